@@ -1,0 +1,213 @@
+"""Contract of a store: plain Zarr, nothing served that no record vouches for, growth without rewriting."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+import zarrs  # noqa: F401 - registers the codec pipeline
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unialign.cache.arrays import ArraySpec
+from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.keys import Key
+from unialign.cache.reader import StoreReader
+from unialign.cache.records import Entry, record_path
+from unialign.cache.shards import encode_shard, read_index, read_sample
+from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, store_path, write_shard
+from unialign.cache.verify import verify_store
+
+ARRAYS = (
+    ArraySpec("keypoints", "float16", (40, 2, 3, 3), ("frame", "person", "joint", "coordinate"), ragged=True, chunk=16),
+    ArraySpec("feature", "float32", (5,), ("channel",)),
+    ArraySpec("count", "int64", (), ()),
+    ArraySpec("pictures", "uint8", (100,), ("byte",), ragged=True, chunk=32),
+)
+
+
+def sample(seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {
+        "keypoints": generator.normal(size=(int(generator.integers(1, 41)), 2, 3, 3)).astype("float16"),
+        "feature": generator.normal(size=5).astype("float32"),
+        "count": np.asarray(seed, dtype="int64"),
+        "pictures": generator.integers(0, 255, size=int(generator.integers(1, 101)), dtype="uint8"),
+    }
+
+
+def build(cache: Path, num_samples: int = 10, shard_samples: int = 4, bad: tuple[int, ...] = ()) -> Store:
+    key = Key({"extractor": "fake", "revision": 1})
+    store = create_store(
+        Store(store_path(cache, "made", "poses", key), "made", "poses", key, ARRAYS, shard_samples, {"licence": "none"})
+    )
+    num_shards = -(-num_samples // shard_samples)
+    grow_store(store, num_shards)
+    for shard in range(num_shards):
+        numbers = range(shard * shard_samples, min((shard + 1) * shard_samples, num_samples))
+        entries = [Entry(f"clip{n:03d}", "truncated" if n in bad else "ok", f"sha256:{n}") for n in numbers]
+        write_shard(store, shard, entries, [{} if n in bad else sample(n) for n in numbers])
+    return store
+
+
+def tree_digest(path: Path) -> str:
+    checksum = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            checksum.update(str(file.relative_to(path)).encode() + b"\0" + file.read_bytes())
+    return checksum.hexdigest()
+
+
+def test_what_is_written_is_read_back_exactly(tmp_path: Path) -> None:
+    reader = StoreReader(build(tmp_path).path)
+    assert reader.ids == tuple(f"clip{n:03d}" for n in range(10))
+    for n in range(10):
+        for name, value in sample(n).items():
+            got = reader.read_one(f"clip{n:03d}")[name]
+            assert got.dtype == value.dtype
+            np.testing.assert_array_equal(got, value)
+
+
+def test_zarr_tensorstore_and_zarrs_read_the_same_numbers(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    for spec in ARRAYS:
+        path = store.path / spec.name
+        plain = zarr.open_array(path, mode="r")
+        assert plain.metadata.dimension_names == ("sample", *spec.dims)
+        values = np.asarray(plain[...])
+        other = tensorstore.open(
+            {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}, read=True
+        ).result()[...].read().result()
+        np.testing.assert_array_equal(values, other)
+        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+            np.testing.assert_array_equal(values, np.asarray(zarr.open_array(path, mode="r")[...]))
+        assert values.shape[0] == 12
+        for n in range(10):
+            expected = sample(n)[spec.name]
+            np.testing.assert_array_equal(values[n][: len(expected)] if spec.ragged else values[n], expected)
+            if spec.ragged and spec.dtype == "float16":
+                assert np.isnan(values[n][len(expected) :]).all()
+
+
+def test_all_fill_valued_samples_are_still_stored(tmp_path: Path) -> None:
+    key = Key({"extractor": "fake", "revision": 2})
+    specs = (ArraySpec("feature", "float32", (5,), ("channel",)), ArraySpec("count", "int64", (), ()))
+    store = create_store(Store(store_path(tmp_path, "made", "text", key), "made", "text", key, specs, 2, {}))
+    grow_store(store, 1)
+    write_shard(store, 0, [Entry("zero", "ok")], [{"feature": np.full(5, np.nan, "float32"), "count": np.asarray(0)}])
+    read = StoreReader(store.path).read_one("zero")
+    assert np.isnan(read["feature"]).all()
+    assert read["count"] == 0
+
+
+def test_quarantined_and_unknown_samples_are_refused(tmp_path: Path) -> None:
+    reader = StoreReader(build(tmp_path, bad=(3,)).path)
+    assert "clip003" not in reader.ids
+    with pytest.raises(MissingCache, match="quarantined as truncated"):
+        reader.read_one("clip003")
+    with pytest.raises(MissingCache, match="never extracted"):
+        reader.read_one("clip999")
+
+
+def test_growing_adds_shards_and_rewrites_none(tmp_path: Path) -> None:
+    store = build(tmp_path, num_samples=6)
+    before = {path: path.read_bytes() for path in store.path.rglob("c/*/**/*") if path.is_file()}
+    grow_store(store, 3)
+    write_shard(store, 2, [Entry("later", "ok", "sha256:x")], [sample(77)])
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert "later" in StoreReader(store.path).ids
+    assert verify_store(store.path) == []
+
+
+def test_a_later_shard_supersedes_an_earlier_sample(tmp_path: Path) -> None:
+    store = build(tmp_path, num_samples=4, bad=(1,))
+    grow_store(store, 2)
+    write_shard(store, 1, [Entry("clip001", "ok", "sha256:new")], [sample(42)])
+    np.testing.assert_array_equal(StoreReader(store.path).read_one("clip001")["feature"], sample(42)["feature"])
+
+
+def test_two_builds_are_byte_identical(tmp_path: Path) -> None:
+    assert tree_digest(build(tmp_path / "a").path) == tree_digest(build(tmp_path / "b").path)
+
+
+@pytest.mark.parametrize("kind", ["delete", "empty", "cut", "append", "flip", "swap", "foreign"])
+def test_damage_is_refused_by_reads_and_named_by_verify(tmp_path: Path, kind: str) -> None:
+    store = build(tmp_path)
+    victim, sibling = store.shard_path("feature", 1), store.shard_path("feature", 0)
+    data = victim.read_bytes()
+    match kind:
+        case "delete":
+            victim.unlink()
+        case "empty":
+            victim.write_bytes(b"")
+        case "cut":
+            victim.write_bytes(data[: len(data) // 2])
+        case "append":
+            victim.write_bytes(data + b"x")
+        case "flip":
+            victim.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        case "swap":
+            victim.write_bytes(sibling.read_bytes())
+        case "foreign":
+            victim.write_bytes(build(tmp_path / "other", num_samples=12).shard_path("feature", 2).read_bytes())
+    named = verify_store(store.path)
+    assert [(found.shard, found.file) for found in named] == [(1, "feature/c/1/0")]
+    with pytest.raises(DamagedStore):
+        StoreReader(store.path).read_one("clip005")
+
+
+def test_every_flipped_byte_of_a_record_is_found(tmp_path: Path) -> None:
+    store = build(tmp_path, num_samples=4)
+    path = record_path(store.path, 0)
+    data = path.read_bytes()
+    for position in range(0, len(data) - 1, 5):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        assert verify_store(store.path), position
+        with pytest.raises(DamagedStore):
+            StoreReader(store.path)
+
+
+def test_changed_metadata_is_named(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    path = store.path / "feature" / "zarr.json"
+    body = json.loads(path.read_bytes())
+    body["fill_value"] = 0.0
+    path.write_text(json.dumps(body))
+    assert [found.file for found in verify_store(store.path)] == ["feature/zarr.json"]
+
+
+def test_a_shard_without_a_record_is_served_to_nobody(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    record_path(store.path, 2).unlink()
+    assert "clip009" not in StoreReader(store.path).ids
+    assert {found.file for found in verify_store(store.path)} == {
+        f"{spec.name}/c/2" + "/0" * len(spec.shape) for spec in ARRAYS
+    }
+    forget_shard(store, 2)
+    assert verify_store(store.path) == []
+
+
+def test_a_store_of_another_key_is_not_taken_over(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    other = Store(store.path, "made", "poses", Key({"extractor": "fake", "revision": 9}), ARRAYS, 4, {})
+    with pytest.raises(DamagedStore, match="another key"):
+        create_store(other)
+    assert open_store(store.path).key == store.key
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.integers(1, 40)), max_size=5), st.integers(1, 17))
+def test_shard_codec_round_trip(lengths: list[int | None], chunk: int) -> None:
+    spec = ArraySpec("x", "float32", (40, 3), ("frame", "channel"), ragged=True, chunk=chunk)
+    values = [None if n is None else np.random.default_rng(n).normal(size=(n, 3)).astype("float32") for n in lengths]
+    data = memoryview(b"".join(encode_shard(spec, values, 6)))
+    index = read_index(spec, data, 6, "x")
+    for slot, value in enumerate(values):
+        if value is None:
+            with pytest.raises(DamagedStore, match="absent"):
+                read_sample(spec, data, index[slot], 1)
+        else:
+            np.testing.assert_array_equal(read_sample(spec, data, index[slot], len(value)), value)

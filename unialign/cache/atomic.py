@@ -1,0 +1,150 @@
+"""The only module that writes, renames or deletes files.
+
+Order of a safe write: temporary name in the same folder, data, fsync, rename, fsync of the folder. A kill leaves
+either the old file, or the new one, or a temporary that `sweep` removes; a power cut cannot leave a name without
+its data. Cannot be promised on network file systems whose rename or fsync lies.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PREFIX = ".tmp-"
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, each entry durable in the folder above it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """A fresh name beside `path` (same folder and suffix) that `sweep` recognises; the folder exists afterwards."""
+    make_folder(path.parent)
+    return path.with_name(f"{PREFIX}{secrets.token_hex(8)}-{path.name}")
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Make the contents of a file durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
+    """Write the parts one after the other as the new content of `path`, whole or not at all.
+
+    Returns how many bytes were written and their SHA-256 in hex.
+    Raises `OSError` (full disk, no permission); the temporary is gone then and the old content still there.
+    """
+    temporary = temporary_name(path)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    checksum, size = hashlib.sha256(), 0
+    try:
+        try:
+            for part in gathered(parts):
+                checksum.update(part)
+                size += len(part)
+                view = memoryview(part).cast("B")
+                while view:
+                    view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return size, checksum.hexdigest()
+
+
+def gathered(parts: Iterable[bytes], size: int = 1 << 20) -> Iterator[bytes]:
+    """The same bytes in blocks of about `size`: a shard comes as thousands of small parts, a call for each is slow."""
+    waiting: list[bytes] = []
+    total = 0
+    for part in parts:
+        waiting.append(part)
+        total += len(part)
+        if total >= size:
+            yield b"".join(waiting)
+            waiting, total = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` as the new content of `path`, whole or not at all; see `write_parts`."""
+    write_parts(path, [data])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, whole or not at all; see `write_parts`."""
+    write_parts(path, [text.encode()])
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a log. Not atomic: readers of logs ignore a last line without its newline."""
+    make_folder(path.parent)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def replace(temporary: Path, final: Path) -> None:
+    """Put a finished temporary file or folder in place: fsync what it holds, rename, fsync the folder."""
+    if temporary.is_dir():
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                sync_file(Path(folder, name))
+            sync_folder(Path(folder))
+    else:
+        sync_file(temporary)
+    make_folder(final.parent)
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that it holds; nothing happens when it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        # The folder gets a temporary name first, so that a kill half-way leaves no half-deleted store behind.
+        if not path.name.startswith(PREFIX):
+            doomed = temporary_name(path)
+            os.replace(path, doomed)
+            path = doomed
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if path.parent.is_dir():
+        sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> int:
+    """Delete the temporaries that killed writers left anywhere under a folder; returns how many there were."""
+    doomed = [
+        Path(root, name)
+        for root, names, files in os.walk(folder)
+        for name in (*names, *files)
+        if name.startswith(PREFIX)
+    ]
+    for path in doomed:
+        if path.exists():
+            remove(path)
+    return len(doomed)

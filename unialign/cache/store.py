@@ -1,0 +1,225 @@
+"""A store on disk: where it lies, its Zarr metadata, and how it is made, opened and grown.
+
+<cache root>/<collection>/<modality>/<extractor>-<first 12 hex of the key>.zarr/
+    zarr.json              the group: key field by field, array layout, licence of the weights
+    <array>/zarr.json      one Zarr v3 array a feature; axis 0 is the slot, one shard file per work unit
+    <array>/c/<shard>/0..  shard files
+    records/000000.json    one per shard, written last
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from unialign.cache import atomic
+from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.keys import SHORT, Key, digest
+from unialign.cache.records import Entry, Record, ShardFile, list_records, read_record, record_path, write_record
+from unialign.cache.shards import encode_shard
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Store:
+    """What the group metadata of a store says.
+
+    shard_samples: slots in a shard; fixed when the store is made.
+    attributes: what the extractor wants readers to know: licence of the weights, class of encoder.
+    """
+
+    path: Path
+    collection: str
+    modality: str
+    key: Key
+    arrays: tuple[ArraySpec, ...]
+    shard_samples: int
+    attributes: Mapping[str, Json]
+
+    def array(self, name: str) -> ArraySpec:
+        """The array of that name. Raises `MissingCache` when the store has none."""
+        for spec in self.arrays:
+            if spec.name == name:
+                return spec
+        raise MissingCache(f"{self.path}: no array {name!r}; it has {', '.join(spec.name for spec in self.arrays)}.")
+
+    def shard_path(self, name: str, shard: int) -> Path:
+        """The file of one array in one shard."""
+        return self.path / name / "c" / str(shard) / Path(*["0"] * len(self.array(name).shape))
+
+    @property
+    def name(self) -> str:
+        """Folder name without the suffix: extractor and short key."""
+        return self.path.stem
+
+
+def store_path(cache: Path, collection: str, modality: str, key: Key) -> Path:
+    """Where the store of a key lies, whether it exists or not."""
+    return cache / collection / modality / f"{key.fields['extractor']}-{key.short}.zarr"
+
+
+def array_metadata(spec: ArraySpec, num_shards: int, shard_samples: int) -> dict[str, Json]:
+    """The `zarr.json` of one array (Zarr v3: sharding_indexed over bytes and crc32c)."""
+    endian: dict[str, Json] = {"configuration": {"endian": "little"}} if np.dtype(spec.dtype).itemsize > 1 else {}
+    codecs: list[Json] = [{"name": "bytes", **endian}, {"name": "crc32c"}]
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    padded = (spec.chunks_per_sample * spec.inner[0], *spec.shape[1:]) if spec.shape else ()
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [num_shards * shard_samples, *spec.shape],
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_samples, *padded]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if np.dtype(spec.dtype).kind == "f" else 0,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [1, *spec.inner],
+                    "codecs": codecs,
+                    "index_codecs": index,
+                    "index_location": "end",
+                },
+            }
+        ],
+        "attributes": {"ragged": spec.ragged, **spec.attributes},
+        "dimension_names": ["sample", *spec.dims],
+        "storage_transformers": [],
+    }
+
+
+def _group_metadata(store: Store) -> dict[str, Json]:
+    specs: list[Json] = [json.loads(json.dumps(asdict(spec))) for spec in store.arrays]
+    body: dict[str, Json] = {
+        "format": FORMAT,
+        "collection": store.collection,
+        "modality": store.modality,
+        "key": dict(store.key.fields),
+        "arrays": specs,
+        "shard_samples": store.shard_samples,
+        **store.attributes,
+    }
+    return {"zarr_format": 3, "node_type": "group", "attributes": {"unialign": {**body, "digest": digest(body)}}}
+
+
+def _json_bytes(value: Json) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def create_store(store: Store) -> Store:
+    """Make an empty store (or return the one that is there): metadata only, put in place by one rename.
+
+    Raises `DamagedStore` when what is there belongs to another key.
+    """
+    if store.path.exists():
+        found = open_store(store.path)
+        if found.key.digest != store.key.digest:
+            raise DamagedStore(f"{store.path}: the folder holds another key; move it away.")
+        return found
+    temporary = atomic.temporary_name(store.path)
+    atomic.write_file(temporary / "zarr.json", _json_bytes(_group_metadata(store)))
+    for spec in store.arrays:
+        atomic.write_file(
+            temporary / spec.name / "zarr.json", _json_bytes(array_metadata(spec, 0, store.shard_samples))
+        )
+    # A store that Zarr itself cannot open is never published.
+    for spec in store.arrays:
+        zarr.open_array(temporary / spec.name, mode="r")
+    atomic.replace(temporary, store.path)
+    return store
+
+
+def open_store(path: Path) -> Store:
+    """The store at a path. Raises `MissingCache` when there is none, `DamagedStore` when its metadata was changed."""
+    if not (path / "zarr.json").is_file():
+        raise MissingCache(f"{path} is not a store; `unialign cache ls` lists the stores that exist.")
+    try:
+        body = json.loads((path / "zarr.json").read_bytes())["attributes"]["unialign"]
+        claimed = body.pop("digest")
+        if digest(body) != claimed:
+            raise DamagedStore(f"{path / 'zarr.json'}: the metadata does not match its own digest.")
+        known = {"format", "collection", "modality", "key", "arrays", "shard_samples"}
+        specs = tuple(
+            ArraySpec(**{**spec, "shape": tuple(spec["shape"]), "dims": tuple(spec["dims"])}) for spec in body["arrays"]
+        )
+        return Store(
+            path=path,
+            collection=body["collection"],
+            modality=body["modality"],
+            key=Key(body["key"]),
+            arrays=specs,
+            shard_samples=body["shard_samples"],
+            attributes={name: value for name, value in body.items() if name not in known},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedStore(f"{path / 'zarr.json'}: the metadata cannot be read ({error}).") from error
+
+
+def grow_store(store: Store, num_shards: int) -> None:
+    """Make the sample axis at least `num_shards` shards long. Touches metadata only, and never makes it shorter."""
+    for spec in store.arrays:
+        path = store.path / spec.name / "zarr.json"
+        wanted = array_metadata(spec, num_shards, store.shard_samples)
+        found = json.loads(path.read_bytes())
+        if found["shape"][0] < wanted["shape"][0]:
+            atomic.write_file(path, _json_bytes(wanted))
+
+
+def write_shard(
+    store: Store, shard: int, entries: Sequence[Entry], values: Sequence[Mapping[str, np.ndarray]]
+) -> Record:
+    """Store one work unit: every array's shard file, then the record that vouches for them.
+
+    entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged
+    axes are filled in from the values. Returns the record.
+    """
+    if not 0 < len(entries) <= store.shard_samples:
+        raise ValueError(f"a shard holds 1 to {store.shard_samples} samples, {len(entries)} given")
+    files: dict[str, ShardFile] = {}
+    if any(entry.status == "ok" for entry in entries):
+        for spec in store.arrays:
+            column = [
+                value[spec.name] if entry.status == "ok" else None for entry, value in zip(entries, values, strict=True)
+            ]
+            files[spec.name] = ShardFile(
+                *atomic.write_parts(store.shard_path(spec.name, shard), encode_shard(spec, column, store.shard_samples))
+            )
+    ragged = [spec for spec in store.arrays if spec.ragged]
+    complete = tuple(
+        Entry(
+            entry.id,
+            entry.status,
+            entry.source,
+            {spec.dims[0]: len(value[spec.name]) for spec in ragged} if entry.status == "ok" else {},
+            entry.detail,
+        )
+        for entry, value in zip(entries, values, strict=True)
+    )
+    record = Record(shard, complete, files)
+    write_record(store.path, record)
+    return record
+
+
+def read_records(store: Store) -> list[Record]:
+    """All records in shard order. Raises `DamagedStore` for one that was changed."""
+    return [read_record(path) for path in list_records(store.path)]
+
+
+def forget_shard(store: Store, shard: int) -> None:
+    """Withdraw a shard: its record first, so that no reader trusts the files, then the files."""
+    atomic.remove(record_path(store.path, shard))
+    for spec in store.arrays:
+        atomic.remove(store.path / spec.name / "c" / str(shard))
+
+
+def is_store_name(name: str) -> bool:
+    """Whether a folder name looks like a store's: `<extractor>-<12 hex>.zarr`."""
+    stem = name.removesuffix(".zarr")
+    tail = stem[-SHORT:]
+    return name != stem and len(tail) == SHORT and set(tail) <= set("0123456789abcdef")

@@ -1,0 +1,112 @@
+"""Checking a store byte by byte: what is missing, cut, changed, foreign or left over."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from unialign.cache.arrays import Json
+from unialign.cache.atomic import PREFIX
+from unialign.cache.errors import DamagedStore
+from unialign.cache.records import Record, list_records, read_record
+from unialign.cache.store import Store, array_metadata, open_store
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing wrong with a store.
+
+    shard: the work unit that has to be extracted again; None when it is metadata or a stray file.
+    file: path inside the store.
+    """
+
+    shard: int | None
+    file: str
+    problem: str
+
+
+def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Damage]:
+    """Everything wrong with a store, sorted by file; an empty list means that every byte is as it was written.
+
+    progress: called with (shards checked, shards). Raises `MissingCache` when there is no store.
+    """
+    try:
+        store = open_store(path)
+    except DamagedStore as error:
+        return [Damage(None, "zarr.json", str(error))]
+    damage = _check_metadata(store)
+    expected = {path / "zarr.json", *(path / spec.name / "zarr.json" for spec in store.arrays)}
+    files = list_records(path)
+    for number, file in enumerate(files):
+        expected.add(file)
+        try:
+            record = read_record(file)
+        except DamagedStore as error:
+            damage.append(Damage(_shard_number(file), str(file.relative_to(path)), str(error)))
+            continue
+        damage += _check_shard(store, record)
+        expected |= {store.shard_path(name, record.shard) for name in record.files}
+        progress(number + 1, len(files))
+    damage += _check_strays(store, expected)
+    return sorted(damage, key=lambda found: found.file)
+
+
+def damage_rows(damage: list[Damage]) -> list[dict[str, Json]]:
+    """The same as JSON objects."""
+    return [asdict(found) for found in damage]
+
+
+def _shard_number(record: Path) -> int | None:
+    return int(record.stem) if record.stem.isdigit() else None
+
+
+def _check_metadata(store: Store) -> list[Damage]:
+    damage = []
+    for spec in store.arrays:
+        name = f"{spec.name}/zarr.json"
+        try:
+            found = json.loads((store.path / name).read_bytes())
+            num_shards = found["shape"][0] // store.shard_samples
+            if found != json.loads(json.dumps(array_metadata(spec, num_shards, store.shard_samples))):
+                damage.append(Damage(None, name, "the array's metadata was changed"))
+            highest = max((_shard_number(file) or 0 for file in list_records(store.path)), default=-1)
+            if highest >= num_shards:
+                damage.append(Damage(None, name, "the sample axis is shorter than the records"))
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            damage.append(Damage(None, name, f"the array's metadata cannot be read ({error})"))
+    return damage
+
+
+def _check_shard(store: Store, record: Record) -> list[Damage]:
+    damage = []
+    for name, expected in record.files.items():
+        path = store.shard_path(name, record.shard)
+        relative = str(path.relative_to(store.path))
+        if path.is_symlink() or not path.is_file():
+            damage.append(Damage(record.shard, relative, "missing"))
+        elif path.stat().st_size != expected.bytes:
+            damage.append(Damage(record.shard, relative, f"{path.stat().st_size} bytes instead of {expected.bytes}"))
+        else:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected.sha256:
+                damage.append(Damage(record.shard, relative, "the content was changed (SHA-256 differs)"))
+    return damage
+
+
+def _check_strays(store: Store, expected: set[Path]) -> list[Damage]:
+    damage = []
+    for path in sorted(store.path.rglob("*")):
+        if path in expected or (path.is_dir() and not path.is_symlink()):
+            continue
+        relative = path.relative_to(store.path)
+        if path.name.startswith(PREFIX):
+            damage.append(
+                Damage(None, str(relative), "a temporary that a killed writer left; the next extraction removes it")
+            )
+        elif len(relative.parts) > 2 and relative.parts[1] == "c":
+            damage.append(Damage(None, str(relative), "no record vouches for this file; an extraction was cut short"))
+        else:
+            damage.append(Damage(None, str(relative), "not a file of this store"))
+    return damage

@@ -1,0 +1,61 @@
+"""The contract between an extractor (the code that makes one modality) and the rest of stage one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from unialign.cache.arrays import ArraySpec, Json
+
+
+@dataclass(frozen=True)
+class Source:
+    """One sample to extract: its id and where its input lies on this machine (a file; None for text)."""
+
+    id: str
+    path: Path | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one sample.
+
+    status: "ok" or a reason of `cache.records.STATUSES`.
+    source: digest of the bytes that it was made from ("sha256:<hex>"), "" when there were none to read.
+    arrays: one array per `ArraySpec`, without the sample axis; empty unless the status is "ok".
+    detail: counts and reasons for the record. The same input gives the same detail: no paths, no times.
+    """
+
+    id: str
+    status: str
+    source: str = ""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    detail: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Extractor(Protocol):
+    """Makes one modality. Implementations are frozen dataclasses of plain values, so they travel to workers.
+
+    A network is loaded at the first `run` and kept for the process (one load per worker), never in the dataclass.
+    """
+
+    modality: str
+    name: str
+
+    def key(self) -> Mapping[str, Json]:
+        """Everything that decides the bytes: name, revision, parameters, weights' SHA-256, input key, libraries.
+
+        Never worker counts, batch sizes, devices or paths.
+        """
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """The arrays of the store."""
+
+    def attributes(self) -> Mapping[str, Json]:
+        """What a reader of the store should know beside the key: licence of the weights, citation."""
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order. One bad sample never ends the rest."""
