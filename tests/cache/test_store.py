@@ -78,9 +78,12 @@ def test_zarr_tensorstore_and_zarrs_read_the_same_numbers(tmp_path: Path) -> Non
         plain = zarr.open_array(path, mode="r")
         assert plain.metadata.dimension_names == ("sample", *spec.dims)
         values = np.asarray(plain[...])
-        other = tensorstore.open(
-            {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}, read=True
-        ).result()[...].read().result()
+        other = (
+            tensorstore.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}, read=True)
+            .result()[...]
+            .read()
+            .result()
+        )
         np.testing.assert_array_equal(values, other)
         with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
             np.testing.assert_array_equal(values, np.asarray(zarr.open_array(path, mode="r")[...]))

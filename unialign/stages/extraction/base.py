@@ -42,8 +42,13 @@ class Extractor(Protocol):
     A network is loaded at the first `run` and kept for the process (one load per worker), never in the dataclass.
     """
 
-    modality: str
-    name: str
+    @property
+    def modality(self) -> str:
+        """What it makes: "poses", "pose-features", "text", "frames"."""
+
+    @property
+    def name(self) -> str:
+        """Name of the method, the first part of a store's name."""
 
     def key(self) -> Mapping[str, Json]:
         """Everything that decides the bytes: name, revision, parameters, weights' SHA-256, input key, libraries.

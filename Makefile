@@ -1,0 +1,39 @@
+# Everything bootstraps itself: Python 3.11 or newer, git and make are all that a machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test check format reliability clean
+
+install: .venv/.installed
+
+.venv/.installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(cat .uv-version)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+# Both stages and an ablation on a collection that it renders itself; results in demo/.
+demo: install
+	$(BIN)/unialign demo
+
+test: install
+	$(BIN)/python -m pytest
+
+# Lint, types and import rules.
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The long lane of the crash tests.
+reliability: install
+	RELIABILITY=full $(BIN)/python -m pytest tests/reliability
+
+clean:
+	rm -rf .venv demo build dist *.egg-info

@@ -1,0 +1,72 @@
+"""kill -9 at random moments of an extraction: the resumed store is byte-identical, nothing recorded is done again.
+
+20 kills in the usual run, 200 with RELIABILITY=full.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cache.test_store import tree_digest
+from tests.made_extractor import extract, make_files
+from unialign.cache.verify import verify_store
+
+KILLS = 200 if os.environ.get("RELIABILITY") == "full" else 20
+NUM_SAMPLES = 64
+PAUSE = 0.004
+
+
+def start(cache: Path, files: Path, cluster: str = "") -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.made_extractor",
+        str(cache),
+        str(files),
+        str(NUM_SAMPLES),
+        str(PAUSE),
+        cluster,
+    ]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.timeout(1200)
+def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path) -> None:
+    seed = int(os.environ.get("RELIABILITY_SEED", "0"))
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    reference = extract(tmp_path / "reference", make_files(tmp_path / "files", NUM_SAMPLES)).store
+    whole = tree_digest(reference)
+    started = time.monotonic()
+    child = start(tmp_path / "timed", tmp_path / "files")
+    child.communicate(timeout=60)
+    duration = time.monotonic() - started
+    kills = inside = 0
+    while kills < KILLS:
+        cache = tmp_path / "cache"
+        while True:
+            child = start(cache, tmp_path / "files")
+            try:
+                # From the moment when imports are about done to the expected end: where the writing happens.
+                child.wait(timeout=moments.uniform(0.4, 1.0) * duration)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                kills += 1
+                inside += any(cache.glob("made/poses/*/records/*.json"))
+            _, err = child.communicate()
+            if child.returncode == 0:
+                break
+            assert child.returncode == -signal.SIGKILL, err.decode()
+        store = cache / reference.relative_to(tmp_path / "reference")
+        assert tree_digest(store) == whole, f"after {kills} kills, seed {seed}"
+        assert verify_store(store) == []
+        shutil.rmtree(cache)
+    print(f"{kills} kills, {inside} of them with shards written, 0 different stores")
+    assert inside > 0

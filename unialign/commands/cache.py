@@ -1,0 +1,146 @@
+"""`unialign cache ...`: what lies in the cache, and whether it is whole."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unialign import console
+from unialign.cache.arrays import Json
+from unialign.commands.options import AsJson, Cache, ConfigFile, Runs, resolve
+
+app = typer.Typer(no_args_is_help=True, help="List, check, explain and prune the stores of the cache.")
+
+Name = Annotated[str, typer.Argument(help="A store: a path, or the beginning of its name or key.")]
+
+
+@app.command("ls", epilog="Example: unialign cache ls --cache cache")
+def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Every store with its counts."""
+    from unialign.cache.inventory import iterate_stores, summarise
+
+    root = resolve(config, None, cache=cache).cache.resolve()
+    found = [summarise(path) for path in iterate_stores(root)]
+    if as_json:
+        console.show_json({"cache": str(root), "stores": [summary.row() for summary in found]})
+        return
+    rows = [
+        (
+            summary.collection,
+            summary.modality,
+            summary.name,
+            summary.samples,
+            sum(summary.quarantined.values()),
+            summary.problem or console.human_bytes(summary.bytes),
+        )
+        for summary in found
+    ]
+    console.show_table(str(root), ("collection", "modality", "store", "samples", "quarantined", "size"), rows)
+
+
+@app.command("info", epilog="Example: unialign cache info yolo-0123")
+def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """One store: its key field by field, its arrays, its counts."""
+    from unialign.cache.inventory import find_store, latest_entries, summarise
+    from unialign.cache.keys import flatten
+    from unialign.cache.store import open_store
+
+    path = find_store(resolve(config, None, cache=cache).cache.resolve(), store)
+    opened, summary = open_store(path), summarise(path)
+    failed = {entry.id: entry.status for entry in latest_entries(opened).values() if entry.status != "ok"}
+    if as_json:
+        arrays: list[Json] = [
+            {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "dims": list(spec.dims)}
+            for spec in opened.arrays
+        ]
+        console.show_json(
+            {
+                **summary.row(),
+                "key": opened.key.digest,
+                "fields": dict(opened.key.fields),
+                "arrays": arrays,
+                "attributes": dict(opened.attributes),
+                "failed": failed,
+            }
+        )
+        return
+    console.show_fields({"store": path, "samples": summary.samples, "size": console.human_bytes(summary.bytes)})
+    console.show_table(
+        "arrays (after the sample axis)",
+        ("array", "type", "shape", "axes"),
+        [(spec.name, spec.dtype, str(spec.shape), ", ".join(spec.dims)) for spec in opened.arrays],
+    )
+    console.show_table(f"key {opened.key.digest}", ("field", "value"), list(flatten(opened.key.fields)))
+    if failed:
+        console.show_table("quarantined", ("sample", "status"), sorted(failed.items()))
+
+
+@app.command("verify", epilog="Example: unialign cache verify --json")
+def verify(
+    store: Annotated[str | None, typer.Argument(help="One store; without it, all of them.")] = None,
+    cache: Cache = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Read every byte and compare it with the records; exit code 4 if anything is damaged."""
+    from unialign.cache.inventory import find_store, iterate_stores
+    from unialign.cache.verify import damage_rows, verify_store
+
+    root = resolve(config, None, cache=cache).cache.resolve()
+    stores = [find_store(root, store)] if store else list(iterate_stores(root))
+    damaged: list[dict[str, Json]] = []
+    for path in stores:
+        with console.progress_bar(f"verify {path.stem}", hidden=as_json) as progress:
+            damaged += [{"store": str(path), **row} for row in damage_rows(verify_store(path, progress))]
+    if as_json:
+        console.show_json({"ok": not damaged, "damaged": damaged, "stores": len(stores)})
+    elif damaged:
+        rows = [(Path(str(row["store"])).stem, row["file"], row["problem"]) for row in damaged]
+        console.show_table("damaged", ("store", "file", "problem"), rows)
+        console.messages.print("Extract damaged shards again with `unialign extract MODALITY ... --repair`.")
+    else:
+        console.output.print(f"{len(stores)} stores checked, every byte is as it was written.")
+    if damaged:
+        raise typer.Exit(4)
+
+
+@app.command("why", epilog="Example: unialign cache why yolo-0123 yolo-4567")
+def why(first: Name, second: Name, cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Which fields of two stores' keys differ."""
+    from unialign.cache.inventory import find_store
+    from unialign.cache.keys import differences
+    from unialign.cache.store import open_store
+
+    root = resolve(config, None, cache=cache).cache.resolve()
+    left, right = open_store(find_store(root, first)), open_store(find_store(root, second))
+    rows = differences(left.key.fields, right.key.fields)
+    if as_json:
+        console.show_json({"first": left.name, "second": right.name, "differences": [dict(row) for row in rows]})
+    elif rows:
+        shown = [(row["field"], str(row["first"]), str(row["second"])) for row in rows]
+        console.show_table("different fields", ("field", left.name, right.name), shown)
+    else:
+        console.output.print("The two keys are equal.")
+
+
+@app.command("prune", epilog="Example: unialign cache prune --dry-run")
+def prune(
+    cache: Cache = None,
+    runs: Runs = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Remove the stores that no run folder names."""
+    from unialign.pipeline.prune import prune as prune_cache
+
+    resolved = resolve(config, None, cache=cache, runs=runs)
+    removed = prune_cache(resolved.cache.resolve(), resolved.runs.resolve(), dry_run=dry_run)
+    freed = sum(summary.bytes for summary in removed)
+    if as_json:
+        console.show_json({"dry_run": dry_run, "removed": [summary.row() for summary in removed], "bytes": freed})
+        return
+    rows = [
+        (summary.collection, summary.modality, summary.name, console.human_bytes(summary.bytes)) for summary in removed
+    ]
+    console.show_table("would be removed" if dry_run else "removed", ("collection", "modality", "store", "size"), rows)

@@ -1,0 +1,42 @@
+"""Options that several commands share, and what they resolve to."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unialign.cache.errors import UsageError
+from unialign.pipeline.config import Config, load_config
+from unialign.stages.datasets.base import Dataset
+
+DatasetName = Annotated[
+    str | None, typer.Option("--dataset", help="Dataset: ntu60, ntu120, folder, pyskl, demo (`dataset:`).")
+]
+Root = Annotated[Path | None, typer.Option("--root", help="Data root (UNIALIGN_DATA, `data:`).")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Cache root (UNIALIGN_CACHE, `cache:`).")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (`runs:`).")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of path,label for --dataset folder.")]
+Protocol = Annotated[str | None, typer.Option("--protocol", help="Split, such as xsub (`protocol:`).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Instead of unialign.yaml in the working folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any configuration value: train.settings.epochs=5")
+]
+
+
+def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> Config:
+    """The configuration of a command: its flags over overrides over environment over file."""
+    return load_config({name.replace("__", "."): value for name, value in flags.items()}, overrides or (), file=config)
+
+
+def find_dataset(config: Config) -> Dataset:
+    """The configured dataset, read from the data root. Raises `UsageError` when one of the two is not configured."""
+    from unialign.stages.datasets.catalog import DATASETS, load_dataset
+
+    if config.dataset is None:
+        raise UsageError(
+            f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:` in unialign.yaml."
+        )
+    if config.data is None:
+        raise UsageError("no data root is configured; give --root, UNIALIGN_DATA or `data:` in unialign.yaml.")
+    return load_dataset(config.dataset, config.data, config.labels)

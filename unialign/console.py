@@ -1,0 +1,82 @@
+"""What the command line shows: one JSON object for machines, tables and progress bars for people."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from unialign.cache.arrays import Json
+
+# Results go to standard output, everything else to standard error, so that `--json` can be piped.
+output = Console(soft_wrap=True)
+messages = Console(stderr=True, soft_wrap=True)
+
+
+class Rate(ProgressColumn):
+    """Units a second since the start."""
+
+    def render(self, task: Task) -> Text:
+        """The rate, or nothing before the first unit is done."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(title: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left; the block calls (done, total). `hidden` with `--json`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, disable=hidden, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_json(value: Mapping[str, Json] | Sequence[Json]) -> None:
+    """One JSON object on one line of standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table; numbers align right."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+    output.print(table)
+
+
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Name and value, a line each."""
+    width = max((len(name) for name in fields), default=0)
+    for name, value in fields.items():
+        output.print(f"{name:<{width}}  {value}", highlight=False, markup=False)
+
+
+def human_bytes(number: float) -> str:
+    """12.3 MB and the like, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

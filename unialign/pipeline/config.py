@@ -1,0 +1,186 @@
+"""The configuration: flags, then the environment, then `unialign.yaml`, then defaults, in that order.
+
+Sections are frozen pydantic models; an unknown key is an error that lists the known ones.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unialign.cache.arrays import Json
+from unialign.cache.errors import UsageError
+
+FILE = "unialign.yaml"
+ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PosesSection(Section):
+    """`extract poses`. source: "video" (a pose network) or "skeleton" (ready-made files, or a pyskl pickle)."""
+
+    source: Literal["video", "skeleton"] = "video"
+    weights: Path | None = None
+    pickle: Path | None = None
+    confidence: float = Field(0.25, ge=0, le=1)
+    num_people: int = Field(2, ge=1)
+    image_size: int = Field(640, ge=32, multiple_of=32)
+    max_frames: int = Field(1024, ge=16, multiple_of=16)
+
+
+class PoseFeaturesSection(Section):
+    """`extract pose-features`. weights: Shift-GCN weights, or a checkpoint of `train --model stgcn++`."""
+
+    weights: Path | None = None
+    poses: str | None = None
+    num_offsets: int = Field(4, ge=1)
+    flips: bool = True
+
+
+class TextSection(Section):
+    """`extract text`. templates: the name of a built-in set or a file with one template a line."""
+
+    encoder: Literal["minilm", "openclip", "sentence"] = "minilm"
+    model: str | None = None
+    weights: Path | None = None
+    templates: str = "action"
+    descriptions: Path | None = None
+    long_text: Literal["error", "windows"] = "error"
+
+
+class FramesSection(Section):
+    """`extract frames`: pictures kept for the video backbone."""
+
+    short_side: int = Field(128, ge=16)
+    num_frames: int = Field(32, ge=1)
+    encoding: Literal["jpeg", "rgb24"] = "jpeg"
+    quality: int = Field(90, ge=1, le=100)
+
+
+class ExtractSection(Section):
+    """How stage one runs. threads: of the networks in each worker (0: all cores, shared among local workers).
+
+    shard_samples: of a new store (0: by modality)."""
+
+    cluster: str = ""
+    threads: int = Field(0, ge=0)
+    shard_samples: int = Field(0, ge=0)
+    device: str = "auto"
+    poses: PosesSection = PosesSection()
+    pose_features: PoseFeaturesSection = PoseFeaturesSection()
+    text: TextSection = TextSection()
+    frames: FramesSection = FramesSection()
+
+
+class TrainSection(Section):
+    """Stage two. settings: `TrainSettings`; unialign: `UniAlignConfig`; encoder: constructor values of ST-GCN++."""
+
+    model: str = "unialign"
+    stores: dict[str, str] = {}
+    templates: tuple[str, ...] = ()
+    min_coverage: float = Field(0.95, ge=0, le=1)
+    backbone_weights: Path | None = None
+    settings: dict[str, Any] = {}
+    unialign: dict[str, Any] = {}
+    encoder: dict[str, Any] = {}
+
+
+class Config(Section):
+    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder."""
+
+    data: Path | None = None
+    cache: Path = Path("cache")
+    runs: Path = Path("runs")
+    dataset: str | None = None
+    protocol: str | None = None
+    labels: Path | None = None
+    extract: ExtractSection = ExtractSection()
+    train: TrainSection = TrainSection()
+
+    def dump(self) -> dict[str, Json]:
+        """The resolved values as plain JSON."""
+        return self.model_dump(mode="json")
+
+
+def load_config(
+    flags: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """The resolved configuration.
+
+    flags: dotted names to values; None means "not given". overrides: "train.settings.epochs=5", values as YAML.
+    Raises `UsageError` that names the field for an unknown key or a value of the wrong kind.
+    """
+    environment = os.environ if environment is None else environment
+    path = file or Path(FILE)
+    values = _read_file(path, required=file is not None)
+    for name, variable in ENVIRONMENT.items():
+        if environment.get(variable):
+            values[name] = environment[variable]
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator or not name:
+            raise UsageError(f"{override!r} is not of the form key.sub=value, such as train.settings.epochs=5.")
+        _set(values, name, yaml.safe_load(text))
+    for name, value in flags.items():
+        if value is not None:
+            _set(values, name, value)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_describe(error, path)) from error
+
+
+def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.is_file():
+        if required:
+            raise UsageError(f"the configuration file {path} does not exist.")
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold `key: value` lines, such as `cache: cache`.")
+    return values
+
+
+def _set(values: dict[str, Any], name: str, value: object) -> None:
+    *folders, leaf = name.replace("-", "_").split(".")
+    for folder in folders:
+        values = values.setdefault(folder, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{name}: {folder} is a value, not a section.")
+    values[leaf] = value
+
+
+def _describe(error: ValidationError, path: Path) -> str:
+    problems = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"unknown key {name!r}; known here: {', '.join(_known(problem['loc'][:-1]))}")
+        else:
+            problems.append(f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return f"configuration ({path.name}, environment and flags): {'; '.join(problems)}."
+
+
+def _known(location: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)

@@ -1,0 +1,168 @@
+"""One extraction, from a dataset to a finished store."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unialign.cache import atomic
+from unialign.cache.arrays import Json
+from unialign.cache.errors import DamagedStore
+from unialign.cache.inventory import latest_entries
+from unialign.cache.keys import Key
+from unialign.cache.lock import store_lock
+from unialign.cache.records import list_records, read_record
+from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, restore_metadata, store_path
+from unialign.cache.verify import verify_store
+from unialign.pipeline.executors import Job, executor
+from unialign.pipeline.planning import Plan, make_plan
+from unialign.pipeline.sources import SourceDigests
+from unialign.stages.extraction.base import Extractor, Source
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an extraction runs; nothing here changes a byte of its result, except `threads` in a network's last digits.
+
+    repair: extract again the shards that are damaged. retry: try again the samples that failed.
+    """
+
+    cluster: str = ""
+    threads: int = 1
+    shard_samples: int = 32
+    repair: bool = False
+    retry: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did. quarantined: every sample of the dataset without features, counted by status."""
+
+    modality: str
+    key: Key
+    store: Path
+    total: int
+    extracted: int
+    reused: int
+    quarantined: dict[str, int]
+    seconds: float
+    problems: tuple[tuple[str, str, str], ...] = ()
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        return {
+            "modality": self.modality,
+            "key": self.key.digest,
+            "store": str(self.store),
+            "total": self.total,
+            "extracted": self.extracted,
+            "reused": self.reused,
+            "quarantined": self.quarantined,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def run_extraction(
+    extractor: Extractor,
+    sources: Sequence[Source],
+    *,
+    cache: Path,
+    collection: str,
+    settings: Settings,
+    current: Callable[[Source], str] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Extraction:
+    """Bring the store of an extractor up to date with the sources and return what was done.
+
+    current: digest of a source as it is now; by default that of the file at its path.
+    progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
+    `DamagedStore` when it is damaged and `settings.repair` is off. Interrupted at any moment, finished shards stay.
+    """
+    started = time.monotonic()
+    key = Key(dict(extractor.key()))
+    path = store_path(cache, collection, extractor.modality, key)
+    digests = SourceDigests(cache, collection)
+    current = current or (lambda source: digests.of(source.path) if source.path else "")
+    if settings.dry_run:
+        store = open_store(path) if path.exists() else None
+        plan = _plan(store, sources, current, settings)
+        return Extraction(extractor.modality, key, path, plan.total, 0, plan.reused, {}, time.monotonic() - started)
+    with store_lock(path, cache):
+        store = create_store(
+            Store(
+                path=path,
+                collection=collection,
+                modality=extractor.modality,
+                key=key,
+                arrays=tuple(extractor.arrays()),
+                shard_samples=settings.shard_samples,
+                attributes=extractor.attributes(),
+            )
+        )
+        _clean(store, repair=settings.repair)
+        plan = _plan(store, sources, current, settings)
+        _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
+        digests.save()
+    wanted = {source.id for source in sources}
+    entries = [entry for entry in latest_entries(store).values() if entry.id in wanted]
+    failed = [entry for entry in entries if entry.status != "ok"]
+    return Extraction(
+        modality=extractor.modality,
+        key=key,
+        store=path,
+        total=plan.total,
+        extracted=plan.to_do,
+        reused=plan.reused,
+        quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
+        seconds=time.monotonic() - started,
+        problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
+    )
+
+
+def _plan(store: Store | None, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings) -> Plan:
+    entries = latest_entries(store) if store else {}
+    taken = [int(path.stem) for path in list_records(store.path)] if store else []
+    size = store.shard_samples if store else settings.shard_samples
+    return make_plan(sources, entries, taken, current, shard_samples=size, retry=settings.retry)
+
+
+def _clean(store: Store, *, repair: bool) -> None:
+    """Remove what killed writers left; with `repair`, withdraw the damaged shards, so that they are done again.
+
+    Raises `DamagedStore` for a shard file that is missing or cut, without `repair`.
+    """
+    atomic.sweep(store.path)
+    if repair:
+        damaged = {damage.shard for damage in verify_store(store.path) if damage.shard is not None}
+        for shard in sorted(damaged):
+            forget_shard(store, shard)
+        restore_metadata(store)
+    for path in list_records(store.path):
+        record = read_record(path)
+        for name, file in record.files.items():
+            shard_file = store.shard_path(name, record.shard)
+            if not shard_file.is_file() or shard_file.stat().st_size != file.bytes:
+                raise DamagedStore(f"{shard_file} is missing or cut; run the same command again with --repair.")
+
+
+def _run_plan(
+    job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests, progress: Progress
+) -> None:
+    if not plan.units:
+        return
+    grow_store(store, plan.num_shards)
+    files = {source.id: source.path for unit in plan.units for source in unit.sources if source.path}
+    stamps = {name: digests.stamp(path) for name, path in files.items()}
+    finished = 0
+    progress(0, plan.to_do)
+    with executor(settings.cluster, settings.threads) as run:
+        for done in run(job, plan.units):
+            for name, _, digest in done.samples:
+                if name in files:
+                    digests.learn(files[name], stamps[name], digest)
+            finished += len(done.samples)
+            progress(finished, plan.to_do)

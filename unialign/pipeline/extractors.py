@@ -1,0 +1,159 @@
+"""From the configuration to the extractor of a modality and the samples that it gets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unialign.cache.errors import UsageError
+from unialign.cache.reader import StoreReader
+from unialign.pipeline.config import Config
+from unialign.pipeline.stores import choose_store
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.extraction.base import Extractor, Source
+from unialign.stages.extraction.digest import source_digest
+
+MODALITIES = ("poses", "pose-features", "text", "frames")
+
+# Samples in a shard of a new store: a shard is what a kill loses, so slow modalities get small ones.
+SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An extraction that is ready to run.
+
+    current: digest of what a source is made from now; None: that of the file at its path.
+    """
+
+    extractor: Extractor
+    sources: tuple[Source, ...]
+    current: Callable[[Source], str] | None = None
+
+
+def prepare(modality: str, dataset: Dataset, config: Config) -> Prepared:
+    """The extractor of a modality with the samples of a dataset, as configured.
+
+    Raises `UsageError` for settings that do not fit, `MissingCache` when an input modality was not extracted yet.
+    """
+    return _PREPARE[modality](dataset, config)
+
+
+def _files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
+    return tuple(Source(sample.id, sample.files.get(kind)) for sample in dataset.samples)
+
+
+def _weights(path: Path | None, option: str, what: str) -> tuple[Path, str]:
+    if path is None:
+        raise UsageError(f"{what} Give it with --weights or `{option}` in unialign.yaml.")
+    if not path.is_file():
+        raise UsageError(f"the weights {path} do not exist; check --weights or `{option}` in unialign.yaml.")
+    return path.resolve(), source_digest(path)
+
+
+def _poses(dataset: Dataset, config: Config) -> Prepared:
+    section = config.extract.poses
+    if section.source == "video":
+        from unialign.stages.extraction.poses import YoloPoses
+
+        weights, digest = _weights(
+            section.weights,
+            "extract.poses.weights",
+            "poses from video need a pose network, such as yolo11n-pose.pt of Ultralytics (AGPL-3.0).",
+        )
+        network = YoloPoses(
+            weights=weights,
+            weights_digest=digest,
+            confidence=section.confidence,
+            num_people=section.num_people,
+            image_size=section.image_size,
+            max_frames=section.max_frames,
+            device=config.extract.device,
+        )
+        return Prepared(network, _files(dataset, "video"))
+    from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
+
+    pickle = section.pickle or (dataset.root if dataset.root.is_file() else None)
+    if pickle:
+        packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
+        return Prepared(packed, tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples))
+    ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)
+    return Prepared(ready, _files(dataset, "skeleton"))
+
+
+def _pose_features(dataset: Dataset, config: Config) -> Prepared:
+    from unialign.stages.extraction.pose_encoder import load_encoder
+    from unialign.stages.extraction.pose_features import PoseFeatures
+
+    section = config.extract.pose_features
+    chosen = {"poses": section.poses} if section.poses else {}
+    path = choose_store(config.cache, dataset.collection, "poses", chosen, dataset.name)
+    reader = StoreReader(path)
+    weights, digest = _weights(
+        section.weights,
+        "extract.pose_features.weights",
+        "pose features need the weights of a skeleton encoder: public Shift-GCN weights, or a checkpoint of "
+        "`unialign train --model stgcn++`.",
+    )
+    extractor = PoseFeatures(
+        name=load_encoder(weights).name,
+        poses=path,
+        poses_key=reader.store.key.digest,
+        weights=weights,
+        weights_digest=digest,
+        num_offsets=section.num_offsets,
+        flips=section.flips,
+        device=config.extract.device,
+    )
+    wanted = {sample.id for sample in dataset.samples}
+    # Samples without poses stay quarantined where they failed; asking for their features would only repeat it.
+    sources = tuple(Source(name) for name in reader.ids if name in wanted)
+    return Prepared(extractor, sources, lambda source: reader.source(source.id))
+
+
+def _text(dataset: Dataset, config: Config) -> Prepared:
+    from unialign.stages.extraction.templates import TEMPLATES, read_templates
+    from unialign.stages.extraction.text import read_descriptions, text_digest, text_extractor, text_rows
+
+    section = config.extract.text
+    if section.templates in TEMPLATES:
+        templates: Sequence[str] = TEMPLATES[section.templates]
+    else:
+        if not Path(section.templates).is_file():
+            raise UsageError(
+                f"templates {section.templates!r} are neither a file nor one of the sets {', '.join(TEMPLATES)}."
+            )
+        templates = read_templates(Path(section.templates))
+    descriptions: Sequence[Sequence[str]] = dataset.descriptions
+    if section.descriptions:
+        descriptions = read_descriptions(section.descriptions, len(dataset.classes))
+    rows = text_rows(dataset.classes, templates, descriptions)
+    extractor = text_extractor(
+        encoder=section.encoder,
+        model=section.model or "",
+        weights=section.weights,
+        long_text=section.long_text,
+        device=config.extract.device,
+    )
+    extractor.check(rows)
+    return Prepared(extractor, rows, lambda source: text_digest(source.text))
+
+
+def _frames(dataset: Dataset, config: Config) -> Prepared:
+    from unialign.stages.extraction.frames import Frames
+
+    section = config.extract.frames
+    extractor = Frames(
+        short_side=section.short_side,
+        num_frames=section.num_frames,
+        encoding=section.encoding,
+        quality=section.quality,
+    )
+    return Prepared(extractor, _files(dataset, "video"))
+
+
+_PREPARE: Mapping[str, Callable[[Dataset, Config], Prepared]] = {
+    "poses": _poses,
+    "pose-features": _pose_features,
+    "text": _text,
+    "frames": _frames,
+}

@@ -1,0 +1,106 @@
+"""An ablation grid: a YAML file of rows (or axes), each a set of configuration values, times seeds.
+
+    name: modalities
+    set: {train.settings.epochs: 20}          # for every row
+    seeds: [0, 1, 2]
+    rows:
+      - {name: video only, set: {train.unialign.modalities: [video]}}
+      - {name: video + text, set: {train.unialign.modalities: [video, text]}}
+
+Instead of `rows`, `axes` gives lists of values per key; every combination is a row.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unialign.cache.errors import UsageError
+
+
+class Row(BaseModel):
+    """One row of the table: a name and the values that it sets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    set: dict[str, Any] = {}
+
+
+class Grid(BaseModel):
+    """The whole file. The first row is the baseline that the others are compared with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    set: dict[str, Any] = {}
+    seeds: tuple[int, ...] = (0,)
+    rows: tuple[Row, ...] = ()
+    axes: dict[str, list[Any]] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Grid":
+        if bool(self.rows) == bool(self.axes):
+            raise ValueError("give either `rows` or `axes`")
+        if not self.seeds:
+            raise ValueError("`seeds` is empty")
+        names = [row.name for row in self.all_rows()]
+        if len(set(names)) != len(names):
+            raise ValueError("two rows have the same name")
+        return self
+
+    def all_rows(self) -> tuple[Row, ...]:
+        """The rows in order; with `axes`, every combination, the last axis fastest."""
+        if self.rows:
+            return self.rows
+        return tuple(
+            Row(
+                name=", ".join(
+                    f"{key.rpartition('.')[2]}={shown(value)}" for key, value in zip(self.axes, values, strict=True)
+                ),
+                set=dict(zip(self.axes, values, strict=True)),
+            )
+            for values in itertools.product(*self.axes.values())
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the sweep: a row with a seed, and all values that it sets."""
+
+    row: str
+    seed: int
+    values: tuple[tuple[str, Any], ...]
+
+
+def shown(value: object) -> str:
+    """A value as it is shown in a row's name."""
+    return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid in a file. Raises `UsageError` naming the file and the field for anything that is not one."""
+    if not path.is_file():
+        raise UsageError(f"the grid {path} does not exist.")
+    try:
+        return Grid.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the grid'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise UsageError(f"{path}: {problems}.") from error
+
+
+def trials(grid: Grid) -> tuple[Trial, ...]:
+    """All trainings of a grid, rows outside, seeds inside."""
+    return tuple(
+        Trial(row.name, seed, tuple({**grid.set, **row.set, "train.settings.seed": seed}.items()))
+        for row in grid.all_rows()
+        for seed in grid.seeds
+    )

@@ -1,0 +1,58 @@
+"""Digests of source files, remembered by size and modification time: a second run need not read the videos again."""
+
+import json
+from pathlib import Path
+
+from unialign.cache.atomic import write_text
+from unialign.stages.extraction.digest import source_digest
+
+
+class SourceDigests:
+    """SHA-256 of source files of one collection, with a memory beside the stores.
+
+    The memory is a convenience only: without it files are read and hashed again. It is trusted when size, modification
+    time (nanoseconds) and inode of a file are as they were.
+    """
+
+    def __init__(self, cache: Path, collection: str) -> None:
+        """Read the memory, if there is one that can be read."""
+        self._path = cache / ".digests" / f"{collection}.json"
+        self._known: dict[str, list[int | str]] = {}
+        self._changed = False
+        if self._path.is_file():
+            try:
+                self._known = json.loads(self._path.read_text())
+            except ValueError:
+                self._known = {}
+
+    @staticmethod
+    def stamp(path: Path) -> list[int | str]:
+        """What tells whether a file was changed: size, modification time, inode; empty when it is not there."""
+        if not path.is_file():
+            return []
+        found = path.stat()
+        return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+    def of(self, path: Path) -> str:
+        """Digest of a file, "sha256:<hex>"; "" when the file is not there."""
+        if not path.is_file():
+            return ""
+        stamp = self.stamp(path)
+        known = self._known.get(str(path))
+        if known is None or known[:3] != stamp:
+            known = [*stamp, source_digest(path)]
+            self._known[str(path)] = known
+            self._changed = True
+        return str(known[3])
+
+    def learn(self, path: Path, stamp: list[int | str], digest: str) -> None:
+        """Remember a digest that a worker computed, with the stamp that the file had before the work began."""
+        if stamp and digest:
+            self._known[str(path)] = [*stamp, digest]
+            self._changed = True
+
+    def save(self) -> None:
+        """Write the memory down."""
+        if self._changed:
+            write_text(self._path, json.dumps(self._known))
+            self._changed = False

@@ -1,0 +1,42 @@
+"""Which store of a modality a command reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from unialign.cache.errors import MissingCache, UsageError
+from unialign.cache.inventory import find_store, iterate_stores
+from unialign.cache.reader import StoreReader
+
+
+def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str) -> Path:
+    """The store of a modality: the one named in `chosen`, or else the only one there.
+
+    chosen: modality to (the beginning of) a store's name, from `train.stores` or `--use`.
+    Raises `MissingCache` naming the command that makes it, `UsageError` when several stores could be meant.
+    """
+    if modality in chosen:
+        return find_store(cache, chosen[modality])
+    stores = [path for path in iterate_stores(cache) if path.parts[-3:-1] == (collection, modality)]
+    if not stores:
+        raise MissingCache(
+            f"no {modality} of {collection} in {cache}; "
+            f"make them with `unialign extract {modality} --dataset {dataset}`."
+        )
+    if len(stores) > 1:
+        names = ", ".join(path.stem for path in stores)
+        raise UsageError(
+            f"{len(stores)} stores hold {modality} of {collection} ({names}); choose with --use {modality}=NAME."
+        )
+    return stores[0]
+
+
+def check_fresh(reader: StoreReader, sources: Mapping[str, str], command: str) -> list[str]:
+    """Ids whose features were made from other bytes than those that lie there now.
+
+    sources: current digest by id, "" where the source cannot be read (it may be gone: caches outlive videos).
+    """
+    return sorted(
+        name
+        for name, entry in reader.entries.items()
+        if entry.status == "ok" and sources.get(name) and sources[name] != entry.source
+    )
