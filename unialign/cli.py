@@ -1,0 +1,102 @@
+"""The command line: parse, call the pipeline, print, exit code. Imports no network library at start-up."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from unialign import __version__, console
+from unialign.cache.errors import UnialignError
+from unialign.commands import cache, extract, train
+from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Overrides, Root, resolve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Extract poses, features, text and frames once; train and compare alignment models on the cache.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done but samples are quarantined, 4 cache unusable, 130 interrupted",
+)
+app.add_typer(extract.app, name="extract")
+app.add_typer(cache.app, name="cache")
+train.add_commands(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.output.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Extract poses, features, text and frames once; train and compare alignment models on the cache."""
+
+
+@app.command("doctor", epilog="Example: unialign doctor")
+def doctor(
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """What is installed, which devices there are, and what is missing for the main job."""
+    from unialign.pipeline.doctor import diagnose
+
+    found = diagnose(resolve(config, overrides, dataset=dataset, data=root, cache=cache))
+    if as_json:
+        console.show_json(found)
+        return
+    console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **found["paths"]})
+    rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
+    console.show_table("ready", ("part", "ready", "if not"), rows)
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM; not a `KeyboardInterrupt`, which the command-line library would turn into exit code 1."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def main() -> None:
+    """Entry point: runs the command line and turns expected errors into one sentence and their exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except UnialignError as error:
+        if as_json:
+            console.show_json({"error": str(error), "exit_code": error.exit_code})
+        console.messages.print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        # A full disk, a lost mount, a missing permission: expected in this line of work, and nothing of it is a defect.
+        if as_json:
+            console.show_json({"error": str(error), "exit_code": 1})
+        console.messages.print(
+            f"error: {error}; what was finished is kept.", style="red", highlight=False, markup=False
+        )
+        sys.exit(1)
+    except Interrupted as interrupted:
+        console.messages.print("interrupted; everything finished so far is kept.", style="yellow")
+        sys.exit(interrupted.exit_code)
+
+
+if __name__ == "__main__":
+    main()

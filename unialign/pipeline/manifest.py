@@ -1,0 +1,81 @@
+"""The list of a dataset's samples, kept beside the stores, so that training needs neither videos nor annotations."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from unialign.cache.atomic import write_text
+from unialign.cache.errors import DamagedStore, MissingCache, UsageError
+from unialign.cache.keys import digest
+from unialign.stages.datasets.base import Dataset, Sample, Split
+
+
+def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
+    """Where the list of a dataset lies."""
+    return cache / collection / "datasets" / f"{dataset}.json"
+
+
+def save_manifest(dataset: Dataset, cache: Path) -> None:
+    """Write ids, labels, class names and splits; nothing is written when the file already says the same."""
+    splits = {}
+    for name, protocol in dataset.protocols.items():
+        split = protocol(dataset.samples)
+        splits[name] = {"train": list(split.train), "test": list(split.test)}
+    body = {
+        "dataset": dataset.name,
+        "collection": dataset.collection,
+        "classes": list(dataset.classes),
+        "descriptions": [list(texts) for texts in dataset.descriptions],
+        "samples": [[sample.id, sample.label, dict(sample.attributes)] for sample in dataset.samples],
+        "protocols": splits,
+    }
+    text = json.dumps({**body, "digest": digest(body)}, ensure_ascii=False) + "\n"
+    path = manifest_path(cache, dataset.collection, dataset.name)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def load_manifest(cache: Path, name: str) -> Dataset:
+    """The dataset of that name as it was when something of it was last extracted into this cache; without files.
+
+    Raises `MissingCache` when nothing of it was, `UsageError` when two collections have a dataset of that name, and
+    `DamagedStore` when the list was changed.
+    """
+    found = sorted(cache.glob(f"*/datasets/{name}.json"))
+    if not found:
+        raise MissingCache(
+            f"nothing of dataset {name} is in {cache}; "
+            f"start with `unialign extract frames --dataset {name} --root FOLDER`."
+        )
+    if len(found) > 1:
+        shown = ", ".join(path.parts[-3] for path in found)
+        raise UsageError(f"{cache} holds {name} of several collections ({shown}); say which with --root.")
+    return read_manifest(found[0])
+
+
+def read_manifest(path: Path) -> Dataset:
+    """The dataset in a list. Raises `DamagedStore` when it does not match its own digest."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        if body.pop("digest") != digest(body):
+            raise DamagedStore(f"{path}: does not match its own digest; run any `unialign extract` of it again.")
+        protocols: dict[str, Callable[[Sequence[Sample]], Split]] = {
+            name: partial(_stored_split, Split(tuple(split["train"]), tuple(split["test"])))
+            for name, split in body["protocols"].items()
+        }
+        return Dataset(
+            name=body["dataset"],
+            collection=body["collection"],
+            root=path,
+            classes=tuple(body["classes"]),
+            samples=tuple(Sample(name, label, {}, attributes) for name, label, attributes in body["samples"]),
+            protocols=protocols,
+            descriptions=tuple(tuple(texts) for texts in body["descriptions"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedStore(f"{path}: cannot be read ({error}); run any `unialign extract` of it again.") from error
+
+
+def _stored_split(split: Split, _: Sequence[Sample]) -> Split:
+    return split

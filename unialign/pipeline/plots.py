@@ -1,0 +1,112 @@
+"""Pictures of a run: confusion matrix, skeletons over frames with what the model looked at, bars of an ablation.
+
+Each function returns the bytes of a PNG; drawing happens without a screen.
+"""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+mpl.use("Agg")
+
+LIMBS_2D = (
+    *((5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (11, 12), (5, 11), (6, 12)),
+    *((11, 13), (13, 15), (12, 14), (14, 16), (0, 5), (0, 6)),
+)
+LIMBS_NTU = (
+    *((0, 1), (1, 20), (20, 2), (2, 3), (20, 4), (4, 5), (5, 6), (6, 7), (20, 8), (8, 9), (9, 10), (10, 11)),
+    *((0, 12), (12, 13), (13, 14), (14, 15), (0, 16), (16, 17), (17, 18), (18, 19)),
+)
+LIMBS = {17: LIMBS_2D, 25: LIMBS_NTU}
+PEOPLE = ((255, 80, 60), (60, 170, 255), (120, 220, 90), (250, 200, 40))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
+    """A confusion matrix (L, L) of counts, rows true, columns predicted, shaded by share of the row."""
+    size = max(4.0, 0.45 * len(classes))
+    figure = Figure(figsize=(size + 2.5, size))
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 40:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(classes)), classes, fontsize=7)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return _png(figure)
+
+
+def ablation_picture(names: Sequence[str], means: Sequence[float], points: Sequence[Sequence[float]]) -> bytes:
+    """Accuracy of each row: a bar for the mean, a dot for each seed; values in per cent."""
+    figure = Figure(figsize=(6.5, 0.6 + 0.45 * len(names)))
+    axes = figure.subplots()
+    positions = np.arange(len(names))[::-1]
+    axes.barh(positions, means, color="#9ecae1", height=0.65)
+    for position, values in zip(positions, points, strict=True):
+        axes.plot(values, [position] * len(values), "o", color="#08306b", markersize=4)
+    for position, mean in zip(positions, means, strict=True):
+        axes.text(mean + 1, position, f"{mean:.1f}", va="center", fontsize=8)
+    axes.set_yticks(positions, names, fontsize=8)
+    axes.set_xlabel("top-1, per cent (bar: mean, dots: seeds)")
+    axes.set_xlim(0, 108)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray) -> Image.Image:
+    """A frame (H, W, 3) uint8 with people (M, V, 2) drawn over it, in the frame's pixels; NaN joints are left out."""
+    picture = Image.fromarray(frame)
+    pen = ImageDraw.Draw(picture)
+    width = max(1, round(min(picture.size) / 90))
+    for person, colour in zip(keypoints, PEOPLE, strict=False):
+        for first, second in LIMBS.get(len(person), ()):
+            if np.isfinite(person[[first, second]]).all():
+                pen.line([*map(float, person[first]), *map(float, person[second])], fill=colour, width=width)
+        for x, y in person[np.isfinite(person).all(axis=1)]:
+            pen.ellipse([x - width, y - width, x + width, y + width], fill=colour)
+    return picture
+
+
+def sample_picture(
+    frames: Sequence[Image.Image], weights: np.ndarray | None, title: str, importance: dict[str, float]
+) -> bytes:
+    """Frames of one clip in a row, with the weight of each frame under it and the weight of each modality beside.
+
+    weights: (number of frames,) share of each frame in the similarity of CMSA, or None where the model has none.
+    importance: share of each modality.
+    """
+    figure = Figure(figsize=(1.5 * len(frames) + 2, 2.6))
+    grid = figure.add_gridspec(2, len(frames) + 1, height_ratios=[3, 1], width_ratios=[1] * len(frames) + [1.1])
+    top = float(weights.max()) if weights is not None and len(weights) else 1.0
+    for number, frame in enumerate(frames):
+        axes = figure.add_subplot(grid[0, number])
+        axes.imshow(frame)
+        axes.set_axis_off()
+        if weights is not None:
+            bar = figure.add_subplot(grid[1, number])
+            bar.bar([0], [weights[number]], color="#3182bd")
+            bar.set_ylim(0, top * 1.15)
+            bar.set_xticks([])
+            bar.set_yticks([])
+            bar.set_xlabel(f"{weights[number]:.2f}", fontsize=7)
+    if importance:
+        axes = figure.add_subplot(grid[0, -1])
+        axes.barh(list(importance), list(importance.values()), color="#fd8d3c")
+        axes.set_xlim(0, 1)
+        axes.tick_params(labelsize=7)
+        axes.set_title("modality weight", fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    return _png(figure)

@@ -1,0 +1,158 @@
+"""Run folders: what a training was, what it read, what came out.
+
+    <runs>/<dataset>-<model>-<first 12 hex of the run's key>/
+        config.yaml       every setting, resolved
+        keys.json         the stores that were read, by modality, and the counts of samples
+        env.json          versions and machine
+        log.jsonl  metrics.csv  tensorboard/  checkpoints/
+        predictions.npz   of the last epoch: ids, labels, probabilities, importance
+        result.json       written last: it means that the run is finished
+
+The key is the digest of everything that decides the result; the same training again finds the finished folder.
+"""
+
+import io
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from unialign.cache import atomic
+from unialign.cache.arrays import Json
+from unialign.cache.errors import DamagedStore, LockedStore, MissingCache
+from unialign.cache.keys import SHORT, digest
+from unialign.cache.lock import store_lock
+
+LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. identity: what its key is the digest of."""
+
+    folder: Path
+    dataset: str
+    model: str
+    identity: Mapping[str, Json]
+
+    @property
+    def key(self) -> str:
+        """64 hex digits."""
+        return digest(dict(self.identity))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def run_of(runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json]) -> Run:
+    """The run of this identity under the folder `runs`, whether it was started or not."""
+    name = f"{dataset}-{model}-{digest(dict(identity))[:SHORT]}"
+    return Run(runs / name, dataset, model, identity)
+
+
+def finished_result(run: Run) -> dict[str, Any] | None:
+    """The content of result.json of a finished run of the same key; None when it is not finished.
+
+    Raises `DamagedStore` for a file that cannot be read or belongs to another key.
+    """
+    path = run.folder / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_bytes())
+        key = result["key"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); move the folder away to train anew.") from error
+    if key != run.key:
+        raise DamagedStore(f"{path} belongs to another run ({key[:SHORT]}); move the folder away to train anew.")
+    return dict(result)
+
+
+@contextmanager
+def sole_writer(run: Run) -> Iterator[None]:
+    """Hold the run's folder while the block runs. Raises `LockedStore` when another process trains it."""
+    try:
+        with store_lock(run.folder, run.folder.parent):
+            yield
+    except LockedStore as error:
+        raise LockedStore(f"{run.folder}: another process trains this run; wait for it or stop it.") from error
+
+
+def begin(run: Run, config: Mapping[str, Json], keys: Mapping[str, Json], machine: Mapping[str, Json]) -> None:
+    """Write config.yaml, keys.json and env.json; what killed writers left is removed."""
+    atomic.make_folder(run.folder)
+    atomic.sweep(run.folder)
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    atomic.write_text(run.folder / "config.yaml", text)
+    _write_json(run.folder / "keys.json", keys)
+    _write_json(run.folder / "env.json", machine)
+
+
+def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write predictions.npz (none without arrays), then result.json: from now on the run is finished."""
+    if arrays:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        atomic.write_file(run.folder / "predictions.npz", buffer.getvalue())
+    _write_json(run.folder / "result.json", result)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved settings of a run. Raises `MissingCache` for a folder that is none, `DamagedStore` for a bad file."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise MissingCache(f"{folder} is not a run; `unialign train` makes them.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
+    if not isinstance(config, dict):
+        raise DamagedStore(f"{path} holds no settings.")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a run folder. Raises `MissingCache` without the file, `DamagedStore` for a bad one."""
+    if not path.is_file():
+        raise MissingCache(f"{path} does not exist; the run has not come that far.")
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}).") from error
+
+
+def environment(device: torch.device, world_size: int) -> dict[str, Json]:
+    """Versions and machine, for the record; no host names and no paths."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "processes": world_size,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _write_json(path: Path, value: Mapping[str, Json]) -> None:
+    atomic.write_text(path, json.dumps(dict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
