@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Extract poses, features, text and frames once; train and compare alignment models on the cache.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done but samples are quarantined, 4 cache unusable, 130 interrupted",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined samples, 4 cache unusable, 130 interrupted",
 )
 app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")

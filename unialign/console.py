@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -34,9 +35,16 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
 
 
+class Update(Protocol):
+    """How a block moves its bar."""
+
+    def __call__(self, done: int, total: int, text: str = ..., /) -> None:
+        """Set what is done, of how much, and what stands in front."""
+
+
 @contextmanager
-def progress_bar(title: str, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left; the block calls (done, total). `hidden` with `--json`."""
+def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
+    """A bar with rate and time left; the block calls (done, total) or (done, total, text). `hidden` with `--json`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,7 +55,11 @@ def progress_bar(title: str, *, hidden: bool) -> Iterator[Callable[[int, int], N
     )
     with Progress(*columns, console=messages, disable=hidden, transient=True) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def update(done: int, total: int, text: str = title) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield update
 
 
 def show_json(value: Mapping[str, Json] | Sequence[Json]) -> None:

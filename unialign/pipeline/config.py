@@ -136,6 +136,18 @@ def load_config(
     for name, value in flags.items():
         if value is not None:
             _set(values, name, value)
+    return _validated(values, path)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with some dotted values changed. Raises `UsageError` as `load_config` does."""
+    changed = config.model_dump(mode="python")
+    for name, value in values.items():
+        _set(changed, name, value)
+    return _validated(changed, Path(FILE))
+
+
+def _validated(values: Mapping[str, Any], path: Path) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:

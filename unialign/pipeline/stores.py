@@ -30,10 +30,10 @@ def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[st
     return stores[0]
 
 
-def check_fresh(reader: StoreReader, sources: Mapping[str, str], command: str) -> list[str]:
+def stale_samples(reader: StoreReader, sources: Mapping[str, str]) -> list[str]:
     """Ids whose features were made from other bytes than those that lie there now.
 
-    sources: current digest by id, "" where the source cannot be read (it may be gone: caches outlive videos).
+    sources: current digest by id, "" or absent where the source is not there (caches outlive videos).
     """
     return sorted(
         name

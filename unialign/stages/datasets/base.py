@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from unialign.cache.errors import UsageError
@@ -53,7 +54,7 @@ class Dataset:
         ids = [sample.id for sample in self.samples]
         if ids != sorted(ids):
             raise ValueError(f"samples of {self.name} are not sorted by id")
-        for first, second in zip(ids, ids[1:], strict=False):
+        for first, second in pairwise(ids):
             if first == second:
                 raise UsageError(f"{self.root}: two files give the same sample id {first!r}; rename or remove one.")
 

@@ -1,0 +1,227 @@
+"""Folders of videos and CSV lists: ids, classes, protocols, hostile input."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unialign.cache.errors import UsageError
+from unialign.stages.datasets.base import Sample
+from unialign.stages.datasets.folder import load_folder, slug
+from unialign.stages.datasets.scan import check_name
+from unialign.stages.datasets.splits import holdout, leave_groups_out
+
+
+def clips(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def test_class_folders_give_sorted_classes_and_relative_ids(tmp_path: Path) -> None:
+    root = clips(
+        tmp_path / "My Clips!",
+        "take_off/b.MP4",
+        "take_off/a.v2.avi",
+        "land/day 1/c.webm",
+        "land/notes.txt",
+        ".git/x.mp4",
+    )
+    dataset = load_folder(root)
+    assert dataset.collection == "folder-my-clips"
+    assert dataset.classes == ("land", "take off")
+    assert [(sample.id, sample.label) for sample in dataset.samples] == [
+        ("land/day 1/c", 0),
+        ("take_off/a.v2", 1),
+        ("take_off/b", 1),
+    ]
+    assert dataset.samples[0].files["video"].is_file()
+    assert list(dataset.protocols) == ["holdout"]
+
+
+def test_a_csv_gives_labels_attributes_and_protocols(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "x/1.mp4", "x/2.mp4", "y/3.mp4")
+    (root / "labels.csv").write_text(
+        "Path,Label,Split,Subject,description,other\n"
+        "x/1.mp4,wave_hand,train,anna,slowly,9\n"
+        "./x//2.mp4,clap,TEST,ben,twice,9\n"
+        '\ny/3.mp4,clap,train,ben,"once, loudly",9\n'
+        "gone.mp4,clap,test,ben,,9\n",
+        encoding="utf-8-sig",
+    )
+    dataset = load_folder(root)
+    assert dataset.classes == ("clap", "wave hand")
+    assert dataset.descriptions == (("once, loudly",), ("slowly",))
+    assert {sample.id: dict(sample.attributes) for sample in dataset.samples} == {
+        "gone": {"split": "test", "subject": "ben"},
+        "x/1": {"split": "train", "subject": "anna"},
+        "x/2": {"split": "test", "subject": "ben"},
+        "y/3": {"split": "train", "subject": "ben"},
+    }
+    assert dataset.samples[0].files == {}
+    assert dataset.default_protocol == "split"
+    assert dataset.split().test == ("gone", "x/2")
+    assert list(dataset.protocols) == ["split", "holdout", "group"]
+    assert set(dataset.split("group").test) in ({"x/1"}, {"gone", "x/2", "y/3"})
+
+
+def test_a_csv_without_header_and_with_numbers_as_labels(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "list.csv").write_text("a.mp4,10\nb.mp4,9\nc.mp4,10\n")
+    dataset = load_folder(root, tmp_path / "list.csv")
+    assert dataset.classes == ("9", "10")
+    assert [sample.label for sample in dataset.samples] == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "holds no lines"),
+        ("path,label\n", "no clips"),
+        ("name,action\na.mp4,x\n", "line 1 is neither"),
+        ("path,label\n../a.mp4,x\n", r"line 2: the name '../a.mp4' holds '\.\.'"),
+        ("path,label\n/etc/a.mp4,x\n", "absolute"),
+        ("path,label\nC:a.mp4,x\n", "absolute"),
+        ("path,label\na\\b.mp4,x\n", "backslash"),
+        ("path,label\na\0b.mp4,x\n", "control character|not CSV"),
+        (f"path,label\n{'a' * 300}.mp4,x\n", "304 characters"),
+        ("path,label\n.,x\n", "names no file"),
+        ("path,label\n,x\n", "empty name"),
+        ("path,label\na.txt,x\n", "which is no video"),
+        ("path,label\na.mp4\n", "line 2 has 1 of the 2"),
+        ("path,label\na.mp4, \n", "empty label"),
+        ("path,label,split\na.mp4,x,val\n", "write train or test"),
+        ("path,label\na.mp4,x\na.mp4,y\n", "lines 2 and 3 both list"),
+        ("path,label\na.mp4,x\na.avi,x\n", "both give the sample id 'a'"),
+        ("path,label\na.mp4,x\nA.mp4,x\n", "only in case"),
+        ("path,label\ncafé.mp4,x\ncafe\u0301.mp4,x\n", "Unicode form"),
+        ("path,label\na.mp4,x_y\nb.mp4,x y\n", "read the same"),
+        ("path,label\nb.mp4,x\n", "none of the 1 videos"),
+        ('path,label\n"a.mp4,x\n', "is not CSV"),
+        ("path,label\n" + "x" * 200_000 + ",y\n", "not CSV"),
+    ],
+)
+def test_a_bad_list_is_refused_with_its_line(tmp_path: Path, text: str, problem: str) -> None:
+    root = clips(tmp_path / "set", "a.mp4", "a.avi", "A.mp4")
+    (root / "labels.csv").write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        load_folder(root)
+
+
+def test_a_list_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"path,label\n\xff\xfe,x\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load_folder(tmp_path)
+    with pytest.raises(UsageError, match="not a file"):
+        load_folder(tmp_path, tmp_path / "absent.csv")
+
+
+def test_class_folders_refuse_stray_colliding_and_linked_videos(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no videos"):
+        load_folder(clips(tmp_path / "empty", "a/readme.txt"))
+    with pytest.raises(UsageError, match="beside the class folders"):
+        load_folder(clips(tmp_path / "stray", "a/b.mp4", "c.mp4"))
+    with pytest.raises(UsageError, match="both give the sample id 'a/b'"):
+        load_folder(clips(tmp_path / "twice", "a/b.mp4", "a/b.avi"))
+    with pytest.raises(UsageError, match="differ only in case"):
+        load_folder(clips(tmp_path / "case", "a/b.mp4", "a/B.mp4"))
+    with pytest.raises(UsageError, match="backslash"):
+        load_folder(clips(tmp_path / "odd", "a/b\\c.mp4"))
+    outside = clips(tmp_path / "outside", "secret.mp4") / "secret.mp4"
+    linked = clips(tmp_path / "linked", "a/b.mp4")
+    (linked / "a" / "c.mp4").symlink_to(outside)
+    with pytest.raises(UsageError, match="out of the data root"):
+        load_folder(linked)
+
+
+def test_a_list_cannot_reach_out_through_a_linked_folder(tmp_path: Path) -> None:
+    clips(tmp_path / "outside", "secret.mp4")
+    root = clips(tmp_path / "set", "a.mp4")
+    (root / "door").symlink_to(tmp_path / "outside", target_is_directory=True)
+    (root / "labels.csv").write_text("path,label\na.mp4,x\ndoor/secret.mp4,x\n")
+    with pytest.raises(UsageError, match="out of the data root"):
+        load_folder(root)
+
+
+def test_a_name_of_bytes_that_are_no_text_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "a"
+    folder.mkdir(parents=True)
+    try:
+        os.close(os.open(os.fsencode(folder) + b"/\xff.mp4", os.O_CREAT | os.O_WRONLY))
+    except OSError:
+        pytest.skip("this file system refuses such names itself")
+    with pytest.raises(UsageError, match="bytes that are no text"):
+        load_folder(tmp_path / "set")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=320))
+def test_a_name_that_passes_stays_below_the_root(name: str) -> None:
+    message = ""
+    checked = ""
+    try:
+        checked = check_name(name, "list.csv")
+    except UsageError as error:
+        message = str(error)
+    if message:
+        assert message.startswith("list.csv: ")
+        assert message.encode()
+        return
+    full = os.path.normpath(os.path.join("/root/data", checked))
+    assert full.startswith("/root/data/")
+    assert "\0" not in checked
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.dictionaries(st.text(min_size=1, max_size=6), st.integers(0, 4), min_size=1, max_size=60))
+def test_holdout_is_stratified_disjoint_and_independent_of_order(labels: dict[str, int]) -> None:
+    samples = [Sample(name, label, {}, {"group": label}) for name, label in sorted(labels.items())]
+    split = holdout(samples)
+    assert not set(split.train) & set(split.test)
+    assert sorted(split.train + split.test) == [sample.id for sample in samples]
+    assert set(holdout(samples[::-1]).test) == set(split.test)
+    for label in set(labels.values()):
+        members = {name for name, own in labels.items() if own == label}
+        expected = max(len(members) // 4, 1 if len(members) > 1 else 0)
+        assert len(members & set(split.test)) == expected
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=4), st.sampled_from("uvwxyz"), min_size=1))
+def test_groups_are_never_divided(groups: dict[str, str]) -> None:
+    samples = [Sample(name, 0, {}, {"group": group}) for name, group in sorted(groups.items())]
+    split = leave_groups_out("group", samples)
+    assert sorted(split.train + split.test) == [sample.id for sample in samples]
+    train, test = ({groups[name] for name in part} for part in (split.train, split.test))
+    assert not train & test
+    assert len(test) == max(len(train | test) // 4, 1 if len(train | test) > 1 else 0)
+
+
+def test_slugs_are_plain() -> None:
+    assert slug("GMDCSA24 (cut)") == "gmdcsa24-cut"
+    assert slug("数据") != slug("データ")
+    assert len(slug("数据")) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "num_samples", "num_classes"), [("gestures", 76, 8), ("daily", 34, 8), ("fights", 60, 2)]
+)
+def test_real_folders_load(shared_data: Path, name: str, num_samples: int, num_classes: int) -> None:
+    dataset = load_folder(shared_data / "videos" / name)
+    assert len(dataset.samples) == num_samples
+    assert len(dataset.classes) == num_classes
+    assert all(sample.files["video"].is_file() for sample in dataset.samples)
+    split = dataset.split("holdout")
+    assert len(split.train) + len(split.test) == num_samples
+    assert {sample.label for sample in dataset.samples if sample.id in set(split.train)} == set(range(num_classes))
+    if name == "gestures":
+        assert "take off" in dataset.classes
+        assert "emergency/roomA_00" in {sample.id for sample in dataset.samples}
+        assert {sample.attributes["room"] for sample in dataset.samples} == {"A"}
+        assert list(dataset.protocols) == ["holdout"]  # one room makes no groups
+    if name == "daily":
+        assert all(dataset.descriptions)

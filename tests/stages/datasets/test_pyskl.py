@@ -1,0 +1,171 @@
+"""Annotation pickles of pyskl and mmaction2."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.datasets.pyskl import load_pyskl, read_pyskl
+
+
+def annotation(name: str, label: Any = 0, frames: int = 4, /, **changes: Any) -> dict[str, Any]:
+    random = np.random.default_rng(len(name))
+    entry = {
+        "frame_dir": name,
+        "label": label,
+        "img_shape": (240, 320),
+        "original_shape": (240, 320),
+        "total_frames": frames,
+        "keypoint": random.uniform(0, 240, (2, frames, 17, 2)).astype(np.float16),
+        "keypoint_score": random.uniform(0, 1, (2, frames, 17)).astype(np.float16),
+    }
+    return {key: value for key, value in {**entry, **changes}.items() if value is not None}
+
+
+def write(tmp_path: Path, content: Any, protocol: int = 4) -> Path:
+    path = tmp_path / "ntu60_hrnet.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_genuine_files_load(tmp_path: Path, protocol: int, dims: int) -> None:
+    flat = annotation("b", np.int64(1))
+    if dims == 3:
+        points = np.random.default_rng(0).normal(size=(2, 4, 25, 3)).astype(np.float16)
+        flat = annotation("b", np.int64(1), keypoint=points, keypoint_score=None, img_shape=None)
+    splits = {"xsub_train": ["b"], "xsub_val": ["a"]}
+    file = read_pyskl(write(tmp_path, {"split": splits, "annotations": [flat, annotation("a")]}, protocol))
+    first = file.annotations[0]
+    assert (first.id, first.label, first.total_frames) == ("b", 1, 4)
+    np.testing.assert_array_equal(first.keypoint, flat["keypoint"])
+    assert first.keypoint.dtype == np.float16
+    assert (first.score is None) == (dims == 3)
+    assert first.img_shape == (None if dims == 3 else (240, 320))
+    assert file.splits == {"xsub_train": ("b",), "xsub_val": ("a",)}
+
+
+def test_filename_serves_as_id_and_a_bare_list_has_no_splits(tmp_path: Path) -> None:
+    file = read_pyskl(write(tmp_path, [annotation("", frame_dir=None, filename="x/y.mp4")]))
+    assert file.annotations[0].id == "x/y.mp4"
+    assert file.splits == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"frame_dir": None}, "annotation 1 has no text 'frame_dir'"),
+        ({"frame_dir": 7}, "annotation 1 has no text 'frame_dir'"),
+        ({"label": None}, r"annotation 1 \('b'\): 'label'"),
+        ({"label": -1}, "'label'"),
+        ({"label": 2.0}, "'label'"),
+        ({"label": True}, "'label'"),
+        ({"label": 10**9}, "'label'"),
+        ({"keypoint": None}, "'keypoint' is not an array"),
+        ({"keypoint": [[1.0]]}, "'keypoint' is not an array"),
+        ({"keypoint": np.zeros((4, 17, 2), np.float16)}, "'keypoint' is not an array"),
+        ({"keypoint": np.zeros((1, 4, 17, 2), np.int64)}, "'keypoint' is not an array"),
+        ({"keypoint": np.zeros((2, 4, 17, 5), np.float16)}, "5 coordinates"),
+        ({"total_frames": 5}, "'total_frames'"),
+        ({"total_frames": None}, "'total_frames'"),
+        ({"keypoint_score": np.zeros((2, 4, 16), np.float16)}, "'keypoint_score'"),
+        ({"img_shape": (240,)}, "'img_shape'"),
+        ({"img_shape": (240, -1)}, "'img_shape'"),
+        ({"raw_file": "kpfiles/x.pkl"}, "raw_file"),
+        ({"frame_dir": "a"}, "two annotations have the id 'a'"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    path = write(tmp_path, {"annotations": [annotation("a"), annotation("b", **changes)]})
+    with pytest.raises(CorruptInput, match=problem) as caught:
+        read_pyskl(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (3, "no list 'annotations'"),
+        ({"split": {}}, "no list 'annotations'"),
+        ({"annotations": [1]}, "annotation 0 is not a dict"),
+        ({"annotations": [], "split": []}, "'split' is not a dict"),
+        ({"annotations": [], "split": {"train": "abc"}}, "split 'train' is not a list"),
+        ({"annotations": [], "split": {"train": [1]}}, "split 'train' is not a list"),
+    ],
+)
+def test_another_layout_is_refused(tmp_path: Path, content: Any, problem: str) -> None:
+    with pytest.raises(CorruptInput, match=problem):
+        read_pyskl(write(tmp_path, content))
+
+
+def test_the_layout_of_ddnet_is_refused(shared_data: Path) -> None:
+    with pytest.raises(CorruptInput, match="no list 'annotations'"):
+        read_pyskl(shared_data / "skeletons" / "jhmdb" / "GT_test_1.pkl")
+
+
+def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    splits = {
+        "xsub_train": ["c", "a"],
+        "xsub_val": ["b", "lost"],
+        "train1": ["a"],
+        "test1": ["b"],
+        "train": ["b"],
+        "val": ["c"],
+        "odd_train": ["a"],
+    }
+    path = write(tmp_path, {"split": splits, "annotations": [annotation(name, ord(name) - 97) for name in "cab"]})
+    dataset = load_pyskl(path)
+    assert dataset.collection == "pyskl-ntu60-hrnet"
+    assert [(sample.id, sample.label) for sample in dataset.samples] == [("a", 0), ("b", 1), ("c", 2)]
+    assert dataset.samples[0].files == {"skeleton": path}
+    assert dataset.classes == ("class 0", "class 1", "class 2")
+    assert list(dataset.protocols) == ["xsub", "split1", "split"]
+    assert (dataset.split().train, dataset.split().test) == (("a", "c"), ("b",))
+    assert "1 ids of splits xsub_train and xsub_val have no annotation" in caplog.text
+
+
+def test_a_file_without_splits_is_held_out(tmp_path: Path) -> None:
+    dataset = load_pyskl(write(tmp_path, [annotation(f"a{number}", number % 2) for number in range(8)]))
+    assert list(dataset.protocols) == ["holdout"]
+    assert (len(dataset.split().train), len(dataset.split().test)) == (6, 2)
+
+
+def test_class_names_come_from_a_text_file(tmp_path: Path) -> None:
+    path = write(tmp_path, [annotation("a", 1)])
+    names = tmp_path / "names.txt"
+    names.write_text("drink water\neat meal\nspare\n")
+    assert load_pyskl(path, names).classes == ("drink water", "eat meal", "spare")
+    names.write_text("drink water\n")
+    with pytest.raises(UsageError, match="1 class names"):
+        load_pyskl(path, names)
+    names.write_text("same\nsame\n")
+    with pytest.raises(UsageError, match="occurs twice"):
+        load_pyskl(path, names)
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_pyskl(path, tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "problem"),
+    [
+        (["../up"], UsageError, r"'\.\.'"),
+        (["/etc/passwd"], UsageError, "absolute"),
+        (["a\0b"], UsageError, "control character"),
+        (["x" * 301], UsageError, "301 characters"),
+        (["a", "A"], UsageError, "only in case"),
+        ([], UsageError, "no annotations"),
+    ],
+)
+def test_hostile_ids_are_refused(tmp_path: Path, names: list[str], error: type[Exception], problem: str) -> None:
+    with pytest.raises(error, match=problem):
+        load_pyskl(write(tmp_path, [annotation(name) for name in names]))
+
+
+def test_overlapping_splits_are_refused(tmp_path: Path) -> None:
+    content = {"split": {"xsub_train": ["a"], "xsub_val": ["a"]}, "annotations": [annotation("a")]}
+    with pytest.raises(CorruptInput, match="both in split"):
+        load_pyskl(write(tmp_path, content))

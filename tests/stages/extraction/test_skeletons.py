@@ -1,0 +1,233 @@
+"""Poses from `.skeleton` files and pickles: shapes, statuses, keys."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unialign.cache.arrays import ArraySpec
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.cache.records import STATUSES
+from unialign.stages.extraction.base import Extractor, Outcome, Source
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
+
+
+def skeleton_text(bodies: list[list[int]]) -> str:
+    """A `.skeleton` file: the body ids of each frame. Joint v of body b in frame t is at (b + v / 100, v / 10, t)."""
+    lines = [str(len(bodies))]
+    for t, ids in enumerate(bodies):
+        lines.append(str(len(ids)))
+        for body in ids:
+            lines += [f"{body} 0 1 1 1 1 0 0 0 2", "25"]
+            lines += [f"{body + v / 100} {v / 10} {t} 0 0 960 540 0 0 0 1 2" for v in range(25)]
+    return "\n".join(lines) + "\n"
+
+
+def source(tmp_path: Path, name: str, text: str) -> Source:
+    path = tmp_path / f"{name}.skeleton"
+    path.write_text(text)
+    return Source(name, path)
+
+
+def fits(outcome: Outcome, specs: tuple[ArraySpec, ...]) -> bool:
+    """Whether the arrays are what the store was promised."""
+    for spec in specs:
+        array = outcome.arrays[spec.name]
+        inner = array.shape[1:] == spec.shape[1:] and len(array) <= spec.shape[0]
+        if array.dtype != spec.dtype or not inner or (not spec.ragged and array.shape != spec.shape):
+            return False
+    return set(outcome.arrays) == {spec.name for spec in specs}
+
+
+def test_frames_stay_where_they_are_and_absence_is_nan(tmp_path: Path) -> None:
+    extractor = ReadySkeletons(max_frames=64)
+    poses: Extractor = extractor
+    text = skeleton_text([[], *[[3]] * 12, *[[3, 8]] * 12, []])
+    (outcome,) = poses.run([source(tmp_path, "a", text)])
+    assert outcome.status == "ok"
+    assert fits(outcome, poses.arrays())
+    keypoints = outcome.arrays["keypoints"]
+    assert keypoints.shape == (26, 2, 25, 3)
+    assert np.isnan(keypoints[[0, 25]]).all()
+    assert np.isnan(keypoints[1:13, 1]).all()
+    np.testing.assert_allclose(keypoints[13, 0, 24], [3.24, 2.4, 13], rtol=1e-6)
+    np.testing.assert_allclose(keypoints[13, 1, 24], [8.24, 2.4, 13], rtol=1e-6)
+    assert outcome.source == source_digest(tmp_path / "a.skeleton")
+    assert outcome.detail == {"frames": 26, "bodies": 2, "frames_without_person": 2, "missing_joints": 0}
+
+
+def test_a_missing_joint_is_counted(tmp_path: Path) -> None:
+    text = skeleton_text([[3]] * 3).replace("3.0 0.0 0 0 0", "nan 0.0 0 0 0", 1)
+    (outcome,) = ReadySkeletons().run([source(tmp_path, "a", text)])
+    assert outcome.detail["missing_joints"] == 1
+    assert np.isnan(outcome.arrays["keypoints"][0, 0, 0]).all()
+
+
+def test_a_bad_sample_gets_its_status_and_the_others_go_on(tmp_path: Path) -> None:
+    good = skeleton_text([[1]] * 4)
+    sources = [
+        Source("none"),
+        Source("gone", tmp_path / "gone.skeleton"),
+        source(tmp_path, "empty", skeleton_text([[], []])),
+        source(tmp_path, "long", skeleton_text([[1]] * 9)),
+        source(tmp_path, "cut", good[:-30]),
+        source(tmp_path, "odd", good.replace("25", "20", 1)),
+        Source("folder", tmp_path),
+        source(tmp_path, "good", good),
+    ]
+    outcomes = list(ReadySkeletons(max_frames=8).run(sources))
+    assert [(outcome.id, outcome.status) for outcome in outcomes] == [
+        ("none", "missing-file"),
+        ("gone", "missing-file"),
+        ("empty", "no-person"),
+        ("long", "too-long"),
+        ("cut", "truncated"),
+        ("odd", "unreadable"),
+        ("folder", "unreadable"),
+        ("good", "ok"),
+    ]
+    assert {outcome.status for outcome in outcomes} <= set(STATUSES)
+    for outcome in outcomes:
+        assert bool(outcome.arrays) == (outcome.status == "ok")
+        assert str(tmp_path) not in repr(outcome.detail)
+    assert [bool(outcome.source) for outcome in outcomes] == [False, False, True, True, True, True, False, True]
+    assert outcomes[5].detail["why"].startswith("line 4 should say 25 joints")
+
+
+def test_the_key_holds_the_parameters_and_no_path() -> None:
+    keys = [
+        ReadySkeletons().key(),
+        ReadySkeletons(num_people=1).key(),
+        ReadySkeletons(max_frames=300).key(),
+        ReadySkeletons(body_rule="first").key(),
+        PysklSkeletons(Path("a.pkl"), "coco-17").key(),
+        PysklSkeletons(Path("a.pkl"), "ntu-25").key(),
+    ]
+    assert len({repr(key) for key in keys}) == len(keys)
+    assert PysklSkeletons(Path("b.pkl"), "coco-17").key() == keys[4]
+    assert pickle.loads(pickle.dumps(ReadySkeletons(body_rule="first"))).key() == keys[3]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ReadySkeletons(body_rule="best"),
+        lambda: ReadySkeletons(num_people=0),
+        lambda: PysklSkeletons(Path("a.pkl"), "coco-18"),
+        lambda: PysklSkeletons(Path("absent.pkl")).key(),
+    ],
+)
+def test_unusable_settings_are_refused(make: Any) -> None:
+    with pytest.raises(UsageError):
+        make()
+
+
+def annotation(name: str, scores: list[float], frames: int = 3, joints: int = 17) -> dict[str, Any]:
+    """Person m has the score scores[m] everywhere and stands at x = 10 m."""
+    people = len(scores)
+    keypoint = np.full((people, frames, joints, 2), 50, np.float16)
+    keypoint[..., 0] = 10 * np.arange(people)[:, None, None]
+    score = np.broadcast_to(np.array(scores, np.float16)[:, None, None], (people, frames, joints)).copy()
+    return {
+        "frame_dir": name,
+        "label": 0,
+        "total_frames": frames,
+        "img_shape": (240, 320),
+        "keypoint": keypoint,
+        "keypoint_score": score,
+    }
+
+
+def packed(tmp_path: Path, annotations: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "set.pkl"
+    path.write_bytes(pickle.dumps({"split": {}, "annotations": annotations}))
+    return path
+
+
+def test_a_pickle_gives_pixels_scores_and_the_size_of_frames(tmp_path: Path) -> None:
+    crowd = annotation("crowd", [0.25, 0.75, 0.5])
+    crowd["keypoint"][1, 0] = 0
+    crowd["keypoint_score"][1, 0] = 0
+    path = packed(tmp_path, [crowd, annotation("alone", [0.5])])
+    extractor = PysklSkeletons(path, max_frames=8)
+    assert extractor.key()["layout"] == "coco-17"
+    outcomes = list(extractor.run([Source("crowd", path), Source("alone", path)]))
+    assert all(fits(outcome, extractor.arrays()) for outcome in outcomes)
+    keypoints = outcomes[0].arrays["keypoints"]
+    # The weakest of three is left out; the others keep the order of the file.
+    assert keypoints[1, :, 0].tolist() == [[10, 50, 0.75], [20, 50, 0.5]]
+    assert np.isnan(keypoints[0, 0]).all()
+    assert np.isfinite(keypoints[0, 1]).all()
+    assert outcomes[0].arrays["frame_size"].tolist() == [240, 320]
+    assert np.isnan(outcomes[1].arrays["keypoints"][:, 1]).all()
+    assert outcomes[0].source == source_digest(path)
+    assert outcomes[0].detail == {"frames": 3, "persons": 3, "frames_without_person": 0}
+
+
+def test_a_pickle_in_metres_has_no_frame_size(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(3, 5, 25, 3)).astype(np.float16)
+    points[0] = 0
+    points[1, 0] = 0
+    entry = {"frame_dir": "a", "label": 0, "total_frames": 5, "keypoint": points}
+    path = packed(tmp_path, [entry])
+    extractor = PysklSkeletons(path)
+    (outcome,) = extractor.run([Source("a", path)])
+    assert fits(outcome, extractor.arrays())
+    keypoints = outcome.arrays["keypoints"]
+    np.testing.assert_array_equal(keypoints[1:, 0], points[1, 1:].astype(np.float32))
+    np.testing.assert_array_equal(keypoints[:, 1], points[2].astype(np.float32))
+    assert np.isnan(keypoints[0, 0]).all()
+
+
+def test_annotations_that_do_not_fit_get_their_status(tmp_path: Path) -> None:
+    bare = annotation("bare", [0.5])
+    del bare["keypoint_score"]
+    endless = annotation("endless", [0.5])
+    endless["keypoint"][0, 0, 0, 0] = np.inf
+    far = annotation("far", [0.5])
+    far["keypoint"] = far["keypoint"].astype(np.float32) + 70_000
+    zero = annotation("zero", [0.0])
+    zero["keypoint"][:] = 0
+    entries = [
+        annotation("good", [0.5]),
+        annotation("nobody", []),
+        annotation("long", [0.5], frames=9),
+        annotation("other", [0.5], joints=18),
+        bare,
+        endless,
+        far,
+        zero,
+    ]
+    path = packed(tmp_path, entries)
+    names = [entry["frame_dir"] for entry in entries]
+    sources = [*(Source(name, path) for name in names), Source("absent", path), Source("good")]
+    outcomes = list(PysklSkeletons(path, max_frames=8).run(sources))
+    assert [outcome.status for outcome in outcomes] == [
+        "ok",
+        "no-person",
+        "too-long",
+        *["unreadable"] * 4,
+        "no-person",
+        "missing-file",
+        "missing-file",
+    ]
+
+
+def test_a_changed_pickle_is_read_again(tmp_path: Path) -> None:
+    path = packed(tmp_path, [annotation("a", [0.5])])
+    assert [o.status for o in PysklSkeletons(path).run([Source("b", path)])] == ["missing-file"]
+    packed(tmp_path, [annotation("a", [0.5]), annotation("b", [0.5])])
+    assert [o.status for o in PysklSkeletons(path).run([Source("b", path)])] == ["ok"]
+
+
+def test_an_unsafe_pickle_ends_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "set.pkl"
+    path.write_bytes(pickle.dumps(print))
+    with pytest.raises(CorruptInput, match="could run code"):
+        list(PysklSkeletons(path, "coco-17").run([Source("a", path)]))
+    path.write_bytes(pickle.dumps([]))
+    with pytest.raises(UsageError, match="no annotations"):
+        PysklSkeletons(path).arrays()

@@ -1,0 +1,205 @@
+"""`unialign train | evaluate | ablate | demo`: stage two."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unialign import console
+from unialign.cache.errors import UsageError
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    ConfigFile,
+    DatasetName,
+    Labels,
+    Overrides,
+    Protocol,
+    Root,
+    Runs,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    from unialign.pipeline.train import Show
+
+Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs (`train.settings.epochs`).")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed (`train.settings.seed`).")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the commands of this module into the application."""
+    app.command("train", epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(train)
+    app.command("evaluate", epilog="Example: unialign evaluate runs/ntu60-unialign-0123456789ab")(evaluate)
+    app.command("ablate", epilog="Example: unialign ablate configs/ablations/modalities.yaml")(ablate)
+    app.command("demo", epilog="Example: unialign demo --folder demo")(demo)
+
+
+def train(
+    cached: Annotated[
+        bool, typer.Option("--cached/--online", help="Read the cache, or extract during training (for comparison).")
+    ] = True,
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    runs: Runs = None,
+    labels: Labels = None,
+    protocol: Protocol = None,
+    model: Annotated[str | None, typer.Option(help="unialign, or stgcn++ (a skeleton encoder).")] = None,
+    use: Use = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train on cached modalities; interrupted runs resume, and a finished run of the same settings is reused."""
+    from unialign.pipeline.experiment import train_from_config
+
+    resolved = resolve(
+        config,
+        overrides,
+        dataset=dataset,
+        data=root,
+        cache=cache,
+        runs=runs,
+        labels=labels,
+        protocol=protocol,
+        train__model=model,
+        train__stores=_stores(use),
+        train__settings__epochs=epochs,
+        train__settings__seed=seed,
+    )
+    with training_bar(resolved.train.model, hidden=as_json) as show:
+        result = train_from_config(resolved, online=not cached, show=show)
+    if as_json:
+        console.show_json({**result.result(), **result.metrics})
+        return
+    fields: dict[str, object] = {"run": result.folder, "protocol": result.protocol}
+    fields |= {name.replace("_", " "): f"{value:.4f}" for name, value in result.metrics.items()}
+    if result.exported:
+        fields["encoder"] = result.exported
+    fields["samples extracted"] = result.extracted
+    fields["seconds"] = f"{result.seconds:.1f}{' (reused: this run was finished before)' if result.reused else ''}"
+    console.show_fields(fields)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    root: Root = None,
+    cache: Cache = None,
+    labels: Labels = None,
+    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Evaluate a run's checkpoint again, from the stores that it names."""
+    from unialign.pipeline.evaluate import evaluate_run
+    from unialign.pipeline.experiment import the_dataset
+    from unialign.pipeline.runs import read_config
+
+    dataset = read_config(run)["dataset"]
+    resolved = resolve(config, None, data=root, cache=cache, labels=labels, dataset=dataset)
+    found = evaluate_run(run, the_dataset(resolved), cache=resolved.cache.resolve(), which="best" if best else "last")
+    if as_json:
+        console.show_json(found.result())
+        return
+    console.show_fields(
+        {
+            "run": found.run,
+            "checkpoint": found.checkpoint,
+            **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
+            "as recorded": "yes" if found.agrees else f"no: {found.stored}",
+        }
+    )
+    rows = [
+        (row["name"], row["samples"], row["correct"], "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}")
+        for row in found.per_class
+    ]
+    console.show_table("classes", ("class", "samples", "correct", "accuracy"), rows)
+
+
+def ablate(
+    grid: Annotated[Path, typer.Argument(help="A grid: a YAML file of rows or axes.")],
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    runs: Runs = None,
+    labels: Labels = None,
+    protocol: Protocol = None,
+    use: Use = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train every row of a grid for every seed on the same caches, and make one table. Finished runs are reused."""
+    from unialign.pipeline.ablate import COLUMNS, closing, table
+    from unialign.pipeline.grid import read_grid
+    from unialign.pipeline.sweep import sweep
+
+    resolved = resolve(
+        config,
+        overrides,
+        dataset=dataset,
+        data=root,
+        cache=cache,
+        runs=runs,
+        labels=labels,
+        protocol=protocol,
+        train__stores=_stores(use),
+    )
+    with training_bar("ablation", hidden=as_json) as show:
+        found, folder = sweep(read_grid(grid), resolved, show=show)
+    if as_json:
+        console.show_json({**found.result(), "folder": str(folder)})
+        return
+    console.show_table(f"{found.name}: accuracy in per cent", COLUMNS, table(found))
+    console.output.print(closing(found), highlight=False, markup=False)
+    console.output.print(f"tables and pictures: {folder}", highlight=False, markup=False)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where everything of the demo goes.")] = Path("demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Render a small collection, extract every modality, train UniAlign and run the modality ablation, offline."""
+    from unialign.pipeline.ablate import COLUMNS, closing, table
+    from unialign.pipeline.demo import run_demo
+
+    def say(text: str) -> None:
+        if not as_json:
+            console.messages.print(text, highlight=False, markup=False)
+
+    with console.progress_bar("demo", hidden=as_json) as progress, training_bar("train", hidden=as_json) as show:
+        found = run_demo(folder.resolve(), say=say, progress=progress, show=show)
+    if as_json:
+        console.show_json(found.result())
+        return
+    console.show_table("modality ablation: accuracy in per cent", COLUMNS, table(found.ablation))
+    console.output.print(closing(found.ablation), highlight=False, markup=False)
+    for line in found.words():
+        console.output.print(line, highlight=False, markup=False)
+
+
+def _stores(use: list[str] | None) -> dict[str, str] | None:
+    if not use:
+        return None
+    pairs = [choice.partition("=") for choice in use]
+    if not all(separator and name and store for name, separator, store in pairs):
+        raise UsageError(f"--use {' '.join(use)!r} is not of the form MODALITY=NAME, such as poses=yolo-0123.")
+    return {name: store for name, _, store in pairs}
+
+
+@contextmanager
+def training_bar(title: str, *, hidden: bool) -> Iterator["Show"]:
+    """A bar over the batches of a run, with loss, rate and the share of time spent waiting for data."""
+    with console.progress_bar(title, hidden=hidden) as update:
+        yield lambda at: update(
+            at.epoch * at.batches + at.batch + 1,
+            at.epochs * at.batches,
+            f"{title}: epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.3f}, {at.samples_per_second:.0f} clips/s, "
+            f"waiting for data {at.wait:.0%}",
+        )

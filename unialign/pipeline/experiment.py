@@ -1,0 +1,116 @@
+"""One training from a configuration: which dataset, which stores, which model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from unialign.cache.errors import StaleCache, UsageError
+from unialign.cache.inventory import find_store
+from unialign.cache.reader import StoreReader
+from unialign.pipeline.ablate import TrialResult
+from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.grid import Trial
+from unialign.pipeline.manifest import load_manifest
+from unialign.pipeline.online import online_readers
+from unialign.pipeline.preparation import Options
+from unialign.pipeline.prepare_unialign import STORES
+from unialign.pipeline.sources import SourceDigests
+from unialign.pipeline.stores import choose_store, stale_samples
+from unialign.pipeline.train import RunResult, Show, train_encoder, train_unialign
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.catalog import DATASETS, load_dataset
+from unialign.stages.models.systems import checked_config
+from unialign.stages.training.settings import settings_from
+
+MODELS = ("unialign", "stgcn++")
+
+
+def the_dataset(config: Config) -> Dataset:
+    """The configured dataset, from the data root or, where that is not there, from its list in the cache.
+
+    Raises `UsageError` when no dataset is configured, `MissingCache` when neither root nor list is there.
+    """
+    if config.dataset is None:
+        raise UsageError(f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:`.")
+    if config.data is not None and config.data.exists():
+        return load_dataset(config.dataset, config.data, config.labels)
+    return load_manifest(config.cache.resolve(), config.dataset)
+
+
+def train_from_config(
+    config: Config, *, online: bool = False, show: Show = lambda progress: None, check: bool = True
+) -> RunResult:
+    """Train what the configuration says, or return the finished run of the same configuration and caches.
+
+    online: decode and run the networks of stage one during training, instead of reading the cache.
+    check: compare source files that are there with the digests in the stores; `StaleCache` where they differ.
+    """
+    section = config.train
+    if section.model not in MODELS:
+        raise UsageError(f"there is no model {section.model!r}; known are {', '.join(MODELS)}.")
+    dataset = the_dataset(config)
+    if section.model == "stgcn++":
+        needed = ("poses",)
+    else:
+        needed = tuple(STORES[name] for name in checked_config(section.unialign).modalities)
+    if online:
+        readers: Mapping[str, CachedModality] = online_readers(needed, dataset, config)
+    else:
+        readers = cached_readers(needed, dataset, config, check=check)
+    train = train_encoder if section.model == "stgcn++" else train_unialign
+    return train(
+        dataset,
+        protocol=config.protocol,
+        readers=readers,
+        model=section.encoder if section.model == "stgcn++" else section.unialign,
+        settings=settings_from(section.settings),
+        runs=config.runs.resolve(),
+        options=Options(section.min_coverage, section.templates, section.backbone_weights),
+        show=show,
+    )
+
+
+def cached_readers(
+    needed: tuple[str, ...], dataset: Dataset, config: Config, *, check: bool
+) -> dict[str, CachedModality]:
+    """A reader for each modality. Raises `MissingCache` for one that is not there and `StaleCache` for old features."""
+    cache = config.cache.resolve()
+    readers: dict[str, CachedModality] = {}
+    for modality in needed:
+        reader = StoreReader(choose_store(cache, dataset.collection, modality, config.train.stores, dataset.name))
+        stale = stale_samples(reader, current_sources(modality, reader, dataset, cache)) if check else []
+        if stale:
+            raise StaleCache(
+                f"{reader.path}: {len(stale)} samples were made from other sources than those there now "
+                f"({stale[0]}); run `unialign extract {modality} --dataset {dataset.name}` again."
+            )
+        readers[modality] = reader
+    return readers
+
+
+def current_sources(modality: str, reader: StoreReader, dataset: Dataset, cache: Path) -> dict[str, str]:
+    """Digest of what each sample is made from now; empty for modalities whose input is not a file of the dataset."""
+    if modality == "pose-features":
+        poses = find_store(cache, str(reader.store.key.fields["poses"]))
+        return {name: entry.source for name, entry in StoreReader(poses).entries.items() if entry.status == "ok"}
+    if modality not in ("frames", "poses"):
+        return {}
+    kind = "skeleton" if reader.store.key.fields["extractor"] == "skeleton" else "video"
+    digests = SourceDigests(cache, dataset.collection)
+    found = {sample.id: digests.of(sample.files[kind]) for sample in dataset.samples if kind in sample.files}
+    digests.save()
+    return found
+
+
+def train_trial(base: Config, trial: Trial, show: Show = lambda progress: None) -> TrialResult:
+    """Train one trial of a grid: the base configuration with the trial's values on top."""
+    result = train_from_config(with_values(base, dict(trial.values)), show=show)
+    return TrialResult(
+        trial=trial,
+        run=str(result.folder),
+        top1=result.metrics["top1"],
+        mean_class=result.metrics["mean_class"],
+        seconds=result.seconds,
+        keys=result.keys,
+        reused=result.reused,
+    )

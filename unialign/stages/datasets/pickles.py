@@ -1,0 +1,132 @@
+"""Reading annotation pickles from strangers without running anything that they name.
+
+A pickle is a program. This reader knows the few names that numbers, strings, containers and numpy arrays need, answers
+them with stand-ins of its own (no numpy function ever gets a value from the file but plain bytes of a checked length),
+and refuses every other name. Pickles of protocols 0 to 5, written under numpy 1 and 2, can be read.
+"""
+
+import pickle
+import pickletools
+import struct
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from unialign.cache.errors import CorruptInput
+from unialign.stages.datasets.stand_ins import ALLOWED, Allowed, ArrayStandIn, DtypeStandIn
+
+_MAX_DEPTH = 32
+_FORBIDDEN_OPCODES = frozenset(
+    {
+        "INST",
+        "OBJ",
+        "NEWOBJ",
+        "NEWOBJ_EX",
+        "EXT1",
+        "EXT2",
+        "EXT4",
+        "PERSID",
+        "BINPERSID",
+        "NEXT_BUFFER",
+        "READONLY_BUFFER",
+    }
+)
+_MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+# What the standard library raises on bytes that are no pickle, or on stand-ins used in a way that arrays are not.
+_MALFORMED = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class _Refused(ValueError):
+    """The pickle names something that is not on the list."""
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Allowed:
+        """The stand-in for a name. Raises `_Refused` for all others; nothing is ever imported."""
+        try:
+            return ALLOWED[f"{module}.{name}"]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+
+def load_restricted(path: Path) -> Any:
+    """The value of a pickle: dicts, lists, tuples, sets, numbers, strings, bytes, None and numpy arrays.
+
+    Arrays may be read-only. Raises `CorruptInput` for a pickle that names anything else than these need, for one
+    that is damaged, nested more than 32 levels deep or refers to itself, and for one that does not fit in memory.
+    """
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Damaged strings make the standard library warn of odd escapes.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                _check_opcodes(file)
+            except _MALFORMED as error:
+                if isinstance(error, _Refused) or file.read(1):
+                    raise
+                raise CorruptInput(
+                    f"{path}: the pickle ends early; fetch the file again.", status="truncated"
+                ) from error
+            file.seek(0)
+            # The encoding concerns strings of Python 2, whose arrays are stored in them.
+            value = _RestrictedUnpickler(file, encoding="latin1").load()
+        return _plain(value, _MAX_DEPTH, {})
+    except _Refused as error:
+        raise CorruptInput(
+            f"{path}: the pickle asks for {str(error)[:200]!r}, which no annotation needs and which could run code; "
+            "it was not loaded, get the file from a source that you trust."
+        ) from error
+    except OSError as error:
+        raise CorruptInput(f"{path}: cannot be read ({error.strerror}).") from error
+    except _MALFORMED as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise CorruptInput(f"{path}: is no readable annotation pickle ({reason}).") from error
+
+
+def _check_opcodes(file: BinaryIO) -> None:
+    """Go through the pickle without running it.
+
+    Finds forbidden opcodes, sizes beyond the end of the file, and memo numbers that would make the unpickler
+    allocate a table far larger than the pickle.
+    """
+    for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
+        if opcode.name in _FORBIDDEN_OPCODES:
+            raise _Refused(f"opcode {opcode.name}" + (f" {argument}" if isinstance(argument, str) else ""))
+        if opcode.name == "GLOBAL" and str(argument).replace(" ", ".", 1) not in ALLOWED:
+            raise _Refused(str(argument).replace(" ", ".", 1))
+        # A writer numbers what it has written from 0 (old ones from 1).
+        if opcode.name in _MEMO_OPCODES and isinstance(argument, int) and argument > count:
+            raise ValueError(f"memo entry {argument} after {count} steps")
+
+
+def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    """The value with all stand-ins replaced; containers that occur several times stay one object."""
+    if isinstance(value, ArrayStandIn):
+        if value.value is None:
+            raise ValueError("an array without bytes")
+        return value.value
+    if isinstance(value, DtypeStandIn | Allowed):
+        raise ValueError("a type where data should be")
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return value
+    if depth == 0:
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, dict):
+        plain: Any = {_plain(key, depth - 1, done): _plain(item, depth - 1, done) for key, item in value.items()}
+    else:
+        plain = type(value)(_plain(item, depth - 1, done) for item in value)
+    done[id(value)] = plain
+    return plain

@@ -1,0 +1,183 @@
+"""Annotation pickles of pyskl and mmaction2: keypoints, labels and splits in one file.
+
+Legend: M persons, T frames, V joints, C coordinates.
+
+Source: the data formats of https://github.com/kennymckormick/pyskl and https://github.com/open-mmlab/mmaction2.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.folder import slug
+from unialign.stages.datasets.pickles import load_restricted
+from unialign.stages.datasets.scan import check_name, refuse_collisions
+from unialign.stages.datasets.splits import SplitRule, by_id, holdout
+
+log = logging.getLogger(__name__)
+
+_TRAIN_SPLIT = re.compile(r"(?P<prefix>(?:.*_)?)train(?P<number>\d*)")
+
+
+@dataclass(frozen=True, eq=False)
+class PysklAnnotation:
+    """One clip.
+
+    keypoint: (M, T, V, C) of any float type; C is 2 (pixels) or 3 (metres).
+    score: (M, T, V), or None (3-D files have none).
+    img_shape: height and width of the picture that the pixels refer to, or None.
+    """
+
+    id: str
+    label: int
+    keypoint: np.ndarray
+    score: np.ndarray | None
+    img_shape: tuple[int, int] | None
+    total_frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class PysklFile:
+    """A whole file; ids are unique, splits name ids (not all of which need be among the annotations)."""
+
+    annotations: tuple[PysklAnnotation, ...]
+    splits: Mapping[str, tuple[str, ...]]
+
+
+def read_pyskl(path: Path) -> PysklFile:
+    """The annotations and splits of a pickle; a bare list of annotations (older files) has no splits.
+
+    Raises `CorruptInput` for a pickle that is not safe to load, and naming the annotation and field for one in
+    another layout, Kinetics files that keep their keypoints elsewhere included.
+    """
+    content = load_restricted(path)
+    if isinstance(content, list):
+        content = {"annotations": content}
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise CorruptInput(f"{path}: is no pyskl file, it has no list 'annotations'.")
+    annotations = tuple(_annotation(path, number, entry) for number, entry in enumerate(content["annotations"]))
+    twice = [name for name, count in Counter(annotation.id for annotation in annotations).items() if count > 1]
+    if twice:
+        raise CorruptInput(f"{path}: two annotations have the id {twice[0]!r}; ids must be unique.")
+    splits = content.get("split", {})
+    if not isinstance(splits, dict):
+        raise CorruptInput(f"{path}: 'split' is not a dict of names to lists of ids.")
+    for name, ids in splits.items():
+        if not isinstance(name, str) or not isinstance(ids, list | tuple) or not all(isinstance(i, str) for i in ids):
+            raise CorruptInput(f"{path}: split {str(name)[:80]!r} is not a list of ids.")
+    return PysklFile(annotations, {name: tuple(ids) for name, ids in splits.items()})
+
+
+def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
+    """The dataset "pyskl" of one pickle; every sample's "skeleton" file is the pickle itself.
+
+    Classes are the lines of `labels` (UTF-8 text), or "class 0", "class 1", ... without it. Each pair of splits
+    `<name>_train` and `<name>_val` (or `_test`; train1 and test1, ...) is a protocol `<name>` ("split", "split1"
+    where there is no name); a file without such a pair has the protocol "holdout". Ids of a split that have no
+    annotation are left out of it and counted in the log.
+    Raises `CorruptInput` as `read_pyskl`, and for a split whose parts overlap; `UsageError` for unusable labels,
+    hostile ids and a file without annotations.
+    """
+    file = read_pyskl(root)
+    if not file.annotations:
+        raise UsageError(f"{root}: holds no annotations; give another file.")
+    refuse_collisions((annotation.id for annotation in file.annotations), str(root))
+    num_classes = max(annotation.label for annotation in file.annotations) + 1
+    samples = [
+        Sample(check_name(annotation.id, str(root)), annotation.label, {"skeleton": root})
+        for annotation in file.annotations
+    ]
+    return Dataset(
+        name="pyskl",
+        collection=f"pyskl-{slug(root.stem)}",
+        root=root,
+        classes=_class_names(root, num_classes, labels),
+        samples=tuple(sorted(samples, key=lambda sample: sample.id)),
+        protocols=_protocols(root, file.splits, {sample.id for sample in samples}) or {"holdout": holdout},
+    )
+
+
+def _annotation(path: Path, number: int, entry: Any) -> PysklAnnotation:
+    where = f"{path}: annotation {number}"
+    if not isinstance(entry, dict):
+        raise CorruptInput(f"{where} is not a dict.")
+    name = entry.get("frame_dir", entry.get("filename"))
+    if not isinstance(name, str) or not name:
+        raise CorruptInput(f"{where} has no text 'frame_dir' (or 'filename') as its id.")
+    where = f"{where} ({name[:80]!r})"
+    if "raw_file" in entry:
+        raise CorruptInput(f"{where} keeps its keypoints in another file ('raw_file'); this layout is not supported.")
+    label, total_frames = entry.get("label"), entry.get("total_frames")
+    # The bound keeps a damaged label from asking for a million class names.
+    if type(label) is not int or not 0 <= label < 100_000:
+        raise CorruptInput(f"{where}: 'label' is not a class number from 0.")
+    keypoint = entry.get("keypoint")
+    if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind != "f" or keypoint.ndim != 4:
+        raise CorruptInput(f"{where}: 'keypoint' is not an array of floats (persons, frames, joints, coordinates).")
+    if keypoint.shape[3] not in (2, 3):
+        raise CorruptInput(f"{where}: 'keypoint' has {keypoint.shape[3]} coordinates a joint; 2 or 3 are known.")
+    if type(total_frames) is not int or total_frames != keypoint.shape[1]:
+        raise CorruptInput(f"{where}: 'total_frames' does not agree with the {keypoint.shape[1]} frames of 'keypoint'.")
+    score = entry.get("keypoint_score")
+    if score is not None and (
+        not isinstance(score, np.ndarray) or score.dtype.kind != "f" or score.shape != keypoint.shape[:3]
+    ):
+        raise CorruptInput(f"{where}: 'keypoint_score' does not have one float for each joint of 'keypoint'.")
+    return PysklAnnotation(name, label, keypoint, score, _picture_size(where, entry.get("img_shape")), total_frames)
+
+
+def _picture_size(where: str, value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if (
+        not isinstance(value, tuple | list)
+        or len(value) != 2
+        or not all(type(size) is int and size > 0 for size in value)
+    ):
+        raise CorruptInput(f"{where}: 'img_shape' is not a height and a width.")
+    return value[0], value[1]
+
+
+def _class_names(root: Path, num_classes: int, labels: Path | None) -> tuple[str, ...]:
+    if labels is None:
+        return tuple(f"class {label}" for label in range(num_classes))
+    try:
+        lines = labels.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{labels}: cannot be read as UTF-8 text; give one class name a line.") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if len(names) < num_classes:
+        raise UsageError(f"{labels}: {len(names)} class names, but {root} has labels up to {num_classes - 1}.")
+    if len(set(names)) != len(names):
+        raise UsageError(f"{labels}: a class name occurs twice; give each class its own.")
+    return tuple(names)
+
+
+def _protocols(root: Path, splits: Mapping[str, Sequence[str]], known: set[str]) -> dict[str, SplitRule]:
+    protocols: dict[str, SplitRule] = {}
+    for name, train in splits.items():
+        match = _TRAIN_SPLIT.fullmatch(name)
+        if match is None:
+            continue
+        endings = (f"{match['prefix']}{part}{match['number']}" for part in ("val", "test"))
+        partner = next((ending for ending in endings if ending in splits), None)
+        if partner is None:
+            continue
+        both = set(train) & set(splits[partner])
+        if both:
+            raise CorruptInput(f"{root}: {min(both)!r} is both in split {name!r} and in {partner!r}.")
+        unknown = len(set(train) - known) + len(set(splits[partner]) - known)
+        if unknown:
+            log.warning("%s: %d ids of splits %s and %s have no annotation", root.name, unknown, name, partner)
+        protocol = f"{match['prefix'].rstrip('_') or 'split'}{match['number']}"
+        protocols[protocol] = partial(by_id, frozenset(train), frozenset(splits[partner]))
+    return protocols

@@ -1,0 +1,141 @@
+"""What the restricted unpickler gives a pickle in place of the names that it asks for.
+
+Each checks its arguments and keeps them to itself: no function of numpy or Python gets a value from the file but
+plain bytes of a checked length. All raise `ValueError` for values that a genuine pickle of arrays does not hold.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+# Numbers and fixed-width text; everything else, above all arrays of Python objects, is refused.
+_DTYPE_NAME = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[0-9]{1,4})")
+_MAX_AXES = 8
+
+
+class DtypeStandIn:
+    """Stands for a `numpy.dtype` while the pickle is read."""
+
+    __slots__ = ("name", "order")
+
+    def __init__(self, name: object, *_flags: object) -> None:
+        if not isinstance(name, str) or not _DTYPE_NAME.fullmatch(name):
+            raise ValueError(f"an array of type {str(name)[:20]!r}, only plain numbers and text are read")
+        self.name = name
+        self.order = "="
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or state[2:5] != (None, None, None):
+            raise ValueError("an array type with fields")
+        if state[1] not in ("<", ">", "|", "="):
+            raise ValueError("an array type without a byte order")
+        self.order = state[1]
+
+    def plain(self) -> np.dtype[Any]:
+        """The dtype itself."""
+        name = np.dtype(self.name)
+        return name if self.order in "|=" else name.newbyteorder("<" if self.order == "<" else ">")
+
+
+class ArrayStandIn:
+    """Stands for a `numpy.ndarray` while the pickle is read; `value` is set once its bytes have come."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: np.ndarray | None = None
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError("an array without shape, type and bytes")
+        _version, shape, dtype, fortran, data = state
+        self.value = _array(data, dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: object, dtype: object, shape: object, order: object) -> np.ndarray:
+    """A numpy array over `data` after all four are checked against each other."""
+    if isinstance(data, str):  # written by Python 2
+        data = data.encode("latin-1")
+    if not isinstance(data, bytes | bytearray) or not isinstance(dtype, DtypeStandIn) or order not in ("C", "F"):
+        raise ValueError("an array of something else than bytes")
+    if not isinstance(shape, tuple) or len(shape) > _MAX_AXES:
+        raise ValueError("an array without a plain shape")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError("an array with a negative or odd size")
+    plain = dtype.plain()
+    if math.prod(shape) * plain.itemsize != len(data) or plain.itemsize == 0:
+        raise ValueError(f"an array of shape {shape} with {len(data)} bytes")
+    return np.frombuffer(data, plain).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _reconstruct(*_ignored: object) -> ArrayStandIn:
+    return ArrayStandIn()
+
+
+def _from_buffer(data: object, dtype: object, shape: object, order: object) -> ArrayStandIn:
+    array = ArrayStandIn()
+    array.value = _array(data, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: object, data: object) -> object:
+    return _array(data, dtype, (), "C").item()
+
+
+def _encode(text: object, encoding: object) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes in another form than Python writes")
+    return text.encode("latin-1")
+
+
+def _bytes(*parts: object) -> bytes:
+    if not parts:
+        return b""
+    if len(parts) > 1 or not isinstance(parts[0], bytes | bytearray):
+        raise ValueError("bytes made of something else")
+    return bytes(parts[0])
+
+
+def _set(*parts: object) -> set[object]:
+    if len(parts) > 1 or not all(isinstance(part, list | tuple | set) for part in parts):
+        raise ValueError("a set made of something else than a list")
+    return {item for part in parts if isinstance(part, list | tuple | set) for item in part}
+
+
+class Allowed:
+    """A name that a pickle may call. Without attributes, so that no opcode can change what it does."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        """What the stand-in makes of the arguments that the pickle gives."""
+        return self._call(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise ValueError("an attempt to change a function")
+
+
+def _allowed_names() -> dict[str, Allowed]:
+    names = {
+        "numpy.dtype": Allowed(DtypeStandIn),
+        "numpy.ndarray": Allowed(_reconstruct),
+        "_codecs.encode": Allowed(_encode),
+    }
+    for core in ("numpy.core", "numpy._core"):
+        names[f"{core}.multiarray._reconstruct"] = Allowed(_reconstruct)
+        names[f"{core}.multiarray.scalar"] = Allowed(_scalar)
+        names[f"{core}.numeric._frombuffer"] = Allowed(_from_buffer)
+    for builtins in ("builtins", "__builtin__"):
+        names |= {f"{builtins}.{name}": Allowed(_bytes) for name in ("bytes", "bytearray")}
+        names |= {f"{builtins}.{name}": Allowed(_set) for name in ("set", "frozenset")}
+    return names
+
+
+# By module and name, as the pickle writes them.
+ALLOWED: Mapping[str, Allowed] = _allowed_names()

@@ -1,0 +1,247 @@
+"""Stage one: poses that need no network, from `.skeleton` files or from a pyskl pickle.
+
+Legend: T frames, P persons, V joints.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
+from unialign.stages.datasets.pyskl import PysklAnnotation, PysklFile, read_pyskl
+from unialign.stages.datasets.skeleton_files import read_skeleton
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
+
+Flags = NDArray[np.bool_]
+
+REVISION = 1
+
+
+@dataclass(frozen=True)
+class ReadySkeletons:
+    """Poses from `.skeleton` files of NTU RGB+D: 25 joints of Kinect v2 in metres.
+
+    body_rule: which bodies become persons, see `stages.datasets.body_rules.select_bodies`.
+    """
+
+    num_people: int = 2
+    max_frames: int = 1024
+    body_rule: str = "motion"
+
+    modality = "poses"
+    name = "skeleton"
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.num_people, self.max_frames)
+        if self.body_rule not in BODY_RULES:
+            raise UsageError(f"unknown body rule {self.body_rule!r}; known are {', '.join(BODY_RULES)}.")
+
+    def key(self) -> Mapping[str, Json]:
+        """See `Extractor`."""
+        return {
+            "extractor": self.name,
+            "revision": REVISION,
+            "num_people": self.num_people,
+            "max_frames": self.max_frames,
+            "body_rule": self.body_rule,
+        }
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """The keypoints in space and in the picture; frames without anybody stay: frame t is frame t of the video."""
+        return metre_spec(self.max_frames, self.num_people), picture_spec(self.max_frames, self.num_people)
+
+    def attributes(self) -> Mapping[str, Json]:
+        """Where the skeletons come from."""
+        return {
+            "source": "Kinect v2 skeleton files",
+            "licence": "that of the data set; NTU RGB+D is free for academic research only",
+            "citation": "Shahroudy et al., NTU RGB+D, CVPR 2016; Liu et al., NTU RGB+D 120, TPAMI 2020",
+        }
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order; detail counts frames, bodies and absences."""
+        for source in sources:
+            yield self._outcome(source)
+
+    def _outcome(self, source: Source) -> Outcome:
+        path = source.path
+        if path is None or not path.exists():
+            return Outcome(source.id, "missing-file")
+        digest = ""
+        try:
+            digest = source_digest(path)
+            clip = read_skeleton(path)
+        except OSError as error:
+            return Outcome(source.id, "unreadable", digest, detail={"why": error.strerror or type(error).__name__})
+        except CorruptInput as error:
+            return Outcome(source.id, error.status, digest, detail={"why": str(error).removeprefix(f"{path}: ")})
+        if clip.num_frames > self.max_frames:
+            return Outcome(source.id, "too-long", digest, detail={"frames": clip.num_frames})
+        bodies = choose_bodies(clip, self.num_people, self.body_rule)
+        keypoints = of_bodies(clip.keypoints, bodies)
+        present: Flags = np.asarray(np.isfinite(keypoints).all(axis=3))  # (T, P, V)
+        detail = {
+            "frames": clip.num_frames,
+            "bodies": len(clip.body_ids),
+            "frames_without_person": int((~present.any(axis=(1, 2))).sum()),
+            "missing_joints": int((present.any(axis=2, keepdims=True) & ~present).sum()),
+        }
+        if not present.any():
+            return Outcome(source.id, "no-person", digest, detail=detail)
+        return Outcome(
+            source.id, "ok", digest, {"keypoints": keypoints, "pixels": of_bodies(clip.pixels, bodies)}, detail
+        )
+
+
+@dataclass(frozen=True)
+class PysklSkeletons:
+    """Poses from an annotation pickle of pyskl or mmaction2, found in it by sample id.
+
+    path: the pickle on this machine; not in the key.
+    layout: "coco-17" (x, y in pixels and score) or "ntu-25" (metres); None takes that of the file's first annotation.
+
+    A clip with more persons than num_people keeps those with the largest sum of scores (in 3-D: present in the most
+    frames), in the order of the file. Persons filled up with zeros are absent (NaN), frame by frame.
+    """
+
+    path: Path
+    layout: str | None = None
+    num_people: int = 2
+    max_frames: int = 1024
+
+    modality = "poses"
+    name = "pyskl"
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.num_people, self.max_frames)
+        if self.layout is not None and self.layout not in JOINTS:
+            raise UsageError(f"unknown joint layout {self.layout!r}; known are {', '.join(JOINTS)}.")
+
+    def key(self) -> Mapping[str, Json]:
+        """See `Extractor`. Reads the pickle unless the layout is given."""
+        return {
+            "extractor": self.name,
+            "revision": REVISION,
+            "layout": self._layout(),
+            "num_people": self.num_people,
+            "max_frames": self.max_frames,
+        }
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """Keypoints, and for pixels the size of the frames. Reads the pickle unless the layout is given."""
+        if self._layout() == "ntu-25":
+            return (metre_spec(self.max_frames, self.num_people),)
+        return pixel_specs(self.max_frames, self.num_people)
+
+    def attributes(self) -> Mapping[str, Json]:
+        """Where the poses come from."""
+        return {"source": "annotation pickle in the format of pyskl", "licence": "that of the file"}
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order; a source without a path, or not in the pickle, is missing-file.
+
+        The source digest is that of the whole pickle. Raises `CorruptInput` when the pickle cannot be read at all.
+        """
+        layout, clips = self._layout(), _annotations(self.path)
+        digest = source_digest(self.path)
+        for source in sources:
+            annotation = clips.get(source.id)
+            if source.path is None or annotation is None:
+                yield Outcome(source.id, "missing-file")
+            else:
+                yield self._outcome(annotation, layout, digest)
+
+    def _layout(self) -> str:
+        if self.layout is not None:
+            return self.layout
+        annotations = _read(self.path).annotations
+        if not annotations:
+            raise UsageError(f"{self.path}: holds no annotations; give another file.")
+        return "ntu-25" if annotations[0].keypoint.shape[3] == 3 else "coco-17"
+
+    def _outcome(self, annotation: PysklAnnotation, layout: str, digest: str) -> Outcome:
+        people = annotation.keypoint
+        expected = (len(JOINTS[layout]), 3 if layout == "ntu-25" else 2)
+        why = ""
+        if people.shape[2:] != expected:
+            why = f"{people.shape[2]} joints with {people.shape[3]} coordinates are not the layout {layout}"
+        elif layout == "coco-17" and (annotation.score is None or annotation.img_shape is None):
+            why = "2-D keypoints without 'keypoint_score' or 'img_shape'"
+        elif np.isinf(people).any():
+            why = "a keypoint is infinite"
+        if why:
+            return Outcome(annotation.id, "unreadable", digest, detail={"why": why})
+        if annotation.total_frames > self.max_frames:
+            return Outcome(annotation.id, "too-long", digest, detail={"frames": annotation.total_frames})
+        keypoints, present = _choose(annotation, self.num_people)
+        detail = {
+            "frames": annotation.total_frames,
+            "persons": people.shape[0],
+            "frames_without_person": int((~present.any(axis=1)).sum()),
+        }
+        if not present.any():
+            return Outcome(annotation.id, "no-person", digest, detail=detail)
+        if layout == "ntu-25":
+            return Outcome(annotation.id, "ok", digest, {"keypoints": keypoints.astype(np.float32)}, detail)
+        with np.errstate(over="ignore"):
+            pixels = keypoints.astype(np.float16)
+        if np.isinf(pixels).any():
+            return Outcome(annotation.id, "unreadable", digest, detail={"why": "a pixel does not fit into float16"})
+        height, width = annotation.img_shape or (0, 0)
+        return Outcome(
+            annotation.id,
+            "ok",
+            digest,
+            {"keypoints": pixels, "frame_size": np.array([height, width], np.int32)},
+            detail,
+        )
+
+
+def _choose(annotation: PysklAnnotation, num_people: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (T, P, V, 3) with the score as third coordinate in 2-D, and who is present (T, P)."""
+    points = annotation.keypoint.astype(np.float32)
+    if annotation.score is not None and points.shape[3] == 2:
+        points = np.concatenate([points, annotation.score.astype(np.float32)[..., None]], axis=3)
+    finite: Flags = np.asarray(np.isfinite(points).all(axis=3))
+    present: Flags = finite.any(axis=2) & (points != 0).any(axis=(2, 3))  # (M, T)
+    points = np.where(present[..., None, None], points, np.float32("nan"))
+    weight = present.sum(axis=1).astype(np.float64)
+    if annotation.keypoint.shape[3] == 2:
+        weight = np.nansum(points[..., 2].astype(np.float64), axis=(1, 2))
+    kept = np.sort(np.argsort(-weight, kind="stable")[:num_people])
+    people = np.full((points.shape[1], num_people, *points.shape[2:]), np.nan, np.float32)
+    people[:, : len(kept)] = points[kept].swapaxes(0, 1)
+    shown = np.zeros((points.shape[1], num_people), bool)
+    shown[:, : len(kept)] = present[kept].T
+    return people, shown
+
+
+def _check_sizes(num_people: int, max_frames: int) -> None:
+    if num_people < 1 or max_frames < 1:
+        raise UsageError("num_people and max_frames must be at least 1.")
+
+
+def _read(path: Path) -> PysklFile:
+    """The pickle, read once a process as long as the file does not change."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UsageError(f"{path}: the annotation pickle cannot be read ({error.strerror}).") from error
+    return _read_version(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read_version(path: Path, _modified: int, _size: int) -> PysklFile:
+    return read_pyskl(path)
+
+
+def _annotations(path: Path) -> dict[str, PysklAnnotation]:
+    return {annotation.id: annotation for annotation in _read(path).annotations}
