@@ -51,9 +51,9 @@ class Extractor(Protocol):
         """Name of the method, the first part of a store's name."""
 
     def key(self) -> Mapping[str, Json]:
-        """Everything that decides the bytes: name, revision, parameters, weights' SHA-256, input key, libraries.
+        """Everything that decides the bytes: "extractor" (the name), "revision", parameters, weights, input, libraries.
 
-        Never worker counts, batch sizes, devices or paths.
+        Weights by their SHA-256, the input modality by the digest of its key. Never worker counts, batch sizes, devices or paths.
         """
 
     def arrays(self) -> tuple[ArraySpec, ...]:
