@@ -72,6 +72,13 @@ class StoreReader:
         """Ids of the samples that have features, sorted."""
         return tuple(sorted(name for name, entry in self.entries.items() if entry.status == "ok"))
 
+    def status(self, sample: str) -> str:
+        """Status of a sample. Raises `MissingCache` for one that was never extracted."""
+        entry = self.entries.get(sample)
+        if entry is None:
+            raise MissingCache(f"{self.path}: sample {sample!r} was never extracted; run `unialign extract` again.")
+        return entry.status
+
     def source(self, sample: str) -> str:
         """Digest of what a sample was made from."""
         return self._entry(sample).source
@@ -95,12 +102,10 @@ class StoreReader:
         return arrays
 
     def _entry(self, sample: str) -> Entry:
-        entry = self.entries.get(sample)
-        if entry is None:
-            raise MissingCache(f"{self.path}: sample {sample!r} was never extracted; run `unialign extract` again.")
-        if entry.status != "ok":
-            raise MissingCache(f"{self.path}: sample {sample!r} is quarantined as {entry.status}.")
-        return entry
+        status = self.status(sample)
+        if status != "ok":
+            raise MissingCache(f"{self.path}: sample {sample!r} is quarantined as {status}.")
+        return self.entries[sample]
 
     def _check_sizes(self, record: Record) -> None:
         for name, file in record.files.items():

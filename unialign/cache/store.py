@@ -171,6 +171,16 @@ def grow_store(store: Store, num_shards: int) -> None:
             atomic.write_file(path, _json_bytes(wanted))
 
 
+def restore_metadata(store: Store) -> None:
+    """Write the metadata of every array anew, as long as the records need it."""
+    num_shards = max((int(path.stem) + 1 for path in list_records(store.path)), default=0)
+    for spec in store.arrays:
+        wanted = _json_bytes(array_metadata(spec, num_shards, store.shard_samples))
+        path = store.path / spec.name / "zarr.json"
+        if not path.is_file() or path.read_bytes() != wanted:
+            atomic.write_file(path, wanted)
+
+
 def write_shard(
     store: Store, shard: int, entries: Sequence[Entry], values: Sequence[Mapping[str, np.ndarray]]
 ) -> Record:

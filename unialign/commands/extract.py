@@ -209,6 +209,7 @@ def _execution(
 def _run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
     from unialign.pipeline.extract import Extraction, Settings, run_extraction
     from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
+    from unialign.pipeline.manifest import save_manifest
 
     dataset = find_dataset(config)
     workers = int(config.extract.cluster.partition(":")[2] or 1) if config.extract.cluster.startswith("local") else 1
@@ -231,6 +232,8 @@ def _run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: b
             current=prepared.current,
             progress=progress,
         )
+    if not dry_run:
+        save_manifest(dataset, config.cache.resolve())
     if as_json:
         console.show_json(done.result())
     else:

@@ -1,6 +1,6 @@
 """One training from a configuration: which dataset, which stores, which model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unialign.cache.errors import StaleCache, UsageError
@@ -49,10 +49,9 @@ def train_from_config(
     if section.model not in MODELS:
         raise UsageError(f"there is no model {section.model!r}; known are {', '.join(MODELS)}.")
     dataset = the_dataset(config)
-    if section.model == "stgcn++":
-        needed = ("poses",)
-    else:
-        needed = tuple(STORES[name] for name in checked_config(section.unialign).modalities)
+    needed = ["poses"]
+    if section.model == "unialign":
+        needed = [STORES[name] for name in checked_config(section.unialign).modalities]
     if online:
         readers: Mapping[str, CachedModality] = online_readers(needed, dataset, config)
     else:
@@ -71,7 +70,7 @@ def train_from_config(
 
 
 def cached_readers(
-    needed: tuple[str, ...], dataset: Dataset, config: Config, *, check: bool
+    needed: Sequence[str], dataset: Dataset, config: Config, *, check: bool
 ) -> dict[str, CachedModality]:
     """A reader for each modality. Raises `MissingCache` for one that is not there and `StaleCache` for old features."""
     cache = config.cache.resolve()
@@ -93,7 +92,7 @@ def current_sources(modality: str, reader: StoreReader, dataset: Dataset, cache:
     if modality == "pose-features":
         poses = find_store(cache, str(reader.store.key.fields["poses"]))
         return {name: entry.source for name, entry in StoreReader(poses).entries.items() if entry.status == "ok"}
-    if modality not in ("frames", "poses"):
+    if modality not in ("frames", "poses") or reader.store.key.fields["extractor"] == "pyskl":
         return {}
     kind = "skeleton" if reader.store.key.fields["extractor"] == "skeleton" else "video"
     digests = SourceDigests(cache, dataset.collection)

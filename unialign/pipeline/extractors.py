@@ -3,14 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from unialign.cache.errors import UsageError
+from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.config import Config
 from unialign.pipeline.stores import choose_store
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Source
-from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.digest import source_digest, text_digest
+
+if TYPE_CHECKING:
+    from unialign.stages.extraction.pose_features import PoseFeatures
 
 MODALITIES = ("poses", "pose-features", "text", "frames")
 
@@ -81,38 +85,53 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
 
 
 def _pose_features(dataset: Dataset, config: Config) -> Prepared:
+    from unialign.stages.extraction.pose_features import pose_source
+
+    section = config.extract.pose_features
+    chosen = {"poses": section.poses} if section.poses else {}
+    path = choose_store(config.cache.resolve(), dataset.collection, "poses", chosen, dataset.name)
+    reader = StoreReader(path)
+    extractor = pose_features_extractor(config, poses=path, poses_key=reader.store.key.digest)
+    unknown = [sample.id for sample in dataset.samples if sample.id not in reader.entries]
+    if unknown:
+        raise MissingCache(
+            f"{len(unknown)} samples of {dataset.name} have no poses yet ({unknown[0]}); "
+            f"run `unialign extract poses --dataset {dataset.name}` first."
+        )
+    return Prepared(
+        extractor,
+        tuple(Source(sample.id) for sample in dataset.samples),
+        lambda source: pose_source(reader, source.id),
+    )
+
+
+def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "PoseFeatures":
+    """The configured skeleton encoder on a store of poses. Raises `UsageError` without weights."""
     from unialign.stages.extraction.pose_encoder import load_encoder
     from unialign.stages.extraction.pose_features import PoseFeatures
 
     section = config.extract.pose_features
-    chosen = {"poses": section.poses} if section.poses else {}
-    path = choose_store(config.cache, dataset.collection, "poses", chosen, dataset.name)
-    reader = StoreReader(path)
     weights, digest = _weights(
         section.weights,
         "extract.pose_features.weights",
         "pose features need the weights of a skeleton encoder: public Shift-GCN weights, or a checkpoint of "
         "`unialign train --model stgcn++`.",
     )
-    extractor = PoseFeatures(
+    return PoseFeatures(
         name=load_encoder(weights).name,
-        poses=path,
-        poses_key=reader.store.key.digest,
+        poses=poses,
+        poses_key=poses_key,
         weights=weights,
         weights_digest=digest,
         num_offsets=section.num_offsets,
         flips=section.flips,
         device=config.extract.device,
     )
-    wanted = {sample.id for sample in dataset.samples}
-    # Samples without poses stay quarantined where they failed; asking for their features would only repeat it.
-    sources = tuple(Source(name) for name in reader.ids if name in wanted)
-    return Prepared(extractor, sources, lambda source: reader.source(source.id))
 
 
 def _text(dataset: Dataset, config: Config) -> Prepared:
     from unialign.stages.extraction.templates import TEMPLATES, read_templates
-    from unialign.stages.extraction.text import read_descriptions, text_digest, text_extractor, text_rows
+    from unialign.stages.extraction.text import read_descriptions, text_extractor, text_rows
 
     section = config.extract.text
     if section.templates in TEMPLATES:

@@ -109,7 +109,10 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved settings of a run. Raises `MissingCache` for a folder that is none, `DamagedStore` for a bad file."""
+    """The resolved settings of a run.
+
+    Raises `MissingCache` for a folder that is none, `DamagedStore` for a file that cannot be read.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         raise MissingCache(f"{folder} is not a run; `unialign train` makes them.")

@@ -1,0 +1,105 @@
+"""What a cache root holds: listing, finding a store by a part of its name, pruning."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from unialign.cache.arrays import Json
+from unialign.cache.atomic import remove
+from unialign.cache.errors import CacheProblem, MissingCache, UsageError
+from unialign.cache.records import Entry
+from unialign.cache.store import Store, is_store_name, open_store, read_records
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of `cache ls`. `problem` is set when the store's metadata or records cannot be read."""
+
+    path: Path
+    collection: str
+    modality: str
+    name: str
+    samples: int
+    quarantined: dict[str, int]
+    bytes: int
+    problem: str = ""
+
+    def row(self) -> dict[str, Json]:
+        """The same as a JSON object."""
+        return {**self.__dict__, "path": str(self.path)}
+
+
+def iterate_stores(cache: Path) -> Iterator[Path]:
+    """The store folders under a cache root, sorted by collection, modality, name."""
+    if cache.is_dir():
+        yield from sorted(path for path in cache.glob("*/*/*.zarr") if is_store_name(path.name))
+
+
+def latest_entries(store: Store) -> dict[str, Entry]:
+    """What the records say of each sample; a later shard supersedes an earlier one."""
+    return {entry.id: entry for record in read_records(store) for entry in record.entries}
+
+
+def summarise(path: Path) -> Summary:
+    """Counts of one store, from its records alone."""
+    collection, modality, name = path.parts[-3:]
+    try:
+        store = open_store(path)
+        records = read_records(store)
+    except CacheProblem as error:
+        return Summary(path, collection, modality, name.removesuffix(".zarr"), 0, {}, 0, str(error))
+    entries = {entry.id: entry for record in records for entry in record.entries}
+    statuses = Counter(entry.status for entry in entries.values())
+    return Summary(
+        path=path,
+        collection=store.collection,
+        modality=store.modality,
+        name=store.name,
+        samples=statuses.pop("ok", 0),
+        quarantined=dict(sorted(statuses.items())),
+        bytes=sum(file.bytes for record in records for file in record.files.values()),
+    )
+
+
+def find_store(cache: Path, name: str) -> Path:
+    """The one store whose path, folder name or key begins like `name`.
+
+    name: a path, `yolo-0123456789ab`, `0123`, or `ntu/poses/yolo-0123`. Raises `MissingCache` when none fits and
+    `UsageError` when several do.
+    """
+    if name.endswith(".zarr") and (Path(name) / "zarr.json").is_file():
+        return Path(name).resolve()
+    stores = list(iterate_stores(cache))
+    matches = [
+        path
+        for path in stores
+        if path.stem.startswith(name)
+        or path.stem.rpartition("-")[2].startswith(name)
+        or path.relative_to(cache).as_posix().startswith(name)
+    ]
+    if not matches:
+        raise MissingCache(
+            f"no store in {cache} is called {name!r}; `unialign cache ls` lists the {len(stores)} there."
+        )
+    if len(matches) > 1:
+        shown = ", ".join(path.relative_to(cache).as_posix() for path in matches[:5])
+        raise UsageError(f"{name!r} fits {len(matches)} stores ({shown}); give more of the name.")
+    return matches[0]
+
+
+def prune_stores(cache: Path, named: set[str], *, dry_run: bool) -> list[Summary]:
+    """Remove the stores whose key no run names; returns what was (or with `dry_run` would be) removed.
+
+    named: whole key digests that runs read or that their stores were made from. Stores that cannot be read are kept:
+    they may be somebody's damaged work.
+    """
+    doomed = []
+    for path in iterate_stores(cache):
+        summary = summarise(path)
+        if summary.problem or open_store(path).key.digest in named:
+            continue
+        doomed.append(summary)
+        if not dry_run:
+            remove(path)
+    return doomed

@@ -1,0 +1,174 @@
+"""A finished run, measured again from its checkpoint and the stores that it names."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unialign.cache.arrays import Json
+from unialign.cache.errors import MissingCache, StaleCache, UsageError
+from unialign.cache.reader import StoreReader
+from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.preparation import Options, Prepared
+from unialign.pipeline.prepare_encoder import prepare_encoder
+from unialign.pipeline.prepare_unialign import prepare_unialign
+from unialign.pipeline.runs import read_config, read_json
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
+from unialign.stages.training.loader import Loader
+from unialign.stages.training.metrics import confusion_matrix, evaluation
+from unialign.stages.training.prediction import Predictions, predict
+from unialign.stages.training.processes import joined_processes
+from unialign.stages.training.settings import settings_from
+from unialign.stages.training.step import Stepper
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run's checkpoint gives today.
+
+    metrics: see `metrics.evaluation`. per_class: a row a class: name, samples, missing, correct, accuracy (None without
+    samples). confusion (L, L): row the true class, column the predicted one. stored: what result.json says of the same
+    checkpoint. agrees: every metric is what it was. largest_change: of a probability, against predictions.npz, over the
+    samples in both; None for "best", of which none are stored.
+    """
+
+    run: str
+    checkpoint: str
+    metrics: Mapping[str, float]
+    per_class: tuple[Mapping[str, Json], ...]
+    confusion: np.ndarray
+    classes: tuple[str, ...]
+    stored: Mapping[str, float]
+    agrees: bool
+    largest_change: float | None
+    skipped: tuple[str, ...] = ()
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        return {**self.__dict__, "confusion": self.confusion.tolist()}
+
+
+def evaluate_run(
+    folder: Path,
+    dataset: Dataset,
+    *,
+    cache: Path | None = None,
+    readers: Mapping[str, CachedModality] | None = None,
+    which: str = LAST,
+    device: str = "auto",
+    num_workers: int = 0,
+) -> Evaluated:
+    """Evaluate the checkpoint "last" or "best" of a run on the test samples of its protocol, in one process.
+
+    cache: root of the stores that keys.json names; or give the readers by modality.
+    Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache` for a store of another key,
+    `DamagedStore` for damaged files, `UsageError` for another dataset.
+    """
+    if which not in (LAST, BEST):
+        raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
+    config, keys, result = read_config(folder), read_json(folder / "keys.json"), read_json(folder / "result.json")
+    if config["dataset"] != dataset.name:
+        raise UsageError(f"{folder} was trained on {config['dataset']}, not on {dataset.name}.")
+    given = dict(readers) if readers is not None else open_stores(keys["stores"], cache)
+    prepared = prepare_again(config, dataset, given, num_workers)
+    if not len(prepared.test):
+        raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples of the model's classes.")
+    loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
+    with joined_processes(device) as processes:
+        settings = prepared.settings
+        if settings.precision == "fp16" and processes.device.type != "cuda":
+            settings = replace(settings, precision="fp32")
+        stepper = Stepper(prepared.build(), settings, processes)
+        stepper.task.model.load_state_dict(loaded.state["model"])
+        predictions = predict(
+            stepper,
+            Loader(prepared.test, prepared.settings, rank=processes.rank, world_size=processes.world_size),
+        )
+    side = prepared.test_side
+    metrics = evaluation(predictions.scores, side.samples.labels, [label for _, label in side.missing])
+    stored = {name: value for name, value in result["metrics" if which == LAST else "best"].items() if name in metrics}
+    classes = tuple(prepared.extra.get("classes", dataset.classes))
+    confusion = confusion_matrix(predictions.scores.argmax(axis=1), side.samples.labels, len(classes))
+    return Evaluated(
+        run=folder.name,
+        checkpoint=which,
+        metrics=metrics,
+        per_class=class_rows(classes, confusion, [label for _, label in side.missing]),
+        confusion=confusion,
+        classes=classes,
+        stored=stored,
+        agrees=stored == metrics,
+        largest_change=largest_change(folder / "predictions.npz", prepared, predictions) if which == LAST else None,
+        skipped=loaded.skipped,
+    )
+
+
+def open_stores(named: Mapping[str, Mapping[str, Json]], cache: Path | None) -> dict[str, CachedModality]:
+    """Readers of the stores of a run's keys.json. Raises `StaleCache` where another key lies at a store's place."""
+    if cache is None:
+        raise UsageError("give the cache folder whose stores the run has read.")
+    opened: dict[str, CachedModality] = {}
+    for modality, found in named.items():
+        if not found["store"]:
+            raise MissingCache(f"the run's {modality} came from no store; give a reader for it.")
+        reader = StoreReader(cache / str(found["store"]))
+        if reader.store.key.digest != found["key"]:
+            raise StaleCache(f"{reader.path} holds another key than the run has read ({str(found['key'])[:12]}).")
+        opened[modality] = reader
+    return opened
+
+
+def prepare_again(
+    config: Mapping[str, Any], dataset: Dataset, readers: Mapping[str, CachedModality], num_workers: int
+) -> Prepared:
+    """The data and model of a run, from its config.yaml."""
+    # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
+    options = Options(min_coverage=0.0, templates=tuple(config.get("templates", ())))
+    settings = replace(settings_from(config["settings"]), num_workers=num_workers)
+    prepare, section = (
+        (prepare_encoder, "encoder") if config["model"] == "stgcn++" else (prepare_unialign, config["model"])
+    )
+    return prepare(
+        dataset,
+        protocol=config["protocol"],
+        readers=readers,
+        model=config[section],
+        settings=settings,
+        options=options,
+    )
+
+
+def class_rows(classes: tuple[str, ...], confusion: np.ndarray, missing: list[int]) -> tuple[dict[str, Json], ...]:
+    """A row a class, in label order: how many samples, how many the caches lack, how many are right."""
+    rows: list[dict[str, Json]] = []
+    for label, name in enumerate(classes):
+        samples, correct = int(confusion[label].sum()), int(confusion[label, label])
+        rows.append(
+            {
+                "class": name,
+                "samples": samples,
+                "missing": missing.count(label),
+                "correct": correct,
+                "accuracy": correct / samples if samples else None,
+            }
+        )
+    return tuple(rows)
+
+
+def largest_change(path: Path, prepared: Prepared, predictions: Predictions) -> float | None:
+    """Largest difference of a probability to the stored ones, over the samples in both; None without any."""
+    if not path.is_file():
+        return None
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+        ids, probabilities = stored["ids"].tolist(), stored["probabilities"]
+    places = {name: place for place, name in enumerate(ids)}
+    samples = prepared.test_side.samples.ids
+    both = [(row, places[samples[index]]) for row, index in enumerate(predictions.indices) if samples[index] in places]
+    if not both:
+        return None
+    now, then = (list(side) for side in zip(*both, strict=True))
+    return float(np.abs(predictions.scores[now] - probabilities[then]).max())

@@ -1,0 +1,54 @@
+"""The text bank that training starts from, out of the rows of a text store."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unialign.cache.errors import MissingCache
+from unialign.pipeline.coverage import CachedModality
+from unialign.stages.extraction.text import label_id
+
+ADVICE = "run `unialign extract text` for this dataset."
+
+
+def shared_templates(reader: CachedModality, class_names: Sequence[str]) -> tuple[str, ...]:
+    """The templates of a text store that hold a row for every class, sorted.
+
+    Raises `MissingCache` when there is none, naming a class without any row if there is one.
+    """
+    held: dict[str, set[str]] = {}
+    for name in reader.ids:
+        kind, _, rest = name.partition("|")
+        template, _, class_name = rest.partition("|")
+        if kind == "label":
+            held.setdefault(template, set()).add(class_name)
+    wanted = set(class_names)
+    lost = sorted(wanted.difference(*held.values()))
+    if lost:
+        raise MissingCache(f"the text store has no row for class {lost[0]!r} ({len(lost)} such classes); {ADVICE}")
+    found = tuple(sorted(template for template, names in held.items() if wanted <= names))
+    if not found:
+        raise MissingCache(f"no template of the text store has a row for each of {len(wanted)} classes; {ADVICE}")
+    return found
+
+
+def load_text_bank(
+    reader: CachedModality, class_names: Sequence[str], templates: Sequence[str] | None = None
+) -> Tensor:
+    """The label rows of a text store, (templates, classes, width) float32, classes in label order.
+
+    templates: which, in this order; by default `shared_templates`. Raises `MissingCache` when a row is not there.
+    """
+    chosen = tuple(templates) if templates else shared_templates(reader, class_names)
+    held = set(reader.ids)
+    for template in chosen:
+        lacking = [name for name in class_names if label_id(template, name) not in held]
+        if lacking:
+            raise MissingCache(
+                f"the text store has no row for template {template!r} and class {lacking[0]!r} "
+                f"({len(lacking)} such classes); {ADVICE}"
+            )
+    rows = [[reader.read_one(label_id(each, name))["embedding"] for name in class_names] for each in chosen]
+    return torch.from_numpy(np.asarray(rows, dtype=np.float32))

@@ -1,0 +1,255 @@
+"""One training, from prepared data to a finished run folder."""
+
+import contextlib
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unialign.cache import atomic
+from unialign.cache.arrays import Json
+from unialign.cache.errors import MissingCache
+from unialign.cache.reader import StoreReader
+from unialign.pipeline import runs as folders
+from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.preparation import Options, Prepared
+from unialign.pipeline.prepare_encoder import prepare_encoder
+from unialign.pipeline.prepare_unialign import prepare_unialign
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.checkpoints import Checkpoints
+from unialign.stages.training.loader import Loader
+from unialign.stages.training.logs import RunLog
+from unialign.stages.training.loop import Data, Fitted, Progress, fit
+from unialign.stages.training.prediction import Predictions
+from unialign.stages.training.processes import Processes, joined_processes
+from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.step import Task
+
+Show = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run holds.
+
+    metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none. best: the
+    epoch with the highest top1; it is chosen on the test samples, so report `metrics`.
+    keys: the stores that were read, by modality. samples: counts of both sides of the split.
+    extracted: samples that the records of those stores gained while the run was going.
+    seconds: of the call that finished it. reused: it was finished before this call. exported: the encoder's checkpoint.
+    """
+
+    run: str
+    folder: Path
+    key: str
+    model: str
+    dataset: str
+    protocol: str
+    epochs: int
+    metrics: Mapping[str, float]
+    best: Mapping[str, float]
+    keys: Mapping[str, Mapping[str, Json]]
+    samples: Mapping[str, Mapping[str, Json]]
+    extracted: int
+    seconds: float
+    reused: bool = False
+    exported: Path | None = None
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints and, but for `folder` and `reused`, result.json holds."""
+        return {**self.__dict__, "folder": str(self.folder), "exported": str(self.exported) if self.exported else None}
+
+
+def train_unialign(
+    dataset: Dataset,
+    *,
+    protocol: str | None = None,
+    readers: Mapping[str, CachedModality],
+    model: Mapping[str, Any],
+    settings: TrainSettings,
+    runs: Path,
+    options: Options | None = None,
+    show: Show = lambda progress: None,
+) -> RunResult:
+    """Train UniAlign on cached modalities, or return the finished run of the same configuration and caches.
+
+    readers: by modality ("frames", "pose-features", "text"). model: settings of `UniAlignConfig`. runs: folder of the
+    run folders. An interrupted run goes on from its newest whole checkpoint. Under torchrun all processes call it.
+    Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
+    process trains the same run, `UnialignError` for a loss that is not finite.
+    """
+    prepared = prepare_unialign(
+        dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options or Options()
+    )
+    return train(prepared, runs, show)
+
+
+def train_encoder(
+    dataset: Dataset,
+    *,
+    protocol: str | None = None,
+    readers: Mapping[str, CachedModality],
+    model: Mapping[str, Any],
+    settings: TrainSettings,
+    runs: Path,
+    options: Options | None = None,
+    show: Show = lambda progress: None,
+) -> RunResult:
+    """Train ST-GCN++ on cached poses and export it for `extract pose-features`; `exported` of the result is the file.
+
+    readers: "poses". model: see `prepare_encoder`. Classes are those of the protocol's training samples, so an encoder
+    for a zero-shot protocol has not seen its unseen classes. Otherwise as `train_unialign`.
+    """
+    prepared = prepare_encoder(
+        dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options or Options()
+    )
+    return train(prepared, runs, show)
+
+
+def train(prepared: Prepared, runs: Path, show: Show) -> RunResult:
+    """Train what was prepared, in its run folder."""
+    keys = store_keys(prepared.readers)
+    run = folders.run_of(runs, dataset=prepared.dataset.name, model=prepared.model, identity=prepared.identity(keys))
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(joined_processes(prepared.settings.device))
+        if processes.first:
+            stack.enter_context(folders.sole_writer(run))
+        found = processes.from_first(folders.finished_result(run) if processes.first else None)
+        if found is not None:
+            return _result(run, found, reused=True)
+        if processes.first:
+            _begin(run, prepared, keys, processes)
+        return _train(run, prepared, keys, processes, show)
+
+
+def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
+    """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
+
+    A reader that is no store on disk has the key "unstored" and no place.
+    """
+    found: dict[str, dict[str, Json]] = {}
+    for modality, reader in readers.items():
+        if isinstance(reader, StoreReader):
+            store = reader.store
+            place = "/".join((store.collection, store.modality, reader.path.name))
+            found[modality] = {"key": store.key.digest, "store": place, "samples": len(reader.ids)}
+        else:
+            found[modality] = {"key": "unstored", "store": None, "samples": len(reader.ids)}
+    return found
+
+
+def _train(
+    run: folders.Run,
+    prepared: Prepared,
+    keys: Mapping[str, Mapping[str, Json]],
+    processes: Processes,
+    show: Show,
+) -> RunResult:
+    started, before = time.monotonic(), _recorded(prepared.readers)
+    settings, task = prepared.settings, prepared.build()
+    place = {"rank": processes.rank, "world_size": processes.world_size}
+    side = prepared.test_side
+    data = Data(
+        train=Loader(prepared.train, settings, **place),
+        test=Loader(prepared.test, settings, **place) if len(prepared.test) else None,
+        test_labels=side.samples.labels,
+        missing_labels=tuple(label for _, label in side.missing),
+    )
+    fitted = fit(
+        task,
+        data,
+        settings,
+        processes=processes,
+        checkpoints=Checkpoints(run.checkpoints, run.key, settings.keep),
+        log=lambda step: RunLog(run.folder, step=step),
+        show=show,
+    )
+    content = _content(run, prepared, fitted, keys)
+    content["extracted"] = _recorded(prepared.readers) - before
+    content["seconds"] = round(time.monotonic() - started, 3)
+    if processes.first:
+        if prepared.extra:
+            network = task.model.get_submodule("network")
+            export_encoder(run.folder / "encoder.pt", network, prepared.extra)
+            content["exported"] = "encoder.pt"
+        folders.finish(run, content, prediction_arrays(fitted.predictions, prepared, task))
+    # The others wait until the run is on disk.
+    content = processes.from_first(content)
+    return _result(run, content, reused=False)
+
+
+def _begin(run: folders.Run, prepared: Prepared, keys: Mapping[str, Mapping[str, Json]], processes: Processes) -> None:
+    sides = {"train": prepared.train_side.result(), "test": prepared.test_side.result()}
+    folders.begin(
+        run,
+        dict(prepared.config),
+        {"stores": dict(keys), "samples": sides, "run": run.key},
+        folders.environment(processes.device, processes.world_size),
+    )
+
+
+def _content(
+    run: folders.Run, prepared: Prepared, fitted: Fitted, keys: Mapping[str, Mapping[str, Json]]
+) -> dict[str, Json]:
+    """What result.json holds."""
+    last = fitted.history[-1]
+    return {
+        "key": run.key,
+        "model": prepared.model,
+        "dataset": prepared.dataset.name,
+        "protocol": prepared.protocol,
+        "epochs": prepared.settings.epochs,
+        "metrics": {name: last[name] for name in METRICS if name in last},
+        "best": {name: fitted.best[name] for name in ("epoch", *METRICS) if name in fitted.best} if fitted.best else {},
+        "keys": {name: dict(found) for name, found in keys.items()},
+        "samples": {"train": prepared.train_side.result(), "test": prepared.test_side.result()},
+        "exported": None,
+    }
+
+
+METRICS = ("top1", "top5", "mean_class", "coverage", "top1_missing_wrong", "mean_class_missing_wrong")
+
+
+def prediction_arrays(predictions: Predictions | None, prepared: Prepared, task: Task) -> dict[str, np.ndarray]:
+    """The arrays of predictions.npz: ids, labels, probabilities; if the model has it, importance and columns' names."""
+    if predictions is None:
+        return {}
+    samples = prepared.test_side.samples
+    arrays = {
+        "ids": np.array([samples.ids[index] for index in predictions.indices]),
+        "labels": np.array([samples.labels[index] for index in predictions.indices], dtype=np.int64),
+        "probabilities": predictions.scores,
+    }
+    if predictions.importance is not None:
+        arrays |= {
+            "importance": predictions.importance,
+            "importance_names": np.array(getattr(task.model, "importance_names", ())),
+        }
+    return arrays
+
+
+def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, Any]) -> None:
+    """Write a skeleton encoder for `extract pose-features`: its fields and weights, on the CPU."""
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({**fields, "state_dict": weights}, buffer)
+    atomic.write_file(path, buffer.getvalue())
+
+
+def _recorded(readers: Mapping[str, CachedModality]) -> int:
+    """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not."""
+    return sum(len(StoreReader(each.path).entries) for each in readers.values() if isinstance(each, StoreReader))
+
+
+def _result(run: folders.Run, content: Mapping[str, Any], *, reused: bool) -> RunResult:
+    try:
+        values = {name: content[name] for name in RunResult.__dataclass_fields__ if name in content}
+        exported = run.folder / str(values.pop("exported")) if values.get("exported") else values.pop("exported", None)
+        return RunResult(run=run.folder.name, folder=run.folder, exported=exported, reused=reused, **values)
+    except TypeError as error:
+        raise MissingCache(f"{run.folder / 'result.json'} lacks fields; move the folder away to train anew.") from error
