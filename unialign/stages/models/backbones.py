@@ -20,7 +20,8 @@ from unialign.stages.models.tsm import small_tsm, tsm
 from unialign.stages.models.video_transformer import Mvit, Swin, frame_transformer
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "tsm-resnet10": small_tsm,
+    "tsm-tiny": partial(small_tsm, 16),
+    "tsm-resnet10": partial(small_tsm, 32),
     "tsm-resnet18": partial(tsm, "resnet18"),
     "tsm-resnet50": partial(tsm, "resnet50"),
     "vit-tiny-temporal": partial(frame_transformer, "vit_tiny_patch16_224"),

@@ -87,7 +87,9 @@ class TemporalShiftNetwork(nn.Module):
         """Features of each frame and of the clip. Raises ValueError for another number of frames."""
         if frames.shape[1] != self.num_frames:
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
-        maps = self.network.forward_features(frames.flatten(0, 1))  # (B*T, D, H/32, W/32)
+        # Channels last is what convolutions are fastest with, on CPUs and with half precision on GPUs.
+        pictures = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W)
+        maps = self.network.forward_features(pictures)  # (B*T, D, H/32, W/32)
         tokens = maps.mean(dim=(2, 3)).unflatten(0, (-1, self.num_frames))  # (B, T, D)
         return {"tokens": tokens, "pooled": tokens.mean(dim=1)}
 
@@ -100,8 +102,20 @@ def tsm(name: str, *, num_frames: int, image_size: int) -> TemporalShiftNetwork:
     return TemporalShiftNetwork(network=network, num_frames=num_frames)
 
 
-def small_tsm(*, num_frames: int, image_size: int) -> TemporalShiftNetwork:
-    """TSM over a ResNet of four basic blocks with 32 to 256 channels (1.2 M parameters); it trains on a CPU."""
+def small_tsm(width: int, *, num_frames: int, image_size: int) -> TemporalShiftNetwork:
+    """TSM over a ResNet of four basic blocks, the first with `width` channels, the last with 8 times as many.
+
+    It trains on a CPU: 1.2 M parameters with a width of 32, 0.3 M with 16.
+    """
     del image_size
-    network = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(32, 64, 128, 256), zero_init_last=False)
+    # The usual 7 x 7 stem has 64 channels whatever the width, and would cost more than all blocks together.
+    network = ResNet(
+        BasicBlock,
+        (1, 1, 1, 1),
+        num_classes=0,
+        channels=tuple(width * factor for factor in (1, 2, 4, 8)),
+        stem_type="deep",
+        stem_width=width // 2,
+        zero_init_last=False,
+    )
     return TemporalShiftNetwork(network=network, num_frames=num_frames)

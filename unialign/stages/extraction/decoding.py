@@ -1,0 +1,62 @@
+"""The shared part of all extractors that decode videos: frames of one source, and what to record when it is damaged."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from unialign.cache.arrays import Json
+from unialign.cache.errors import CorruptInput
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.video import Video
+
+
+class SourceVideo:
+    """One source while it is decoded. A failure ends its frames and waits in `failure`; it is never raised.
+
+    digest: of the file's bytes, "" when it cannot be read.
+    is_decoded: whether `frames` has come to its end, good or bad.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.video = Video(source.path or Path())
+        self.digest = ""
+        self.failure: Outcome | None = None
+        self.is_decoded = False
+
+    def frames(self, most: int = 0) -> Iterator[np.ndarray]:
+        """The frames of the source, RGB uint8 (H, W, 3); at most `most` of them (0: any number), else "too-long"."""
+        try:
+            if self.source.path is None:
+                raise CorruptInput("no video", "missing-file")
+            if self.source.path.is_file():
+                self.digest = source_digest(self.source.path)
+            for index, picture in enumerate(self.video.frames()):
+                if most and index == most:
+                    self.fail("too-long", f"has more than {most} frames")
+                    break
+                yield picture
+        except CorruptInput as error:
+            self.fail(error.status, self.video.reason or "the sample has no video")
+        except OSError as error:
+            self.fail("unreadable", error.strerror or type(error).__name__)
+        self.is_decoded = True
+
+    def fail(self, status: str, why: str) -> None:
+        """Settle the outcome of a source that gives no features."""
+        detail = {**self.counts(), "why": why}
+        if status == "too-long":
+            # Decoding stopped, so the count says nothing about the clip.
+            del detail["decoded"]
+        self.failure = Outcome(self.source.id, status, self.digest, detail=detail)
+
+    def counts(self) -> dict[str, Json]:
+        """What a record says of the decoding."""
+        counts: dict[str, Json] = {"decoded": self.video.decoded, "declared": self.video.declared}
+        return counts if not self.video.corrupt else {**counts, "corrupt": self.video.corrupt}
+
+    def outcome(self, arrays: Mapping[str, np.ndarray], detail: Mapping[str, Json]) -> Outcome:
+        """The outcome of a source that was decoded whole: "ok" with these arrays."""
+        return Outcome(self.source.id, "ok", self.digest, arrays, {**self.counts(), **detail})

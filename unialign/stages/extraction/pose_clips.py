@@ -1,0 +1,191 @@
+"""Cached keypoints to the clips that skeleton encoders read: a fixed grid of views, two published recipes.
+
+Legend: T frames of a sample, S frames of a clip, M persons in the cache, P person slots of the encoder, V joints,
+C coordinates. In the cache what is absent is NaN; in a clip it is zero, because the published recipes say so, and a
+mask tells absent persons apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.models.skeleton_graph import Layout
+
+LOWEST_SCORE = 0.01  # PYSKL, PreNormalize2D: a joint with this score or less has not been seen
+
+
+@dataclass(frozen=True)
+class View:
+    """One deterministic reading of a sample: the `offset`-th of `num_offsets` temporal positions, mirrored or not."""
+
+    offset: int
+    num_offsets: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What an encoder reads: keypoints (P, S, V, C) float32 without any NaN, and which of the P persons are there."""
+
+    keypoints: np.ndarray
+    present: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an encoder expects: frames and person slots of a clip."""
+
+    num_frames: int
+    num_persons: int
+
+
+def clip_grid(num_offsets: int, flips: bool) -> tuple[View, ...]:
+    """All views of a sample, offsets outside, the plain one before the mirrored one.
+
+    A fixed grid in place of PYSKL's random sampling and flipping can be cached; training draws from it.
+    """
+    if num_offsets < 1:
+        raise ValueError(f"{num_offsets} temporal offsets; at least 1 is needed")
+    sides = (False, True) if flips else (False,)
+    return tuple(View(offset, num_offsets, flip) for offset, flip in product(range(num_offsets), sides))
+
+
+def sample_frames(num_frames: int, clip_len: int, view: View) -> np.ndarray:
+    """The frame indices (clip_len,) of a view, in [0, num_frames).
+
+    A long sample is cut into clip_len equal segments and gives the frame at the fraction (offset + 1/2) / num_offsets
+    of each: a single offset reads the centres. A sample shorter than the clip is read round and round, beginning at
+    the fraction offset / num_offsets.
+
+    Source: PYSKL's UniformSampleFrames, test mode, with its random draws replaced by the fraction.
+    """
+    if num_frames < 1:
+        raise ValueError("a sample without frames has no views")
+    steps = np.arange(clip_len)
+    if num_frames < clip_len:
+        return (steps + view.offset * num_frames // view.num_offsets) % num_frames
+    # Whole numbers throughout: floor((step + (2 * offset + 1) / (2 * num_offsets)) * num_frames / clip_len).
+    halves = 2 * view.num_offsets
+    return (steps * halves + 2 * view.offset + 1) * num_frames // (halves * clip_len)
+
+
+def mirrored(keypoints: np.ndarray, layout: Layout, width: float | None = None) -> np.ndarray:
+    """The mirror image of keypoints (..., V, C): left and right joints change places, x becomes width - x.
+
+    Without a width (3-D, metres, the camera at 0) x becomes -x.
+    """
+    flipped = keypoints[..., list(layout.mirror), :].copy()
+    flipped[..., 0] = (width or 0.0) - flipped[..., 0]
+    return flipped
+
+
+def pyskl_2d(
+    keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None
+) -> Clip:
+    """A clip of x, y in [-1, 1] of the frame, and score, from pixels (T, M, V, 3).
+
+    Frames that show nobody are dropped first. A joint that is absent or has a score of at most 0.01 is at (0, 0), the
+    middle of the frame; an absent one also has a score of 0. The persons that come first in the cache get the slots.
+
+    Source: PYSKL, PreNormalize2D and FormatGCNInput; dropping empty frames is its `squeeze` for Kinetics.
+    Raises `CorruptInput` (no-person) when no frame shows anybody, `UsageError` without a frame size (width, height).
+    """
+    if frame_size is None:
+        raise UsageError("poses in pixels need the size of their frames, but the store has none; extract them again.")
+    persons = keypoints[:, : shape.num_persons].astype(np.float64)
+    seen = np.isfinite(persons).all(axis=-1) & (persons[..., 2] > LOWEST_SCORE)  # (T, P, V)
+    shown = np.flatnonzero(seen.any(axis=(1, 2)))
+    if not len(shown):
+        raise CorruptInput("no frame shows a person.", status="no-person")
+    frames = shown[sample_frames(len(shown), shape.num_frames, view)]
+    width, height = frame_size
+    persons = mirrored(persons[frames], layout, width) if view.flip else persons[frames]
+    seen = seen[frames][..., list(layout.mirror)] if view.flip else seen[frames]
+    half = np.array([width / 2, height / 2])
+    clip = np.zeros((shape.num_persons, *persons.shape[:1], *persons.shape[2:]), np.float32)
+    place = np.where(seen[..., None], (persons[..., :2] - half) / half, 0)
+    clip[: persons.shape[1], ..., :2] = place.swapaxes(0, 1)
+    clip[: persons.shape[1], ..., 2] = np.nan_to_num(persons[..., 2]).swapaxes(0, 1)
+    present = np.zeros(shape.num_persons, bool)
+    present[: persons.shape[1]] = seen.any(axis=(0, 2))
+    return Clip(clip, present)
+
+
+def agcn_3d(
+    keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
+) -> Clip:
+    """A clip of metres around the main person's spine, from camera coordinates (T, M, V, 3); absent joints are zero.
+
+    In this order: the persons with the most motion first; each person's track repeated until it fills the clip; the
+    main person's middle of the spine subtracted, frame by frame; everything turned so that the main person's spine is
+    parallel to z and the shoulders, left to right, parallel to x in the first frame. In frames without the main person
+    nothing is subtracted: the public weights have learned it so.
+
+    Source: lshiwjx/2s-AGCN, data_gen/ntu_gendata.py and preprocess.py (also used by Shift-GCN), where a sample has at
+    most as many frames as the clip (300). Deviation: longer ones are sampled uniformly, and every offset but the first
+    begins at a later frame and comes round.
+    Raises `CorruptInput` (no-person) when no frame shows anybody.
+    """
+    num_frames = min(len(keypoints), shape.num_frames)
+    frames = sample_frames(len(keypoints), shape.num_frames, view)[:num_frames]
+    persons = mirrored(keypoints[frames], layout) if view.flip else keypoints[frames]
+    persons = persons.swapaxes(0, 1).astype(np.float64)  # (M, T, V, 3)
+    order = sorted(range(len(persons)), key=lambda index: -energy(persons[index]))[: shape.num_persons]
+    clip = np.full((shape.num_persons, shape.num_frames, *persons.shape[2:]), np.nan)
+    for slot, index in enumerate(order):
+        clip[slot] = repeated(persons[index], shape.num_frames)
+    absent = ~np.asarray(np.isfinite(clip).all(axis=-1, keepdims=True))
+    present = np.any(~absent, axis=(1, 2, 3))
+    if not present[0]:
+        raise CorruptInput("no frame shows a person.", status="no-person")
+    if layout.spine is None:
+        raise ValueError(f"the layout {layout.name} has no spine to turn a clip by")
+    lower, upper = layout.spine
+    right, left = layout.shoulders
+    clip = np.where(absent, 0, clip)
+    clip = np.where(absent, 0, clip - clip[:1, :, upper : upper + 1])
+    clip = clip @ rotation_onto(clip[0, 0, upper] - clip[0, 0, lower], np.array([0.0, 0.0, 1.0])).T
+    clip = clip @ rotation_onto(clip[0, 0, right] - clip[0, 0, left], np.array([1.0, 0.0, 0.0])).T
+    return Clip(clip.astype(np.float32), present)
+
+
+def energy(person: np.ndarray) -> float:
+    """How much one person (T, V, 3) moves and spreads: the standard deviations of x, y, z, added; -1 if never there."""
+    seen = person[np.isfinite(person).any(axis=(1, 2))]
+    return float(np.nanstd(seen, axis=(0, 1)).sum()) if len(seen) else -1.0
+
+
+def repeated(person: np.ndarray, num_frames: int) -> np.ndarray:
+    """One person's track (T, V, 3), repeated to (num_frames, V, 3); T is at most num_frames.
+
+    A person who is there from the start keeps gaps and loses the empty frames at the end; one who comes later keeps
+    only the frames that show them, from frame 0 on. A person who is never there stays NaN.
+    """
+    shown = np.flatnonzero(np.isfinite(person).any(axis=(1, 2)))
+    if not len(shown):
+        return np.full((num_frames, *person.shape[1:]), np.nan)
+    track = person[: shown[-1] + 1] if shown[0] == 0 else person[shown]
+    return track[np.arange(num_frames) % len(track)]
+
+
+def rotation_onto(start: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) about their common normal that turns the direction of `start` into that of `target`.
+
+    The identity for a vector of no length and for two that are already (anti-)parallel.
+    """
+    normal = np.cross(start, target)
+    sine, length = np.linalg.norm(normal), np.linalg.norm(start) * np.linalg.norm(target)
+    if np.abs(start).sum() < 1e-6 or np.abs(normal).sum() < 1e-6:
+        return np.eye(3)
+    x, y, z = normal / sine
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    # Rodrigues' formula.
+    return np.asarray(np.eye(3) + sine / length * cross + (1 - start @ target / length) * cross @ cross)
+
+
+Prepare = Callable[[np.ndarray, Layout, View, Shape, tuple[float, float] | None], Clip]
+
+RECIPES: dict[str, Prepare] = {"pyskl-2d": pyskl_2d, "agcn-3d": agcn_3d}

@@ -1,0 +1,161 @@
+"""Skeleton encoders with their weights: from a file, and from clips to features.
+
+Two kinds of file are read: the checkpoints of encoders trained here, and the public Shift-GCN weights for NTU RGB+D.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.extraction.pose_clips import RECIPES, Clip, Shape
+from unialign.stages.models.encoders import ENCODERS
+from unialign.stages.models.skeleton_graph import LAYOUTS, Layout
+
+FIELDS = ("model", "config", "layout", "recipe", "clip_len", "classes", "protocol", "dataset", "state_dict")
+NUM_PERSONS = 2
+SHIFT_GCN_FRAMES = 300
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A network with its weights and everything that its input must be.
+
+    network: maps keypoints (N, P, S, V, C) and a mask (N, P) to tokens, feature and logits.
+    recipe: the entry of `pose_clips.RECIPES` that makes its clips.
+    clip_len: frames of the clips that it was trained with.
+    classes: what its logits mean; empty when the file does not say.
+    protocol, dataset: what it was trained on; "" when the file does not say. An encoder that has seen a class must
+        not serve a zero-shot protocol that counts the class as unseen.
+    """
+
+    name: str
+    network: nn.Module
+    config: Mapping[str, Any]
+    layout: Layout
+    recipe: str
+    clip_len: int
+    width: int
+    classes: tuple[str, ...] = ()
+    protocol: str = ""
+    dataset: str = ""
+
+    def shape(self, clip_len: int | None = None) -> Shape:
+        """Frames and person slots of a clip of this length, or of the length that it was trained with."""
+        return Shape(clip_len or self.clip_len, NUM_PERSONS)
+
+    def num_tokens(self, clip_len: int | None = None) -> int:
+        """Tokens that a clip gives: two strides of 2."""
+        return -(-(clip_len or self.clip_len) // 4)
+
+
+def load_encoder(path: Path) -> Encoder:
+    """The encoder of a checkpoint or of a public Shift-GCN state dict, on the CPU and in evaluation mode.
+
+    Raises `UsageError` when there is no such file, and `CorruptInput` when it is something else.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; name the weights of a skeleton encoder.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch.load answers foreign bytes with errors of many kinds, some of them private.
+        raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error
+    if not isinstance(content, Mapping):
+        raise CorruptInput(f"{path} holds a {type(content).__name__}, not the weights of a skeleton encoder.")
+    if "l1.gcn1.Linear_weight" in content:
+        return _public_shift_gcn(path, content)
+    return _own_checkpoint(path, content)
+
+
+def encoder_checkpoint(encoder: Encoder) -> dict[str, Any]:
+    """What `torch.save` should write so that `load_encoder` gives the same encoder back."""
+    return {
+        "model": encoder.name,
+        "config": dict(encoder.config),
+        "layout": encoder.layout.name,
+        "recipe": encoder.recipe,
+        "clip_len": encoder.clip_len,
+        "classes": list(encoder.classes),
+        "protocol": encoder.protocol,
+        "dataset": encoder.dataset,
+        "state_dict": {name: value.detach().cpu() for name, value in encoder.network.state_dict().items()},
+    }
+
+
+def encode(encoder: Encoder, clips: Sequence[Clip], batch_size: int) -> dict[str, np.ndarray]:
+    """Tokens (clips, T', D) and feature (clips, D) in float32, on the device where the network lies.
+
+    Every call of the network gets exactly `batch_size` clips, the last one repeated where there are too few, so that a
+    clip's features do not depend on how many others are asked for at the same time.
+    """
+    device = next(encoder.network.parameters()).device
+    parts: dict[str, list[np.ndarray]] = {"tokens": [], "feature": []}
+    for start in range(0, len(clips), batch_size):
+        batch = list(clips[start : start + batch_size])
+        padded = batch + batch[-1:] * (batch_size - len(batch))
+        keypoints = torch.from_numpy(np.stack([clip.keypoints for clip in padded])).to(device)
+        present = torch.from_numpy(np.stack([clip.present for clip in padded])).to(device)
+        # TensorFloat-32 and a choice of kernels by timing would change a feature's last bits from run to run.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            output: dict[str, Tensor] = encoder.network(keypoints, present)
+        for name, values in parts.items():
+            values.append(output[name][: len(batch)].cpu().numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _public_shift_gcn(path: Path, content: Mapping[str, Any]) -> Encoder:
+    classifier = content.get("fc.weight")
+    if not isinstance(classifier, Tensor):
+        raise CorruptInput(f"{path} looks like Shift-GCN, but has no classifier fc.weight; download it again.")
+    config = {"num_classes": len(classifier)}
+    network = _filled(path, "shift-gcn", config, content)
+    return Encoder(
+        name="shift-gcn",
+        network=network,
+        config=config,
+        layout=LAYOUTS["ntu-25"],
+        recipe="agcn-3d",
+        clip_len=SHIFT_GCN_FRAMES,
+        width=network.width,
+        # The file does not say cross-subject or cross-view; the number of classes tells the data set.
+        dataset=f"ntu{len(classifier)}",
+    )
+
+
+def _own_checkpoint(path: Path, content: Mapping[str, Any]) -> Encoder:
+    missing = [name for name in FIELDS if name not in content]
+    if missing:
+        raise CorruptInput(f"{path} is no skeleton encoder: it lacks {', '.join(missing)}.")
+    for field, known in (("model", ENCODERS), ("layout", LAYOUTS), ("recipe", RECIPES)):
+        if content[field] not in known:
+            raise CorruptInput(f"{path} names the {field} {content[field]!r}; known are {', '.join(known)}.")
+    network = _filled(path, content["model"], content["config"], content["state_dict"])
+    return Encoder(
+        name=content["model"],
+        network=network,
+        config=dict(content["config"]),
+        layout=LAYOUTS[content["layout"]],
+        recipe=content["recipe"],
+        clip_len=int(content["clip_len"]),
+        width=network.width,
+        classes=tuple(content["classes"]),
+        protocol=content["protocol"],
+        dataset=content["dataset"],
+    )
+
+
+def _filled(path: Path, name: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+    try:
+        network = ENCODERS[name](**config)
+        network.load_state_dict(state, strict=True)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorruptInput(f"{path}: its weights do not fit the network {name}: {reason}") from error
+    return network.eval()

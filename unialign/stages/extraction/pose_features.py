@@ -1,0 +1,213 @@
+"""Stage one: skeleton-encoder features of cached poses, over a fixed grid of temporal offsets and mirror images.
+
+Legend: T' tokens, D width of the encoder.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.errors import CorruptInput, StaleCache, UsageError
+from unialign.cache.reader import StoreReader
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.pose_clips import RECIPES, Clip, View, clip_grid
+from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
+from unialign.stages.models.skeleton_graph import layout_of
+
+REVISION = 1
+LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)"}
+
+
+class Poses(Protocol):
+    """Poses by sample id: `cache.reader.StoreReader`, or anything that answers the same."""
+
+    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
+        """The arrays of one sample."""
+
+    def source(self, sample: str, /) -> str:
+        """Digest of what they were made from."""
+
+    def array_attributes(self, name: str, /) -> Mapping[str, Json]:
+        """Units, joint order and the like of one array."""
+
+
+@dataclass(frozen=True)
+class PoseFeatures:
+    """Features of every view of a sample's poses.
+
+    poses, weights: where the store of poses and the encoder's file lie on this machine; not in the key.
+    poses_key: digest of the key of the poses. weights_digest: SHA-256 of the encoder's file, checked when it is loaded.
+    name: the encoder that the file must hold ("shift-gcn", "stgcn++").
+    clip_len: frames of a clip; None takes the length that the encoder was trained with.
+    batch_size: clips in one call of the network. Other sizes may change the last bits of a feature, so the default is
+        best left alone; the number and order of samples do not matter.
+    """
+
+    name: str
+    poses: Path
+    poses_key: str
+    weights: Path
+    weights_digest: str
+    num_offsets: int = 4
+    flips: bool = True
+    clip_len: int | None = None
+    device: str = "auto"
+    batch_size: int = 16
+
+    modality = "pose-features"
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The grid, in the order of the first axis of the arrays."""
+        return clip_grid(self.num_offsets, self.flips)
+
+    def key(self) -> Mapping[str, Json]:
+        """See `Extractor`. Layout, recipe and, unless given, clip_len are decided by the weights."""
+        return {
+            "extractor": self.name,
+            "revision": REVISION,
+            "poses": self.poses_key,
+            "weights": self.weights_digest.removeprefix("sha256:"),
+            "num_offsets": self.num_offsets,
+            "flips": self.flips,
+            "clip_len": self.clip_len,
+            "libraries": {"torch": torch.__version__.split("+")[0]},
+        }
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """Tokens and their mean for each view. Reads the weights, which decide the shapes."""
+        encoder, views = self._encoder(), self.views
+        shape = (len(views), encoder.num_tokens(self.clip_len), encoder.width)
+        listed: Json = [{"offset": view.offset, "num_offsets": view.num_offsets, "flip": view.flip} for view in views]
+        return (
+            ArraySpec("tokens", "float16", shape, ("view", "token", "channel"), chunk=1, attributes={"views": listed}),
+            ArraySpec(
+                "feature", "float32", (shape[0], shape[2]), ("view", "channel"), chunk=1, attributes={"views": listed}
+            ),
+        )
+
+    def attributes(self) -> Mapping[str, Json]:
+        """Where the encoder comes from, what it was trained on, and how its input is made."""
+        encoder = self._encoder()
+        return {
+            "encoder": encoder.name,
+            "layout": encoder.layout.name,
+            "recipe": encoder.recipe,
+            "clip_len": self.clip_len or encoder.clip_len,
+            "trained_on": {"dataset": encoder.dataset, "protocol": encoder.protocol, "classes": list(encoder.classes)},
+            "licence": LICENCES.get(encoder.name, "that of the encoder's own training data"),
+        }
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order; its source digest is `pose_source`.
+
+        A sample whose poses are quarantined keeps their status, one whose poses show nobody gets no-person. Raises
+        `MissingCache` for a sample without poses, `UsageError` for poses whose joints are not those of the encoder.
+        """
+        reader = StoreReader(self.poses)
+        held = {source.id for source in sources if reader.status(source.id) == "ok"}
+        made = self.features(reader, [source for source in sources if source.id in held])
+        for source in sources:
+            if source.id in held:
+                yield next(made)
+            else:
+                why = {"why": "the poses of this sample are quarantined"}
+                yield Outcome(source.id, reader.status(source.id), pose_source(reader, source.id), detail=why)
+
+    def features(self, reader: Poses, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """The same for samples that all have poses, read from anything that answers like a `StoreReader`."""
+        encoder = self._encoder()
+        check_layout(reader, encoder)
+        num_views = len(self.views)
+        waiting = iter(sources)
+        # As many samples at a time as fill a batch: clips of several samples share a call of the network.
+        while group := list(islice(waiting, max(1, self.batch_size // num_views))):
+            prepared = [self._prepare(source, reader, encoder) for source in group]
+            clips = [clip for sample in prepared if not isinstance(sample, Outcome) for clip in sample]
+            features = encode(encoder, clips, self.batch_size) if clips else {}
+            start = 0
+            for source, sample in zip(group, prepared, strict=True):
+                if isinstance(sample, Outcome):
+                    yield sample
+                    continue
+                part = {name: values[start : start + num_views] for name, values in features.items()}
+                start += num_views
+                yield self._outcome(source, reader.source(source.id), part)
+
+    def _prepare(self, source: Source, reader: Poses, encoder: Encoder) -> list[Clip] | Outcome:
+        sample = reader.read_one(source.id)
+        recipe, shape = RECIPES[encoder.recipe], encoder.shape(self.clip_len)
+        size = frame_size(reader, sample)
+        try:
+            return [recipe(sample["keypoints"], encoder.layout, view, shape, size) for view in self.views]
+        except CorruptInput as error:
+            return Outcome(source.id, error.status, reader.source(source.id), detail={"why": str(error)})
+
+    def _outcome(self, source: Source, digest: str, features: Mapping[str, np.ndarray]) -> Outcome:
+        tokens = features["tokens"]
+        # Also false for NaN, so neither an overflow nor an undefined value gets into the cache.
+        if not np.abs(tokens).max() <= np.finfo(np.float16).max:
+            return Outcome(source.id, "unreadable", digest, detail={"why": "the encoder gives no finite features"})
+        arrays: dict[str, np.ndarray] = {"tokens": tokens.astype(np.float16), "feature": features["feature"]}
+        return Outcome(source.id, "ok", digest, arrays)
+
+    def _encoder(self) -> Encoder:
+        return loaded(self.weights, self.weights_digest.removeprefix("sha256:"), self.name, self.device)
+
+
+@lru_cache(maxsize=2)
+def loaded(path: Path, digest: str, name: str, device: str) -> Encoder:
+    """The encoder of a file, on its device; one load a process.
+
+    Raises `StaleCache` when the file is not the one that the key names, `UsageError` when it holds another encoder.
+    """
+    encoder = load_encoder(path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise StaleCache(f"{path} has the SHA-256 {found[:12]}, not {digest[:12]}; it was replaced, start again.")
+    if encoder.name != name:
+        raise UsageError(f"{path} holds the encoder {encoder.name}, not {name}; name that one or other weights.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder.network.to(device)
+    return encoder
+
+
+def pose_source(reader: StoreReader, sample: str) -> str:
+    """What stands for the poses of a sample in the record of its features: their own source, or why there are none."""
+    status = reader.status(sample)
+    return reader.source(sample) if status == "ok" else f"poses:{status}"
+
+
+def check_layout(reader: Poses, encoder: Encoder) -> None:
+    """Raise `UsageError` unless the joints of a store of poses are those that an encoder was trained with."""
+    attributes = reader.array_attributes("keypoints")
+    joints = attributes.get("layout") or attributes.get("joints") or "of an unknown order"
+    if layout_of(joints) != encoder.layout:
+        known = layout_of(joints)
+        found = known.name if known else str(joints)
+        raise UsageError(
+            f"the joints of the poses are {found}, but the encoder {encoder.name} needs {encoder.layout.name}; "
+            "extract other poses or name another encoder."
+        )
+
+
+def frame_size(reader: Poses, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
+    """(width, height) of a sample's frames in pixels, None for poses without any; the array names its entries."""
+    if "frame_size" not in sample:
+        return None
+    attributes = reader.array_attributes("frame_size")
+    names = attributes.get("axes") or attributes.get("size") or ()
+    sides = dict(zip(names, sample["frame_size"].tolist(), strict=False))
+    if not {"width", "height"} <= sides.keys():
+        raise UsageError("frame_size of the poses does not say which entry is the width; extract them again.")
+    return float(sides["width"]), float(sides["height"])

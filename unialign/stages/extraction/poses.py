@@ -1,0 +1,207 @@
+"""Person keypoints of every frame of a clip, by a YOLO pose network and our own tracker.
+
+Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S side of the network's square pictures.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.errors import UsageError
+from unialign.stages.extraction import ultralytics_pose
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.decoding import SourceVideo
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.tracker import Detections, track_persons
+from unialign.stages.video import decoder_version
+
+JOINTS = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+# The grey that Ultralytics' networks saw around pictures in training.
+PADDING = 114
+# Strides of the network's coarsest feature map.
+STRIDE = 32
+
+
+def letterbox(picture: np.ndarray, side: int) -> np.ndarray:
+    """A frame (H, W, 3) resized to fit a square and centred on grey: (side, side, 3) uint8."""
+    top, left, height, width = placement(picture.shape[0], picture.shape[1], side)
+    square = np.full((side, side, 3), PADDING, dtype=np.uint8)
+    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    square[top : top + height, left : left + width] = np.asarray(resized)
+    return square
+
+
+def placement(height: int, width: int, side: int) -> tuple[int, int, int, int]:
+    """Where a frame lies in its square: (top, left, height, width)."""
+    longest = max(height, width)
+    new_height, new_width = (max(1, (2 * edge * side + longest) // (2 * longest)) for edge in (height, width))
+    return (side - new_height) // 2, (side - new_width) // 2, new_height, new_width
+
+
+def to_detections(found: np.ndarray, height: int, width: int, side: int) -> Detections:
+    """Network output (n, 5 + 17 * 3) in pixels of the square, as detections in pixels of the frame, clipped to it."""
+    top, left, new_height, new_width = placement(height, width, side)
+    gain = np.array([new_width / width, new_height / height])
+    corner, limit = np.array([left, top]), np.array([width, height])
+    boxes = np.clip((found[:, :4].reshape(-1, 2, 2) - corner) / gain, 0, limit).reshape(-1, 4)
+    keypoints = found[:, 5:].reshape(-1, len(JOINTS), 3).astype(np.float64)
+    keypoints[..., :2] = np.clip((keypoints[..., :2] - corner) / gain, 0, limit)
+    return Detections(boxes.astype(np.float32), keypoints.astype(np.float32), found[:, 4])
+
+
+@dataclass
+class Clip:
+    """A source on its way through the network: decoded, and what was found in its frames so far."""
+
+    video: SourceVideo
+    found: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its outcome is settled."""
+        decoded = self.video.is_decoded and len(self.found) == self.video.video.decoded
+        return self.video.failure is not None or decoded
+
+
+@dataclass(frozen=True)
+class YoloPoses:
+    """Extractor of `poses`. Build it with `yolo_poses`, which reads the digest of the weights.
+
+    confidence: lowest score of a person. num_people: persons kept, M. image_size: S, a multiple of 32.
+    max_frames: longer clips become "too-long". longest_gap: frames a person may be unseen within one track.
+    batch_frames: frames in every call of the network, of one clip or several; the last call is filled up with black.
+        It is part of the key: convolutions of another batch size round differently (by up to 0.001 pixel, where
+        a frame's place in the batch and its neighbours change nothing at all).
+    device: "auto", "cpu", "cuda", "cuda:1"; GPUs and CPUs round differently too, which the key does not tell.
+    """
+
+    weights: Path
+    weights_digest: str
+    confidence: float = 0.25
+    num_people: int = 2
+    image_size: int = 640
+    max_frames: int = 1024
+    batch_frames: int = 16
+    device: str = "auto"
+    max_detections: int = 20
+    longest_gap: int = 30
+
+    modality = "poses"
+    name = "yolo"
+
+    def __post_init__(self) -> None:
+        if self.image_size <= 0 or self.image_size % STRIDE:
+            raise UsageError(f"image size {self.image_size} is not a multiple of {STRIDE}; take 320 or 640.")
+        if not 0 < self.confidence < 1:
+            raise UsageError(f"confidence {self.confidence} is not between 0 and 1; take 0.25.")
+        counts = ("num_people", "max_frames", "batch_frames", "max_detections")
+        for count in counts:
+            if getattr(self, count) < 1:
+                raise UsageError(f"{count} {getattr(self, count)} is below 1.")
+
+    def key(self) -> Mapping[str, Json]:
+        """What decides the bytes; see `Extractor.key`, and `batch_frames` for why it is here."""
+        names = (
+            "confidence", "num_people", "image_size", "max_frames", "batch_frames", "max_detections", "longest_gap",
+        )  # fmt: skip
+        return {
+            "extractor": self.name,
+            "revision": 1,
+            "parameters": {name: getattr(self, name) for name in names},
+            "weights": self.weights_digest,
+            "decoder": decoder_version(),
+            "libraries": ultralytics_pose.versions(),
+        }
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """`keypoints`, `frame_size` and `fps`."""
+        described = {"coordinates": ["x", "y", "score"], "units": ["pixel", "pixel", "1"], "joints": list(JOINTS)}
+        return (
+            ArraySpec(
+                "keypoints",
+                "float16",
+                (self.max_frames, self.num_people, len(JOINTS), 3),
+                ("frame", "person", "joint", "coordinate"),
+                ragged=True,
+                chunk=16,
+                attributes={**described, "absent": "a person who is not found in a frame is NaN"},
+            ),
+            ArraySpec(
+                "frame_size", "int32", (2,), ("axis",), attributes={"axes": ["height", "width"], "units": "pixel"}
+            ),
+            ArraySpec("fps", "float32", (), (), attributes={"units": "frames per second, NaN where not stated"}),
+        )
+
+    def attributes(self) -> Mapping[str, Json]:
+        """Licence of the network and its weights."""
+        return {
+            "licence": f"{ultralytics_pose.LICENCE} (Ultralytics, code and weights)",
+            "citation": "Jocher et al., Ultralytics YOLO, https://github.com/ultralytics/ultralytics",
+        }
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order. Batches run across clips, so an outcome may wait for the next sources.
+
+        Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
+        Raises `UsageError` when the network cannot be loaded.
+        """
+        device = ultralytics_pose.choose_device(self.device)
+        network = ultralytics_pose.load_network(self.weights, self.weights_digest, device)
+        waiting: deque[Clip] = deque()
+        slots: list[tuple[Clip, np.ndarray]] = []
+        for source in sources:
+            clip = Clip(SourceVideo(source))
+            waiting.append(clip)
+            for picture in clip.video.frames(self.max_frames):
+                slots.append((clip, letterbox(picture, self.image_size)))
+                if len(slots) == self.batch_frames:
+                    self.detect(network, slots)
+                    slots = []
+            while waiting and waiting[0].is_done:
+                yield self.outcome(waiting.popleft())
+        self.detect(network, slots)
+        while waiting:
+            yield self.outcome(waiting.popleft())
+
+    def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[Clip, np.ndarray]]) -> None:
+        """Run the network once over a full or partly filled batch and hand each clip what was found in its frames."""
+        if not slots:
+            return
+        batch = np.zeros((self.batch_frames, self.image_size, self.image_size, 3), dtype=np.uint8)
+        batch[: len(slots)] = np.stack([square for _, square in slots])
+        found = network.detect(batch, self.confidence, self.max_detections)
+        for (clip, _), persons in zip(slots, found, strict=False):
+            clip.found.append(persons)
+
+    def outcome(self, clip: Clip) -> Outcome:
+        """Track the persons of a clip whose frames have all been through the network."""
+        video = clip.video
+        if video.failure is None and not any(len(persons) for persons in clip.found):
+            video.fail("no-person", f"no person in {len(clip.found)} frames at confidence {self.confidence}")
+        if video.failure is not None:
+            return video.failure
+        height, width = video.video.size
+        frames = [to_detections(persons, height, width, self.image_size) for persons in clip.found]
+        persons = track_persons(frames, self.num_people, self.longest_gap)
+        arrays: dict[str, np.ndarray] = {
+            "keypoints": persons.keypoints.astype(np.float16),
+            "frame_size": np.array([height, width], dtype=np.int32),
+            "fps": np.array(video.video.fps, dtype=np.float32),
+        }
+        with_person = sum(len(one.scores) > 0 for one in frames)
+        return video.outcome(arrays, {"frames_with_person": with_person, **persons.counts})
+
+
+def yolo_poses(weights: Path | None, **parameters: Json) -> YoloPoses:
+    """The extractor for a checkpoint. Raises `UsageError` when none is given or it does not exist."""
+    path = ultralytics_pose.check_weights(weights)
+    return YoloPoses(path, source_digest(path), **parameters)

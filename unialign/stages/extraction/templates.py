@@ -1,0 +1,69 @@
+"""Prompt templates: sentences with one `{}` for the name of a class."""
+
+from pathlib import Path
+
+from unialign.cache.errors import UsageError
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "plain": ("{}",),
+    # Own wording. Sets of about this size, one bank row per (template, class), are what ART and UniAlign refine; an
+    # ensemble that averages them per class is made in stage two, so that the choice costs no extraction.
+    "action": (
+        "a video of a person who is doing: {}",
+        "a photo of somebody during the action {}",
+        "one frame of a clip that shows {}",
+        "this clip shows the action {}",
+        "the person in this video does the following: {}",
+        "human action: {}",
+        "a recording of the movement {}",
+        "a body in motion, performing {}",
+        "in the video, one can see {}",
+        "an example of {}",
+        "people filmed while doing {}",
+        "{}, filmed from the start to the end",
+    ),
+}
+
+
+def check_template(template: str, where: str) -> str:
+    """The template itself, if it holds exactly one `{}`.
+
+    Other braces and `|` are refused: the first are meant for a placeholder that is never filled, the second separates
+    the parts of a row's id. `where` begins the message of the `UsageError`.
+    """
+    if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
+        raise UsageError(f"{where}: the template {template!r} must hold exactly one {{}} and no other braces.")
+    if "|" in template:
+        raise UsageError(f"{where}: the template {template!r} holds a '|', which separates the parts of a row's id.")
+    return template
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """The templates of a UTF-8 text file, one a line, in the order of the file.
+
+    Raises `UsageError` for a file that cannot be read or is empty, and for a line that is blank, holds not exactly one
+    `{}`, or stands there twice.
+    """
+    lines = read_lines(path)
+    if not lines:
+        raise UsageError(f"{path}: the file holds no template; write one a line, each with one {{}} for the class.")
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        template = check_template(line.strip(), f"{path}, line {number}")
+        if template in seen:
+            raise UsageError(f"{path}: lines {seen[template]} and {number} hold the same template; remove one.")
+        seen[template] = number
+    return tuple(seen)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file without their ends (the last may lack one). Raises `UsageError` if unreadable."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a text file.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text.") from error
+    # Not splitlines(): that also breaks at form feeds and other rare characters inside a sentence.
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines

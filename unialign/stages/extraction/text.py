@@ -1,0 +1,276 @@
+"""The `text` modality: one embedding per (template, class) and per longer description of a class."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.errors import CorruptInput, StaleCache, UsageError
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.templates import check_template, read_lines
+from unialign.stages.extraction.text_encoders import ENCODERS, TextEncoder, load_encoder
+
+LONG_TEXT = ("error", "windows")
+
+
+def label_id(template: str, class_name: str) -> str:
+    """Id of the row that holds a class name in a template."""
+    return f"label|{template}|{class_name}"
+
+
+def description_id(index: int, class_name: str) -> str:
+    """Id of the row that holds description number `index` (from 0) of a class."""
+    return f"description|{index}|{class_name}"
+
+
+def text_rows(
+    classes: Sequence[str], templates: Sequence[str], descriptions: Sequence[Sequence[str]] = ()
+) -> tuple[Source, ...]:
+    """One source per (template, class), templates outside, then one per description, classes outside.
+
+    classes: names in label order. descriptions: per class any number of texts, or empty. Raises `UsageError` for a
+    class name that is empty, stands there twice or holds a `|`, for a bad or repeated template, and for descriptions
+    that are blank or not as many as the classes.
+    """
+    labels: dict[str, int] = {}
+    for label, name in enumerate(classes):
+        if not name.strip() or "|" in name:
+            raise UsageError(f"class {label} is named {name!r}; a class name is a text without '|'.")
+        if name in labels:
+            raise UsageError(f"classes {labels[name]} and {label} are both named {name!r}; give them different names.")
+        labels[name] = label
+    for template in templates:
+        check_template(template, "templates")
+        if list(templates).count(template) > 1:
+            raise UsageError(f"templates: {template!r} is there more than once; remove one.")
+    if descriptions and len(descriptions) != len(classes):
+        raise UsageError(f"there are descriptions for {len(descriptions)} classes, but {len(classes)} classes.")
+    rows = [
+        Source(label_id(template, name), text=template.replace("{}", name))
+        for template in templates
+        for name in classes
+    ]
+    for name, texts in zip(classes, descriptions, strict=False):
+        for index, text in enumerate(texts):
+            if not text.strip():
+                raise UsageError(f"description {index} of class {name!r} is blank; write it or leave it out.")
+            rows.append(Source(description_id(index, name), text=text))
+    return tuple(rows)
+
+
+def read_descriptions(path: Path, num_classes: int) -> tuple[tuple[str, ...], ...]:
+    """Per class, in label order, the descriptions of a text file: one line a class, tabs between several of a class.
+
+    Raises `UsageError` for an unreadable file, a blank line or part, and a number of lines other than `num_classes`.
+    """
+    lines = read_lines(path)
+    if len(lines) != num_classes:
+        raise UsageError(
+            f"{path}: has {len(lines)} lines, but the dataset has {num_classes} classes; write one line a class, in "
+            f"label order."
+        )
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        parts = tuple(part.strip() for part in line.split("\t"))
+        if not all(parts):
+            what = "is blank" if len(parts) == 1 else "has a blank part between tabs"
+            raise UsageError(f"{path}: line {number} of {len(lines)} {what}; write the description of that class.")
+        rows.append(parts)
+    return tuple(rows)
+
+
+def windows(text: str, count_tokens: Callable[[str], int], max_tokens: int) -> list[str]:
+    """The text in as few pieces as fit `max_tokens` each; the text itself if it fits.
+
+    Pieces begin and end at white space; a single word that is too long is cut inside. The pieces are made about
+    equally long (by the smallest limit that needs no more pieces and cuts no further word), so that a short rest does
+    not weigh as much in a mean as a full piece. Raises `UsageError` where one character takes more than `max_tokens`.
+    """
+    if count_tokens(text) <= max_tokens:
+        return [text]
+    best = _fill(text, count_tokens, max_tokens)
+    counts = [count_tokens(word) for word in set(text.split())]
+    low, high = max((count for count in counts if count <= max_tokens), default=1), max_tokens
+    while low < high:
+        middle = (low + high) // 2
+        pieces = _fill(text, count_tokens, middle)
+        if len(pieces) <= len(best) and all(count_tokens(piece) <= middle for piece in pieces):
+            best, high = pieces, middle
+        else:
+            low = middle + 1
+    if any(count_tokens(piece) > max_tokens for piece in best):
+        raise UsageError(f"a text cannot be cut into windows of {max_tokens} tokens: one character alone takes more.")
+    return best
+
+
+def _fill(text: str, count_tokens: Callable[[str], int], limit: int) -> list[str]:
+    """Pieces filled with words from left to right up to the limit; one character is never cut."""
+    pieces: list[str] = []
+    words = text.split()
+    while words:
+        end = _num_fitting(words, " ", count_tokens, limit)
+        if end:
+            pieces.append(" ".join(words[:end]))
+            words = words[end:]
+        else:
+            cut = max(1, _num_fitting(words[0], "", count_tokens, limit))
+            pieces.append(words[0][:cut])
+            words = [*filter(None, [words[0][cut:]]), *words[1:]]
+    return pieces
+
+
+def _num_fitting(parts: Sequence[str], between: str, count_tokens: Callable[[str], int], limit: int) -> int:
+    """How many parts from the start fit the limit together, by bisection; 0 if not even the first."""
+    fits, too_many = 0, len(parts) + 1
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if count_tokens(between.join(parts[:middle])) <= limit:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Extractor of the `text` modality; make one with `text_extractor`, which fills in what depends on the network.
+
+    long_text: what happens to a text with more tokens than the network reads. "error": `UsageError` before anything
+        is embedded. "windows": the text is cut into `windows`, each is embedded and scaled to length 1 (if
+        `normalise`), and the row is their mean, scaled to length 1 again. Never a silent cut.
+    normalise: rows have length 1.
+    Each text goes through the network alone: in a batch, texts are padded to the longest, and the last bits of a row
+    would depend on its neighbours (9e-8 measured with MiniLM).
+    """
+
+    name: str
+    model: str
+    weights: Path
+    weights_digest: str
+    tokenizer: str
+    width: int
+    long_text: str = "error"
+    normalise: bool = True
+    device: str = "auto"
+
+    modality = "text"
+    revision = 1
+
+    def key(self) -> Mapping[str, Json]:
+        """Encoder, network, weights, tokenizer, treatment of long texts, and the libraries that decide the bytes."""
+        return {
+            "extractor": self.name,
+            "revision": self.revision,
+            "model": ENCODERS[self.name].network(self.model),
+            "weights": self.weights_digest,
+            "tokenizer": self.tokenizer,
+            "long_text": self.long_text,
+            "normalise": self.normalise,
+            "libraries": {library: version(library) for library in ENCODERS[self.name].libraries},
+        }
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """One array, `embedding` (width,)."""
+        length = "rows have length 1" if self.normalise else "as the network gives them"
+        return (ArraySpec("embedding", "float32", (self.width,), ("channel",), attributes={"units": length}),)
+
+    def attributes(self) -> Mapping[str, Json]:
+        """What kind of network it is, the licence of its weights, and how a row's id is built."""
+        return {
+            "encoder": ENCODERS[self.name].description,
+            "licence": ENCODERS[self.name].licence(self.weights),
+            "row_ids": "label|<template>|<class name> or description|<number>|<class name>",
+        }
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raises `UsageError` if a text is longer than the network reads and long texts are an error."""
+        if self.long_text != "error":
+            return
+        network = self._network()
+        counts = [(network.count_tokens(source.text), source.id) for source in sources]
+        too_long = [(count, name) for count, name in counts if count > network.max_tokens]
+        if too_long:
+            count, name = too_long[0]
+            others = f" (and {len(too_long) - 1} more texts are too long)" if len(too_long) > 1 else ""
+            raise UsageError(
+                f"the text {name!r} has {count} tokens, but {self.name} {self.model} reads at most {network.max_tokens}"
+                f"{others}; shorten it, or pass `--long-text windows` to embed it in pieces and average them."
+            )
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One row per source, in order; a blank text is "unreadable". Raises as `check` before the first row,
+        `StaleCache` if the weights changed since the key was made, `CorruptInput` if they give no finite numbers.
+        """
+        self.check(sources)
+        network = self._network()
+        for source in sources:
+            digest = f"sha256:{sha256(source.text.encode()).hexdigest()}"
+            if not source.text.strip():
+                yield Outcome(source.id, "unreadable", digest, detail={"reason": "the text is blank"})
+                continue
+            pieces = windows(source.text, network.count_tokens, network.max_tokens)
+            detail = {"tokens": network.count_tokens(source.text), "windows": len(pieces)}
+            yield Outcome(source.id, "ok", digest, {"embedding": self._row(network, pieces)}, detail)
+
+    def _network(self) -> TextEncoder:
+        network = load_encoder(self.name, self.model, self.weights, self.device)
+        if network.weights_digest != self.weights_digest:
+            raise StaleCache(f"{self.weights}: the weights are not those that this extraction was planned with.")
+        return network
+
+    def _row(self, network: TextEncoder, pieces: Sequence[str]) -> np.ndarray:
+        """The (width,) float32 row of a text that was cut into pieces; float64 in between."""
+        rows = network.encode(pieces).astype(np.float64)  # (pieces, D)
+        row = unit_rows(unit_rows(rows).mean(axis=0, keepdims=True))[0] if self.normalise else rows.mean(axis=0)
+        if not np.isfinite(row).all():
+            raise CorruptInput(
+                f"{self.weights}: the network gives zeros or numbers that are not finite; check the file."
+            )
+        return np.asarray(row, dtype=np.float32)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, D) scaled to length 1, float64; a row of zeros has no direction and gives NaN."""
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(rows / lengths)
+
+
+def text_extractor(
+    encoder: str = "minilm",
+    model: str = "",
+    weights: Path | None = None,
+    long_text: str = "error",
+    normalise: bool = True,
+    device: str = "auto",
+) -> TextEmbeddings:
+    """The extractor for an encoder of `ENCODERS`, with its network loaded.
+
+    model: `NAME:TAG` or `NAME` of OpenCLIP, a Hugging Face name for "sentence"; empty means the encoder's default.
+    weights: a local weights file ("openclip") or model folder ("sentence"); None looks the model up in the local
+    Hugging Face cache and then on the network. device: "auto" (CUDA if there is one), "cpu", "cuda:1".
+    Raises `UsageError` for unknown names, absent weights, and weights that do not belong to the network.
+    """
+    if encoder not in ENCODERS:
+        raise UsageError(f"there is no text encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")
+    if long_text not in LONG_TEXT:
+        raise UsageError(f"long texts are treated as {' or '.join(LONG_TEXT)}, not {long_text!r}.")
+    kind = ENCODERS[encoder]
+    model = model or (kind.default_model if weights is None else "")
+    found = kind.find(model, weights)
+    network = load_encoder(encoder, model, found, device)
+    return TextEmbeddings(
+        name=encoder,
+        model=model,
+        weights=found,
+        weights_digest=network.weights_digest,
+        tokenizer=network.tokenizer,
+        width=network.width,
+        long_text=long_text,
+        normalise=normalise,
+        device=device,
+    )

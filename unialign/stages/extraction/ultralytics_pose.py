@@ -1,0 +1,172 @@
+"""Ultralytics YOLO pose networks: loading them, quietly and offline, and running them on square pictures.
+
+Ultralytics is licensed under AGPL-3.0; nothing else of unialign imports it.
+"""
+
+import atexit
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401  # non_max_suppression takes another path when this is not imported yet
+from PIL import Image
+
+from unialign.cache.errors import UsageError
+from unialign.stages.extraction.digest import source_digest
+
+LOGGER = logging.getLogger(__name__)
+
+LICENCE = "AGPL-3.0"
+NUM_JOINTS = 17
+# Boxes that overlap more are one person: the default of `yolo predict`.
+LARGEST_OVERLAP = 0.7
+
+# Read by Ultralytics at import (8.4): no DNS look-up and no usage reports, no pip at run time, no banners, and
+# checkpoints restricted to known classes, so that loading one runs no code from it.
+SURROUNDINGS = {
+    "YOLO_OFFLINE": "true",
+    "YOLO_AUTOINSTALL": "false",
+    "YOLO_VERBOSE": "false",
+    "ULTRALYTICS_SAFE_LOAD": "true",
+}
+
+
+@lru_cache(maxsize=1)
+def private_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process for the settings that Ultralytics writes at import; gone at exit."""
+    folder = tempfile.TemporaryDirectory(prefix="unialign-ultralytics-")
+    atexit.register(folder.cleanup)
+    return folder
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The environment in which Ultralytics is imported and loads; what it changes for the whole process is undone."""
+    environment, options = dict(os.environ), np.get_printoptions()
+    # It replaces these two; its `Image.open` installs packages when it meets an unknown format.
+    save, open_image = torch.save, Image.open
+    os.environ.update(SURROUNDINGS)
+    os.environ.setdefault("YOLO_CONFIG_DIR", private_folder().name)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        np.set_printoptions(**options)
+        torch.save, Image.open = save, open_image
+
+
+INSTALL = "poses need Ultralytics 8.4 or newer; install it with: pip install 'unialign[ultralytics]' (AGPL-3.0)."
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide a pose's bytes. Raises `UsageError` when Ultralytics is not installed."""
+    try:
+        # Without "+cpu" or "+cu128": the device is not part of a key.
+        return {name: version(name).partition("+")[0] for name in ("ultralytics", "torch", "torchvision", "pillow")}
+    except PackageNotFoundError as error:
+        raise UsageError(INSTALL) from error
+
+
+@lru_cache(maxsize=1)
+def functions() -> tuple[Any, Any]:
+    """Ultralytics' loader and its non-maximum suppression. Raises `UsageError` when it is not installed."""
+    try:
+        with undisturbed():
+            from ultralytics import YOLO
+            from ultralytics.nn import tasks
+            from ultralytics.utils import checks
+            from ultralytics.utils.nms import non_max_suppression
+    except ImportError as error:
+        raise UsageError(INSTALL) from error
+    # The environment came too late if somebody else in this process had imported Ultralytics before.
+    tasks.SAFE_LOAD, checks.AUTOINSTALL = True, False
+    LOGGER.warning(
+        "poses are made with Ultralytics YOLO, which is licensed under AGPL-3.0 (https://ultralytics.com/license)"
+    )
+    return YOLO, non_max_suppression
+
+
+def check_weights(weights: Path | None) -> Path:
+    """The path of a checkpoint that exists. Raises `UsageError` when none is given or it is not there."""
+    advice = (
+        "point --weights at an Ultralytics pose checkpoint such as yolo11n-pose.pt; loading one can run code in it, "
+        "so only use files that you trust."
+    )
+    if weights is None:
+        raise UsageError(f"poses need a network: {advice}")
+    if not weights.is_file():
+        raise UsageError(f"{weights}: no such weights file; {advice}")
+    return weights
+
+
+@lru_cache(maxsize=2)
+def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwork":
+    """The network of a checkpoint, loaded once a process.
+
+    Raises `UsageError` when the file is missing, has another digest than the key says, or is no COCO-17 pose network.
+    """
+    check_weights(weights)
+    if source_digest(weights) != weights_digest:
+        raise UsageError(f"{weights}: the file is not the one whose digest is {weights_digest}; start again.")
+    yolo, suppress = functions()
+    # Ultralytics fetches a file whose name it does not like; a plain link keeps every name away from that code.
+    link = Path(private_folder().name) / f"{weights_digest.removeprefix('sha256:')}.pt"
+    if not link.exists():
+        link.symlink_to(weights.resolve())
+    advice = "point --weights at an Ultralytics pose checkpoint such as yolo11n-pose.pt"
+    try:
+        with undisturbed():
+            model = yolo(str(link)).model
+    except Exception as error:
+        raise UsageError(f"{weights}: cannot be loaded ({type(error).__name__}); {advice}.") from error
+    shape = list(getattr(model.model[-1], "kpt_shape", ())) if hasattr(model, "model") else []
+    if shape != [NUM_JOINTS, 3]:
+        raise UsageError(f"{weights}: is not a pose network with 17 joints; {advice}.")
+    return PoseNetwork(model.fuse(verbose=False).float().eval().to(device), suppress, device)
+
+
+def choose_device(device: str) -> str:
+    """`device` itself, or for "auto" the GPU when there is one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class PoseNetwork:
+    """A loaded pose network."""
+
+    def __init__(self, model: Any, suppress: Any, device: str) -> None:
+        self.model, self.suppress, self.device = model, suppress, torch.device(device)
+
+    def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
+        """Persons in each of the square pictures (B, S, S, 3), RGB uint8.
+
+        Returns B arrays (n, 4 + 1 + 17 * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
+        pixels of the square picture, best person first.
+        """
+        batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float() / 255
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            found = self.suppress(
+                self.model(batch),
+                confidence,
+                LARGEST_OVERLAP,
+                max_det=max_detections,
+                nc=len(self.model.names),
+                end2end=bool(getattr(self.model, "end2end", False)),
+                # Else it gives up on the rest of a batch when the machine is busy.
+                max_time_img=math.inf,
+            )
+        # Column 5 is the class; a pose network has one.
+        return [np.delete(one.cpu().numpy(), 5, axis=1) for one in found]
