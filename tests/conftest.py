@@ -6,7 +6,7 @@ from pathlib import Path
 # One thread for the networks of tests: small ones are slower with two, and sums depend on the number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -25,7 +25,7 @@ from unialign.stages.extraction.text import (
     unit_rows,
     windows,
 )
-from unialign.stages.extraction.text_encoders import TextEncoder
+from unialign.stages.extraction.text_network import TextEncoder
 from unialign.stages.extraction.text_report import closest_pairs
 
 LONG = " ".join(["one two three four five six"] * 100)  # 600 words of one token each

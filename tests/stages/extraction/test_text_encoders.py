@@ -16,11 +16,12 @@ from huggingface_hub import constants
 from open_clip import factory
 
 from unialign.cache.errors import UsageError
-from unialign.stages.extraction import text_encoders
+from unialign.stages.extraction import text_network
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text import text_extractor, unit_rows
-from unialign.stages.extraction.text_encoders import ENCODERS, folder_digest, load_encoder
+from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
+from unialign.stages.extraction.text_sentence import folder_digest
 
 NAME = "tiny-text-tower"
 SENTENCES = ["a video of a person who is doing: drink water", "clap", "Brushing teeth, up & down"]
@@ -230,7 +231,7 @@ def test_sentence_folder_gives_the_rows_of_the_library(sentence_folder: Path, no
 
     extractor = text_extractor("sentence", weights=sentence_folder, device="cpu")
     rows = [outcome.arrays["embedding"] for outcome in extractor.run([Source(text, text=text) for text in SENTENCES])]
-    with text_encoders.quiet_libraries():
+    with text_network.quiet_libraries():
         expected = SentenceTransformer(str(sentence_folder), device="cpu").encode(SENTENCES, show_progress_bar=False)
     np.testing.assert_allclose(np.stack(rows), unit_rows(expected), atol=1e-6)
     assert (extractor.width, extractor.key()["weights"]) == (384, folder_digest(sentence_folder))

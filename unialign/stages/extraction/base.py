@@ -53,7 +53,8 @@ class Extractor(Protocol):
     def key(self) -> Mapping[str, Json]:
         """Everything that decides the bytes: "extractor" (the name), "revision", parameters, weights, input, libraries.
 
-        Weights by their SHA-256, the input modality by the digest of its key. Never worker counts, batch sizes, devices or paths.
+        Weights by their SHA-256, the input modality by the digest of its key. Never worker counts, devices or paths;
+        a batch size only where the network's last digits depend on it.
         """
 
     def arrays(self) -> tuple[ArraySpec, ...]:

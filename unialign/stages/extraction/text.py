@@ -12,7 +12,8 @@ from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.templates import check_template, read_lines
-from unialign.stages.extraction.text_encoders import ENCODERS, TextEncoder, load_encoder
+from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
+from unialign.stages.extraction.text_network import TextEncoder
 
 LONG_TEXT = ("error", "windows")
 

@@ -1,0 +1,207 @@
+"""Contract of the clips: augmentation is a function of (seed, epoch, sample); evaluation has none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from tests.made_stores import (
+    CLASSES,
+    COLLECTION,
+    COLOURS,
+    frames_store,
+    made_dataset,
+    pose_features_store,
+    poses_store,
+)
+from unialign.cache.errors import CorruptInput, MissingCache, UsageError
+from unialign.cache.reader import StoreReader
+from unialign.pipeline.prepare_unialign import pose_tokens
+from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
+from unialign.stages.models.skeleton_graph import LAYOUTS
+from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, sparse_frames
+from unialign.stages.training.clips import Clips, Frames, Labelled
+from unialign.stages.training.pose_samples import PoseClips, Poses
+from unialign.stages.training.settings import TrainSettings
+
+DATASET = made_dataset()
+SAMPLES = Labelled(tuple(s.id for s in DATASET.samples), tuple(s.label for s in DATASET.samples))
+
+
+@pytest.fixture(scope="module")
+def made_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("caches")
+    for encoding in ("jpeg", "rgb24"):
+        frames_store(root / encoding, DATASET, encoding)
+    pose_features_store(root / "jpeg", DATASET)
+    poses_store(root / "jpeg", DATASET)
+    return root
+
+
+def opened(made_caches: Path, modality: str, encoding: str = "jpeg") -> StoreReader:
+    (path,) = (made_caches / encoding / COLLECTION / modality).glob("*.zarr")
+    return StoreReader(path)
+
+
+def clips(made_caches: Path, settings: TrainSettings, *, train: bool = True, encoding: str = "jpeg") -> Clips:
+    frames = Frames(opened(made_caches, "frames", encoding), encoding, num_frames=4, image_size=16)
+    return Clips(SAMPLES, frames, pose_tokens(opened(made_caches, "pose-features")), settings, train=train)
+
+
+def test_a_batch_has_the_promised_shapes(made_caches: Path) -> None:
+    batch = clips(made_caches, TrainSettings()).__getitems__([(0, 3), (0, 1), (0, 6)])
+    assert batch["frames"].shape == (3, 4, 3, 16, 16)
+    assert batch["frames"].dtype == torch.uint8
+    assert batch["pose_tokens"].shape == (3, 4, 6)
+    assert batch["pose_tokens"].dtype == torch.float32
+    assert batch["labels"].tolist() == [3, 1, 2]
+    assert batch["indices"].tolist() == [3, 1, 6]
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "rgb24"])
+def test_pictures_keep_their_colour_and_modalities_their_sample(made_caches: Path, encoding: str) -> None:
+    made = clips(made_caches, TrainSettings(), train=False, encoding=encoding)
+    batch = made.__getitems__([(0, index) for index in range(len(DATASET.samples))])
+    colours = batch["frames"].float().mean(dim=(1, 3, 4)).numpy()
+    np.testing.assert_allclose(colours, COLOURS[list(SAMPLES.labels)], atol=8)
+    assert batch["pose_tokens"].mean(dim=1).argmax(dim=1).tolist() == list(SAMPLES.labels)
+
+
+def test_augmentation_depends_on_seed_epoch_and_sample_only(made_caches: Path) -> None:
+    made = clips(made_caches, TrainSettings(flip=0.5))
+    picks = [(epoch, index) for epoch in range(2) for index in range(8)]
+    together = made.__getitems__(picks)
+    for place in reversed(range(len(picks))):
+        alone = made.__getitems__([picks[place]])
+        for name in ("frames", "pose_tokens"):
+            assert torch.equal(alone[name][0], together[name][place])
+    assert not torch.equal(together["frames"][0], together["frames"][8])  # another epoch
+    other = clips(made_caches, TrainSettings(flip=0.5, seed=1)).__getitems__(picks)
+    assert not torch.equal(together["frames"], other["frames"])
+
+
+def test_evaluation_has_no_randomness(made_caches: Path) -> None:
+    made = clips(made_caches, TrainSettings(), train=False)
+    assert torch.equal(made.__getitems__([(0, 5)])["frames"], made.__getitems__([(9, 5)])["frames"])
+
+
+def test_several_test_views_come_as_an_axis(made_caches: Path) -> None:
+    settings = TrainSettings(test_clips=2, test_crops=3)
+    batch = clips(made_caches, settings, train=False).__getitems__([(0, 5), (0, 7)])
+    assert batch["frames"].shape == (2, 6, 4, 3, 16, 16)
+    views = batch["frames"][0].flatten(1)
+    assert len({tuple(view.tolist()) for view in views}) == 6
+
+
+def test_mirrored_frames_come_with_mirrored_poses(made_caches: Path) -> None:
+    settings = TrainSettings(flip=1.0, colour=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    made = clips(made_caches, settings, encoding="rgb24")
+    plain = clips(made_caches, replace(settings, flip=1e-12), encoding="rgb24")
+    assert made.pose is not None
+    for index in range(6):
+        mirrored, straight = made.__getitems__([(0, index)]), plain.__getitems__([(0, index)])
+        assert torch.equal(mirrored["frames"].flip(-1), straight["frames"])
+        stored = torch.from_numpy(made.pose.reader.read_one(SAMPLES.ids[index])["tokens"]).float()
+        views = [view for view in range(4) if torch.equal(stored[view], mirrored["pose_tokens"][0])]
+        assert [made.pose.flips[view] for view in views] == [True]
+
+
+def test_mirrored_training_without_mirrored_pose_features_is_refused(made_caches: Path, tmp_path: Path) -> None:
+    plain = pose_tokens(pose_features_store(tmp_path, DATASET, flips=False))
+    frames = clips(made_caches, TrainSettings()).frames
+    with pytest.raises(UsageError, match="no mirrored views"):
+        Clips(SAMPLES, frames, plain, TrainSettings(flip=0.5), train=True)
+
+
+def test_pose_views_are_drawn_in_training_and_fixed_in_evaluation(made_caches: Path) -> None:
+    made = clips(made_caches, TrainSettings())
+    assert len({tuple(made.__getitems__([(epoch, 2)])["pose_tokens"].flatten().tolist()) for epoch in range(12)}) == 2
+    assert made.pose is not None
+    stored = made.pose.reader.read_one(SAMPLES.ids[2])["tokens"].astype(np.float32)
+    first = clips(made_caches, TrainSettings(), train=False).__getitems__([(0, 2)])["pose_tokens"][0]
+    np.testing.assert_array_equal(first.numpy(), stored[0])
+    mean = clips(made_caches, TrainSettings(pose_test="mean"), train=False).__getitems__([(0, 2)])["pose_tokens"][0]
+    np.testing.assert_allclose(mean.numpy(), stored[[0, 2]].mean(axis=0), rtol=1e-6)
+
+
+def test_a_sample_that_the_cache_lacks_is_an_error(made_caches: Path) -> None:
+    made = clips(made_caches, TrainSettings())
+    with pytest.raises(MissingCache, match="clip999"):
+        Clips(Labelled(("clip999",), (0,)), made.frames, None, TrainSettings(), train=True).__getitems__([(0, 0)])
+
+
+@limits(max_examples=60, deadline=None)
+@given(num_kept=st.integers(1, 90), num_frames=st.integers(1, 40), seed=st.integers(0, 9))
+def test_one_frame_comes_from_each_segment(num_kept: int, num_frames: int, seed: int) -> None:
+    places = np.random.default_rng(seed).random(num_frames)
+    for indices in (sparse_frames(num_kept, num_frames, places), sparse_frames(num_kept, num_frames, 0.5)):
+        assert (np.diff(indices) >= 0).all()
+        low = np.arange(num_frames) * num_kept // num_frames
+        high = -(-np.arange(1, num_frames + 1) * num_kept // num_frames) - 1
+        assert ((indices >= low) & (indices <= high)).all()
+    assert sparse_frames(9, 3, 0.5).tolist() == [1, 4, 7]
+    with pytest.raises(ValueError, match="without frames"):
+        sparse_frames(0, 3, 0.5)
+
+
+@limits(max_examples=60, deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), seed=st.integers(0, 99))
+def test_regions_lie_inside_the_picture(height: int, width: int, seed: int) -> None:
+    region = random_region(np.random.default_rng(seed), (height, width), (0.1, 1.0), (0.5, 2.0))
+    for each in (region, *fixed_regions((height, width), 3), *fixed_regions((height, width), 1)):
+        assert each.height >= 1
+        assert each.width >= 1
+        assert 0 <= each.top <= height - each.height
+        assert 0 <= each.left <= width - each.width
+
+
+def test_colours_change_within_the_strength() -> None:
+    images = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
+    changed = {int(recoloured(images, np.random.default_rng(seed), 0.2)[0, 0, 0, 0]) for seed in range(50)}
+    assert len(changed) > 10
+    assert min(changed) >= 80
+    assert max(changed) <= 120
+    assert torch.equal(recoloured(images, np.random.default_rng(0), 0.0), images)
+
+
+def pose_clips(made_caches: Path, settings: TrainSettings, *, train: bool, clip_len: int = 16) -> PoseClips:
+    poses = Poses(opened(made_caches, "poses"), LAYOUTS["coco-17"], "pyskl-2d", Shape(clip_len, 2))
+    return PoseClips(SAMPLES, poses, settings, train=train)
+
+
+def test_pose_clips_are_random_parts_in_training_only(made_caches: Path) -> None:
+    made = pose_clips(made_caches, TrainSettings(), train=True)
+    batch = made.__getitems__([(0, 0), (0, 5), (1, 5)])
+    assert batch["keypoints"].shape == (3, 2, 16, 17, 3)
+    assert batch["keypoints"].isfinite().all()
+    assert batch["present"].tolist() == [[True, False]] * 3
+    assert not torch.equal(batch["keypoints"][1], batch["keypoints"][2])
+    assert torch.equal(made.__getitems__([(1, 5)])["keypoints"][0], batch["keypoints"][2])
+
+
+def test_pose_clips_in_evaluation_are_those_of_extraction(made_caches: Path) -> None:
+    made = pose_clips(made_caches, TrainSettings(), train=False)
+    stored = made.poses.reader.read_one(SAMPLES.ids[5])
+    size = tuple(map(float, stored["frame_size"]))
+    expected = pyskl_2d(stored["keypoints"], LAYOUTS["coco-17"], View(0, 1, False), Shape(16, 2), (size[0], size[1]))
+    np.testing.assert_array_equal(made.__getitems__([(3, 5)])["keypoints"][0].numpy(), expected.keypoints)
+
+
+def test_a_pose_clip_that_shows_nobody_names_its_sample(made_caches: Path) -> None:
+    class Empty:
+        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
+            return {"keypoints": np.full((5, 2, 17, 3), np.nan, np.float16), "frame_size": np.array([64, 48])}
+
+    poses = Poses(Empty(), LAYOUTS["coco-17"], "pyskl-2d", Shape(8, 2))
+    for train in (True, False):
+        with pytest.raises(CorruptInput, match="'clip000': no frame shows a person"):
+            PoseClips(SAMPLES, poses, TrainSettings(), train=train).__getitems__([(0, 0)])
+
+
+def test_every_class_is_there() -> None:
+    assert set(SAMPLES.labels) == set(range(len(CLASSES)))

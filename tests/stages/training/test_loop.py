@@ -1,0 +1,282 @@
+"""Contract of the loop: resumed anywhere it continues bit for bit, and it never steps on what is not finite."""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unialign.cache.errors import UnialignError, UsageError
+from unialign.stages.training.checkpoints import Checkpoints
+from unialign.stages.training.clips import Batch, Pick
+from unialign.stages.training.loader import Loader, Position
+from unialign.stages.training.logs import RunLog, read_lines
+from unialign.stages.training.loop import Data, Fitted, Progress, fit
+from unialign.stages.training.order import sample_generator
+from unialign.stages.training.processes import Processes
+from unialign.stages.training.settings import TrainSettings, settings_from
+from unialign.stages.training.step import Task, build_optimizer
+
+NUM_CLASSES, WIDTH = 3, 8
+ALONE = Processes(0, 1, torch.device("cpu"))
+SETTINGS = TrainSettings(
+    epochs=3,
+    batch_size=4,
+    lr=0.05,
+    device="cpu",
+    log_every=1,
+    checkpoint_batches=1,
+    schedule="cosine",
+    weight_decay=0.01,
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A run folder in memory where there is one: these tests write hundreds of checkpoints."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+        yield Path(name)
+
+
+class Points:
+    """Noisy points around a centre a class; the noise of a training point is drawn anew each epoch."""
+
+    def __init__(self, count: int, *, train: bool, poison: int = -1) -> None:
+        self.count, self.train, self.poison = count, train, poison
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
+        points = []
+        for epoch, index in picks:
+            generator = sample_generator(0, epoch if self.train else 0, index)
+            point = torch.from_numpy(generator.normal(size=WIDTH)).float()
+            point[index % NUM_CLASSES] += 3
+            points.append(point * math.nan if index == self.poison else point)
+        indices = torch.tensor([index for _, index in picks])
+        return {"points": torch.stack(points), "labels": indices % NUM_CLASSES, "indices": indices}
+
+
+class Small(nn.Module):
+    """A classifier with everything that has state: dropout, batch statistics, a moving average."""
+
+    average: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(nn.Linear(WIDTH, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(16, NUM_CLASSES)
+        self.register_buffer("average", torch.zeros(16))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        hidden = self.body(batch["points"])
+        return {"hidden": hidden, "logits": self.head(hidden), "importance": torch.ones_like(hidden[:, :2]) / 2}
+
+    @torch.no_grad()
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        self.average.mul_(0.9).add_(outputs["hidden"].detach().float().mean(dim=0), alpha=0.1)
+
+
+def losses(model: Small, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    return {
+        "classification": cross_entropy(outputs["logits"].float(), labels),
+        "size": 0.01 * outputs["logits"].float().pow(2).mean(),
+    }
+
+
+class Stopped(Exception):
+    """What the tests interrupt a run with."""
+
+
+def stop_after(steps: int) -> Callable[[Progress], None]:
+    left = [steps]
+
+    def show(progress: Progress) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Stopped
+
+    return show
+
+
+def run(
+    folder: Path,
+    settings: TrainSettings = SETTINGS,
+    *,
+    show: Callable[[Progress], None] = lambda progress: None,
+    model: nn.Module | None = None,
+    train: Points | None = None,
+    task_losses: Any = losses,
+) -> tuple[Fitted, nn.Module]:
+    network = model or Small()
+    test = Points(7, train=False)
+    data = Data(
+        Loader(train or Points(14, train=True), settings),
+        Loader(test, settings),
+        tuple(index % NUM_CLASSES for index in range(7)),
+    )
+    fitted = fit(
+        Task(network, task_losses),
+        data,
+        settings,
+        processes=ALONE,
+        checkpoints=Checkpoints(folder / "checkpoints", "run"),
+        log=lambda step: RunLog(folder, step=step),
+        show=show,
+    )
+    return fitted, network
+
+
+def steps(folder: Path) -> dict[int, tuple[Any, ...]]:
+    """Per step what was computed; the last line of a step counts."""
+    return {
+        line["step"]: tuple(line[name] for name in ("epoch", "batch", "loss", "size", "gradient_norm", "learning_rate"))
+        for line in read_lines(folder / "log.jsonl")
+        if line["event"] == "step"
+    }
+
+
+def untimed(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k not in ("data_wait", "samples_per_second")} for row in history]
+
+
+def same_state(first: nn.Module, second: nn.Module) -> bool:
+    left, right = first.state_dict(), second.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module", params=["sgd", "adamw", "bf16"])
+def settings(request: pytest.FixtureRequest) -> TrainSettings:
+    values = {"precision": "bf16"} if request.param == "bf16" else {"optimizer": request.param}
+    return settings_from(values, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, settings: TrainSettings) -> tuple[Path, Fitted, nn.Module]:
+    where = tmp_path_factory.mktemp("whole")
+    return where, *run(where, settings)
+
+
+@pytest.mark.parametrize("moments", [(1,), (3,), (4,), (5,), (11,), (12,), (2, 1, 4)], ids=str)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    folder: Path, whole: tuple[Path, Fitted, nn.Module], settings: TrainSettings, moments: tuple[int, ...]
+) -> None:
+    for moment in moments:
+        with pytest.raises(Stopped):
+            run(folder, settings, show=stop_after(moment))
+        torch.rand(5)  # whatever else the process does in between
+    fitted, model = run(folder, settings)
+    whole_folder, expected, expected_model = whole
+    assert steps(folder) == steps(whole_folder)
+    assert len(steps(folder)) == 12
+    assert untimed(fitted.history) == untimed(expected.history)
+    assert same_state(model, expected_model)
+    assert fitted.predictions is not None
+    assert expected.predictions is not None
+    assert (fitted.predictions.scores == expected.predictions.scores).all()
+    assert fitted.best == expected.best or untimed([fitted.best or {}]) == untimed([expected.best or {}])
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_continued(folder: Path) -> None:
+    with pytest.raises(Stopped):
+        run(folder, show=stop_after(6))
+    checkpoints = Checkpoints(folder / "checkpoints", "run")
+    found = checkpoints.newest()
+    assert found is not None
+    two = {**found.state, "random": found.state["random"] * 2}
+    checkpoints.save(two, Position(two["epoch"], two["samples"]))
+    fitted, _ = run(folder)
+    assert fitted.steps == 12 - 5  # the sixth step's checkpoint was never written
+    assert [(epoch, batch) for epoch, batch, *_ in steps(folder).values()] == [
+        (epoch, batch) for epoch in (1, 2, 3) for batch in range(4)
+    ]
+
+
+def test_a_finished_run_takes_no_step_and_says_the_same(folder: Path) -> None:
+    first, model = run(folder)
+    again, other = run(folder)
+    assert (first.steps, again.steps) == (12, 0)
+    assert same_state(model, other)
+    assert again.history == first.history
+    assert again.predictions is not None
+    assert first.predictions is not None
+    assert (again.predictions.scores == first.predictions.scores).all()
+
+
+def test_training_learns_and_reports(folder: Path) -> None:
+    seen: list[Progress] = []
+    fitted, _ = run(folder, settings_from({"epochs": 15}, SETTINGS), show=seen.append)
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    assert fitted.history[-1]["top1"] > 0.8
+    assert [(each.epoch, each.batch) for each in seen] == [(epoch, batch) for epoch in range(15) for batch in range(4)]
+    assert all(each.batches == 4 and 0 <= each.wait <= 1 and each.samples_per_second > 0 for each in seen)
+    best = fitted.best
+    assert best is not None
+    assert best["top1"] == max(row["top1"] for row in fitted.history)
+    names = {"loss", "classification", "size", "gradient_norm", "learning_rate", "data_wait", "top1", "mean_class"}
+    assert names <= fitted.history[0].keys()
+    assert (folder / "metrics.csv").read_text().count("\n") == 16
+
+
+def test_evaluation_comes_when_it_is_due(folder: Path) -> None:
+    fitted, _ = run(folder, settings_from({"epochs": 5, "eval_every": 2}, SETTINGS))
+    assert ["top1" in row for row in fitted.history] == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_what_is_not_finite_stops_before_the_optimizer_step(folder: Path, kind: str) -> None:
+    model = Small()
+    before: dict[str, Tensor] = {}
+    calls = count()
+
+    def spoiled(network: Small, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        found = losses(network, outputs, labels)
+        if network.training and next(calls) == 5:
+            before.update({name: value.detach().clone() for name, value in network.named_parameters()})
+            # The root's slope at 0 is infinite: the loss is finite, the gradient is not.
+            zero = (outputs["logits"] * 0).sum()
+            found["size"] = zero + math.nan if kind == "loss" else zero.abs().sqrt()
+        return found
+
+    where = r"epoch 1, batch 1 .* lower training.lr"
+    with pytest.raises(UnialignError, match=f"the {kind} is not finite.*{where}"):
+        run(folder, model=model, task_losses=spoiled)
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    assert len(steps(folder)) == 5
+
+
+def test_a_sample_that_is_not_a_number_stops_the_run_too(folder: Path) -> None:
+    with pytest.raises(UnialignError, match="the loss is not finite"):
+        run(folder, train=Points(14, train=True, poison=9))
+
+
+def test_half_precision_on_a_cpu_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        run(folder, settings_from({"precision": "fp16"}, SETTINGS))
+
+
+def test_biases_and_norms_have_no_weight_decay() -> None:
+    for name in ("sgd", "adamw"):
+        optimizer = build_optimizer(Small(), settings_from({"optimizer": name}, SETTINGS))
+        decays = {group["weight_decay"]: {each.ndim for each in group["params"]} for group in optimizer.param_groups}
+        assert decays == {0.01: {2}, 0.0: {1}}
+
+
+def test_the_gradient_is_clipped(folder: Path) -> None:
+    settings = settings_from({"gradient_clip": 1e-6, "momentum": 0.0, "weight_decay": 0.0, "epochs": 1}, SETTINGS)
+    model = Small()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    run(folder, settings, model=model)
+    changes = [(value.detach() - before[name]).flatten() for name, value in model.named_parameters()]
+    moved = float(torch.cat(changes).norm())
+    assert 0 < moved <= 4 * 0.05 * 1e-6 * 1.5  # 4 steps; parameters are float32
+    assert min(values[4] for values in steps(folder).values()) > 1e-3  # the norm before clipping is what is logged

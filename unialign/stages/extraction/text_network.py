@@ -1,0 +1,114 @@
+"""What every text network is here, and what their libraries have in common: silence, downloads, tokenizers."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A loaded network.
+
+    width: D of a row. max_tokens: how many tokens it reads, the special ones included. tokenizer: its digest or name.
+    embed: one text to one float32 row (D,), not normalised by us. count_tokens: tokens of a text with nothing cut off.
+    """
+
+    width: int
+    max_tokens: int
+    tokenizer: str
+    weights_digest: str
+    embed: Callable[[str], np.ndarray]
+    count_tokens: Callable[[str], int]
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) float32, each text alone, so that a row never depends on its neighbours."""
+        return np.stack([self.embed(text) for text in texts])
+
+
+@dataclass(frozen=True)
+class EncoderKind:
+    """One way to get a `TextEncoder`.
+
+    description: what kind of network, for a reader of the store. libraries: distributions that decide the bytes.
+    network: the part of the model's name that a key holds. find: (model, weights or None) to the local file or folder.
+    load: (model, that path, device) to the network. licence: of the weights at that path.
+    """
+
+    description: str
+    default_model: str
+    libraries: tuple[str, ...]
+    network: Callable[[str], str]
+    find: Callable[[str, Path | None], Path]
+    load: Callable[[str, Path, str], TextEncoder]
+    licence: Callable[[Path], str]
+
+
+@contextmanager
+def quiet_libraries(offline: bool = True) -> Iterator[None]:
+    """No progress bars, reports, telemetry and, if `offline`, no requests of the Hugging Face libraries and OpenCLIP
+    inside; all of it is as before afterwards, except that telemetry stays off.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, offline or constants.HF_HUB_OFFLINE
+    hub, hub_bars = logging.getLogger("huggingface_hub"), not are_progress_bars_disabled()
+    hub_level, verbosity = hub.level, transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    hub.setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+    # OpenCLIP logs through the root logger's functions, and those install a handler where there is none.
+    root, silence, handler = logging.getLogger(), lambda record: False, logging.NullHandler()
+    root.addFilter(silence)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.removeFilter(silence)
+        constants.HF_HUB_OFFLINE = before
+        hub.setLevel(hub_level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def fetch_model(repository: str, patterns: Sequence[str], needed: str) -> Path | None:
+    """Folder of a Hugging Face repository with the file `needed`: from the local cache, else downloaded, else None."""
+    from huggingface_hub import snapshot_download
+
+    for local in (True, False):
+        try:
+            with quiet_libraries(offline=local):
+                folder = Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=local))
+        except (OSError, ValueError):
+            continue  # not there, no network, or not a repository's name: the caller says what to do
+        if (folder / needed).is_file():
+            return folder
+    return None
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Digest of a Hugging Face tokenizer's rules and vocabulary, without the settings that calls change."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else {"vocabulary": tokenizer.get_vocab()}
+    rules = {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
+    return f"sha256:{hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()}"
+
+
+# OpenCLIP

@@ -1,0 +1,150 @@
+"""OpenCLIP text towers: finding their weights, and loading them with the right activation."""
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unialign.cache.errors import UsageError
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.text_network import TextEncoder, fetch_model
+
+
+def openclip_name(model: str) -> str:
+    """Name of the network in `NAME:TAG` or `NAME`."""
+    return model.partition(":")[0].replace("/", "-")
+
+
+def find_openclip(model: str, weights: Path | None) -> Path:
+    """The weights file of a network: `weights`, or looked up by tag. Raises `UsageError` for unknown or absent ones."""
+    import open_clip
+
+    name, tag = openclip_name(model), model.partition(":")[2]
+    if name not in open_clip.list_models():
+        near = ", ".join(get_close_matches(name, open_clip.list_models(), n=3) or ["ViT-B-16", "ViT-L-14"])
+        what = f"OpenCLIP has no network {name!r}" if name else f"{weights}: a weights file does not name its network"
+        raise UsageError(f"{what}; name it with `--model`, for example {near}.")
+    elsewhere = open_clip.get_model_config(name)["text_cfg"].get("hf_tokenizer_name")
+    if elsewhere:
+        raise UsageError(
+            f"{name} reads text with the tokenizer {elsewhere!r}, which does not come with OpenCLIP; choose a network "
+            f"with OpenCLIP's own tokenizer, such as ViT-B-16 or ViT-L-14."
+        )
+    published = open_clip.get_pretrained_cfg(name.removesuffix("-quickgelu"), tag) if tag else {}
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if (tag and not published) or (weights is None and not tag):
+        what = f"no weights {tag!r}" if tag else "no weights without a tag"
+        raise UsageError(
+            f"OpenCLIP has {what} for {name}; write `--model {name}:TAG` with TAG one of {', '.join(tags) or '(none)'},"
+            f" or give a local file with `--weights FILE`."
+        )
+    _check_activation(name, tag, weights)
+    if weights is None:
+        return _fetch_openclip(name, tag, published)
+    if not weights.is_file():
+        raise UsageError(f"{weights}: is not a file; give the weights file, such as open_clip_model.safetensors.")
+    return weights.absolute()
+
+
+def _fetch_openclip(name: str, tag: str, published: dict[str, Any]) -> Path:
+    """The weights file of a tag, from the Hugging Face cache or the network; `UsageError` says how to do without."""
+    import open_clip
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    repository, _, only_file = str(published.get("hf_hub", "")).rpartition("/")
+    if repository:
+        names = [only_file] if only_file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+        for file in names:
+            folder = fetch_model(repository, [file], file)
+            if folder is not None:
+                return folder / file
+        source = f"{names[0]} of https://huggingface.co/{repository}"
+    else:
+        source = str(published["url"])
+        try:
+            return Path(open_clip.download_pretrained_from_url(source))
+        except OSError:
+            pass  # no network: told below
+    raise UsageError(
+        f"the OpenCLIP weights {name}:{tag} are not on this machine and cannot be downloaded; get {source} elsewhere "
+        f"and pass `--model {name}:{tag} --weights FILE`, or use `--encoder minilm`, which needs no download."
+    )
+
+
+def _published_activation(name: str, tag: str, weights: Path | None) -> tuple[bool, str] | None:
+    """Whether weights were trained with QuickGELU, and how that is known; None if nothing tells.
+
+    A state dict does not say it. A tag does, so does the configuration file that Hugging Face repositories keep beside
+    the weights, and some published files have it in their name.
+    """
+    import open_clip
+
+    if tag:
+        published = open_clip.get_pretrained_cfg(name.removesuffix("-quickgelu"), tag)
+        return bool(published.get("quick_gelu", False)), f"tag {tag!r}"
+    if weights is None:
+        return None
+    beside = weights.parent / "open_clip_config.json"
+    if beside.is_file():
+        try:
+            network = json.loads(beside.read_text(encoding="utf-8")).get("model_cfg", {})
+        except (ValueError, AttributeError) as error:
+            raise UsageError(f"{beside}: is not an OpenCLIP configuration ({error}); repair or remove it.") from error
+        return bool(network.get("quick_gelu", False)), f"{beside.name} beside it"
+    return (True, "its file name") if "quickgelu" in weights.name else None
+
+
+def _check_activation(name: str, tag: str, weights: Path | None) -> None:
+    """Raises `UsageError` if the weights are known to be trained with the other activation: OpenCLIP only warns, and
+    only for tags, and computes wrong rows.
+    """
+    import open_clip
+
+    network = open_clip.get_model_config(name)
+    known = _published_activation(name, tag, weights)
+    if known is None or known[0] == network.get("quick_gelu", False):
+        return
+    right = (f"{name}-quickgelu" if known[0] else name.removesuffix("-quickgelu")) + (f":{tag}" if tag else "")
+    kind = "with QuickGELU" if known[0] else "without QuickGELU"
+    what = f"{weights}: these weights" if weights else "these weights"
+    raise UsageError(f"{what} were trained {kind} ({known[1]}), but {name} computes otherwise; use `--model {right}`.")
+
+
+def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
+    """The text tower of a network with the weights of a file."""
+    import open_clip
+    import torch
+
+    name = openclip_name(model)
+    try:
+        network = open_clip.create_model(
+            name, pretrained=str(weights), device=device, require_pretrained=True, weights_only=True
+        )
+    except Exception as error:  # any file may stand there: what reading it raises is open-ended
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"{weights}: cannot be loaded into OpenCLIP's {name} ({reason}); give a state dict of that network, or "
+            f"name the network that it belongs to with `--model`."
+        ) from error
+    network.visual = torch.nn.Identity()  # only the text tower is used: give the memory of the other back
+    network.eval()
+    tokenizer = open_clip.get_tokenizer(name)
+
+    def embed(text: str) -> np.ndarray:
+        with torch.inference_mode():
+            row = network.encode_text(tokenizer([text]).to(device))[0]
+        return np.asarray(row.float().cpu().numpy())
+
+    return TextEncoder(
+        width=len(embed("width")),
+        max_tokens=tokenizer.context_length,
+        tokenizer="open_clip SimpleTokenizer",  # its vocabulary comes with the library, whose version is in the key
+        weights_digest=source_digest(weights),
+        embed=embed,
+        count_tokens=lambda text: len(tokenizer.encode(text)) + 2,  # start and end
+    )
+
+
+# sentence-transformers

@@ -1,0 +1,185 @@
+"""Checkpoints: files that vouch for themselves, so that a resumed run never starts from half a state.
+
+    checkpoints/000003-000000.pt, .json    after 3 epochs and 0 samples of the fourth; the newest `keep` stay
+    checkpoints/last.pt, last.json         the same state as the newest numbered one
+    checkpoints/best.pt, best.json         the model only, at its best evaluation
+
+The `.json` beside a `.pt` is written after it and holds its size, SHA-256, position and run: without it, or where it
+does not agree, the `.pt` does not count. Files are loaded with torch's `weights_only`, which runs no code from them.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unialign.cache import atomic
+from unialign.cache.errors import DamagedStore, MissingCache, UnialignError
+from unialign.stages.training.loader import Position
+
+LOGGER = logging.getLogger(__name__)
+LAST, BEST = "last", "best"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint's content, its file, and a sentence for each newer one that could not be used."""
+
+    state: dict[str, Any]
+    path: Path
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run. run: its key; a file of another run does not count. keep: numbered ones that stay."""
+
+    folder: Path
+    run: str
+    keep: int = 2
+
+    def save(self, state: Mapping[str, Any], position: Position) -> Path:
+        """Store a state under its position and as "last"; returns the numbered file.
+
+        Older ones beyond `keep` are removed afterwards; only whole ones count. Raises `UnialignError` when the disk
+        does not take it; what was there before stays.
+        """
+        data = _serialised(state)
+        name = f"{position.epoch:06d}-{position.samples:09d}"
+        path = self._write(name, data, position)
+        self._write(LAST, data, position)
+        self._prune()
+        return path
+
+    def save_best(self, state: Mapping[str, Any], position: Position) -> Path:
+        """Store a state as "best"."""
+        return self._write(BEST, _serialised(state), position)
+
+    def newest(self) -> Loaded | None:
+        """The newest checkpoint that is whole; None when the run has none yet.
+
+        Says (log and `skipped`) which newer ones were passed over. Raises `DamagedStore` when there are some and none
+        can be used.
+        """
+        skipped: list[str] = []
+        files = [path for path in self.folder.glob("*.pt") if path.stem != BEST and not _is_temporary(path)]
+        for path in sorted(files, key=self._rank, reverse=True):
+            try:
+                state = self._read(path)
+            except DamagedStore as error:
+                LOGGER.warning("%s Trying an older checkpoint.", error)
+                skipped.append(str(error))
+            else:
+                return Loaded(state, path, tuple(skipped))
+        if skipped:
+            raise DamagedStore(
+                f"{self.folder}: none of {len(skipped)} checkpoints is whole; move the folder away to train anew. "
+                f"The newest: {skipped[0]}"
+            )
+        return None
+
+    def named(self, name: str) -> Loaded:
+        """The checkpoint "best" or "last". Raises `MissingCache` when there is none, `DamagedStore` when it is damaged.
+
+        For a damaged "last" the newest whole numbered one is taken.
+        """
+        path = self.folder / f"{name}.pt"
+        if name == LAST and (found := self.newest()) is not None:
+            return found
+        if not path.is_file():
+            raise MissingCache(f"{path}: the run has no such checkpoint; run `unialign train` with the same settings.")
+        return Loaded(self._read(path), path, ())
+
+    def _write(self, name: str, data: bytes, position: Position) -> Path:
+        path = self.folder / f"{name}.pt"
+        try:
+            atomic.write_file(path, data)
+            note = {
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "epoch": position.epoch,
+                "samples": position.samples,
+                "run": self.run,
+            }
+            atomic.write_text(path.with_suffix(".json"), json.dumps(note, indent=2) + "\n")
+        except OSError as error:
+            raise UnialignError(
+                f"{path}: the checkpoint cannot be written ({error.strerror}); make room and start the same command "
+                "again, it goes on from the last whole one."
+            ) from error
+        return path
+
+    def _note(self, path: Path) -> dict[str, Any]:
+        """What the file beside a checkpoint says of it. Raises `DamagedStore` when it says nothing usable."""
+        beside = path.with_suffix(".json")
+        try:
+            note = json.loads(beside.read_bytes())
+            if not {"bytes", "sha256", "epoch", "samples", "run"} <= set(note):
+                raise ValueError("fields are missing")
+            int(note["epoch"]), int(note["samples"])
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedStore(f"{beside} does not vouch for {path.name} ({error}).") from error
+        return dict(note)
+
+    def _checked(self, path: Path) -> bytes:
+        """The bytes of a checkpoint that is whole and this run's. Raises `DamagedStore` otherwise."""
+        note = self._note(path)
+        if note["run"] != self.run:
+            raise DamagedStore(f"{path} belongs to another run ({str(note['run'])[:12]}).")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DamagedStore(f"{path} cannot be read ({error.strerror}).") from error
+        if len(data) != note["bytes"] or hashlib.sha256(data).hexdigest() != note["sha256"]:
+            raise DamagedStore(f"{path} is not what was written ({len(data)} of {note['bytes']} bytes).")
+        return data
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        data = self._checked(path)
+        try:
+            return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+        except Exception as error:
+            # torch.load answers foreign bytes with errors of many kinds, some of them private.
+            raise DamagedStore(f"{path} holds something else than plain weights.") from error
+
+    def _rank(self, path: Path) -> tuple[int, int, bool]:
+        """Newest first; of the same position "last" first. A file without a note comes where its name puts it."""
+        try:
+            note = self._note(path)
+            return int(note["epoch"]), int(note["samples"]), path.stem == LAST
+        except DamagedStore:
+            epoch, _, samples = path.stem.partition("-")
+            if epoch.isdecimal() and samples.isdecimal():
+                return int(epoch), int(samples), False
+            return -1, -1, False
+
+    def _prune(self) -> None:
+        whole = 0
+        for path in sorted(self.folder.glob("[0-9]*-[0-9]*.pt"), key=self._rank, reverse=True):
+            if whole < self.keep:
+                try:
+                    self._checked(path)
+                except DamagedStore as error:
+                    LOGGER.warning("%s It is removed.", error)
+                else:
+                    whole += 1
+                    continue
+            # The note goes first: a kill in between leaves a file that counts as not whole.
+            atomic.remove(path.with_suffix(".json"))
+            atomic.remove(path)
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(atomic.PREFIX)
+
+
+def _serialised(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()

@@ -1,0 +1,160 @@
+"""Clips of cached frames and pose features, joined by sample id: what a data loader asks for, a batch at a time.
+
+Legend: B clips, V views of a clip (only in evaluation), T frames, S side of a picture, N_p pose tokens, D their width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unialign.cache.errors import UsageError
+from unialign.stages.pictures import decode_pictures
+from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, resized, sparse_frames
+from unialign.stages.training.order import sample_generator
+from unialign.stages.training.settings import TrainSettings
+
+Batch = dict[str, Any]
+Pick = tuple[int, int]
+
+
+class Reader(Protocol):
+    """A source of one modality: `cache.reader.StoreReader` or anything that reads the same."""
+
+    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
+        """The arrays of one sample."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Which samples there are, in order of id, and their class indices."""
+
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.labels):
+            raise ValueError(f"{len(self.ids)} ids, but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The store of frames and what clips are made of them. encoding: of the array "pictures"."""
+
+    reader: Reader
+    encoding: str
+    num_frames: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class PoseTokens:
+    """The store of pose features. flips: for each view of the cached grid, whether it is mirrored."""
+
+    reader: Reader
+    flips: tuple[bool, ...]
+
+
+class Clips(Dataset[Batch]):
+    """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
+
+    A batch holds
+        frames (B, T, 3, S, S) uint8; (B, V, T, 3, S, S) where evaluation averages V > 1 views;
+        pose_tokens (B, N_p, D) float32, with pose features: in training one view of the grid, mirrored if the frames
+            are; in evaluation the first one, or the mean of those that are not mirrored;
+        labels, indices (B,) int64.
+    Everything random comes from (seed, epoch, index), so neither workers nor their order change a batch.
+
+    Raises `UsageError` for mirrored training with a grid of pose features that has no mirrored views.
+    """
+
+    def __init__(
+        self, samples: Labelled, frames: Frames, pose: PoseTokens | None, settings: TrainSettings, *, train: bool
+    ) -> None:
+        self.samples = samples
+        self.frames = frames
+        self.pose = pose
+        self.settings = settings
+        self.train = train
+        if train and pose is not None and settings.flip > 0 and not any(pose.flips):
+            raise UsageError(
+                "training.flip is above 0, but the pose features have no mirrored views; "
+                "extract pose-features with flips or set training.flip to 0."
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
+        """The batch of these picks, see the class."""
+        clips = [self._clip(epoch, index) for epoch, index in picks]
+        batch: Batch = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
+        indices = [index for _, index in picks]
+        batch["indices"] = torch.tensor(indices, dtype=torch.int64)
+        batch["labels"] = torch.tensor([self.samples.labels[index] for index in indices], dtype=torch.int64)
+        return batch
+
+    def _clip(self, epoch: int, index: int) -> dict[str, Tensor]:
+        sample = self.samples.ids[index]
+        if not self.train:
+            clip = {"frames": self._test_frames(sample)}
+            if self.pose is not None:
+                clip["pose_tokens"] = self._test_tokens(self.pose, sample)
+            return clip
+        generator = sample_generator(self.settings.seed, epoch, index)
+        flip = bool(generator.random() < self.settings.flip)
+        clip = {"frames": self._train_frames(sample, generator, flip)}
+        if self.pose is not None:
+            tokens = self.pose.reader.read_one(sample)["tokens"]  # (views, N_p, D)
+            views = [view for view, mirrored in enumerate(self.pose.flips) if mirrored == flip]
+            clip["pose_tokens"] = _float32(tokens[views[int(generator.integers(len(views)))]])
+        return clip
+
+    def _train_frames(self, sample: str, generator: np.random.Generator, flip: bool) -> Tensor:
+        settings, num_frames = self.settings, self.frames.num_frames
+        stored = self.frames.reader.read_one(sample)
+        which = sparse_frames(len(stored["offset"]) - 1, num_frames, generator.random(num_frames))
+        pictures = self._decode(stored, which)
+        size = (pictures.shape[1], pictures.shape[2])
+        region = random_region(generator, size, settings.crop_scale, settings.crop_ratio)
+        images = resized(pictures, region, self.frames.image_size)
+        if settings.colour > 0:
+            images = recoloured(images, generator, settings.colour)
+        return images.flip(-1) if flip else images
+
+    def _test_frames(self, sample: str) -> Tensor:
+        stored = self.frames.reader.read_one(sample)
+        views = []
+        for clip in range(self.settings.test_clips):
+            place = (clip + 0.5) / self.settings.test_clips
+            which = sparse_frames(len(stored["offset"]) - 1, self.frames.num_frames, place)
+            pictures = self._decode(stored, which)
+            regions = fixed_regions((pictures.shape[1], pictures.shape[2]), self.settings.test_crops)
+            views += [resized(pictures, region, self.frames.image_size) for region in regions]
+        return views[0] if len(views) == 1 else torch.stack(views)
+
+    def _decode(self, stored: Mapping[str, np.ndarray], which: np.ndarray) -> np.ndarray:
+        # A short clip repeats frames; each is decoded once.
+        distinct, places = np.unique(which, return_inverse=True)
+        pictures = decode_pictures(
+            stored["pictures"], stored["offset"], stored["size"], self.frames.encoding, distinct.tolist()
+        )
+        return np.asarray(pictures[places])
+
+    def _test_tokens(self, pose: PoseTokens, sample: str) -> Tensor:
+        tokens = pose.reader.read_one(sample)["tokens"]
+        if self.settings.pose_test == "first":
+            return _float32(tokens[0])
+        plain = [view for view, mirrored in enumerate(pose.flips) if not mirrored]
+        return _float32(tokens[plain].astype(np.float32).mean(axis=0))
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -1,0 +1,87 @@
+"""What a run writes down while it goes: lines, a table, and curves."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from unialign.cache import atomic
+
+LOGGER = logging.getLogger(__name__)
+
+Row = Mapping[str, float]
+
+
+class RunLog:
+    """The logs of one run folder.
+
+    log.jsonl: one JSON object a line, only ever added to; a resumed run writes the steps since its checkpoint again, so
+        the last line for a step counts.
+    metrics.csv: one row an epoch, written anew each time from the whole history, so it is right after any kill.
+    tensorboard/: the same numbers as curves.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0) -> None:
+        """Open the logs; `step` is the first step that will be written, older curves stay up to it."""
+        self.folder = folder
+        self._lines = folder / "log.jsonl"
+        # A killed run may have left half a line.
+        if self._lines.is_file() and not self._lines.read_bytes().endswith(b"\n"):
+            atomic.append_text(self._lines, "\n")
+        self._curves = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """One line of log.jsonl, and of the program's log."""
+        atomic.append_text(self._lines, _line({"event": kind, **fields}))
+        LOGGER.info("%s %s", kind, fields)
+
+    def step(self, step: int, fields: Row) -> None:
+        """One optimizer step: a line, and the loss and its terms as curves."""
+        atomic.append_text(self._lines, _line({"event": "step", "step": step, **fields}))
+        for name, value in fields.items():
+            if name not in ("epoch", "batch") and math.isfinite(value):
+                self._curves.add_scalar(f"step/{name}", value, step)
+
+    def epoch(self, history: Sequence[Row], step: int) -> None:
+        """The table after an epoch, and its last row as curves."""
+        write_table(self.folder / "metrics.csv", history)
+        for name, value in history[-1].items():
+            if name != "epoch" and math.isfinite(value):
+                self._curves.add_scalar(f"epoch/{name}", value, step)
+        self._curves.flush()
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._curves.close()
+
+
+def _line(fields: Mapping[str, Any]) -> str:
+    # JSON has no infinity: the gradient norm of a step that fp16 overflowed reads null.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
+    }
+    return json.dumps(finite, allow_nan=False) + "\n"
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """The rows as CSV, a column for each name in order of first appearance, empty where a row lacks it."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(names)]
+    lines += [",".join(repr(row[name]) if name in row else "" for name in names) for row in rows]
+    atomic.write_text(path, "\n".join(lines) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a log.jsonl; a line that a kill has cut is left out."""
+    objects = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("{") and line.endswith("}"):
+            try:
+                objects.append(json.loads(line))
+            except ValueError:
+                LOGGER.debug("%s holds a cut line", path)
+    return objects

@@ -1,0 +1,97 @@
+"""The processes of a run: one alone, or those that torchrun started."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from unialign.cache.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run. device: where its tensors live."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.world_size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def agree(self, values: Iterable[Tensor]) -> None:
+        """Give all processes the first one's values, in place."""
+        if self.world_size > 1:
+            for value in values:
+                distributed.broadcast(value, src=0)
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The plain value of every process, by rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """The first process' value, in all of them."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+def device_of(name: str, local_rank: int = 0) -> torch.device:
+    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises `UsageError` for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"training.device {name!r} is unknown; it is auto, cpu, cuda or cuda:<number>.") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"training.device is {name}, but torch sees no GPU; set it to auto or cpu.")
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise UsageError(f"there is no GPU {index}: torch sees {torch.cuda.device_count()}; start fewer processes.")
+        return torch.device("cuda", index)
+    return device
+
+
+@contextmanager
+def joined_processes(device: str) -> Iterator[Processes]:
+    """This process' place while the block runs.
+
+    Under torchrun (RANK and WORLD_SIZE in the environment) the processes are joined, over NCCL on GPUs and Gloo
+    otherwise; a group that the caller has joined already is used and left alone.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Processes(0, 1, device_of(device))
+        return
+    place = device_of(device, int(os.environ.get("LOCAL_RANK", "0")))
+    own = not distributed.is_initialized()
+    if own:
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+        distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), place)
+    finally:
+        if own:
+            distributed.destroy_process_group()

@@ -1,0 +1,165 @@
+"""One optimizer step, and the state that it changes."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from unialign.cache.errors import UnialignError, UsageError
+from unialign.stages.training.clips import Batch
+from unialign.stages.training.loader import Share
+from unialign.stages.training.processes import Processes
+from unialign.stages.training.settings import TrainSettings
+
+Losses = Callable[[Any, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Trainable(Protocol):
+    """What is trained: a module from a dict of tensors to a dict of tensors, with "logits" (B, L) in it."""
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Called once after each optimizer step: moving averages and the like."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model with its losses.
+
+    model: a `Trainable` module. losses: (model, outputs, labels) to weighted scalars whose sum is minimised.
+    mean, std: per colour, what `frames` in [0, 1] are normalised with; not used where a batch holds none.
+    """
+
+    model: nn.Module
+    losses: Losses
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """The batch on a device, frames as normalised float32 and with views of a clip as clips of their own."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        if "frames" in moved:
+            frames = moved["frames"]
+            if frames.ndim == 6 and "pose_tokens" in moved:
+                moved["pose_tokens"] = moved["pose_tokens"].repeat_interleave(frames.shape[1], dim=0)
+            mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
+            moved["frames"] = (frames.flatten(0, -5).float() / 255 - mean) / std
+        return moved
+
+
+class _WithLosses(nn.Module):
+    """Model and losses as one module, because only what happens inside `forward` is safe under DDP."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self.losses = task.losses
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Outputs and losses."""
+        outputs = self.model(inputs)
+        return outputs, self.losses(self.model, outputs, inputs["labels"])
+
+
+class Stepper:
+    """Model, optimizer and loss scaler of one process of a run.
+
+    Batch statistics are those of each process; the first process' are kept. Losses that compare the clips of a batch
+    see the clips of one process.
+    """
+
+    def __init__(self, task: Task, settings: TrainSettings, processes: Processes) -> None:
+        self.task = task
+        self.settings = settings
+        self.processes = processes
+        self.device = processes.device
+        if settings.precision == "fp16" and self.device.type != "cuda":
+            raise UsageError("training.precision fp16 needs a GPU; take bf16 or fp32.")
+        task.model.to(self.device)
+        self.optimizer = build_optimizer(task.model, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self._whole: nn.Module = _WithLosses(task)
+        if processes.world_size > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            self._whole = DistributedDataParallel(self._whole, device_ids=devices)
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision as the settings ask for."""
+        half = HALF.get(self.settings.precision)
+        return torch.autocast(self.device.type, dtype=half or torch.bfloat16, enabled=half is not None)
+
+    def step(self, share: Share, rate: float) -> dict[str, float]:
+        """Train on one batch; returns the mean "loss", its terms, and the gradient's norm before clipping.
+
+        Raises `UnialignError` when loss or gradient are not finite; then the model has not been changed.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        inputs = self.task.inputs(share.data, self.device)
+        with self.autocast():
+            outputs, losses = self._whole(inputs)
+        total = torch.stack(list(losses.values())).sum()
+        # DDP averages gradients over processes; so weighted, that is the mean over the batch's clips.
+        weight = share.count * self.processes.world_size / share.total
+        values = torch.stack([total.detach(), *(value.detach() for value in losses.values())])
+        means = (self.processes.total(values * weight) / self.processes.world_size).tolist()
+        report = dict(zip(["loss", *losses], means, strict=True))
+        if not math.isfinite(report["loss"]):
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in report.items())
+            raise UnialignError(f"the loss is not finite ({terms}); {self._where(share)}")
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.scaler.scale(total * weight))
+        self.scaler.unscale_(self.optimizer)
+        limit = self.settings.gradient_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.task.model.parameters(), limit))
+        # With fp16 an overflow is ordinary: the scaler leaves the step out and scales less from then on.
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            raise UnialignError(f"the gradient is not finite at a loss of {report['loss']:.4g}; {self._where(share)}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._update(outputs, inputs["labels"], share.count)
+        return {**report, "gradient_norm": norm}
+
+    def _where(self, share: Share) -> str:
+        return (
+            f"stopped before the optimizer step of epoch {share.after.epoch}, batch {share.batch} "
+            f"(learning rate {self.optimizer.param_groups[0]['lr']:.4g}); lower training.lr or look at that batch."
+        )
+
+    def _update(self, outputs: dict[str, Tensor], labels: Tensor, count: int) -> None:
+        if not count:
+            outputs = {name: value[:0] if value.shape[:1] == labels.shape else value for name, value in outputs.items()}
+            labels = labels[:0]
+        self.task.model.update(outputs, labels)  # type: ignore[operator]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.task.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer of the settings; parameters with fewer than two axes have no weight decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [each for each in trained if each.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    return torch.optim.AdamW(groups, lr=settings.lr)
