@@ -8,6 +8,7 @@ from pathlib import Path
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import remove
 from unialign.cache.errors import CacheProblem, MissingCache, UsageError
+from unialign.cache.keys import SHORT
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, is_store_name, open_store, read_records
 
@@ -75,7 +76,7 @@ def find_store(cache: Path, name: str) -> Path:
         path
         for path in stores
         if path.stem.startswith(name)
-        or path.stem.rpartition("-")[2].startswith(name)
+        or path.stem.rpartition("-")[2].startswith(name[:SHORT])
         or path.relative_to(cache).as_posix().startswith(name)
     ]
     if not matches:

@@ -1,6 +1,6 @@
 """`unialign train | evaluate | ablate | demo`: stage two."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +23,7 @@ from unialign.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from unialign.pipeline.ablate import TrialResult
     from unialign.pipeline.train import Show
 
 Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
@@ -131,6 +132,7 @@ def ablate(
     labels: Labels = None,
     protocol: Protocol = None,
     use: Use = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings side by side, one thread each.")] = 1,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -151,8 +153,8 @@ def ablate(
         protocol=protocol,
         train__stores=_stores(use),
     )
-    with training_bar("ablation", hidden=as_json) as show:
-        found, folder = sweep(read_grid(grid), resolved, show=show)
+    with training_bar("ablation", hidden=as_json or jobs > 1) as show, trial_bar(hidden=as_json or jobs == 1) as report:
+        found, folder = sweep(read_grid(grid), resolved, jobs=jobs, show=show, report=report)
     if as_json:
         console.show_json({**found.result(), "folder": str(folder)})
         return
@@ -173,8 +175,8 @@ def demo(
         if not as_json:
             console.messages.print(text, highlight=False, markup=False)
 
-    with console.progress_bar("demo", hidden=as_json) as progress, training_bar("train", hidden=as_json) as show:
-        found = run_demo(folder.resolve(), say=say, progress=progress, show=show)
+    with console.progress_bar("demo", hidden=as_json) as progress:
+        found = run_demo(folder.resolve(), say=say, progress=progress)
     if as_json:
         console.show_json(found.result())
         return
@@ -191,6 +193,13 @@ def _stores(use: list[str] | None) -> dict[str, str] | None:
     if not all(separator and name and store for name, separator, store in pairs):
         raise UsageError(f"--use {' '.join(use)!r} is not of the form MODALITY=NAME, such as poses=yolo-0123.")
     return {name: store for name, _, store in pairs}
+
+
+@contextmanager
+def trial_bar(*, hidden: bool) -> Iterator["Callable[[TrialResult, int, int], None]"]:
+    """A bar over the trainings of a sweep."""
+    with console.progress_bar("ablation", hidden=hidden) as update:
+        yield lambda result, done, total: update(done, total, f"ablation: {result.trial.row}, seed {result.trial.seed}")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def count_stored(cache: Path) -> int:
 
 def run_ablation(
     grid: Grid,
-    train: Callable[[Trial], TrialResult],
+    train: Callable[[Sequence[Trial]], Iterable[TrialResult]],
     *,
     cache: Path,
     folder: Path,
@@ -104,15 +104,14 @@ def run_ablation(
 ) -> Ablation:
     """Train all trials and write the table into a folder.
 
-    train: trains one trial, or returns what a finished run of the same configuration holds.
+    train: gives the results of trials in their order; for a finished run of the same configuration what it holds.
     report: called after each trial with (result, trials done, trials). Interrupted, finished runs are kept and the same
     command goes on from there.
     """
     before = count_stored(cache)
     todo = trials(grid)
     results = []
-    for number, trial in enumerate(todo):
-        result = train(trial)
+    for number, result in enumerate(train(todo)):
         results.append(result)
         report(result, number + 1, len(todo))
     ablation = Ablation(grid.name, tuple(results), count_stored(cache) - before)

@@ -12,6 +12,7 @@ from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file, write_text
 from unialign.pipeline.ablate import Ablation
 from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.executors import limit_threads
 from unialign.pipeline.experiment import the_dataset, train_from_config
 from unialign.pipeline.extract import Settings, run_extraction
 from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
@@ -19,18 +20,20 @@ from unialign.pipeline.gallery import draw_run
 from unialign.pipeline.grid import Grid, Row
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.sweep import sweep
-from unialign.pipeline.train import Show
 from unialign.stages.demo.collection import render_collection
 
 # Small enough for two cores without a GPU: a few minutes for the twelve trainings of the ablation.
-MODEL = {"backbone": "tsm-resnet10", "num_frames": 8, "image_size": 80, "width": 128, "dropout": 0.2, "momentum": 0.99}
-TRAINING = {"epochs": 14, "batch_size": 16, "optimizer": "adamw", "lr": 0.002, "schedule": "cosine", "eval_every": 14}
-TRAINING |= {"warmup_epochs": 1.0, "weight_decay": 0.05, "checkpoint_every": 7}
-ENCODER = {"width": 16, "clip_len": 32}
-ENCODER_TRAINING = TRAINING | {"epochs": 16, "lr": 0.004, "eval_every": 16}
+MODEL = {"backbone": "tsm-tiny-difference", "num_frames": 8, "image_size": 48, "width": 128, "dropout": 0.2}
+MODEL |= {"momentum": 0.99}
+TRAINING = {"epochs": 10, "batch_size": 8, "optimizer": "adamw", "lr": 0.003, "schedule": "cosine", "eval_every": 10}
+TRAINING |= {"warmup_epochs": 1.0, "weight_decay": 0.05, "checkpoint_every": 10}
+TRAINING |= {"crop_scale": [0.8, 1.0], "crop_ratio": [0.9, 1.1]}
+ENCODER = {"width": 12, "clip_len": 32}
+ENCODER_TRAINING = TRAINING | {"epochs": 14, "batch_size": 16, "lr": 0.006, "eval_every": 14, "checkpoint_every": 14}
 ROWS = {"video": ["video"], "video + text": ["video", "text"], "video + pose": ["video", "pose"]}
 ROWS |= {"video + pose + text": ["video", "pose", "text"]}
 SEEDS = (0, 1, 2)
+JOBS = 2
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,14 @@ def run_demo(
     *,
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[..., None] = lambda *at: None,
-    show: Show = lambda at: None,
 ) -> Demo:
     """Run the whole demo in a folder; what a former call finished there is reused.
 
-    say: gets one line a step. progress: (done, total, text) within a step. show: progress of trainings.
+    say: gets one line a step. progress: (done, total, text) within a step.
     """
     started = time.monotonic()
+    # One thread: the networks are so small that two would wait for each other, and the sweep trains two side by side.
+    limit_threads(1)
     config = with_values(
         Config(),
         {
@@ -94,7 +98,7 @@ def run_demo(
             "cache": folder / "cache",
             "runs": folder / "runs",
             "extract.poses.source": "skeleton",
-            "extract.frames.short_side": 96,
+            "extract.frames.short_side": 64,
             "extract.frames.num_frames": 16,
             "extract.pose_features.num_offsets": 2,
             "extract.pose_features.flips": False,
@@ -110,12 +114,21 @@ def run_demo(
         _extract(modality, config, progress)
     say("3/5 train the pose encoder on cached poses (training performers only), extract pose features")
     encoder = train_from_config(
-        with_values(config, {"train.model": "stgcn++", "train.settings": ENCODER_TRAINING}), show=show
+        with_values(config, {"train.model": "stgcn++", "train.settings": ENCODER_TRAINING}),
+        show=lambda at: progress(
+            at.epoch * at.batches + at.batch + 1, at.epochs * at.batches, "train the pose encoder"
+        ),
     )
     config = with_values(config, {"extract.pose_features.weights": encoder.exported})
     _extract("pose-features", config, progress)
     say(f"4/5 train UniAlign: {len(ROWS)} sets of modalities x {len(SEEDS)} seeds, from the cache alone")
-    ablation, tables = sweep(demo_grid(), config, show=show)
+    progress(0, len(ROWS) * len(SEEDS), "train")
+    ablation, tables = sweep(
+        demo_grid(),
+        config,
+        jobs=JOBS,
+        report=lambda found, done, total: progress(done, total, f"train: {found.trial.row}"),
+    )
     say("5/5 draw")
     full = next(found for found in ablation.results if found.trial.row == "video + pose + text")
     pictures = draw_run(Path(full.run), the_dataset(config), config.cache.resolve())
@@ -153,7 +166,7 @@ def _extract(modality: str, config: Config, progress: Callable[..., None]) -> No
         prepared.sources,
         cache=config.cache.resolve(),
         collection=dataset.collection,
-        settings=Settings(shard_samples=SHARD_SAMPLES[modality], threads=2),
+        settings=Settings(shard_samples=SHARD_SAMPLES[modality], threads=1),
         current=prepared.current,
         progress=lambda done, total: progress(done, total, f"extract {modality}"),
     )

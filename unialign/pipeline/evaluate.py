@@ -149,7 +149,7 @@ def class_rows(classes: tuple[str, ...], confusion: np.ndarray, missing: list[in
         samples, correct = int(confusion[label].sum()), int(confusion[label, label])
         rows.append(
             {
-                "class": name,
+                "name": name,
                 "samples": samples,
                 "missing": missing.count(label),
                 "correct": correct,

@@ -14,6 +14,7 @@ import torch
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache
+from unialign.cache.keys import digest
 from unialign.cache.reader import StoreReader
 from unialign.pipeline import runs as folders
 from unialign.pipeline.coverage import CachedModality
@@ -130,7 +131,8 @@ def train(prepared: Prepared, runs: Path, show: Show) -> RunResult:
 def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
     """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
 
-    A reader that is no store on disk has the key "unstored" and no place.
+    A reader that extracts online has no place, and the key "online-<digest of its extractor's key>"; any other reader
+    that is no store on disk has the key "unstored".
     """
     found: dict[str, dict[str, Json]] = {}
     for modality, reader in readers.items():
@@ -139,7 +141,9 @@ def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Jso
             place = "/".join((store.collection, store.modality, reader.path.name))
             found[modality] = {"key": store.key.digest, "store": place, "samples": len(reader.ids)}
         else:
-            found[modality] = {"key": "unstored", "store": None, "samples": len(reader.ids)}
+            extractor = getattr(reader, "extractor", None)
+            key = f"online-{digest(dict(extractor.key()))}" if extractor else "unstored"
+            found[modality] = {"key": key, "store": None, "samples": len(reader.ids)}
     return found
 
 

@@ -21,6 +21,7 @@ from unialign.stages.models.video_transformer import Mvit, Swin, frame_transform
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "tsm-tiny": partial(small_tsm, 16),
+    "tsm-tiny-difference": partial(small_tsm, 16, True),
     "tsm-resnet10": partial(small_tsm, 32),
     "tsm-resnet18": partial(tsm, "resnet18"),
     "tsm-resnet50": partial(tsm, "resnet50"),

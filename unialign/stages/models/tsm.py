@@ -68,15 +68,18 @@ class TemporalShiftNetwork(nn.Module):
     """A ResNet with the residual shift in each block: the first convolution sees shifted features, the skip path not.
 
     frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), pooled (B, D).
+    difference: the network sees each frame less the mean of the clip, so that what stands still is gone. Source: the
+    idea of RGB difference, Wang et al., Temporal Segment Networks, ECCV 2016; there the frame before is taken away.
     """
 
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
     own_prefixes: tuple[str, ...] = ()
 
-    def __init__(self, *, network: nn.Module, num_frames: int) -> None:
+    def __init__(self, *, network: nn.Module, num_frames: int, difference: bool = False) -> None:
         super().__init__()
         self.network: Any = network
+        self.difference = difference
         self.num_frames = num_frames
         self.width = int(network.num_features)  # type: ignore[arg-type]
         for block in network.modules():
@@ -87,6 +90,8 @@ class TemporalShiftNetwork(nn.Module):
         """Features of each frame and of the clip. Raises ValueError for another number of frames."""
         if frames.shape[1] != self.num_frames:
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
+        if self.difference:
+            frames = frames - frames.mean(dim=1, keepdim=True)
         # Channels last is what convolutions are fastest with, on CPUs and with half precision on GPUs.
         pictures = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W)
         maps = self.network.forward_features(pictures)  # (B*T, D, H/32, W/32)
@@ -102,7 +107,7 @@ def tsm(name: str, *, num_frames: int, image_size: int) -> TemporalShiftNetwork:
     return TemporalShiftNetwork(network=network, num_frames=num_frames)
 
 
-def small_tsm(width: int, *, num_frames: int, image_size: int) -> TemporalShiftNetwork:
+def small_tsm(width: int, difference: bool = False, *, num_frames: int, image_size: int) -> TemporalShiftNetwork:
     """TSM over a ResNet of four basic blocks, the first with `width` channels, the last with 8 times as many.
 
     It trains on a CPU: 1.2 M parameters with a width of 32, 0.3 M with 16.
@@ -118,4 +123,4 @@ def small_tsm(width: int, *, num_frames: int, image_size: int) -> TemporalShiftN
         stem_width=width // 2,
         zero_init_last=False,
     )
-    return TemporalShiftNetwork(network=network, num_frames=num_frames)
+    return TemporalShiftNetwork(network=network, num_frames=num_frames, difference=difference)

@@ -4,8 +4,9 @@
     checkpoints/last.pt, last.json         the same state as the newest numbered one
     checkpoints/best.pt, best.json         the model only, at its best evaluation
 
-The `.json` beside a `.pt` is written after it and holds its size, SHA-256, position and run: without it, or where it
-does not agree, the `.pt` does not count. Files are loaded with torch's `weights_only`, which runs no code from them.
+The `.json` beside a `.pt` holds its size, SHA-256, position and run: without it, or where it does not agree, the `.pt`
+does not count. It is written first, so that a kill in between leaves a note without a file, which is no checkpoint,
+rather than a file that nothing vouches for. Files are loaded with torch's `weights_only`, which runs no code from them.
 """
 
 import hashlib
@@ -98,17 +99,19 @@ class Checkpoints:
 
     def _write(self, name: str, data: bytes, position: Position) -> Path:
         path = self.folder / f"{name}.pt"
+        note = {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "epoch": position.epoch,
+            "samples": position.samples,
+            "run": self.run,
+        }
         try:
-            atomic.write_file(path, data)
-            note = {
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "epoch": position.epoch,
-                "samples": position.samples,
-                "run": self.run,
-            }
             atomic.write_text(path.with_suffix(".json"), json.dumps(note, indent=2) + "\n")
+            atomic.write_file(path, data)
         except OSError as error:
+            if not path.exists():
+                atomic.remove(path.with_suffix(".json"))
             raise UnialignError(
                 f"{path}: the checkpoint cannot be written ({error.strerror}); make room and start the same command "
                 "again, it goes on from the last whole one."

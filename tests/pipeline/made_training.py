@@ -1,0 +1,99 @@
+"""A tiny training of UniAlign on tiny stores, started by several tests, also in processes of their own."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tests.made_stores import COLLECTION, made_dataset
+from unialign.cache.atomic import write_text
+from unialign.cache.reader import StoreReader
+from unialign.pipeline.train import RunResult, train_unialign
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.clips import Batch, Pick
+from unialign.stages.training.loader import Loader, Position
+from unialign.stages.training.loop import Progress
+from unialign.stages.training.processes import Processes, joined_processes
+from unialign.stages.training.settings import TrainSettings, settings_from
+from unialign.stages.training.step import Stepper, Task
+
+MODEL = {"backbone": "tsm-resnet10", "num_frames": 2, "image_size": 16, "width": 16}
+SETTINGS = TrainSettings(epochs=3, batch_size=5, lr=0.01, device="cpu", log_every=1, checkpoint_batches=1)
+
+
+def readers_of(cache: Path) -> dict[str, StoreReader]:
+    """The stores of the tiny data set."""
+    return {path.parent.name: StoreReader(path) for path in (cache / COLLECTION).glob("*/*.zarr")}
+
+
+def tiny_training(
+    cache: Path,
+    runs: Path,
+    *,
+    show: Callable[[Progress], None] = lambda progress: None,
+    model: dict[str, Any] | None = None,
+    dataset: Dataset | None = None,
+    **settings: Any,
+) -> RunResult:
+    """3 epochs of 3 steps."""
+    return train_unialign(
+        dataset or made_dataset(),
+        readers=readers_of(cache),
+        model={**MODEL, **(model or {})},
+        settings=settings_from(settings, SETTINGS),
+        runs=runs,
+        show=show,
+    )
+
+
+class Points:
+    """Eleven fixed points of three classes."""
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
+        indices = torch.tensor([index for _, index in picks])
+        return {"points": torch.sin(indices[:, None] * torch.arange(1.0, 6.0)), "labels": indices % 3}
+
+
+class Linear(torch.nn.Linear):
+    """A model whose gradient is the mean over its clips: no dropout, no batch statistics."""
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(batch["points"])}
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        assert len(outputs["logits"]) == len(labels)
+
+
+def plain_steps(processes: Processes) -> list[list[float]]:
+    """Losses of the steps of one epoch (batches of 5, 5 and 1), then the weights."""
+    torch.manual_seed(0)
+    settings = settings_from({"lr": 0.5}, SETTINGS)
+    task = Task(Linear(5, 3), lambda model, outputs, labels: {"all": cross_entropy(outputs["logits"], labels)})
+    stepper = Stepper(task, settings, processes)
+    loader = Loader(Points(), settings, rank=processes.rank, world_size=processes.world_size)
+    losses = [stepper.step(share, 0.5)["loss"] for share in loader.epoch(Position())]
+    return [losses, *task.model.get_parameter("weight").tolist()]
+
+
+def main(cache: str, runs: str, num_train: str = "12", num_test: str = "8") -> None:
+    """Train in this process; what torchrun starts."""
+    torch.set_num_threads(1)
+    with joined_processes("cpu") as processes:
+        dataset = made_dataset(int(num_train), int(num_test))
+        result = tiny_training(Path(cache), Path(runs), dataset=dataset)
+        assert result.extracted == 0
+        steps = plain_steps(processes)
+        if processes.first:
+            write_text(Path(runs) / ".steps.json", json.dumps(steps))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,117 @@
+"""Contract of an evaluation: the checkpoint and the stores that a run names give what the run says."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.made_stores import CLASSES, made_dataset, made_stores
+from tests.pipeline.made_training import readers_of, tiny_training
+from unialign.cache.errors import DamagedStore, MissingCache, StaleCache, UsageError
+from unialign.pipeline.evaluate import evaluate_run
+from unialign.pipeline.train import RunResult
+
+DATASET = made_dataset()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def made_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = tmp_path_factory.mktemp("cache")
+    made_stores(cache, DATASET)
+    return cache
+
+
+@pytest.fixture(scope="module")
+def finished(made_caches: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return tiny_training(made_caches, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def copied(finished: RunResult, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished.folder, tmp_path / finished.run))
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_run_is_what_it_says(made_caches: Path, finished: RunResult, which: str) -> None:
+    found = evaluate_run(finished.folder, DATASET, cache=made_caches, which=which)
+    expected = finished.metrics if which == "last" else finished.best
+    assert found.agrees
+    assert all(expected[name] == value for name, value in found.metrics.items())
+    assert found.largest_change == (0 if which == "last" else None)
+    json.dumps(found.result())
+
+
+def test_classes_and_confusions_add_up(made_caches: Path, finished: RunResult) -> None:
+    found = evaluate_run(finished.folder, DATASET, cache=made_caches)
+    assert found.confusion.shape == (4, 4)
+    assert found.confusion.sum(axis=1).tolist() == [2, 2, 2, 2]
+    assert [row["name"] for row in found.per_class] == list(CLASSES)
+    correct = sum(row["correct"] for row in found.per_class)
+    assert correct == np.trace(found.confusion) == found.metrics["top1"] * 8
+    accuracies = [row["accuracy"] for row in found.per_class]
+    assert found.metrics["mean_class"] == pytest.approx(sum(accuracies) / 4)
+
+
+def test_views_of_a_clip_are_averaged(made_caches: Path, tmp_path: Path) -> None:
+    done = tiny_training(made_caches, tmp_path, epochs=1, test_clips=2, test_crops=3)
+    found = evaluate_run(done.folder, DATASET, readers=readers_of(made_caches))
+    assert found.agrees
+
+
+def test_another_model_in_the_checkpoint_is_seen(made_caches: Path, copied: Path) -> None:
+    shutil.copy(copied / "checkpoints/best.pt", copied / "checkpoints/last.pt")
+    found = evaluate_run(copied, DATASET, cache=made_caches)
+    assert found.agrees  # from the numbered twin of "last"
+    assert any("last.pt is not what was written" in each for each in found.skipped)
+    for name in ("best.pt", "best.json"):
+        (copied / "checkpoints" / name).unlink()
+    with pytest.raises(MissingCache, match=r"best.pt"):
+        evaluate_run(copied, DATASET, cache=made_caches, which="best")
+
+
+def test_a_changed_result_does_not_agree(made_caches: Path, copied: Path) -> None:
+    result = json.loads((copied / "result.json").read_text())
+    result["metrics"]["top1"] = 1.0 if result["metrics"]["top1"] < 1 else 0.5
+    (copied / "result.json").write_text(json.dumps(result))
+    assert not evaluate_run(copied, DATASET, cache=made_caches).agrees
+
+
+def test_what_is_not_there_is_named(made_caches: Path, copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingCache, match="is not a run"):
+        evaluate_run(tmp_path / "nowhere", DATASET, cache=made_caches)
+    with pytest.raises(MissingCache, match="is not a store"):
+        evaluate_run(copied, DATASET, cache=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="give the cache folder"):
+        evaluate_run(copied, DATASET)
+    with pytest.raises(UsageError, match="it is last or best"):
+        evaluate_run(copied, DATASET, cache=made_caches, which="first")
+    other = type(DATASET)("other", "made", DATASET.root, CLASSES, DATASET.samples, DATASET.protocols)
+    with pytest.raises(UsageError, match="was trained on tiny, not on other"):
+        evaluate_run(copied, other, cache=made_caches)
+
+
+def test_a_store_of_another_key_is_stale(made_caches: Path, copied: Path) -> None:
+    keys = json.loads((copied / "keys.json").read_text())
+    keys["stores"]["frames"]["key"] = "0" * 64
+    (copied / "keys.json").write_text(json.dumps(keys))
+    with pytest.raises(StaleCache, match="holds another key"):
+        evaluate_run(copied, DATASET, cache=made_caches)
+
+
+def test_damaged_files_of_a_run_are_named(made_caches: Path, copied: Path) -> None:
+    for name, content in (("result.json", "["), ("config.yaml", "a: [")):
+        (copied / name).write_text(content)
+        with pytest.raises(DamagedStore, match=name):
+            evaluate_run(copied, DATASET, cache=made_caches)
