@@ -76,7 +76,9 @@ def fake_train(trial: Trial) -> TrialResult:
 
 
 def test_the_table_has_means_deviations_and_paired_changes(tmp_path: Path) -> None:
-    found = run_ablation(grid(tmp_path), lambda todo: map(fake_train, todo), cache=tmp_path / "cache", folder=tmp_path / "out")
+    found = run_ablation(
+        grid(tmp_path), lambda todo: map(fake_train, todo), cache=tmp_path / "cache", folder=tmp_path / "out"
+    )
     rows = list(csv.DictReader((tmp_path / "out" / "ablation.csv").read_text().splitlines()))
     assert [float(row["top1"]) for row in rows] == pytest.approx([0.55, 0.75])
     assert float(rows[1]["change"]) == pytest.approx(0.2)
@@ -90,5 +92,7 @@ def test_an_extraction_during_the_sweep_would_be_counted(tmp_path: Path) -> None
         extract(tmp_path / "cache", make_files(tmp_path / "files", 3))
         return fake_train(trial)
 
-    found = run_ablation(grid(tmp_path), lambda todo: map(cheating, todo), cache=tmp_path / "cache", folder=tmp_path / "out")
+    found = run_ablation(
+        grid(tmp_path), lambda todo: map(cheating, todo), cache=tmp_path / "cache", folder=tmp_path / "out"
+    )
     assert found.extracted == 3

@@ -22,6 +22,7 @@ LIMBS_NTU = (
     *((0, 12), (12, 13), (13, 14), (14, 15), (0, 16), (16, 17), (17, 18), (18, 19)),
 )
 LIMBS = {17: LIMBS_2D, 25: LIMBS_NTU}
+LEAST_SIDE = 256
 PEOPLE = ((255, 80, 60), (60, 170, 255), (120, 220, 90), (250, 200, 40))
 
 
@@ -58,20 +59,24 @@ def ablation_picture(names: Sequence[str], means: Sequence[float], points: Seque
     for position, values in zip(positions, points, strict=True):
         axes.plot(values, [position] * len(values), "o", color="#08306b", markersize=4)
     for position, mean in zip(positions, means, strict=True):
-        axes.text(mean + 1, position, f"{mean:.1f}", va="center", fontsize=8)
+        axes.text(103, position, f"{mean:.1f}", va="center", fontsize=8)
     axes.set_yticks(positions, names, fontsize=8)
     axes.set_xlabel("top-1, per cent (bar: mean, dots: seeds)")
-    axes.set_xlim(0, 108)
+    axes.set_xlim(0, 112)
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
 
 
 def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray) -> Image.Image:
-    """A frame (H, W, 3) uint8 with people (M, V, 2) drawn over it, in the frame's pixels; NaN joints are left out."""
-    picture = Image.fromarray(frame)
+    """A frame (H, W, 3) uint8 with people (M, V, 2) drawn over it, in the frame's pixels; NaN joints are left out.
+
+    Small frames are enlarged first, so that lines do not hide what is under them.
+    """
+    scale = max(1, -(-LEAST_SIDE // min(frame.shape[:2])))
+    picture = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
-    width = max(1, round(min(picture.size) / 90))
-    for person, colour in zip(keypoints, PEOPLE, strict=False):
+    width = max(1, round(min(picture.size) / 130))
+    for person, colour in zip(keypoints * scale, PEOPLE, strict=False):
         for first, second in LIMBS.get(len(person), ()):
             if np.isfinite(person[[first, second]]).all():
                 pen.line([*map(float, person[first]), *map(float, person[second])], fill=colour, width=width)
@@ -88,8 +93,10 @@ def sample_picture(
     weights: (number of frames,) share of each frame in the similarity of CMSA, or None where the model has none.
     importance: share of each modality.
     """
-    figure = Figure(figsize=(1.5 * len(frames) + 2, 2.6))
-    grid = figure.add_gridspec(2, len(frames) + 1, height_ratios=[3, 1], width_ratios=[1] * len(frames) + [1.1])
+    figure = Figure(figsize=(1.7 * len(frames) + 3, 2.8))
+    # An empty column before the last: room for the names of the modalities.
+    ratios = [1.0] * len(frames) + [0.35, 1.1]
+    grid = figure.add_gridspec(2, len(frames) + 2, height_ratios=[3, 1], width_ratios=ratios, wspace=0.06)
     top = float(weights.max()) if weights is not None and len(weights) else 1.0
     for number, frame in enumerate(frames):
         axes = figure.add_subplot(grid[0, number])

@@ -246,7 +246,7 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(folder: Path, kind: 
             found["size"] = zero + math.nan if kind == "loss" else zero.abs().sqrt()
         return found
 
-    where = r"epoch 1, batch 1 .* lower training.lr"
+    where = r"epoch 1, batch 1 .* lower train.settings.lr"
     with pytest.raises(UnialignError, match=f"the {kind} is not finite.*{where}"):
         run(folder, model=model, task_losses=spoiled)
     assert before

@@ -63,6 +63,6 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
     if not bool((counts == 1).all()):
         raise UnialignError(f"{int((counts != 1).sum())} samples were not evaluated exactly once; report this.")
     if not all(bool(table.isfinite().all()) for table in tables.values()):
-        raise UnialignError("the model's predictions are not finite; lower training.lr or look at the last epoch.")
+        raise UnialignError("the predictions are not finite; lower train.settings.lr or look at the last epoch.")
     arrays = {name: table.cpu().numpy() for name, table in tables.items()}
     return Predictions(np.arange(len(loader)), arrays["scores"], arrays.get("importance"))

@@ -81,22 +81,24 @@ class TrainSettings:
             _at_least(name, getattr(self, name), 0)
         _at_least("checkpoint_batches", self.checkpoint_batches, 0)
         if self.keep < 2:
-            raise UsageError(f"training.keep is {self.keep}; at least 2 checkpoints must stay, for one may be damaged.")
+            raise UsageError(
+                f"train.settings.keep is {self.keep}; at least 2 checkpoints must stay, for one may be damaged."
+            )
         if not self.lr > 0:
-            raise UsageError(f"training.lr is {self.lr}; it must be above 0.")
+            raise UsageError(f"train.settings.lr is {self.lr}; it must be above 0.")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise UsageError(
-                f"training.warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs})."
+                f"train.settings.warmup_epochs is {self.warmup_epochs}; it must be below epochs ({self.epochs})."
             )
         if self.test_crops not in (1, 3):
             raise UsageError(
-                f"training.test_crops is {self.test_crops}; it is 1 (centre) or 3 (along the longer side)."
+                f"train.settings.test_crops is {self.test_crops}; it is 1 (centre) or 3 (along the longer side)."
             )
         for name in ("flip", "step_factor"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"training.{name} is {getattr(self, name)}; it must be between 0 and 1.")
+                raise UsageError(f"train.settings.{name} is {getattr(self, name)}; it must be between 0 and 1.")
         if not 0 <= self.colour < 1:
-            raise UsageError(f"training.colour is {self.colour}; it must be at least 0 and below 1.")
+            raise UsageError(f"train.settings.colour is {self.colour}; it must be at least 0 and below 1.")
         _range("crop_scale", self.crop_scale, 1.0)
         _range("crop_ratio", self.crop_ratio, float("inf"))
 
@@ -119,14 +121,14 @@ def settings_from(values: Mapping[str, Any], defaults: TrainSettings | None = No
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise UsageError(f"unknown key training.{name}; known: {', '.join(known)}.")
+            raise UsageError(f"unknown key train.settings.{name}; known: {', '.join(known)}.")
         kind = type(known[name])
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if kind is tuple and isinstance(value, list):
             value = tuple(value)
         if type(value) is not kind:
-            raise UsageError(f"training.{name} is {value!r}; it must be of type {kind.__name__}.")
+            raise UsageError(f"train.settings.{name} is {value!r}; it must be of type {kind.__name__}.")
         checked[name] = value
     return replace(base, **checked)
 
@@ -147,14 +149,14 @@ def learning_rate(settings: TrainSettings, progress: float) -> float:
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise UsageError(f"training.{name} is {value!r}; it is one of {', '.join(known)}.")
+        raise UsageError(f"train.settings.{name} is {value!r}; it is one of {', '.join(known)}.")
 
 
 def _at_least(name: str, value: float, lowest: int) -> None:
     if not value >= lowest:
-        raise UsageError(f"training.{name} is {value}; it must be at least {lowest}.")
+        raise UsageError(f"train.settings.{name} is {value}; it must be at least {lowest}.")
 
 
 def _range(name: str, value: tuple[float, float], highest: float) -> None:
     if len(value) != 2 or not 0 < value[0] <= value[1] <= highest:
-        raise UsageError(f"training.{name} is {list(value)}; it is two numbers, the smaller one first, above 0.")
+        raise UsageError(f"train.settings.{name} is {list(value)}; it is two numbers, the smaller one first, above 0.")

@@ -78,7 +78,7 @@ class Stepper:
         self.processes = processes
         self.device = processes.device
         if settings.precision == "fp16" and self.device.type != "cuda":
-            raise UsageError("training.precision fp16 needs a GPU; take bf16 or fp32.")
+            raise UsageError("train.settings.precision fp16 needs a GPU; take bf16 or fp32.")
         task.model.to(self.device)
         self.optimizer = build_optimizer(task.model, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
@@ -127,7 +127,7 @@ class Stepper:
     def _where(self, share: Share) -> str:
         return (
             f"stopped before the optimizer step of epoch {share.after.epoch}, batch {share.batch} "
-            f"(learning rate {self.optimizer.param_groups[0]['lr']:.4g}); lower training.lr or look at that batch."
+            f"(learning rate {self.optimizer.param_groups[0]['lr']:.4g}); lower train.settings.lr or look at it."
         )
 
     def _update(self, outputs: dict[str, Tensor], labels: Tensor, count: int) -> None:

@@ -1,0 +1,187 @@
+"""Contract of the command line, as a user meets it: real processes, exit codes, one JSON object, one clear sentence."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unialign.stages.demo.collection import render_collection
+
+
+def run(*words: str | Path, cwd: Path, code: int = 0, **environment: str) -> dict[str, Any]:
+    """Run a command with --json; returns its object."""
+    command = [sys.executable, "-m", "unialign.cli", *map(str, words), "--json"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("UNIALIGN_")}
+    done = subprocess.run(
+        command, cwd=cwd, env={**clean, **environment}, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two performers of the demo, one camera: 30 clips with skeletons."""
+    root = tmp_path_factory.mktemp("collection")
+    render_collection(root, performers=2, cameras=1, workers=1)
+    return root
+
+
+@pytest.fixture
+def work(tmp_path: Path, collection: Path) -> Path:
+    """A working folder with a configuration."""
+    (tmp_path / "unialign.yaml").write_text(
+        f"dataset: demo\ndata: {collection}\nextract: {{poses: {{source: skeleton}}}}\n"
+    )
+    return tmp_path
+
+
+def test_extract_again_extracts_nothing_one_more_clip_one_another_setting_all(tmp_path: Path, collection: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(collection, root)
+    names = sorted((root / "skeletons").iterdir())
+    for path in names[5:]:
+        path.unlink()
+    for path in (root / "rgb").iterdir():
+        path.unlink()
+    command = ("extract", "poses", "--dataset", "demo", "--root", root, "--source", "skeleton", "--cache", "cache")
+    first = run(*command, cwd=tmp_path)
+    assert set(first) == {"modality", "key", "store", "total", "extracted", "reused", "quarantined", "seconds"}
+    assert (first["total"], first["extracted"], first["quarantined"]) == (5, 5, {})
+    assert run(*command, cwd=tmp_path)["extracted"] == 0
+    shutil.copy(collection / "skeletons" / names[5].name, names[5])
+    more = run(*command, cwd=tmp_path)
+    assert (more["extracted"], more["reused"], more["key"]) == (1, 5, first["key"])
+    other = run(*command, "--num-people", "1", cwd=tmp_path)
+    assert (other["extracted"], other["key"] != first["key"]) == (6, True)
+    why = run("cache", "why", first["key"][:12], other["key"][:12], "--cache", "cache", cwd=tmp_path)
+    assert why["differences"] == [{"field": "num_people", "first": 2, "second": 1}]
+    assert run("cache", "verify", "--cache", "cache", cwd=tmp_path) == {"ok": True, "damaged": [], "stores": 2}
+    shard = Path(first["store"]) / "keypoints" / "c" / "0" / "0" / "0" / "0" / "0"
+    shard.write_bytes(b"\xff" + shard.read_bytes()[1:])
+    found = run("cache", "verify", "--cache", "cache", cwd=tmp_path, code=4)
+    assert [(row["shard"], row["file"]) for row in found["damaged"]] == [(0, "keypoints/c/0/0/0/0/0")]
+    assert run(*command, "--repair", cwd=tmp_path)["extracted"] == 5
+    assert run("cache", "verify", "--cache", "cache", cwd=tmp_path)["ok"]
+
+
+def test_a_quarantined_sample_gives_exit_code_three(tmp_path: Path) -> None:
+    (tmp_path / "clips" / "jump").mkdir(parents=True)
+    (tmp_path / "clips" / "jump" / "broken.mp4").write_bytes(b"not a video")
+    found = run("extract", "frames", "--dataset", "folder", "--root", "clips", cwd=tmp_path, code=3)
+    assert (found["quarantined"], found["extracted"]) == ({"unreadable": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("extract", "poses", "--dataset", "ntu60"), 2, "no data root"),
+        (("extract", "frames", "--dataset", "ntu60", "--root", "nowhere"), 2, "nowhere is not a folder"),
+        (("extract", "frames", "--dataset", "ntu6", "--root", "."), 2, "known are ntu60"),
+        (("extract", "text", "--dataset", "folder", "--root", "."), 2, "no class folder|no video"),
+        (("train", "--cached"), 2, "no dataset is configured"),
+        (("train", "--cached", "--dataset", "ntu60"), 4, "unialign extract frames"),
+        (("train", "--cached", "train.setings.epochs=1"), 2, "unknown key 'train.setings'"),
+        (("evaluate", "runs/none"), 4, "not a run"),
+        (("ablate", "none.yaml"), 2, "none.yaml does not exist"),
+        (("cache", "info", "abc"), 4, "cache ls"),
+        (("cache", "prune"), 2, "not a folder of runs"),
+        (("extract", "frames", "--config", "none.yaml"), 2, "none.yaml does not exist"),
+    ],
+)
+def test_what_is_missing_is_one_clear_sentence(
+    tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    found = run(*words, cwd=tmp_path, code=code)
+    assert found["exit_code"] == code
+
+    assert re.search(sentence, found["error"]), found["error"]
+    assert "\n" not in found["error"]
+
+
+def test_doctor_names_versions_devices_and_what_is_missing(tmp_path: Path) -> None:
+    found = run("doctor", cwd=tmp_path)
+    assert found["environment"]["zarr"]
+    assert "cpu" in found["devices"]
+    assert {check["check"] for check in found["checks"] if not check["ok"]} >= {"data root", "pose weights", "stores"}
+
+
+def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
+    grid = work / "grid.yaml"
+    grid.write_text(
+        "name: small\nseeds: [0]\nrows:\n"
+        "  - {name: video, set: {train.unialign.modalities: [video]}}\n"
+        "  - {name: all, set: {train.unialign.modalities: [video, pose, text]}}\n"
+    )
+    small = [
+        "train.unialign.backbone=tsm-tiny",
+        "train.unialign.num_frames=4",
+        "train.unialign.image_size=32",
+        "train.unialign.width=32",
+        "train.settings.epochs=1",
+        "train.settings.batch_size=8",
+    ]
+    for modality in ("frames", "poses"):
+        assert run("extract", modality, cwd=work)["extracted"] == 30
+    assert run("extract", "text", "--templates", "plain", cwd=work)["quarantined"] == {}
+    lost = run("extract", "pose-features", cwd=work, code=2)
+    assert "--weights" in lost["error"]
+    encoder = run(
+        "train", "--model", "stgcn++", "--epochs", "1", "train.encoder.width=8", "train.encoder.clip_len=16", cwd=work
+    )
+    assert Path(encoder["exported"]).is_file()
+    features = run("extract", "pose-features", "--weights", encoder["exported"], cwd=work)
+    assert (features["total"], features["extracted"]) == (30, 30)
+    trained = run("train", "--cached", *small, cwd=work)
+    assert set(trained["keys"]) == {"frames", "pose-features", "text"}
+    assert trained["extracted"] == 0
+    evaluated = run("evaluate", trained["folder"], cwd=work)
+    assert evaluated["agrees"]
+    assert evaluated["metrics"]["top1"] == trained["top1"]
+    swept = run("ablate", grid, *small, cwd=work)
+    assert [row["row"] for row in swept["rows"]] == ["video", "all"]
+    assert swept["extracted"] == 0
+    # The row "all" is the training above: found finished, not trained again.
+    assert [trial["reused"] for trial in swept["trials"]] == [False, True]
+    pruned = run("cache", "prune", "--dry-run", cwd=work)
+    assert [store["modality"] for store in pruned["removed"]] == []
+    shutil.rmtree(work / "runs")
+    (work / "runs").mkdir()
+    assert len(run("cache", "prune", "--dry-run", cwd=work)["removed"]) == 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_yolo_poses_of_real_clips_are_cached_by_their_settings(tmp_path: Path, shared_data: Path) -> None:
+    clips = tmp_path / "clips" / "wave"
+    clips.mkdir(parents=True)
+    real = sorted((shared_data / "videos" / "gestures" / "photo").glob("*.mp4"))[:3]
+    for path in real[:2]:
+        shutil.copy(path, clips)
+    weights = shared_data / "weights" / "yolo11n-pose.pt"
+    command = (
+        "extract",
+        "poses",
+        "--dataset",
+        "folder",
+        "--root",
+        "clips",
+        "--weights",
+        weights,
+        "--image-size",
+        "256",
+    )
+    first = run(*command, cwd=tmp_path)
+    assert (first["extracted"], first["quarantined"]) == (2, {})
+    assert run(*command, cwd=tmp_path)["extracted"] == 0
+    shutil.copy(real[2], clips)
+    assert run(*command, cwd=tmp_path)["extracted"] == 1
+    other = run(*command, "--confidence", "0.4", cwd=tmp_path)
+    why = run("cache", "why", first["key"][:12], other["key"][:12], cwd=tmp_path)
+    assert why["differences"] == [{"field": "parameters.confidence", "first": 0.25, "second": 0.4}]
