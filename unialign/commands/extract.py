@@ -157,6 +157,15 @@ def text(
     _run("text", resolved, repair=repair, retry=False, dry_run=dry_run, as_json=as_json)
 
 
+def _show_alike(store: Path, classes: tuple[str, ...]) -> None:
+    from unialign.cache.reader import StoreReader
+    from unialign.pipeline.text_bank import alike_classes
+
+    found = alike_classes(StoreReader(store), classes, 3)
+    alike = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
+    console.show_fields({"most alike": f"{alike} (cosine of the class texts)" if alike else "-"})
+
+
 @app.command("frames", epilog="Example: unialign extract frames --dataset ntu60 --short-side 256 --num-frames 32")
 def frames(
     dataset: DatasetName = None,
@@ -234,6 +243,7 @@ def _run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: b
         )
     if not dry_run:
         save_manifest(dataset, config.cache.resolve())
+    work = f"{done.total - done.reused:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:
         console.show_json(done.result())
     else:
@@ -241,11 +251,13 @@ def _run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: b
             {
                 "modality": modality,
                 "store": done.store,
-                "samples": f"{done.total:,} of {dataset.name}: {done.extracted:,} extracted, {done.reused:,} reused",
+                "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
                 "quarantined": ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none",
                 "seconds": f"{done.seconds:.1f}",
             }
         )
+        if modality == "text" and not dry_run:
+            _show_alike(done.store, dataset.classes)
         for name, status, why in done.problems[:FAILED_SHOWN]:
             console.messages.print(f"  {name}: {status}{f' ({why})' if why else ''}", highlight=False, markup=False)
         if len(done.problems) > FAILED_SHOWN:

@@ -1,5 +1,6 @@
 """`unialign train | evaluate | ablate | demo`: stage two."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,8 +75,11 @@ def train(
         train__settings__epochs=epochs,
         train__settings__seed=seed,
     )
-    with training_bar(resolved.train.model, hidden=as_json) as show:
+    with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
         result = train_from_config(resolved, online=not cached, show=show)
+    if os.environ.get("RANK", "0") != "0":
+        # Under torchrun every process comes here with the same result; one says it.
+        return
     if as_json:
         console.show_json({**result.result(), **result.metrics})
         return

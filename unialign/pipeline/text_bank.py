@@ -9,6 +9,7 @@ from torch import Tensor
 from unialign.cache.errors import MissingCache
 from unialign.pipeline.coverage import CachedModality
 from unialign.stages.extraction.text import label_id
+from unialign.stages.extraction.text_report import closest_pairs
 
 ADVICE = "run `unialign extract text` for this dataset."
 
@@ -32,6 +33,13 @@ def shared_templates(reader: CachedModality, class_names: Sequence[str]) -> tupl
     if not found:
         raise MissingCache(f"no template of the text store has a row for each of {len(wanted)} classes; {ADVICE}")
     return found
+
+
+def alike_classes(reader: CachedModality, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
+    """The classes whose texts are most alike: (class, class, cosine), most alike first; see `closest_pairs`."""
+    bank = load_text_bank(reader, class_names)
+    ids = [label_id(str(number), name) for number in range(len(bank)) for name in class_names]
+    return closest_pairs(ids, bank.flatten(0, 1).numpy(), count)
 
 
 def load_text_bank(
