@@ -1,5 +1,6 @@
 """Contract of the command line, as a user meets it: real processes, exit codes, one JSON object, one clear sentence."""
 
+import csv
 import json
 import os
 import re
@@ -113,6 +114,11 @@ def test_doctor_names_versions_devices_and_what_is_missing(tmp_path: Path) -> No
     assert {check["check"] for check in found["checks"] if not check["ok"]} >= {"data root", "pose weights", "stores"}
 
 
+def losses(trained: dict[str, Any]) -> list[str]:
+    with (Path(trained["folder"]) / "metrics.csv").open() as file:
+        return [line["loss"] for line in csv.DictReader(file)]
+
+
 def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     grid = work / "grid.yaml"
     grid.write_text(
@@ -145,6 +151,11 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     evaluated = run("evaluate", trained["folder"], cwd=work)
     assert evaluated["agrees"]
     assert evaluated["metrics"]["top1"] == trained["top1"]
+    weights = f"extract.pose_features.weights={encoder['exported']}"
+    online = run("train", "--online", *small, weights, "extract.text.templates=plain", cwd=work)
+    # The same features, made during training instead of read: the same training to the last bit.
+    assert online["metrics"] == trained["metrics"]
+    assert losses(online) == losses(trained)
     swept = run("ablate", grid, *small, cwd=work)
     assert [row["row"] for row in swept["rows"]] == ["video", "all"]
     assert swept["extracted"] == 0

@@ -23,7 +23,8 @@ from rich.text import Text
 from unialign.cache.arrays import Json
 
 # Results go to standard output, everything else to standard error, so that `--json` can be piped.
-output = Console(soft_wrap=True)
+# A pipe or a file has no width; tables are not to be folded there.
+output = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 messages = Console(stderr=True, soft_wrap=True)
 
 
