@@ -46,7 +46,7 @@ def test_sizes_that_do_not_fit_and_unknown_names_are_refused() -> None:
         build_backbone("vit-tiny-temporal", num_frames=2, image_size=40)
     with pytest.raises(UsageError, match="even number"):
         build_backbone("mvit-v2-s", num_frames=3, image_size=64)
-    with pytest.raises(UsageError, match="known: tsm-resnet10"):
+    with pytest.raises(UsageError, match="known: tsm-tiny"):
         build_backbone("resnet", **SMALL)
 
 

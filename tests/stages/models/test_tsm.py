@@ -44,7 +44,7 @@ def test_names_of_the_weights_stay_those_of_the_image_network() -> None:
 
 def test_clips_of_a_batch_do_not_touch_each_other_but_frames_do() -> None:
     torch.manual_seed(0)
-    network = small_tsm(num_frames=3, image_size=32).eval()
+    network = small_tsm(32, num_frames=3, image_size=32).eval()
     frames = torch.randn(2, 3, 3, 32, 32)
     changed = frames.clone()
     changed[1, 0] += 1.0
@@ -52,3 +52,11 @@ def test_clips_of_a_batch_do_not_touch_each_other_but_frames_do() -> None:
         before, after = network(frames)["tokens"], network(changed)["tokens"]
     assert torch.equal(before[0], after[0])
     assert not torch.allclose(before[1, 1], after[1, 1])
+
+
+def test_a_difference_backbone_does_not_see_what_stands_still() -> None:
+    backbone = small_tsm(16, True, num_frames=4, image_size=32).eval()
+    moving = torch.randn(1, 4, 3, 32, 32)
+    still = torch.randn(1, 1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(moving)["pooled"], backbone(moving + still)["pooled"], atol=1e-4, rtol=1e-4)

@@ -28,7 +28,7 @@ from unialign.stages.training.settings import TrainSettings, learning_rate, sett
         ({"epochs": 3, "warmup_epochs": 3.0}, r"train.settings.warmup_epochs is 3.0"),
         ({"checkpoint_batches": -1}, r"train.settings.checkpoint_batches is -1"),
         ({"pose_test": "last"}, r"train.settings.pose_test is 'last'"),
-        ({"epoch": 3}, r"unknown key training.epoch; known: epochs, batch_size"),
+        ({"epoch": 3}, r"unknown key train.settings.epoch; known: epochs, batch_size"),
         ({"epochs": "ten"}, r"train.settings.epochs is 'ten'; it must be of type int"),
         ({"epochs": True}, r"train.settings.epochs is True"),
     ],

@@ -87,8 +87,8 @@ def _set_up_camera(number: int, num_frames: int, random: np.random.Generator) ->
         height=random.uniform(1.0, 1.6),
         aim=random.uniform(1.10, 1.16),
         roll=random.uniform(-2, 2),
-        # The picture shows about 2.4 m of height where the performer stands: raised hands stay in it.
-        focal=SIZE[0] * distance / random.uniform(2.3, 2.45),
+        # The picture shows about 2.5 m of height where the performer stands: raised hands stay in it.
+        focal=SIZE[0] * distance / random.uniform(2.45, 2.6),
         size=SIZE,
         jitter=np.round(shake * FINE) / FINE,
     )
