@@ -150,6 +150,8 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert trained["extracted"] == 0
     evaluated = run("evaluate", trained["folder"], cwd=work)
     assert evaluated["agrees"]
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in evaluated["pictures"])
+    assert len(evaluated["pictures"]) > 1
     assert evaluated["metrics"]["top1"] == trained["top1"]
     weights = f"extract.pose_features.weights={encoder['exported']}"
     online = run("train", "--online", *small, weights, "extract.text.templates=plain", cwd=work)

@@ -101,16 +101,18 @@ def evaluate(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Evaluate a run's checkpoint again, from the stores that it names."""
+    """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
     from unialign.pipeline.evaluate import evaluate_run
     from unialign.pipeline.experiment import the_dataset
+    from unialign.pipeline.gallery import draw_run
     from unialign.pipeline.runs import read_config
 
     dataset = read_config(run)["dataset"]
     resolved = resolve(config, None, data=root, cache=cache, labels=labels, dataset=dataset)
     found = evaluate_run(run, the_dataset(resolved), cache=resolved.cache.resolve(), which="best" if best else "last")
+    pictures = draw_run(run, the_dataset(resolved), resolved.cache.resolve())
     if as_json:
-        console.show_json(found.result())
+        console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return
     console.show_fields(
         {
@@ -118,6 +120,7 @@ def evaluate(
             "checkpoint": found.checkpoint,
             **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
             "as recorded": "yes" if found.agrees else f"no: {found.stored}",
+            "pictures": pictures[0].parent,
         }
     )
     rows = [
