@@ -39,7 +39,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work(tmp_path: Path, collection: Path) -> Path:
     """A working folder with a configuration."""
     (tmp_path / "unialign.yaml").write_text(
-        f"dataset: demo\ndata: {collection}\nextract: {{poses: {{source: skeleton}}}}\n"
+        f"dataset: demo\ndata: {collection}\nextract: {{threads: 1, poses: {{source: skeleton}}}}\n"
     )
     return tmp_path
 
