@@ -23,6 +23,7 @@ from tests.made_stores import (
 from tests.pipeline.made_training import MODEL, SETTINGS, readers_of, tiny_training
 from unialign.cache.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.preparation import Options
+from unialign.pipeline.prepare_unialign import read_weights
 from unialign.pipeline.runs import run_of, sole_writer
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
 from unialign.pipeline.train import RunResult, train_encoder, train_unialign
@@ -31,6 +32,19 @@ from unialign.stages.training.loop import Progress
 from unialign.stages.training.settings import settings_from
 
 DATASET = made_dataset()
+
+
+def test_published_weights_without_a_network_say_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", refuse)
+    with pytest.raises(UsageError, match="--backbone-weights FILE"):
+        read_weights(Path("hub"), "tsm-resnet18")
+    with pytest.raises(UsageError, match="no published weights"):
+        read_weights(Path("hub"), "tsm-tiny")
+    with pytest.raises(UsageError, match="no such file"):
+        read_weights(Path("none.pt"), "tsm-tiny")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -52,6 +52,9 @@ def train(
     protocol: Protocol = None,
     model: Annotated[str | None, typer.Option(help="unialign, or stgcn++ (a skeleton encoder).")] = None,
     use: Use = None,
+    backbone_weights: Annotated[
+        Path | None, typer.Option("--backbone-weights", help="Weights file of the video backbone, or hub.")
+    ] = None,
     epochs: Epochs = None,
     seed: Seed = None,
     as_json: AsJson = False,
@@ -72,6 +75,7 @@ def train(
         protocol=protocol,
         train__model=model,
         train__stores=_stores(use),
+        train__backbone_weights=backbone_weights,
         train__settings__epochs=epochs,
         train__settings__seed=seed,
     )

@@ -21,7 +21,7 @@ class Options:
 
     min_coverage: smallest share of each side of the split that the caches must hold. templates: those of the text
     store that are used, all that every class has if empty. backbone_weights: a file of weights that the video backbone
-    starts from.
+    starts from, or "hub" for published ones.
     """
 
     min_coverage: float = 0.95

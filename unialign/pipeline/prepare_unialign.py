@@ -15,11 +15,14 @@ from unialign.pipeline.coverage import CachedModality, covered
 from unialign.pipeline.preparation import Options, Prepared, check_enough, the_reader
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.models.backbones import load_pretrained
+from unialign.stages.models.backbones import hub_state_dict, load_pretrained
 from unialign.stages.models.systems import SYSTEMS, checked_config
 from unialign.stages.training.clips import Clips, Frames, PoseTokens
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
+
+# In place of a file: weights that timm or torchvision publish.
+HUB = Path("hub")
 
 # Which store a modality of the model reads.
 STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
@@ -58,7 +61,7 @@ def prepare_unialign(
     if "text" in known.modalities:
         templates = templates or shared_templates(needed["text"], dataset.classes)
         bank = load_text_bank(needed["text"], dataset.classes, templates)
-    weights = read_weights(options.backbone_weights)
+    weights = read_weights(options.backbone_weights, known.backbone)
     config = {
         "model": "unialign",
         "dataset": dataset.name,
@@ -102,12 +105,18 @@ def pose_tokens(reader: CachedModality) -> PoseTokens:
     return PoseTokens(reader, tuple(bool(view["flip"]) for view in views))
 
 
-def read_weights(path: Path | None) -> tuple[str, dict[str, Any]] | None:
-    """Digest and content of a file of weights."""
+def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]] | None:
+    """Digest and content of a file of weights, or, for the path "hub", of the backbone's published ones."""
     if path is None:
         return None
+    if path == HUB:
+        published = hub_state_dict(backbone)
+        checksum = sha256()
+        for name in sorted(published):
+            checksum.update(name.encode() + published[name].cpu().contiguous().numpy().tobytes())
+        return f"sha256:{checksum.hexdigest()}", published
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; name the weights of a video backbone.")
+        raise UsageError(f"{path}: no such file; give the weights of a video backbone, or hub to fetch published ones.")
     data = path.read_bytes()
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
