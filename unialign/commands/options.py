@@ -39,4 +39,4 @@ def find_dataset(config: Config) -> Dataset:
         )
     if config.data is None:
         raise UsageError("no data root is configured; give --root, UNIALIGN_DATA or `data:` in unialign.yaml.")
-    return load_dataset(config.dataset, config.data, config.labels)
+    return load_dataset(config.dataset, config.data.resolve(), config.labels)

@@ -33,7 +33,7 @@ def the_dataset(config: Config) -> Dataset:
     if config.dataset is None:
         raise UsageError(f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:`.")
     if config.data is not None and config.data.exists():
-        return load_dataset(config.dataset, config.data, config.labels)
+        return load_dataset(config.dataset, config.data.resolve(), config.labels)
     return load_manifest(config.cache.resolve(), config.dataset)
 
 

@@ -46,27 +46,13 @@ def _files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
     return tuple(Source(sample.id, sample.files.get(kind)) for sample in dataset.samples)
 
 
-def _weights(path: Path | None, option: str, what: str) -> tuple[Path, str]:
-    if path is None:
-        raise UsageError(f"{what} Give it with --weights or `{option}` in unialign.yaml.")
-    if not path.is_file():
-        raise UsageError(f"the weights {path} do not exist; check --weights or `{option}` in unialign.yaml.")
-    return path.resolve(), source_digest(path)
-
-
 def _poses(dataset: Dataset, config: Config) -> Prepared:
     section = config.extract.poses
     if section.source == "video":
-        from unialign.stages.extraction.poses import YoloPoses
+        from unialign.stages.extraction.poses import yolo_poses
 
-        weights, digest = _weights(
-            section.weights,
-            "extract.poses.weights",
-            "poses from video need a pose network, such as yolo11n-pose.pt of Ultralytics (AGPL-3.0).",
-        )
-        network = YoloPoses(
-            weights=weights,
-            weights_digest=digest,
+        network = yolo_poses(
+            section.weights.resolve() if section.weights else None,
             confidence=section.confidence,
             num_people=section.num_people,
             image_size=section.image_size,
@@ -92,6 +78,7 @@ def _pose_features(dataset: Dataset, config: Config) -> Prepared:
     path = choose_store(config.cache.resolve(), dataset.collection, "poses", chosen, dataset.name)
     reader = StoreReader(path)
     extractor = pose_features_extractor(config, poses=path, poses_key=reader.store.key.digest)
+    extractor.check(reader)
     unknown = [sample.id for sample in dataset.samples if sample.id not in reader.entries]
     if unknown:
         raise MissingCache(
@@ -111,18 +98,19 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
     from unialign.stages.extraction.pose_features import PoseFeatures
 
     section = config.extract.pose_features
-    weights, digest = _weights(
-        section.weights,
-        "extract.pose_features.weights",
-        "pose features need the weights of a skeleton encoder: public Shift-GCN weights, or a checkpoint of "
-        "`unialign train --model stgcn++`.",
-    )
+    if section.weights is None:
+        raise UsageError(
+            "pose features need a skeleton encoder: give --weights (public Shift-GCN weights, or the encoder.pt of "
+            "`unialign train --model stgcn++`), or `extract.pose_features.weights` in unialign.yaml."
+        )
+    weights = section.weights.resolve()
+    encoder = load_encoder(weights)
     return PoseFeatures(
-        name=load_encoder(weights).name,
+        name=encoder.name,
         poses=poses,
         poses_key=poses_key,
         weights=weights,
-        weights_digest=digest,
+        weights_digest=source_digest(weights),
         num_offsets=section.num_offsets,
         flips=section.flips,
         device=config.extract.device,

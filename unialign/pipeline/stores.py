@@ -6,17 +6,20 @@ from pathlib import Path
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.inventory import find_store, iterate_stores
 from unialign.cache.reader import StoreReader
+from unialign.cache.records import list_records
 
 
 def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str) -> Path:
-    """The store of a modality: the one named in `chosen`, or else the only one there.
+    """The store of a modality: the one named in `chosen`, or else the only one that holds anything.
 
     chosen: modality to (the beginning of) a store's name, from `train.stores` or `--use`.
     Raises `MissingCache` naming the command that makes it, `UsageError` when several stores could be meant.
     """
     if modality in chosen:
         return find_store(cache, chosen[modality])
-    stores = [path for path in iterate_stores(cache) if path.parts[-3:-1] == (collection, modality)]
+    stores = [
+        path for path in iterate_stores(cache) if path.parts[-3:-1] == (collection, modality) and list_records(path)
+    ]
     if not stores:
         raise MissingCache(
             f"no {modality} of {collection} in {cache}; "

@@ -106,6 +106,10 @@ class PoseFeatures:
             "licence": LICENCES.get(encoder.name, "that of the encoder's own training data"),
         }
 
+    def check(self, reader: Poses) -> None:
+        """Raise `UsageError` unless the joints of a store of poses are those that the encoder was trained with."""
+        check_layout(reader, self._encoder())
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; its source digest is `pose_source`.
 
