@@ -1,0 +1,57 @@
+"""The documents say what the code does."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typer.testing import CliRunner
+
+from unialign.cli import app
+from unialign.pipeline.config import Config
+from unialign.stages.models.uni_align import UniAlignConfig
+from unialign.stages.training.settings import TrainSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def documented() -> dict[str, Any]:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    found = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert found
+    return yaml.safe_load(found[1])  # type: ignore[no-any-return]
+
+
+def defaults(kind: type[Any]) -> dict[str, Any]:
+    values = {field.name: field.default for field in fields(kind)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def test_the_configuration_page_lists_every_key_with_its_default() -> None:
+    page = documented()
+    assert page["train"].pop("unialign") == defaults(UniAlignConfig)
+    assert page["train"].pop("settings") == defaults(TrainSettings)
+    config = Config().dump()
+    config["train"].pop("unialign")
+    config["train"].pop("settings")
+    assert page == config
+
+
+def test_every_command_is_documented_and_has_an_example() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    runner = CliRunner()
+    commands = ["train", "evaluate", "ablate", "doctor", "demo"]
+    commands += [f"extract {name}" for name in ("poses", "pose-features", "text", "frames")]
+    commands += [f"cache {name}" for name in ("ls", "info", "verify", "why", "prune")]
+    for command in commands:
+        shown = runner.invoke(app, [*command.split(), "--help"])
+        assert shown.exit_code == 0
+        assert f"Example: unialign {command}" in " ".join(shown.output.split()), command
+        assert command.split()[-1] in page
+
+
+def test_the_readme_names_files_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / link).exists(), link
