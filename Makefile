@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format reliability clean
+.PHONY: install demo test check format reliability bench clean
 
 install: .venv/.installed
 
@@ -34,6 +34,10 @@ format: install
 # The long lane of the crash tests.
 reliability: install
 	RELIABILITY=full $(BIN)/python -m pytest tests/reliability
+
+# Speed of reading a cache, beside a plain memory map and per-sample Zarr.
+bench: install
+	$(BIN)/python benchmarks/loader.py --samples 20000 --rounds 5
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

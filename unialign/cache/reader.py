@@ -83,6 +83,11 @@ class StoreReader:
         """Digest of what a sample was made from."""
         return self._entry(sample).source
 
+    def place(self, sample: str) -> Place:
+        """Shard and slot of a sample that has features. Raises `MissingCache` for any other."""
+        self._entry(sample)
+        return self._places[sample]
+
     def length(self, sample: str, axis: str) -> int:
         """Entries of a sample along a ragged axis."""
         return self._entry(sample).lengths[axis]
