@@ -33,7 +33,7 @@ format: install
 
 # The long lane of the crash tests.
 reliability: install
-	RELIABILITY=full $(BIN)/python -m pytest tests/reliability
+	RELIABILITY=full $(BIN)/python -m pytest -s -o faulthandler_timeout=1100 tests/reliability
 
 # Speed of reading a cache, beside a plain memory map and per-sample Zarr.
 bench: install
