@@ -144,3 +144,16 @@ def test_an_interrupted_plan_is_cut_the_same_way_again(ids: set[int], size: int,
     held = {source.id for unit in finished for source in unit.sources}
     rest = cut_units([source for source in sources if source.id not in held], [unit.shard for unit in finished], size)
     assert sorted([*finished, *rest], key=lambda unit: unit.shard) == list(whole)
+
+
+def test_repair_of_a_retried_sample_does_not_fall_back_into_quarantine(tmp_path: Path) -> None:
+    sources = make_files(tmp_path / "files", 4, bad=(1,))
+    extract(tmp_path / "cache", sources)
+    # The same bytes, tried again and this time read: a second shard supersedes the quarantined entry of the first.
+    kept = extract(tmp_path / "cache", sources, Spectrum(lenient=True), retry=True)
+    assert (kept.extracted, kept.quarantined) == (1, {})
+    shard = open_store(kept.store).shard_path("histogram", 1)
+    shard.write_bytes(shard.read_bytes()[:-1])
+    repaired = extract(tmp_path / "cache", sources, Spectrum(lenient=True), repair=True)
+    assert (repaired.extracted, repaired.quarantined) == (1, {})
+    assert "clip001" in StoreReader(kept.store).ids

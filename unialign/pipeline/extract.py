@@ -1,5 +1,6 @@
 """One extraction, from a dataset to a finished store."""
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from unialign.cache.errors import DamagedStore
 from unialign.cache.inventory import latest_entries
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
-from unialign.cache.records import list_records, read_record
+from unialign.cache.records import list_records, read_record, record_path
 from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, restore_metadata, store_path
 from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
@@ -89,7 +90,7 @@ def run_extraction(
     current = current or (lambda source: digests.of(source.path) if source.path else "")
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
-        plan = _plan(store, sources, current, settings)
+        plan = _plan(store, sources, current, settings, set())
         return Extraction(extractor.modality, key, path, plan.total, 0, plan.reused, {}, time.monotonic() - started)
     with store_lock(path, cache):
         store = create_store(
@@ -103,8 +104,8 @@ def run_extraction(
                 attributes=extractor.attributes(),
             )
         )
-        _clean(store, repair=settings.repair)
-        plan = _plan(store, sources, current, settings)
+        lost = _clean(store, repair=settings.repair)
+        plan = _plan(store, sources, current, settings, lost)
         _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
         digests.save()
     wanted = {source.id for source in sources}
@@ -123,22 +124,30 @@ def run_extraction(
     )
 
 
-def _plan(store: Store | None, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings) -> Plan:
-    entries = latest_entries(store) if store else {}
+def _plan(
+    store: Store | None, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, lost: set[str]
+) -> Plan:
+    found = latest_entries(store) if store else {}
+    # What stands in an older shard was superseded by the one that was withdrawn, and does not count again.
+    entries = {name: entry for name, entry in found.items() if name not in lost}
     taken = [int(path.stem) for path in list_records(store.path)] if store else []
     size = store.shard_samples if store else settings.shard_samples
     return make_plan(sources, entries, taken, current, shard_samples=size, retry=settings.retry)
 
 
-def _clean(store: Store, *, repair: bool) -> None:
+def _clean(store: Store, *, repair: bool) -> set[str]:
     """Remove what killed writers left; with `repair`, withdraw the damaged shards, so that they are done again.
 
-    Raises `DamagedStore` for a shard file that is missing or cut, without `repair`.
+    Returns the samples of withdrawn shards, as far as their records can still be read. Raises `DamagedStore` for a
+    shard file that is missing or cut, without `repair`.
     """
     atomic.sweep(store.path)
+    lost: set[str] = set()
     if repair:
         damaged = {damage.shard for damage in verify_store(store.path) if damage.shard is not None}
         for shard in sorted(damaged):
+            with contextlib.suppress(DamagedStore):
+                lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
             forget_shard(store, shard)
         restore_metadata(store)
     for path in list_records(store.path):
@@ -147,6 +156,7 @@ def _clean(store: Store, *, repair: bool) -> None:
             shard_file = store.shard_path(name, record.shard)
             if not shard_file.is_file() or shard_file.stat().st_size != file.bytes:
                 raise DamagedStore(f"{shard_file} is missing or cut; run the same command again with --repair.")
+    return lost
 
 
 def _run_plan(
