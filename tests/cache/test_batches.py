@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.cache.test_store import build, sample
 from unialign.cache.batches import BatchReader
 from unialign.cache.errors import DamagedStore, MissingCache, UsageError
+from unialign.cache.joined import columns_of
 from unialign.cache.reader import StoreReader
 
 FIXED = ["feature", "count"]
@@ -23,7 +24,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> StoreReader:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=20))
 def test_a_batch_is_what_reading_one_by_one_gives(reader: StoreReader, positions: list[int]) -> None:
-    batches = BatchReader(reader, reader.ids, FIXED)
+    batches = BatchReader(columns_of(reader, FIXED), reader.ids)
     assert len(batches) == 9
     found = batches.read(np.array(positions))
     for name in FIXED:
@@ -33,17 +34,17 @@ def test_a_batch_is_what_reading_one_by_one_gives(reader: StoreReader, positions
 
 
 def test_places_follow_the_given_list_not_the_store(reader: StoreReader) -> None:
-    batches = BatchReader(reader, ["clip009", "clip000"], ["count"])
+    batches = BatchReader(columns_of(reader, ["count"]), ["clip009", "clip000"])
     assert batches.read(np.array([0, 1]))["count"].tolist() == [int(sample(9)["count"]), int(sample(0)["count"])]
 
 
 def test_what_is_not_stored_or_ragged_is_refused(reader: StoreReader) -> None:
     with pytest.raises(MissingCache, match="quarantined"):
-        BatchReader(reader, ["clip002"], FIXED)
+        BatchReader(columns_of(reader, FIXED), ["clip002"])
     with pytest.raises(UsageError, match="read_one"):
-        BatchReader(reader, reader.ids, ["keypoints"])
+        BatchReader(columns_of(reader, ["keypoints"]), reader.ids)
     with pytest.raises(IndexError):
-        BatchReader(reader, reader.ids, FIXED).read(np.array([9]))
+        BatchReader(columns_of(reader, FIXED), reader.ids).read(np.array([9]))
 
 
 def test_a_flipped_byte_is_found_before_the_first_sample_of_its_shard_is_given(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_flipped_byte_is_found_before_the_first_sample_of_its_shard_is_given(t
     data[3] ^= 16
     path.write_bytes(data)
     opened = StoreReader(store.path)
-    batches = BatchReader(opened, opened.ids, FIXED)
+    batches = BatchReader(columns_of(opened, FIXED), opened.ids)
     batches.read(np.array([0, 1]))
     for _ in range(2):
         with pytest.raises(DamagedStore, match="not what was written"):

@@ -18,8 +18,17 @@ from unialign.cache.keys import Key
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, record_path
 from unialign.cache.shards import encode_shard, read_index, read_sample
-from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, store_path, write_shard
-from unialign.cache.verify import verify_store
+from unialign.cache.store import (
+    Store,
+    create_store,
+    forget_shard,
+    grow_store,
+    open_store,
+    restore_metadata,
+    store_path,
+    write_shard,
+)
+from unialign.cache.verify import damage_rows, verify_store
 
 ARRAYS = (
     ArraySpec("keypoints", "float16", (40, 2, 3, 3), ("frame", "person", "joint", "coordinate"), ragged=True, chunk=16),
@@ -206,7 +215,9 @@ def test_a_store_of_another_key_is_not_taken_over(tmp_path: Path) -> None:
 def test_shard_codec_round_trip(lengths: list[int | None], chunk: int) -> None:
     spec = ArraySpec("x", "float32", (40, 3), ("frame", "channel"), ragged=True, chunk=chunk)
     values = [None if n is None else np.random.default_rng(n).normal(size=(n, 3)).astype("float32") for n in lengths]
-    data = memoryview(b"".join(encode_shard(spec, values, 6)))
+    parts, checksums = encode_shard(spec, values, 6)
+    assert list(checksums) == [slot for slot, value in enumerate(values) if value is not None]
+    data = memoryview(b"".join(parts))
     index = read_index(spec, data, 6, "x")
     for slot, value in enumerate(values):
         if value is None:
@@ -214,3 +225,95 @@ def test_shard_codec_round_trip(lengths: list[int | None], chunk: int) -> None:
                 read_sample(spec, data, index[slot], 1)
         else:
             np.testing.assert_array_equal(read_sample(spec, data, index[slot], len(value)), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (np.zeros((3, 4), "float64"), "array x: float64 given, float32 declared"),
+        (np.zeros((0, 4), "float32"), "shape .0, 4. given"),
+        (np.zeros((6, 4), "float32"), "shape .6, 4. given"),
+        (np.zeros((3, 5), "float32"), "shape .3, 5. given"),
+        (np.zeros(3, "float32"), "shape .3,. given"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_array_is_refused(value: np.ndarray, why: str) -> None:
+    spec = ArraySpec("x", "float32", (5, 4), ("frame", "channel"), ragged=True)
+    with pytest.raises(ValueError, match=why):
+        encode_shard(spec, [value], 1)
+
+
+def test_arrays_entries_and_shards_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="array x: 2 axes but 1 names"):
+        ArraySpec("x", "float32", (5, 4), ("frame",))
+    with pytest.raises(ValueError, match="array x: a scalar cannot be ragged"):
+        ArraySpec("x", "float32", (), (), ragged=True)
+    with pytest.raises(ValueError, match="sample a: unknown status 'fine'"):
+        Entry("a", "fine")
+    store = build(tmp_path)
+    with pytest.raises(ValueError, match="a shard holds 1 to 4 samples, 5 given"):
+        write_shard(store, 3, [Entry(str(n), "timeout") for n in range(5)], [{}] * 5)
+    with pytest.raises(MissingCache, match="no array 'speed'; it has keypoints, feature, count, pictures"):
+        store.array("speed")
+    with pytest.raises(MissingCache, match="is not a store; `unialign cache ls`"):
+        open_store(tmp_path / "none.zarr")
+
+
+def test_a_shard_index_that_was_changed_or_cut_is_refused() -> None:
+    spec = ArraySpec("x", "float32", (5,), ("channel",))
+    data = b"".join(encode_shard(spec, [np.ones(5, "float32")], 2)[0])
+    with pytest.raises(DamagedStore, match="x/c/0/0: shorter than its index"):
+        read_index(spec, memoryview(data[-35:]), 2, "x/c/0/0")
+    with pytest.raises(DamagedStore, match="x/c/0/0: the shard index does not match its checksum"):
+        read_index(spec, memoryview(data[:-20] + b"?" + data[-19:]), 2, "x/c/0/0")
+
+
+def test_a_record_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    record_path(store.path, 1).write_bytes(record_path(store.path, 0).read_bytes())
+    with pytest.raises(DamagedStore, match=r"000001.json: the record belongs to another shard or format"):
+        StoreReader(store.path)
+
+
+def test_shards_without_features_have_a_record_and_no_files(tmp_path: Path) -> None:
+    store = build(tmp_path, num_samples=4, bad=(0, 1, 2, 3))
+    assert StoreReader(store.path).ids == ()
+    assert verify_store(store.path) == []
+    assert not (store.path / "feature" / "c").exists()
+
+
+def test_growing_never_shrinks_and_metadata_is_restored(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    whole = tree_digest(store.path)
+    grow_store(store, 1)
+    restore_metadata(store)
+    assert tree_digest(store.path) == whole
+    (store.path / "feature" / "zarr.json").unlink()
+    (store.path / "count" / "zarr.json").write_text("{}")
+    body = json.loads((store.path / "keypoints" / "zarr.json").read_bytes())
+    (store.path / "keypoints" / "zarr.json").write_text(json.dumps({**body, "shape": [4, *body["shape"][1:]]}))
+    named = [(found.file, found.problem.partition(" (")[0]) for found in verify_store(store.path)]
+    unreadable = "the array's metadata cannot be read"
+    assert ("count/zarr.json", unreadable) in named
+    assert ("feature/zarr.json", unreadable) in named
+    assert ("keypoints/zarr.json", "the sample axis is shorter than the records") in named
+    restore_metadata(store)
+    assert tree_digest(store.path) == whole
+
+
+def test_verify_names_what_is_no_part_of_the_store(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    (store.path / "notes.txt").write_text("mine")
+    (store.path / "records" / ".tmp-0123-000009.json").write_text("cut")
+    named = verify_store(store.path)
+    assert [(found.file, found.shard) for found in named] == [
+        ("notes.txt", None),
+        ("records/.tmp-0123-000009.json", None),
+    ]
+    assert [found.problem.split()[0] for found in named] == ["not", "a"]
+    assert damage_rows(named)[0] == {"shard": None, "file": "notes.txt", "problem": "not a file of this store"}
+    body = json.loads((store.path / "zarr.json").read_bytes())
+    body["attributes"]["unialign"]["collection"] = "other"
+    (store.path / "zarr.json").write_text(json.dumps(body))
+    (found,) = verify_store(store.path)
+    assert (found.file, "does not match its own digest" in found.problem) == ("zarr.json", True)

@@ -1,105 +1,147 @@
-"""Batches of fixed-shape arrays at the speed of memory: one gather per array, whatever the number of shards.
+"""Batches at the speed of memory, from local uncompressed stores: one compiled gather, whatever the number of shards.
 
 What is checked is what `StoreReader` checks: presence by the records, sizes at opening, and each shard's SHA-256 before
 the first sample of it is given out by this process.
 """
 
-import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from unialign.cache.arrays import ArraySpec
+from unialign.cache.codecs import CRC_BYTES
 from unialign.cache.errors import DamagedStore, UsageError
-from unialign.cache.mapping import FileMapping
-from unialign.cache.reader import StoreReader
-from unialign.cache.shards import ABSENT, little_endian, read_index
+from unialign.cache.gather import copy_windows
+from unialign.cache.joined import Buffers, Column, Joined
+from unialign.cache.shards import ABSENT, chunk_bytes
+
+# Batches above this are written past the caches. Smaller ones are likely read again while they are still in one.
+STREAM_BYTES = 8 << 20
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """One array: where the chunks of each sample begin, (samples, chunks), and all memory as overlapping rows."""
+@dataclass
+class _Part:
+    """A column at work. shards: (S,) numbers. place: (N,) which of them holds a sample, slot: (N,) where in it.
 
-    spec: ArraySpec
-    mapping: FileMapping
-    offsets: np.ndarray
-    rows: np.ndarray
-    checked: np.ndarray
-
-
-class BatchReader:
-    """Samples of one store by place in a list of ids, many at a time.
-
-    ids: which samples, in which order; all must be stored. names: which arrays, all by default; none may be ragged.
-    Raises `MissingCache` for a sample that is not stored, `UsageError` for a ragged array.
+    order, bounds: the samples of shard k are `order[bounds[k] : bounds[k + 1]]`. opened: (S,) bool.
+    first: its first column of chunks. lengths: (N,) entries of each sample.
     """
 
-    def __init__(self, reader: StoreReader, ids: Sequence[str], names: Sequence[str] | None = None) -> None:
-        places = [reader.place(name) for name in ids]
-        self._reader = reader
-        # The shards that are read, and for each sample its place among them.
-        self._shards, self._place_of = np.unique([place.shard for place in places], return_inverse=True)
-        slots = np.array([place.slot for place in places], dtype=np.int64)
-        wanted = names or [spec.name for spec in reader.store.arrays]
-        self._arrays = {name: self._open(reader.store.array(name), slots) for name in wanted}
+    column: Column
+    shards: np.ndarray
+    place: np.ndarray
+    slot: np.ndarray
+    order: np.ndarray
+    bounds: np.ndarray
+    opened: np.ndarray
+    first: int
+    lengths: np.ndarray
 
-    def __len__(self) -> int:
-        """Samples in the list."""
-        return len(self._place_of)
+    def samples(self, place: int) -> np.ndarray:
+        """Places in the list of ids of the samples that a shard holds."""
+        return self.order[self.bounds[place] : self.bounds[place + 1]]
 
-    def read(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The samples at some places of the list, (len(positions), *shape) for each array, in fresh memory.
 
-        Raises `DamagedStore` when a shard is not what was written; nothing of it is given out.
+class BatchReader(Joined):
+    """See `Joined`. May be used by several threads at once.
+
+    Raises `UsageError` for a store that is compressed.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str]) -> None:
+        super().__init__(columns, ids)
+        for column in self.columns.values():
+            if column.reader.store.codec != "none":
+                raise UsageError(f"{column.reader.path} is compressed; it has no memory to map.")
+        self._parts = [
+            _part(column, rows, int(self.layout[place, 0]), self.lengths[:, place])
+            for place, (column, rows) in enumerate(zip(self.columns.values(), self.rows, strict=True))
+        ]
+        self._chunks = np.zeros((len(self.ids), self.num_chunks), dtype=np.int64)
+        self._ready = np.zeros(len(self.ids), dtype=bool)
+        self._all_ready = False
+        self._lock = threading.Lock()
+
+    def read(
+        self, positions: np.ndarray, starts: np.ndarray | None = None, buffers: Buffers | None = None
+    ) -> dict[str, np.ndarray]:
+        """See `Joined.read`."""
+        positions, starts, buffers = self.asked(positions, starts, buffers)
+        if not self._all_ready:
+            self._open(positions)
+        stream = len(positions) * self.sample_bytes > STREAM_BYTES
+        copy_windows(positions, self._chunks, self.lengths, self.layout, starts, buffers.addresses, stream)
+        return {name: array[: len(positions)] for name, array in buffers.arrays.items()}
+
+    def shards_of(self, positions: np.ndarray) -> Iterator[tuple[int, int]]:
+        """The shard files that some samples need, as (column, place among the column's shards)."""
+        for number, part in enumerate(self._parts):
+            yield from ((number, place) for place in np.unique(part.place[positions]).tolist())
+
+    def shard_numbers(self, column: int = 0) -> np.ndarray:
+        """(N,) the shard of each sample in one column's store."""
+        part = self._parts[column]
+        return np.asarray(part.shards[part.place])
+
+    def open_shard(self, column: int, place: int) -> None:
+        """Check a shard file and map it, if that has not been done yet; reading it needs the disk no more.
+
+        Raises `DamagedStore` when it is not what was written.
         """
-        return {name: self._take(rows, positions) for name, rows in self._arrays.items()}
+        part = self._parts[column]
+        part.column.reader.shard(part.column.array, int(part.shards[place]), warm=True)
+        with self._lock:
+            if not part.opened[place]:
+                self._note(part, place)
 
-    def _take(self, rows: _Rows, positions: np.ndarray) -> np.ndarray:
-        self._check(rows, positions)
-        found = rows.rows[rows.offsets[positions].ravel()]  # (positions * chunks, bytes of a chunk)
-        shape = (len(positions), *rows.spec.shape)
-        return np.asarray(found.view(little_endian(rows.spec)).reshape(shape), dtype=rows.spec.dtype)
+    def close_shard(self, column: int, place: int) -> None:
+        """Let go of a shard file and of its place in the page cache; none of its samples may be in the reading."""
+        part = self._parts[column]
+        with self._lock:
+            mine = part.samples(place)
+            self._ready[mine] = False
+            self._all_ready = False
+            part.opened[place] = False
+            self._chunks[mine, part.first : part.first + part.column.spec.chunks_per_sample] = 0
+        part.column.reader.release(part.column.array, int(part.shards[place]))
 
-    def _check(self, rows: _Rows, positions: np.ndarray) -> None:
-        if rows.checked.all():
+    def _open(self, positions: np.ndarray) -> None:
+        wanted = positions[~self._ready[positions]]
+        if not len(wanted):
             return
-        for place in np.unique(self._place_of[positions]).tolist():
-            if rows.checked[place]:
-                continue
-            shard = int(self._shards[place])
-            expected = self._reader.records[shard].files[rows.spec.name]
-            start = int(rows.mapping.starts[place])
-            if hashlib.sha256(rows.mapping.memory[start : start + expected.bytes].data).hexdigest() != expected.sha256:
-                raise DamagedStore(
-                    f"{self._reader.store.shard_path(rows.spec.name, shard)} is not what was written; "
-                    "run `unialign cache verify`, then `unialign extract --repair`."
-                )
-            rows.checked[place] = True
+        with self._lock:
+            for part in self._parts:
+                for place in np.unique(part.place[wanted]).tolist():
+                    if not part.opened[place]:
+                        self._note(part, place)
+            self._ready[wanted] = True
+            self._all_ready = bool(self._ready.all())
 
-    def _open(self, spec: ArraySpec, slots: np.ndarray) -> _Rows:
-        inner = spec.inner
-        if spec.ragged or (inner and spec.shape[0] % inner[0]):
-            raise UsageError(f"array {spec.name} has samples of different length; read it with StoreReader.read_one.")
-        store = self._reader.store
-        files = [self._reader.records[shard].files[spec.name] for shard in self._shards.tolist()]
-        paths = [store.shard_path(spec.name, shard) for shard in self._shards.tolist()]
-        mapping = FileMapping(paths, [file.bytes for file in files])
-        offsets = np.empty((len(slots), spec.chunks_per_sample), dtype=np.int64)
-        for place, (path, file) in enumerate(zip(paths, files, strict=True)):
-            start = int(mapping.starts[place])
-            data = mapping.memory[start : start + file.bytes].data
-            index = read_index(spec, data, store.shard_samples, str(path))
-            mine = self._place_of == place
-            chunks = index[slots[mine], :, 0]
-            if (chunks == ABSENT).any():
-                raise DamagedStore(
-                    f"{path}: a chunk that the record vouches for is absent; run `unialign cache verify`."
-                )
-            offsets[mine] = chunks.astype(np.int64) + start
-        size = int(np.prod(inner, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-        # Every byte begins a row; only rows that begin at an offset are ever read.
-        rows = np.lib.stride_tricks.as_strided(
-            mapping.memory, (len(mapping.memory) - size + 1, size), (1, 1), writeable=False
-        )
-        return _Rows(spec, mapping, offsets, rows, np.zeros(len(paths), dtype=bool))
+    def _note(self, part: _Part, place: int) -> None:
+        """Note where the chunks of a shard's samples lie in memory."""
+        reader, spec = part.column.reader, part.column.spec
+        number = int(part.shards[place])
+        shard = reader.shard(spec.name, number)
+        mine = part.samples(place)
+        chunks = shard.index[part.slot[mine]]  # (samples, chunks, 2)
+        per_chunk = spec.inner[0] if spec.inner else 1
+        needed = np.arange(spec.chunks_per_sample) < -(-part.lengths[mine, None] // per_chunk)
+        absent = (chunks[..., 0] == ABSENT)[needed].any()
+        if absent or (chunks[..., 1] != chunk_bytes(spec) + CRC_BYTES)[needed].any():
+            raise DamagedStore(
+                f"{reader.store.shard_path(spec.name, number)}: a chunk that the record vouches for is absent or cut; "
+                "run `unialign cache verify`."
+            )
+        found = np.where(needed, chunks[..., 0].astype(np.int64) + shard.data.ctypes.data, 0)
+        self._chunks[mine, part.first : part.first + spec.chunks_per_sample] = found
+        part.opened[place] = True
+
+
+def _part(column: Column, rows: np.ndarray, first: int, lengths: np.ndarray) -> _Part:
+    table = column.reader.table
+    shards, place = np.unique(table.shard[rows], return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    bounds = np.searchsorted(place[order], np.arange(len(shards) + 1))
+    opened = np.zeros(len(shards), dtype=bool)
+    return _Part(column, shards, place, table.slot[rows], order, bounds, opened, first, lengths)

@@ -1,16 +1,18 @@
 """What a cache root holds: listing, finding a store by a part of its name, pruning."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import remove
 from unialign.cache.errors import CacheProblem, MissingCache, UsageError
+from unialign.cache.index import load_table
 from unialign.cache.keys import SHORT
-from unialign.cache.records import Entry
-from unialign.cache.store import Store, is_store_name, open_store, read_records
+from unialign.cache.records import STATUSES
+from unialign.cache.store import is_store_name, open_store
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,16 @@ def iterate_stores(cache: Path) -> Iterator[Path]:
         yield from sorted(path for path in cache.glob("*/*/*.zarr") if is_store_name(path.name))
 
 
-def latest_entries(store: Store) -> dict[str, Entry]:
-    """What the records say of each sample; a later shard supersedes an earlier one."""
-    return {entry.id: entry for record in read_records(store) for entry in record.entries}
-
-
 def summarise(path: Path) -> Summary:
     """Counts of one store, from its records alone."""
     collection, modality, name = path.parts[-3:]
     try:
         store = open_store(path)
-        records = read_records(store)
+        table = load_table(path)
     except CacheProblem as error:
         return Summary(path, collection, modality, name.removesuffix(".zarr"), 0, {}, 0, str(error))
-    entries = {entry.id: entry for record in records for entry in record.entries}
-    statuses = Counter(entry.status for entry in entries.values())
+    counts = np.bincount(table.status, minlength=len(STATUSES)).tolist()
+    statuses = {name: count for name, count in zip(STATUSES, counts, strict=True) if count}
     return Summary(
         path=path,
         collection=store.collection,
@@ -59,7 +56,7 @@ def summarise(path: Path) -> Summary:
         name=store.name,
         samples=statuses.pop("ok", 0),
         quarantined=dict(sorted(statuses.items())),
-        bytes=sum(file.bytes for record in records for file in record.files.values()),
+        bytes=table.shards.total_bytes,
     )
 
 

@@ -4,9 +4,12 @@ Shards are memory-mapped. A shard file's size is checked when the store is opene
 process touches it.
 """
 
+import contextlib
 import hashlib
-import mmap
-from collections.abc import Iterable, Mapping
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +17,15 @@ import numpy as np
 
 from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore, MissingCache
-from unialign.cache.records import Entry, Record
+from unialign.cache.index import load_table
+from unialign.cache.mapping import map_file
+from unialign.cache.records import STATUSES, Entry
 from unialign.cache.shards import read_index, read_sample
-from unialign.cache.store import open_store, read_records
+from unialign.cache.store import Store, open_store
+from unialign.cache.table import OK, SampleTable
+
+BLOCK = 1 << 20
+ADVICE = "run `unialign cache verify`, then `unialign extract --repair`."
 
 
 @dataclass(frozen=True)
@@ -28,35 +37,22 @@ class Place:
 
 
 @dataclass(frozen=True)
-class _Shard:
-    data: memoryview
+class Shard:
+    """One array's file of a shard, checked. data: (bytes,) uint8. index: (slots, chunks, 2) of (offset, bytes)."""
+
+    data: np.ndarray
     index: np.ndarray
 
 
-class StoreReader:
-    """Random access to the samples of one store by id, as of the moment it was opened.
+class Recorded(ABC):
+    """The samples of one store as its records tell of them, wherever the store lies.
 
-    Any number of processes may read one store at once, also while it grows; shards added later are not seen.
+    where: the path or URL, for messages. table: what the records say of every sample.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or cut."""
-        self.path = path
-        self.store = open_store(path)
-        self.records: dict[int, Record] = {record.shard: record for record in read_records(self.store)}
-        self.entries: dict[str, Entry] = {}
-        self._places: dict[str, Place] = {}
-        for record in self.records.values():
-            self._check_sizes(record)
-            for slot, entry in enumerate(record.entries):
-                # A later shard supersedes an earlier one: a sample whose source changed, or that was tried again.
-                self.entries[entry.id] = entry
-                self._places[entry.id] = Place(record.shard, slot)
-        self._open: dict[tuple[str, int], _Shard] = {}
-
-    def __reduce__(self) -> tuple[type["StoreReader"], tuple[Path]]:
-        """Travel to another process as a path; memory maps stay here."""
-        return StoreReader, (self.path,)
+    where: str
+    store: Store
+    table: SampleTable
 
     @property
     def attributes(self) -> Mapping[str, Json]:
@@ -70,76 +66,181 @@ class StoreReader:
     @property
     def ids(self) -> tuple[str, ...]:
         """Ids of the samples that have features, sorted."""
-        return tuple(sorted(name for name, entry in self.entries.items() if entry.status == "ok"))
+        held = self.table.ok
+        if held.all():
+            return self.table.ids
+        return tuple(name for name, ok in zip(self.table.ids, held.tolist(), strict=True) if ok)
+
+    def sources(self) -> dict[str, str]:
+        """Digest of what each sample that has features was made from, by id."""
+        rows = np.flatnonzero(self.table.ok).tolist()
+        return {self.table.ids[row]: self.table.source_of(row) for row in rows}
 
     def status(self, sample: str) -> str:
         """Status of a sample. Raises `MissingCache` for one that was never extracted."""
-        entry = self.entries.get(sample)
-        if entry is None:
-            raise MissingCache(f"{self.path}: sample {sample!r} was never extracted; run `unialign extract` again.")
-        return entry.status
+        row = self.table.row(sample)
+        if row < 0:
+            raise self._never(sample)
+        return STATUSES[self.table.status[row]]
 
     def source(self, sample: str) -> str:
         """Digest of what a sample was made from."""
-        return self._entry(sample).source
+        return self.table.source_of(self._row(sample))
 
     def place(self, sample: str) -> Place:
         """Shard and slot of a sample that has features. Raises `MissingCache` for any other."""
-        self._entry(sample)
-        return self._places[sample]
+        row = self._row(sample)
+        return Place(int(self.table.shard[row]), int(self.table.slot[row]))
+
+    def rows(self, samples: Sequence[str]) -> np.ndarray:
+        """(len(samples),) rows of the table. Raises `MissingCache` naming the first sample without features."""
+        rows = self.table.find(samples)
+        held = (rows >= 0) & self.table.ok[rows] if len(self.table) else np.zeros(len(rows), dtype=bool)
+        if not held.all():
+            self._row(samples[int(np.argmin(held))])
+        return rows
 
     def length(self, sample: str, axis: str) -> int:
         """Entries of a sample along a ragged axis."""
-        return self._entry(sample).lengths[axis]
+        return int(self.table.lengths[axis][self._row(sample)])
 
+    @abstractmethod
     def read_one(self, sample: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """The arrays of one sample, without the sample axis, ragged axes cut to their length.
 
         Raises `MissingCache` for a sample that is not stored, `DamagedStore` for a file that is not what was written.
         """
-        entry, place = self._entry(sample), self._places[sample]
+
+    def _never(self, sample: str) -> MissingCache:
+        return MissingCache(f"{self.where}: sample {sample!r} was never extracted; run `unialign extract` again.")
+
+    def _row(self, sample: str) -> int:
+        row = self.table.row(sample)
+        if row < 0:
+            raise self._never(sample)
+        if self.table.status[row] != OK:
+            raise MissingCache(f"{self.where}: sample {sample!r} is quarantined as {STATUSES[self.table.status[row]]}.")
+        return row
+
+    def _entry(self, sample: str) -> Entry:
+        return self.table.entry(self._row(sample))
+
+
+class StoreReader(Recorded):
+    """Random access to the samples of one store by id, as of the moment it was opened.
+
+    Any number of processes may read one store at once, also while it grows; shards added later are not seen.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or cut."""
+        self.path = path
+        self.where = str(path)
+        self.store = open_store(path)
+        self.table = load_table(path, strict=True)
+        check_sizes(self.store, self.table)
+        self._open: dict[tuple[str, int], Shard] = {}
+        # Size, modification time and inode of the files whose SHA-256 was right.
+        self._checked: dict[tuple[str, int], tuple[int, int, int]] = {}
+
+    def __reduce__(self) -> tuple[type["StoreReader"], tuple[Path]]:
+        """Travel to another process as a path; memory maps stay here."""
+        return StoreReader, (self.path,)
+
+    def read_one(self, sample: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """See `Recorded.read_one`."""
+        entry = self._entry(sample)
+        place = self.place(sample)
         arrays = {}
         for name in names or [spec.name for spec in self.store.arrays]:
             spec = self.store.array(name)
-            shard = self._shard(name, place.shard)
+            shard = self.shard(name, place.shard)
             length = entry.lengths[spec.dims[0]] if spec.ragged else None
-            arrays[name] = read_sample(spec, shard.data, shard.index[place.slot], length)
+            path, codec, checksum = self.store.shard_path(name, place.shard), self.store.codec, entry.checksums[name]
+            rows = shard.index[place.slot]
+            arrays[name] = read_sample(
+                spec, shard.data.data, rows, length, codec=codec, checksum=checksum, name=str(path)
+            )
         return arrays
 
-    def _entry(self, sample: str) -> Entry:
-        status = self.status(sample)
-        if status != "ok":
-            raise MissingCache(f"{self.path}: sample {sample!r} is quarantined as {status}.")
-        return self.entries[sample]
+    def shard(self, name: str, number: int, *, warm: bool = False) -> Shard:
+        """One array's file of a shard; its SHA-256 is checked the first time that this process touches it.
 
-    def _check_sizes(self, record: Record) -> None:
-        for name, file in record.files.items():
-            path = self.store.shard_path(name, record.shard)
-            if not path.is_file() or path.is_symlink():
-                raise DamagedStore(f"{path} is missing; run `unialign cache verify`, then `unialign extract --repair`.")
-            if path.stat().st_size != file.bytes:
-                raise DamagedStore(
-                    f"{path} has {path.stat().st_size} bytes instead of {file.bytes}; "
-                    "run `unialign cache verify`, then `unialign extract --repair`."
-                )
-
-    def _shard(self, name: str, number: int) -> _Shard:
+        warm: read the file even if that has been done, so that it is in memory.
+        Raises `DamagedStore` when it is not what was written.
+        """
         key = (name, number)
         if key not in self._open:
             path = self.store.shard_path(name, number)
-            expected = self.records[number].files.get(name)
+            expected = self.table.shards.file(name, number)
             if expected is None:
                 raise DamagedStore(f"{path}: no record vouches for this file.")
-            data = self._map(path)
-            if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
-                raise DamagedStore(
-                    f"{path} is not what was written; run `unialign cache verify`, then `unialign extract --repair`."
-                )
-            index = read_index(self.store.array(name), data, self.store.shard_samples, str(path))
-            self._open[key] = _Shard(data, index)
+            try:
+                stamp = _stamp(path)
+                if self._checked.get(key) != stamp:
+                    if stamp[0] != expected.bytes or _sha256(path) != expected.sha256:
+                        raise DamagedStore(f"{path} is not what was written; {ADVICE}")
+                    self._checked[key] = stamp
+                elif warm:
+                    _read_through(path)
+                data = map_file(path)
+            except OSError as error:
+                raise DamagedStore(f"{path} cannot be read ({error}); {ADVICE}") from error
+            if len(data) != expected.bytes:
+                raise DamagedStore(f"{path} is not what was written; {ADVICE}")
+            index = read_index(self.store.array(name), data.data, self.store.shard_samples, str(path))
+            self._open[key] = Shard(data, index)
         return self._open[key]
 
-    @staticmethod
-    def _map(path: Path) -> memoryview:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    def release(self, name: str, number: int) -> None:
+        """Unmap a shard file, and tell the system that its place in the page cache is free."""
+        self._open.pop((name, number), None)
+        with contextlib.suppress(OSError):
+            handle = os.open(self.store.shard_path(name, number), os.O_RDONLY)
+            try:
+                _advise(handle, "POSIX_FADV_DONTNEED")
+            finally:
+                os.close(handle)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _advise(handle: int, advice: str) -> None:
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(handle, 0, 0, getattr(os, advice))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        _advise(file.fileno(), "POSIX_FADV_SEQUENTIAL")
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_through(path: Path) -> None:
+    scratch = bytearray(BLOCK)
+    with path.open("rb", buffering=0) as file:
+        _advise(file.fileno(), "POSIX_FADV_SEQUENTIAL")
+        while file.readinto(scratch):
+            pass
+
+
+def check_sizes(store: Store, table: SampleTable, advice: str = ADVICE) -> None:
+    """Raise `DamagedStore` for the first shard file that is missing, cut, or no plain file; nothing is read."""
+    for name, sizes in table.shards.bytes.items():
+        # As texts: a million samples have tens of thousands of files, and making a Path costs more than asking.
+        tail = "/0" * len(store.array(name).shape)
+        for shard, size in zip(table.shards.numbers.tolist(), sizes.tolist(), strict=True):
+            if size < 0:
+                continue
+            path = f"{store.path}/{name}/c/{shard}{tail}"
+            try:
+                found = os.lstat(path)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise DamagedStore(f"{path} is missing; {advice}") from error
+            if not stat.S_ISREG(found.st_mode):
+                raise DamagedStore(f"{path} is missing; {advice}")
+            if found.st_size != size:
+                raise DamagedStore(f"{path} has {found.st_size} bytes instead of {size}; {advice}")

@@ -1,5 +1,6 @@
 """Records: the small files that vouch for shards. A shard without a valid record does not exist for any reader."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +9,13 @@ from pathlib import Path
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file
 from unialign.cache.errors import DamagedStore
-from unialign.cache.keys import canonical, digest
+from unialign.cache.keys import canonical
 
-FORMAT = 1
+# 2: entries have checksums. A record of format 1 is refused, since nothing vouches for its single samples.
+FORMAT = 2
+
+# Bytes of `{"digest":"<64 hex>",`, with which every record begins.
+_HEAD = 77
 
 # `ok`, or why a sample has no features. "too-long" is a clip with more frames than the store's frame axis.
 STATUSES = (
@@ -34,6 +39,7 @@ class Entry:
     source: digest of what it was made from ("sha256:<hex>"), "" when there was nothing to read.
     lengths: entries along each ragged axis, by axis name: {"frame": 57}.
     detail: counts and reasons ("decoded", "declared", "why").
+    checksums: by array, the crc32c over the sample's own chunks (`cache.codecs.sample_checksum`).
     """
 
     id: str
@@ -41,6 +47,7 @@ class Entry:
     source: str = ""
     lengths: Mapping[str, int] = field(default_factory=dict)
     detail: Mapping[str, Json] = field(default_factory=dict)
+    checksums: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -63,6 +70,13 @@ class Record:
     entries: tuple[Entry, ...]
     files: Mapping[str, ShardFile]
 
+    def __post_init__(self) -> None:
+        for entry in self.entries:
+            if set(entry.checksums) != (set(self.files) if entry.status == "ok" else set()):
+                raise ValueError(
+                    f"sample {entry.id}: checksums of {sorted(entry.checksums)}, files of {sorted(self.files)}"
+                )
+
 
 def record_path(store: Path, shard: int) -> Path:
     """Where the record of a shard lies."""
@@ -81,31 +95,56 @@ def write_record(store: Path, record: Record) -> None:
                 "source": entry.source,
                 "lengths": dict(entry.lengths),
                 "detail": dict(entry.detail),
+                "checksums": dict(entry.checksums),
             }
             for entry in record.entries
         ],
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in record.files.items()},
     }
     # The record vouches for itself too: a flipped bit in it must not turn into another sample's id.
-    write_file(record_path(store, record.shard), canonical({**body, "digest": digest(body)}) + b"\n")
+    write_file(record_path(store, record.shard), _signed(canonical(body)[1:] + b"\n"))
+
+
+def _signed(body: bytes) -> bytes:
+    """A record from its text behind the first brace; "digest" stands in front, as the first of the sorted keys."""
+    checksum = hashlib.sha256(b"{" + body.removesuffix(b"\n")).hexdigest()
+    return f'{{"digest":"{checksum}",'.encode() + body
 
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises `DamagedStore` when it is missing, malformed or does not match its own digest."""
     try:
-        body = json.loads(path.read_bytes())
-        claimed = body.pop("digest")
-        if digest(body) != claimed:
-            raise DamagedStore(f"{path}: the record does not match its own digest; run `unialign cache verify`.")
-        if body["format"] != FORMAT or record_path(path.parents[1], body["shard"]) != path:
-            raise DamagedStore(f"{path}: the record belongs to another shard or format; run `unialign cache verify`.")
+        if path.is_symlink():
+            raise DamagedStore(f"{path}: a link, not the file that was written; run `unialign cache verify`.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedStore(f"{path}: the record cannot be read ({error}); run `unialign cache verify`.") from error
+    return decode_record(data, str(path))
+
+
+def decode_record(data: bytes, name: str) -> Record:
+    """What the bytes of a record say. name: the file's path or address, which ends in the number of the shard.
+
+    Raises `DamagedStore` when they do not match their own digest, or belong to another shard.
+    """
+    if _signed(data[_HEAD:]) != data:
+        raise DamagedStore(f"{name}: the record does not match its own digest; run `unialign cache verify`.")
+    try:
+        body = json.loads(data)
+        if body["format"] == 1:
+            raise DamagedStore(
+                f"{name}: the record was made by an earlier version of unialign, without checksums of samples; "
+                "run `unialign extract --repair` to make its samples again, or remove the store."
+            )
+        if body["format"] != FORMAT or not name.endswith(f"/{body['shard']:06d}.json"):
+            raise DamagedStore(f"{name}: the record belongs to another shard or format; run `unialign cache verify`.")
         return Record(
             shard=body["shard"],
             entries=tuple(Entry(**sample) for sample in body["samples"]),
-            files={name: ShardFile(**file) for name, file in body["files"].items()},
+            files={array: ShardFile(**file) for array, file in body["files"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedStore(f"{path}: the record cannot be read ({error}); run `unialign cache verify`.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedStore(f"{name}: the record cannot be read ({error}); run `unialign cache verify`.") from error
 
 
 def list_records(store: Path) -> list[Path]:

@@ -1,29 +1,39 @@
-"""One shard file: the bytes of Zarr v3's `sharding_indexed` codec for uncompressed inner chunks with crc32c.
+"""One shard file: the bytes of Zarr v3's `sharding_indexed` codec, inner chunks stored as `cache.codecs` says.
 
 Written here rather than through a Zarr library because the bytes of a store must be the same each time (zarrs orders
 chunks freely) and because a chunk that equals the fill value must still be written. Zarr-python, tensorstore and zarrs
 read it.
 
-Layout of a file: inner chunks in slot order, each followed by its crc32c (4 bytes, little endian); then the index, one
-(offset, bytes) pair of uint64 per inner chunk in C order, (2^64-1, 2^64-1) where a chunk is absent; then the index'
-crc32c.
+Layout of a file: inner chunks in slot order, each with its crc32c behind it (zstd frames hold their own checksum); then
+the index, one (offset, bytes) pair of uint64 per inner chunk in C order, (2^64-1, 2^64-1) where a chunk is absent; then
+the index' crc32c.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import google_crc32c
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.codecs import CODECS, CRC_BYTES, chunk_payload, crc_bytes, sample_checksum, trailer
 from unialign.cache.errors import DamagedStore
 
 ABSENT = np.uint64(2**64 - 1)
-CRC_BYTES = 4
+REMEDY = "run `unialign cache verify`, then `unialign extract --repair`."
 
 
 def little_endian(spec: ArraySpec) -> np.dtype[np.generic]:
     """The type of an array on disk."""
     return np.dtype(spec.dtype).newbyteorder("<")
+
+
+def chunk_bytes(spec: ArraySpec) -> int:
+    """Bytes of one inner chunk before it is encoded."""
+    return int(np.prod(spec.inner, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+
+
+def count_chunks(spec: ArraySpec, length: int | None) -> int:
+    """Inner chunks that a sample takes, the first ones of its row in the index. length: of a ragged first axis."""
+    return spec.chunks_per_sample if length is None else -(-length // spec.inner[0])
 
 
 def check_sample(spec: ArraySpec, value: np.ndarray) -> np.ndarray:
@@ -37,75 +47,124 @@ def check_sample(spec: ArraySpec, value: np.ndarray) -> np.ndarray:
         )
     if not fits:
         raise ValueError(f"array {spec.name}: shape {value.shape} given, {spec.shape} declared")
-    return np.ascontiguousarray(value, dtype=little_endian(spec))
+    return np.ascontiguousarray(value, dtype=little_endian(spec)).reshape(value.shape)
 
 
-def encode_shard(spec: ArraySpec, values: Sequence[np.ndarray | None], num_slots: int) -> list[bytes]:
-    """The parts of a shard file, to be written one after the other.
+def cut_chunks(spec: ArraySpec, value: np.ndarray) -> Iterator[bytes]:
+    """The inner chunks of one sample in order, the last one filled up to full size."""
+    if not spec.inner:
+        yield value.tobytes()
+        return
+    step = spec.inner[0]
+    for start in range(0, value.shape[0], step):
+        chunk = value[start : start + step]
+        if chunk.shape[0] < step:
+            full = np.full(spec.inner, spec.fill, dtype=chunk.dtype)
+            full[: chunk.shape[0]] = chunk
+            chunk = full
+        yield chunk.tobytes()
+
+
+def encode_shard(
+    spec: ArraySpec, values: Sequence[np.ndarray | None], num_slots: int, codec: str = "none"
+) -> tuple[list[bytes], dict[int, int]]:
+    """The parts of a shard file, to be written one after the other, and the checksum of each sample by slot.
 
     values: one array per slot, None where the sample has no features; at most `num_slots`.
     Raises `ValueError` for a value of another type or shape.
     """
     index = np.full((num_slots, spec.chunks_per_sample, 2), ABSENT, dtype="<u8")
-    inner = spec.inner
+    itemsize, encode = np.dtype(spec.dtype).itemsize, CODECS[codec].encode
     parts: list[bytes] = []
+    checksums: dict[int, int] = {}
     offset = 0
     for slot, value in enumerate(values):
         if value is None:
             continue
-        stored = check_sample(spec, value)
-        step = inner[0] if inner else 1
-        for number in range(-(-stored.shape[0] // step) if inner else 1):
-            chunk = stored[number * step : (number + 1) * step] if inner else stored
-            if inner and chunk.shape[0] < step:
-                full = np.full(inner, spec.fill, dtype=chunk.dtype)
-                full[: chunk.shape[0]] = chunk
-                chunk = full
-            data = chunk.tobytes()
-            parts += (data, int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little"))
-            index[slot, number] = offset, len(data) + CRC_BYTES
-            offset += len(data) + CRC_BYTES
+        payloads = [encode(chunk, itemsize) for chunk in cut_chunks(spec, check_sample(spec, value))]
+        checksums[slot] = sample_checksum(payloads)
+        for number, payload in enumerate(payloads):
+            parts += (payload, trailer(codec, payload))
+            size = len(payload) + len(parts[-1])
+            index[slot, number] = offset, size
+            offset += size
     table = index.tobytes()
-    return [*parts, table, int(google_crc32c.value(table)).to_bytes(CRC_BYTES, "little")]
+    return [*parts, table, crc_bytes(table)], checksums
 
 
-def read_index(spec: ArraySpec, data: memoryview, num_slots: int, name: str) -> np.ndarray:
+def index_bytes(spec: ArraySpec, num_slots: int) -> int:
+    """Bytes of the index at the end of a shard file, with its checksum."""
+    return num_slots * spec.chunks_per_sample * 16 + CRC_BYTES
+
+
+def read_index(spec: ArraySpec, data: memoryview, num_slots: int, name: str, *, before: int = 0) -> np.ndarray:
     """The index of a shard file: (num_slots, chunks_per_sample, 2) uint64 of (offset, bytes).
 
-    data: the whole file. Raises `DamagedStore` when the index does not match its checksum or points outside the file.
+    data: the whole file, or the end of one that has `before` more bytes in front. Raises `DamagedStore` when the index
+    does not match its checksum or points outside the file.
     """
     size = num_slots * spec.chunks_per_sample * 16
     if len(data) < size + CRC_BYTES:
         raise DamagedStore(f"{name}: shorter than its index; run `unialign cache verify`.")
     table = data[len(data) - size - CRC_BYTES : len(data) - CRC_BYTES]
-    if int(google_crc32c.value(bytes(table))) != int.from_bytes(data[len(data) - CRC_BYTES :], "little"):
+    if crc_bytes(bytes(table)) != data[len(data) - CRC_BYTES :]:
         raise DamagedStore(f"{name}: the shard index does not match its checksum; run `unialign cache verify`.")
     index = np.frombuffer(table, dtype="<u8").reshape(num_slots, spec.chunks_per_sample, 2)
-    present = index[index[..., 0] != ABSENT]
-    if present.size and int((present[:, 0] + present[:, 1]).max()) > len(data) - size - CRC_BYTES:
+    present, end = index[index[..., 0] != ABSENT], before + len(data) - size - CRC_BYTES
+    # Each bound for itself: the sum of two numbers near 2^64 begins again at 0.
+    if ((present > end).any(axis=-1) | (present.sum(axis=-1) > end)).any():
         raise DamagedStore(f"{name}: the shard index points outside the file; run `unialign cache verify`.")
     return index
 
 
-def read_sample(spec: ArraySpec, data: memoryview, chunks: np.ndarray, length: int | None) -> np.ndarray:
+def read_sample(
+    spec: ArraySpec,
+    data: memoryview,
+    chunks: np.ndarray,
+    length: int | None,
+    *,
+    codec: str = "none",
+    checksum: int | None = None,
+    name: str = "",
+) -> np.ndarray:
     """One sample out of a shard file, copied.
 
     chunks: its rows of the index, (chunks_per_sample, 2). length: entries along a ragged first axis, None otherwise.
-    Raises `DamagedStore` when a chunk that the sample needs is absent.
+    checksum, name: see `decode_sample`. Raises `DamagedStore` when a chunk that the sample needs is absent or damaged.
     """
-    dtype, inner = little_endian(spec), spec.inner
-    num_entries = spec.shape[0] if length is None and spec.shape else length
-    num_chunks = -(-num_entries // inner[0]) if num_entries is not None and inner else 1
-    if (chunks[:num_chunks, 0] == ABSENT).any():
-        raise DamagedStore(f"array {spec.name}: a chunk that the record vouches for is absent from the shard.")
-    shape = (num_entries, *spec.shape[1:]) if num_entries is not None else ()
-    out = np.empty(shape, dtype=np.dtype(spec.dtype))
-    count = int(np.prod(inner, dtype=np.int64))
-    for number in range(num_chunks):
-        chunk = np.frombuffer(data, dtype=dtype, count=count, offset=int(chunks[number, 0])).reshape(inner)
-        if inner:
-            start = number * inner[0]
-            out[start : start + inner[0]] = chunk[: shape[0] - start]
-        else:
-            out[...] = chunk
+    needed = chunks[: count_chunks(spec, length)]
+    if (needed[:, 0] == ABSENT).any():
+        raise DamagedStore(f"{name or spec.name}: a chunk that the record vouches for is absent; {REMEDY}")
+    stored = [bytes(data[offset : offset + size]) for offset, size in needed.tolist()]
+    return decode_sample(spec, stored, length, codec=codec, checksum=checksum, name=name)
+
+
+def decode_sample(
+    spec: ArraySpec,
+    stored: Sequence[bytes],
+    length: int | None,
+    *,
+    codec: str = "none",
+    checksum: int | None = None,
+    name: str = "",
+) -> np.ndarray:
+    """One sample, (length, *shape[1:]) or `spec.shape`, from its chunks as they lie in the file, in chunk order.
+
+    checksum: what the record says of this sample and array; None: it is not compared, and chunks of another sample
+    would pass. name: what errors call the file. Raises `DamagedStore` when a chunk is not what was written.
+    """
+    try:
+        payloads = [chunk_payload(codec, chunk) for chunk in stored]
+        if checksum is not None and sample_checksum(payloads) != checksum:
+            raise ValueError("the chunks of a sample are not those that its record vouches for")
+        size, decode = chunk_bytes(spec), CODECS[codec].decode
+        chunks = [np.frombuffer(decode(payload, size), dtype=little_endian(spec)) for payload in payloads]
+    except (ValueError, RuntimeError) as error:
+        raise DamagedStore(f"{name or spec.name}: {error}; {REMEDY}") from error
+    if not spec.inner:
+        return np.array(chunks[0].reshape(()), dtype=spec.dtype)
+    out = np.empty((spec.shape[0] if length is None else length, *spec.shape[1:]), dtype=spec.dtype)
+    for number, chunk in enumerate(chunks):
+        part = out[number * spec.inner[0] : (number + 1) * spec.inner[0]]
+        part[...] = chunk.reshape(spec.inner)[: len(part)]
     return out

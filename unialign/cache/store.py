@@ -17,9 +17,11 @@ import zarr
 
 from unialign.cache import atomic
 from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.codecs import CODECS, codec_versions
 from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.index import forget_index
 from unialign.cache.keys import SHORT, Key, digest
-from unialign.cache.records import Entry, Record, ShardFile, list_records, read_record, record_path, write_record
+from unialign.cache.records import Entry, Record, ShardFile, list_records, record_path, write_record
 from unialign.cache.shards import encode_shard
 
 FORMAT = 1
@@ -31,6 +33,8 @@ class Store:
 
     shard_samples: slots in a shard; fixed when the store is made.
     attributes: what the extractor wants readers to know: licence of the weights, class of encoder.
+    codec: how inner chunks are stored, one of `cache.codecs.CODECS`; fixed when the store is made. Not part of the key:
+        the values are the same.
     """
 
     path: Path
@@ -40,6 +44,11 @@ class Store:
     arrays: tuple[ArraySpec, ...]
     shard_samples: int
     attributes: Mapping[str, Json]
+    codec: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"unknown codec {self.codec!r}; known: {', '.join(CODECS)}")
 
     def array(self, name: str) -> ArraySpec:
         """The array of that name. Raises `MissingCache` when the store has none."""
@@ -63,10 +72,11 @@ def store_path(cache: Path, collection: str, modality: str, key: Key) -> Path:
     return cache / collection / modality / f"{key.fields['extractor']}-{key.short}.zarr"
 
 
-def array_metadata(spec: ArraySpec, num_shards: int, shard_samples: int) -> dict[str, Json]:
-    """The `zarr.json` of one array (Zarr v3: sharding_indexed over bytes and crc32c)."""
-    endian: dict[str, Json] = {"configuration": {"endian": "little"}} if np.dtype(spec.dtype).itemsize > 1 else {}
-    codecs: list[Json] = [{"name": "bytes", **endian}, {"name": "crc32c"}]
+def array_metadata(store: Store, spec: ArraySpec, num_shards: int) -> dict[str, Json]:
+    """The `zarr.json` of one array (Zarr v3: sharding_indexed over bytes and the store's codec)."""
+    itemsize, shard_samples = np.dtype(spec.dtype).itemsize, store.shard_samples
+    endian: dict[str, Json] = {"configuration": {"endian": "little"}} if itemsize > 1 else {}
+    codecs: list[Json] = [{"name": "bytes", **endian}, *CODECS[store.codec].metadata(itemsize)]
     index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
     padded = (spec.chunks_per_sample * spec.inner[0], *spec.shape[1:]) if spec.shape else ()
     return {
@@ -103,12 +113,19 @@ def _group_metadata(store: Store) -> dict[str, Json]:
         "key": dict(store.key.fields),
         "arrays": specs,
         "shard_samples": store.shard_samples,
+        "codec": store.codec,
+        **codec_versions(store.codec),
         **store.attributes,
     }
-    return {"zarr_format": 3, "node_type": "group", "attributes": {"unialign": {**body, "digest": digest(body)}}}
+    return _group({**body, "digest": digest(body)})
 
 
-def _json_bytes(value: Json) -> bytes:
+def _group(body: Json) -> dict[str, Json]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": {"unialign": body}}
+
+
+def json_bytes(value: Json) -> bytes:
+    """Metadata as it lies in a file."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
@@ -123,11 +140,9 @@ def create_store(store: Store) -> Store:
             raise DamagedStore(f"{store.path}: the folder holds another key; move it away.")
         return found
     temporary = atomic.temporary_name(store.path)
-    atomic.write_file(temporary / "zarr.json", _json_bytes(_group_metadata(store)))
+    atomic.write_file(temporary / "zarr.json", json_bytes(_group_metadata(store)))
     for spec in store.arrays:
-        atomic.write_file(
-            temporary / spec.name / "zarr.json", _json_bytes(array_metadata(spec, 0, store.shard_samples))
-        )
+        atomic.write_file(temporary / spec.name / "zarr.json", json_bytes(array_metadata(store, spec, 0)))
     # A store that Zarr itself cannot open is never published.
     for spec in store.arrays:
         zarr.open_array(temporary / spec.name, mode="r")
@@ -139,12 +154,26 @@ def open_store(path: Path) -> Store:
     """The store at a path. Raises `MissingCache` when there is none, `DamagedStore` when its metadata was changed."""
     if not (path / "zarr.json").is_file():
         raise MissingCache(f"{path} is not a store; `unialign cache ls` lists the stores that exist.")
+    if (path / "zarr.json").is_symlink():
+        raise DamagedStore(f"{path / 'zarr.json'}: a link, not the file that was written.")
     try:
-        body = json.loads((path / "zarr.json").read_bytes())["attributes"]["unialign"]
+        data = (path / "zarr.json").read_bytes()
+    except OSError as error:
+        raise DamagedStore(f"{path / 'zarr.json'}: the metadata cannot be read ({error}).") from error
+    return decode_store(path, data, str(path / "zarr.json"))
+
+
+def decode_store(path: Path, data: bytes, name: str) -> Store:
+    """What the bytes of a store's `zarr.json` say. name: what errors call the file.
+
+    Raises `DamagedStore` when they do not match their own digest.
+    """
+    try:
+        body = json.loads(data)["attributes"]["unialign"]
         claimed = body.pop("digest")
-        if digest(body) != claimed:
-            raise DamagedStore(f"{path / 'zarr.json'}: the metadata does not match its own digest.")
-        known = {"format", "collection", "modality", "key", "arrays", "shard_samples"}
+        if digest(body) != claimed or data != json_bytes(_group({**body, "digest": claimed})):
+            raise DamagedStore(f"{name}: the metadata does not match its own digest.")
+        known = {"format", "collection", "modality", "key", "arrays", "shard_samples", "codec", "numcodecs"}
         specs = tuple(
             ArraySpec(**{**spec, "shape": tuple(spec["shape"]), "dims": tuple(spec["dims"])}) for spec in body["arrays"]
         )
@@ -156,28 +185,30 @@ def open_store(path: Path) -> Store:
             arrays=specs,
             shard_samples=body["shard_samples"],
             attributes={name: value for name, value in body.items() if name not in known},
+            # Stores of earlier versions do not say it.
+            codec=body.get("codec", "none"),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedStore(f"{path / 'zarr.json'}: the metadata cannot be read ({error}).") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedStore(f"{name}: the metadata cannot be read ({error}).") from error
 
 
 def grow_store(store: Store, num_shards: int) -> None:
     """Make the sample axis at least `num_shards` shards long. Touches metadata only, and never makes it shorter."""
     for spec in store.arrays:
         path = store.path / spec.name / "zarr.json"
-        wanted = array_metadata(spec, num_shards, store.shard_samples)
+        wanted = array_metadata(store, spec, num_shards)
         found = json.loads(path.read_bytes())
         if found["shape"][0] < wanted["shape"][0]:
-            atomic.write_file(path, _json_bytes(wanted))
+            atomic.write_file(path, json_bytes(wanted))
 
 
 def restore_metadata(store: Store) -> None:
     """Write the metadata of every array anew, as long as the records need it."""
     num_shards = max((int(path.stem) + 1 for path in list_records(store.path)), default=0)
     for spec in store.arrays:
-        wanted = _json_bytes(array_metadata(spec, num_shards, store.shard_samples))
+        wanted = json_bytes(array_metadata(store, spec, num_shards))
         path = store.path / spec.name / "zarr.json"
-        if not path.is_file() or path.read_bytes() != wanted:
+        if path.is_symlink() or not path.is_file() or path.read_bytes() != wanted:
             atomic.write_file(path, wanted)
 
 
@@ -187,19 +218,21 @@ def write_shard(
     """Store one work unit: every array's shard file, then the record that vouches for them.
 
     entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged
-    axes are filled in from the values. Returns the record.
+    axes and the checksums are filled in from the values. Returns the record.
     """
     if not 0 < len(entries) <= store.shard_samples:
         raise ValueError(f"a shard holds 1 to {store.shard_samples} samples, {len(entries)} given")
     files: dict[str, ShardFile] = {}
+    checksums: list[dict[str, int]] = [{} for _ in entries]
     if any(entry.status == "ok" for entry in entries):
         for spec in store.arrays:
             column = [
                 value[spec.name] if entry.status == "ok" else None for entry, value in zip(entries, values, strict=True)
             ]
-            files[spec.name] = ShardFile(
-                *atomic.write_parts(store.shard_path(spec.name, shard), encode_shard(spec, column, store.shard_samples))
-            )
+            parts, found = encode_shard(spec, column, store.shard_samples, store.codec)
+            files[spec.name] = ShardFile(*atomic.write_parts(store.shard_path(spec.name, shard), parts))
+            for slot, checksum in found.items():
+                checksums[slot][spec.name] = checksum
     ragged = [spec for spec in store.arrays if spec.ragged]
     complete = tuple(
         Entry(
@@ -208,21 +241,18 @@ def write_shard(
             entry.source,
             {spec.dims[0]: len(value[spec.name]) for spec in ragged} if entry.status == "ok" else {},
             entry.detail,
+            own,
         )
-        for entry, value in zip(entries, values, strict=True)
+        for entry, value, own in zip(entries, values, checksums, strict=True)
     )
     record = Record(shard, complete, files)
     write_record(store.path, record)
     return record
 
 
-def read_records(store: Store) -> list[Record]:
-    """All records in shard order. Raises `DamagedStore` for one that was changed."""
-    return [read_record(path) for path in list_records(store.path)]
-
-
 def forget_shard(store: Store, shard: int) -> None:
-    """Withdraw a shard: its record first, so that no reader trusts the files, then the files."""
+    """Withdraw a shard: the index and its record first, so that no reader trusts the files, then the files."""
+    forget_index(store.path)
     atomic.remove(record_path(store.path, shard))
     for spec in store.arrays:
         atomic.remove(store.path / spec.name / "c" / str(shard))

@@ -9,8 +9,9 @@ from pathlib import Path
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import PREFIX
 from unialign.cache.errors import DamagedStore
+from unialign.cache.index import check_index, index_path
 from unialign.cache.records import Record, list_records, read_record
-from unialign.cache.store import Store, array_metadata, open_store
+from unialign.cache.store import Store, array_metadata, json_bytes, open_store
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
     except DamagedStore as error:
         return [Damage(None, "zarr.json", str(error))]
     damage = _check_metadata(store)
-    expected = {path / "zarr.json", *(path / spec.name / "zarr.json" for spec in store.arrays)}
+    expected = {path / "zarr.json", index_path(path), *(path / spec.name / "zarr.json" for spec in store.arrays)}
     files = list_records(path)
+    records = []
     for number, file in enumerate(files):
         expected.add(file)
         try:
@@ -45,9 +47,11 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
         except DamagedStore as error:
             damage.append(Damage(_shard_number(file), str(file.relative_to(path)), str(error)))
             continue
+        records.append(record)
         damage += _check_shard(store, record)
         expected |= {store.shard_path(name, record.shard) for name in record.files}
         progress(number + 1, len(files))
+    damage += [Damage(*found) for found in check_index(path, records)]
     damage += _check_strays(store, expected)
     return sorted(damage, key=lambda found: found.file)
 
@@ -66,9 +70,10 @@ def _check_metadata(store: Store) -> list[Damage]:
     for spec in store.arrays:
         name = f"{spec.name}/zarr.json"
         try:
-            found = json.loads((store.path / name).read_bytes())
-            num_shards = found["shape"][0] // store.shard_samples
-            if found != json.loads(json.dumps(array_metadata(spec, num_shards, store.shard_samples))):
+            data = (store.path / name).read_bytes()
+            num_shards = json.loads(data)["shape"][0] // store.shard_samples
+            linked = (store.path / name).is_symlink()
+            if linked or data != json_bytes(array_metadata(store, spec, num_shards)):
                 damage.append(Damage(None, name, "the array's metadata was changed"))
             highest = max((_shard_number(file) or 0 for file in list_records(store.path)), default=-1)
             if highest >= num_shards:

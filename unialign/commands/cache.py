@@ -7,9 +7,10 @@ import typer
 
 from unialign import console
 from unialign.cache.arrays import Json
+from unialign.commands import transfer
 from unialign.commands.options import AsJson, Cache, ConfigFile, Runs, resolve
 
-app = typer.Typer(no_args_is_help=True, help="List, check, explain and prune the stores of the cache.")
+app = typer.Typer(no_args_is_help=True, help="List, measure, check, explain, export, import and prune stores.")
 
 Name = Annotated[str, typer.Argument(help="A store: a path, or the beginning of its name or key.")]
 
@@ -41,13 +42,15 @@ def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile
 @app.command("info", epilog="Example: unialign cache info yolo-0123")
 def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """One store: its key field by field, its arrays, its counts."""
-    from unialign.cache.inventory import find_store, latest_entries, summarise
+    from unialign.cache.index import load_table
+    from unialign.cache.inventory import find_store, summarise
     from unialign.cache.keys import flatten
     from unialign.cache.store import open_store
 
     path = find_store(resolve(config, None, cache=cache).cache.resolve(), store)
     opened, summary = open_store(path), summarise(path)
-    failed = {entry.id: entry.status for entry in latest_entries(opened).values() if entry.status != "ok"}
+    table = load_table(path)
+    failed = {entry.id: entry.status for entry in map(table.entry, (~table.ok).nonzero()[0].tolist())}
     if as_json:
         arrays: list[Json] = [
             {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape), "dims": list(spec.dims)}
@@ -73,6 +76,37 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
     console.show_table(f"key {opened.key.digest}", ("field", "value"), list(flatten(opened.key.fields)))
     if failed:
         console.show_table("quarantined", ("sample", "status"), sorted(failed.items()))
+
+
+@app.command("du", epilog="Example: unialign cache du --cache cache")
+def usage(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """What each store and array takes, as long as its files are and on the disk."""
+    from unialign.cache.usage import cache_usage
+
+    root = resolve(config, None, cache=cache).cache.resolve()
+    with console.progress_bar("du", hidden=as_json) as progress:
+        found = cache_usage(root, progress)
+    result = found.result()
+    if as_json:
+        console.show_json({"cache": str(root), **result})
+        return
+    rows: list[tuple[str, str, int | str, str, str, str]] = []
+    for store in result["stores"]:
+        name = f"{store['collection']}/{store['modality']}/{store['name']}"
+        rows.append((name, "", store["shards"], *_sizes(store), f"{store['percent']:.1f} %"))
+        parts = {**store["arrays"], "(records)": store["records"], "(metadata)": store["metadata"]}
+        rows += [("", part, "", *_sizes(taken), "") for part, taken in parts.items()]
+        if store["temporaries"]["files"]:
+            rows.append(("", "(temporaries)", "", *_sizes(store["temporaries"]), ""))
+    rows.append(("lists, locks, digests", "", "", *_sizes(result["other"]), ""))
+    if result["temporaries"]["files"]:
+        rows.append(("temporaries beside the stores", "", "", *_sizes(result["temporaries"]), ""))
+    rows.append(("total", "", sum(store.shards for store in found.stores), *_sizes(result), "100.0 %"))
+    console.show_table(str(root), ("store", "array", "shards", "size", "on disk", "share"), rows)
+
+
+def _sizes(taken: dict[str, Json]) -> tuple[str, str]:
+    return console.human_bytes(taken["bytes"]), console.human_bytes(taken["on_disk"])
 
 
 @app.command("verify", epilog="Example: unialign cache verify --json")
@@ -135,12 +169,30 @@ def prune(
     from unialign.pipeline.prune import prune as prune_cache
 
     resolved = resolve(config, None, cache=cache, runs=runs)
-    removed = prune_cache(resolved.cache.resolve(), resolved.runs.resolve(), dry_run=dry_run)
-    freed = sum(summary.bytes for summary in removed)
+    with console.progress_bar("prune", hidden=as_json) as progress:
+        done = prune_cache(resolved.cache.resolve(), resolved.runs.resolve(), dry_run=dry_run, progress=progress)
     if as_json:
-        console.show_json({"dry_run": dry_run, "removed": [summary.row() for summary in removed], "bytes": freed})
+        console.show_json(
+            {
+                "dry_run": dry_run,
+                "removed": [summary.row() for summary in done.removed],
+                "bytes": sum(summary.bytes for summary in done.removed),
+                "kept": done.kept,
+                "busy": list(map(str, done.busy)),
+                "unreadable": list(map(str, done.unreadable)),
+                "temporaries": list(map(str, done.temporaries)),
+            }
+        )
         return
     rows = [
-        (summary.collection, summary.modality, summary.name, console.human_bytes(summary.bytes)) for summary in removed
+        (summary.collection, summary.modality, summary.name, console.human_bytes(summary.bytes))
+        for summary in done.removed
     ]
     console.show_table("would be removed" if dry_run else "removed", ("collection", "modality", "store", "size"), rows)
+    console.messages.print(f"{done.kept} stores kept, {len(done.temporaries)} unfinished folders cleared.")
+    for why, paths in (("it is being written", done.busy), ("it cannot be read", done.unreadable)):
+        for path in paths:
+            console.messages.print(f"kept because {why}: {path}", highlight=False, markup=False)
+
+
+transfer.add_commands(app)

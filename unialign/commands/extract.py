@@ -29,6 +29,10 @@ Threads = Annotated[
     int | None, typer.Option("--threads", help="Threads of the networks in each worker (0: all cores).")
 ]
 ShardSamples = Annotated[int | None, typer.Option("--shard-samples", help="Samples in a shard of a new store.")]
+Codec = Annotated[
+    str | None,
+    typer.Option("--codec", help="How a new store keeps its chunks: none, or zstd or blosc, meant for remote stores."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Extract damaged shards again.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Try quarantined samples again.")]
@@ -56,6 +60,7 @@ def poses(
     cluster: Cluster = None,
     threads: Threads = None,
     shard_samples: ShardSamples = None,
+    codec: Codec = None,
     device: Device = None,
     repair: Repair = False,
     retry: Retry = False,
@@ -78,7 +83,7 @@ def poses(
         extract__poses__confidence=confidence,
         extract__poses__num_people=num_people,
         extract__poses__image_size=image_size,
-        **_execution(cluster, threads, shard_samples, device),
+        **_execution(cluster, threads, shard_samples, codec, device),
     )
     _run("poses", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
@@ -94,6 +99,7 @@ def pose_features(
     cluster: Cluster = None,
     threads: Threads = None,
     shard_samples: ShardSamples = None,
+    codec: Codec = None,
     device: Device = None,
     repair: Repair = False,
     retry: Retry = False,
@@ -112,7 +118,7 @@ def pose_features(
         labels=labels,
         extract__pose_features__weights=weights,
         extract__pose_features__poses=poses,
-        **_execution(cluster, threads, shard_samples, device),
+        **_execution(cluster, threads, shard_samples, codec, device),
     )
     _run("pose-features", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
@@ -131,6 +137,7 @@ def text(
         Path | None, typer.Option(help="File with one longer text a class, in label order.")
     ] = None,
     long_text: Annotated[str | None, typer.Option("--long-text", help="error, or windows: pooled in pieces.")] = None,
+    codec: Codec = None,
     device: Device = None,
     repair: Repair = False,
     dry_run: DryRun = False,
@@ -152,7 +159,7 @@ def text(
         extract__text__templates=templates,
         extract__text__descriptions=descriptions,
         extract__text__long_text=long_text,
-        **_execution(None, None, None, device),
+        **_execution(None, None, None, codec, device),
     )
     _run("text", resolved, repair=repair, retry=False, dry_run=dry_run, as_json=as_json)
 
@@ -180,6 +187,7 @@ def frames(
     quality: Annotated[int | None, typer.Option(help="JPEG quality.")] = None,
     cluster: Cluster = None,
     shard_samples: ShardSamples = None,
+    codec: Codec = None,
     repair: Repair = False,
     retry: Retry = False,
     dry_run: DryRun = False,
@@ -199,18 +207,19 @@ def frames(
         extract__frames__num_frames=num_frames,
         extract__frames__encoding=encoding,
         extract__frames__quality=quality,
-        **_execution(cluster, None, shard_samples, None),
+        **_execution(cluster, None, shard_samples, codec, None),
     )
     _run("frames", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
 
 def _execution(
-    cluster: str | None, threads: int | None, shard_samples: int | None, device: str | None
+    cluster: str | None, threads: int | None, shard_samples: int | None, codec: str | None, device: str | None
 ) -> dict[str, Any]:
     return {
         "extract__cluster": cluster,
         "extract__threads": threads,
         "extract__shard_samples": shard_samples,
+        "extract__codec": codec,
         "extract__device": device,
     }
 
@@ -227,6 +236,7 @@ def _run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: b
         cluster=config.extract.cluster,
         threads=config.extract.threads or max(1, (os.cpu_count() or 1) // workers),
         shard_samples=config.extract.shard_samples or SHARD_SAMPLES[modality],
+        codec=config.extract.codec,
         repair=repair,
         retry=retry,
         dry_run=dry_run,

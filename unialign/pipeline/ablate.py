@@ -11,8 +11,8 @@ from typing import Any
 
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_text
+from unialign.cache.index import load_table
 from unialign.cache.inventory import iterate_stores
-from unialign.cache.store import open_store, read_records
 from unialign.pipeline.grid import Grid, Trial, trials
 
 COLUMNS = ("row", "seeds", "top-1", "± top-1", "mean class", "± mean class", "change", "seconds")
@@ -91,7 +91,7 @@ def _row(name: str, found: Sequence[TrialResult], baseline: Sequence[TrialResult
 
 def count_stored(cache: Path) -> int:
     """Samples that all records of a cache hold; an extraction adds to it."""
-    return sum(len(record.entries) for path in iterate_stores(cache) for record in read_records(open_store(path)))
+    return sum(int(load_table(path).shards.samples.sum()) for path in iterate_stores(cache))
 
 
 def run_ablation(

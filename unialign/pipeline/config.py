@@ -68,11 +68,13 @@ class FramesSection(Section):
 class ExtractSection(Section):
     """How stage one runs. threads: of the networks in each worker (0: all cores, shared among local workers).
 
-    shard_samples: of a new store (0: by modality)."""
+    shard_samples: of a new store (0: by modality). codec: of a new store; uncompressed is right on local disks, since
+    float16 features shrink by only 5-10 %; compression is meant for remote stores."""
 
     cluster: str = ""
     threads: int = Field(0, ge=0)
     shard_samples: int = Field(0, ge=0)
+    codec: Literal["none", "zstd", "blosc"] = "none"
     device: str = "auto"
     poses: PosesSection = PosesSection()
     pose_features: PoseFeaturesSection = PoseFeaturesSection()

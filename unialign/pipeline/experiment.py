@@ -91,7 +91,7 @@ def current_sources(modality: str, reader: StoreReader, dataset: Dataset, cache:
     """Digest of what each sample is made from now; empty for modalities whose input is not a file of the dataset."""
     if modality == "pose-features":
         poses = find_store(cache, str(reader.store.key.fields["poses"]))
-        return {name: entry.source for name, entry in StoreReader(poses).entries.items() if entry.status == "ok"}
+        return StoreReader(poses).sources()
     if modality not in ("frames", "poses") or reader.store.key.fields["extractor"] == "pyskl":
         return {}
     kind = "skeleton" if reader.store.key.fields["extractor"] == "skeleton" else "video"

@@ -10,10 +10,11 @@ from pathlib import Path
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore
-from unialign.cache.inventory import latest_entries
+from unialign.cache.index import load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
-from unialign.cache.records import list_records, read_record, record_path
+from unialign.cache.reader import check_sizes
+from unialign.cache.records import read_record, record_path
 from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, restore_metadata, store_path
 from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
@@ -23,17 +24,22 @@ from unialign.stages.extraction.base import Extractor, Source
 
 Progress = Callable[[int, int], None]
 
+# Shards after which a long extraction brings the store's index up to date, so that resuming it is quick too.
+INDEX_EVERY = 1024
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How an extraction runs; nothing here changes a byte of its result, except `threads` in a network's last digits.
+    """How an extraction runs; nothing here changes a value of its result, except `threads` in a network's last digits.
 
+    shard_samples, codec: of a new store; one that exists keeps its own.
     repair: extract again the shards that are damaged. retry: try again the samples that failed.
     """
 
     cluster: str = ""
     threads: int = 1
     shard_samples: int = 32
+    codec: str = "none"
     repair: bool = False
     retry: bool = False
     dry_run: bool = False
@@ -102,15 +108,17 @@ def run_extraction(
                 arrays=tuple(extractor.arrays()),
                 shard_samples=settings.shard_samples,
                 attributes=extractor.attributes(),
+                codec=settings.codec,
             )
         )
         lost = _clean(store, repair=settings.repair)
         plan = _plan(store, sources, current, settings, lost)
         _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
+        write_index(path)
         digests.save()
-    wanted = {source.id for source in sources}
-    entries = [entry for entry in latest_entries(store).values() if entry.id in wanted]
-    failed = [entry for entry in entries if entry.status != "ok"]
+    table = load_table(path)
+    rows = table.find([source.id for source in sources])
+    failed = [table.entry(row) for row in rows[(rows >= 0) & ~table.ok[rows]].tolist()]
     return Extraction(
         modality=extractor.modality,
         key=key,
@@ -127,12 +135,9 @@ def run_extraction(
 def _plan(
     store: Store | None, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, lost: set[str]
 ) -> Plan:
-    found = latest_entries(store) if store else {}
-    # What stands in an older shard was superseded by the one that was withdrawn, and does not count again.
-    entries = {name: entry for name, entry in found.items() if name not in lost}
-    taken = [int(path.stem) for path in list_records(store.path)] if store else []
+    table = load_table(store.path) if store else None
     size = store.shard_samples if store else settings.shard_samples
-    return make_plan(sources, entries, taken, current, shard_samples=size, retry=settings.retry)
+    return make_plan(sources, table, current, shard_samples=size, retry=settings.retry, lost=lost)
 
 
 def _clean(store: Store, *, repair: bool) -> set[str]:
@@ -150,12 +155,7 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
                 lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
             forget_shard(store, shard)
         restore_metadata(store)
-    for path in list_records(store.path):
-        record = read_record(path)
-        for name, file in record.files.items():
-            shard_file = store.shard_path(name, record.shard)
-            if not shard_file.is_file() or shard_file.stat().st_size != file.bytes:
-                raise DamagedStore(f"{shard_file} is missing or cut; run the same command again with --repair.")
+    check_sizes(store, load_table(store.path), "run the same command again with --repair.")
     return lost
 
 
@@ -170,9 +170,11 @@ def _run_plan(
     finished = 0
     progress(0, plan.to_do)
     with executor(settings.cluster, settings.threads) as run:
-        for done in run(job, plan.units):
+        for number, done in enumerate(run(job, plan.units), start=1):
             for name, _, digest in done.samples:
                 if name in files:
                     digests.learn(files[name], stamps[name], digest)
             finished += len(done.samples)
             progress(finished, plan.to_do)
+            if number % INDEX_EVERY == 0:
+                write_index(store.path)

@@ -79,7 +79,8 @@ def _pose_features(dataset: Dataset, config: Config) -> Prepared:
     reader = StoreReader(path)
     extractor = pose_features_extractor(config, poses=path, poses_key=reader.store.key.digest)
     extractor.check(reader)
-    unknown = [sample.id for sample in dataset.samples if sample.id not in reader.entries]
+    ids = [sample.id for sample in dataset.samples]
+    unknown = [name for name, row in zip(ids, reader.table.find(ids).tolist(), strict=True) if row < 0]
     if unknown:
         raise MissingCache(
             f"{len(unknown)} samples of {dataset.name} have no poses yet ({unknown[0]}); "
@@ -87,7 +88,7 @@ def _pose_features(dataset: Dataset, config: Config) -> Prepared:
         )
     return Prepared(
         extractor,
-        tuple(Source(sample.id) for sample in dataset.samples),
+        tuple(Source(name) for name in ids),
         lambda source: pose_source(reader, source.id),
     )
 

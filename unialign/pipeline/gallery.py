@@ -111,7 +111,7 @@ def _sample(
 
 def _people(poses: StoreReader | None, name: str, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:
     """Joints (M, V, 2) in the pixels of the kept picture; none where there are no poses of that frame."""
-    if poses is None or name not in poses.entries or poses.entries[name].status != "ok":
+    if poses is None or name not in poses.ids:
         return np.empty((0, 0, 2))
     arrays = poses.read_one(name)
     joints = arrays.get("pixels", arrays["keypoints"])[..., :2]

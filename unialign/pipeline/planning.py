@@ -1,9 +1,9 @@
 """What an extraction has to do: the samples of a dataset less those that valid records hold, cut into shards."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from unialign.cache.records import Entry
+from unialign.cache.table import SampleTable
 from unialign.stages.extraction.base import Source
 
 
@@ -30,16 +30,6 @@ class Plan:
         return sum(len(unit.sources) for unit in self.units)
 
 
-def is_current(entry: Entry | None, digest: Callable[[], str], *, retry: bool) -> bool:
-    """Whether a record's entry spares a sample.
-
-    It does when it was made from the same bytes; `retry` asks for samples that failed to be tried again.
-    """
-    if entry is None or (retry and entry.status != "ok"):
-        return False
-    return entry.source == digest()
-
-
 def cut_units(todo: Sequence[Source], taken: Iterable[int], shard_samples: int) -> tuple[Unit, ...]:
     """The samples in order of id, `shard_samples` to a shard, on the lowest shard numbers that are not taken.
 
@@ -60,24 +50,44 @@ def cut_units(todo: Sequence[Source], taken: Iterable[int], shard_samples: int) 
 
 def make_plan(
     sources: Sequence[Source],
-    entries: dict[str, Entry],
-    taken: Iterable[int],
+    table: SampleTable | None,
     digest: Callable[[Source], str],
     *,
     shard_samples: int,
     retry: bool = False,
+    lost: Collection[str] = (),
 ) -> Plan:
     """The plan for one store.
 
-    entries: what the store's records say, by sample id. taken: shard numbers that have a record.
-    digest: the digest of a source as it is now; called only for samples that have an entry.
+    A record's entry spares a sample when it was made from the same bytes; `retry` asks for samples that failed to be
+    tried again. table: what the store's records say; None for a store that is not there. lost: samples of shards that
+    were withdrawn; what an older shard says of them does not count. digest: of a source as it is now; called only for
+    samples that have an entry.
     """
-    todo = [
-        source
-        for source in sources
-        if not is_current(entries.get(source.id), lambda source=source: digest(source), retry=retry)  # type: ignore[misc]
-    ]
-    taken = set(taken)
+    if table is None or not len(table):
+        todo, taken = list(sources), []
+    else:
+        spared = _spared(sources, table, digest, retry=retry, lost=lost)
+        todo = [source for source, done in zip(sources, spared, strict=True) if not done]
+        taken = table.shards.numbers.tolist()
     units = cut_units(todo, taken, shard_samples)
-    highest = max([*taken, *(unit.shard for unit in units)], default=-1)
+    highest = max(max(taken, default=-1), max((unit.shard for unit in units), default=-1))
     return Plan(units, len(sources), len(sources) - len(todo), highest + 1)
+
+
+def _spared(
+    sources: Sequence[Source],
+    table: SampleTable,
+    digest: Callable[[Source], str],
+    *,
+    retry: bool,
+    lost: Collection[str],
+) -> list[bool]:
+    rows = table.find([source.id for source in sources])
+    held = rows >= 0
+    if retry:
+        held &= table.ok[rows]
+    return [
+        bool(known) and source.id not in lost and table.source_of(row) == digest(source)
+        for source, row, known in zip(sources, rows.tolist(), held.tolist(), strict=True)
+    ]

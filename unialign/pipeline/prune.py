@@ -2,14 +2,35 @@
 
 import json
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from unialign.cache.errors import DamagedStore, UsageError
-from unialign.cache.inventory import Summary, iterate_stores, prune_stores
-from unialign.cache.keys import flatten
-from unialign.cache.store import open_store
+from unialign.cache import atomic
+from unialign.cache.errors import DamagedStore, LockedStore, UsageError
+from unialign.cache.hdf5_import import STAGING
+from unialign.cache.inventory import Summary, iterate_stores, summarise
+from unialign.cache.keys import SHORT
+from unialign.cache.lock import store_lock
+from unialign.cache.store import Store, open_store
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY = re.compile(re.escape(atomic.PREFIX) + r"[0-9a-f]{16}-")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """removed: stores that went (with `dry_run`: that no run names). kept: how many stay.
+
+    busy: those that no run names, but which a process is writing at this moment. unreadable: those that stay because
+    they may be somebody's damaged work. temporaries: folders of killed imports and removals that went.
+    """
+
+    removed: tuple[Summary, ...]
+    kept: int
+    busy: tuple[Path, ...]
+    unreadable: tuple[Path, ...]
+    temporaries: tuple[Path, ...]
 
 
 def keys_of_runs(runs: Path) -> set[str]:
@@ -31,18 +52,74 @@ def keys_of_runs(runs: Path) -> set[str]:
     return named
 
 
-def prune(cache: Path, runs: Path, *, dry_run: bool) -> list[Summary]:
-    """Remove the stores that no run names, directly or as the input of a named store; see `prune_stores`."""
+def prune(
+    cache: Path, runs: Path, *, dry_run: bool, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Pruned:
+    """Remove the stores that no run names, directly or as the input of a named store, and what killed removals left.
+
+    A store that cannot be read is kept, and so is one that another process holds the lock of. progress: called with
+    (stores gone through, stores). Raises `DamagedStore` when a store that a run names cannot be read: the stores that
+    it was made from are not known then.
+    """
     named = keys_of_runs(runs)
-    stores = [open_store(path) for path in iterate_stores(cache)]
+    paths = [path for path in iterate_stores(cache) if not path.name.startswith(atomic.PREFIX)]
+    summaries = [summarise(path) for path in paths]
+    unreadable = tuple(summary.path for summary in summaries if summary.problem)
+    for path in unreadable:
+        if any(key.startswith(path.stem[-SHORT:]) for key in named):
+            raise DamagedStore(f"{path} is named by a run but cannot be read; repair it before pruning.")
+    stores = {summary.path: open_store(summary.path) for summary in summaries if not summary.problem}
+    needed = _with_inputs(named, stores)
+    removed: list[Summary] = []
+    busy: list[Path] = []
+    for number, summary in enumerate(summaries):
+        progress(number, len(summaries))
+        if summary.path in unreadable or stores[summary.path].key.digest in needed:
+            continue
+        if _removed(summary.path, summary.path, cache, dry_run=dry_run):
+            removed.append(summary)
+        else:
+            busy.append(summary.path)
+    progress(len(summaries), len(summaries))
+    left = tuple(path for path in _leftovers(cache) if _removed(path, _owner(path), cache, dry_run=dry_run))
+    return Pruned(tuple(removed), len(summaries) - len(removed), tuple(busy), unreadable, left)
+
+
+def _with_inputs(named: set[str], stores: Mapping[Path, Store]) -> set[str]:
+    """Those keys, and the keys of the stores that theirs were made from, however many steps back."""
+    needed = set(named)
     while True:
         inputs = {
-            str(value)
-            for store in stores
-            if store.key.digest in named
-            for _, value in flatten(store.key.fields)
-            if DIGEST.fullmatch(str(value))
+            found
+            for store in stores.values()
+            if store.key.digest in needed
+            for found in DIGEST.findall(json.dumps(dict(store.key.fields)))
         }
-        if inputs <= named:
-            return prune_stores(cache, named, dry_run=dry_run)
-        named |= inputs
+        if inputs <= needed:
+            return needed
+        needed |= inputs
+
+
+def _removed(path: Path, store: Path, cache: Path, *, dry_run: bool) -> bool:
+    """Remove a folder unless somebody writes the store; whether it went. A dry run touches nothing, not even locks."""
+    if dry_run:
+        return True
+    try:
+        with store_lock(store, cache):
+            atomic.remove(path)
+    except LockedStore:
+        return False
+    return True
+
+
+def _leftovers(cache: Path) -> list[Path]:
+    """Unfinished folders beside the stores: of imports, of new stores, and of removals that were cut short."""
+    return sorted(path for path in cache.glob(f"*/*/{atomic.PREFIX}*") if path.suffix in {".zarr", STAGING})
+
+
+def _owner(path: Path) -> Path:
+    """The store that an unfinished folder belongs to; its lock guards both."""
+    name = path.name
+    while found := _TEMPORARY.match(name):
+        name = name[found.end() :]
+    return path.with_name(name).with_suffix(".zarr")

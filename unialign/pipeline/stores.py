@@ -38,8 +38,4 @@ def stale_samples(reader: StoreReader, sources: Mapping[str, str]) -> list[str]:
 
     sources: current digest by id, "" or absent where the source is not there (caches outlive videos).
     """
-    return sorted(
-        name
-        for name, entry in reader.entries.items()
-        if entry.status == "ok" and sources.get(name) and sources[name] != entry.source
-    )
+    return sorted(name for name, source in reader.sources().items() if sources.get(name) and sources[name] != source)

@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,13 @@ def _train(
 ) -> RunResult:
     started, before = time.monotonic(), _recorded(prepared.readers)
     settings, task = prepared.settings, prepared.build()
-    place = {"rank": processes.rank, "world_size": processes.world_size}
+    loader = partial(
+        Loader, settings=settings, rank=processes.rank, world_size=processes.world_size, device=processes.device
+    )
     side = prepared.test_side
     data = Data(
-        train=Loader(prepared.train, settings, **place),
-        test=Loader(prepared.test, settings, **place) if len(prepared.test) else None,
+        train=loader(prepared.train),
+        test=loader(prepared.test) if len(prepared.test) else None,
         test_labels=side.samples.labels,
         missing_labels=tuple(label for _, label in side.missing),
     )
@@ -247,7 +250,7 @@ def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, An
 
 def _recorded(readers: Mapping[str, CachedModality]) -> int:
     """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not."""
-    return sum(len(StoreReader(each.path).entries) for each in readers.values() if isinstance(each, StoreReader))
+    return sum(len(StoreReader(each.path).table) for each in readers.values() if isinstance(each, StoreReader))
 
 
 def _result(run: folders.Run, content: Mapping[str, Any], *, reused: bool) -> RunResult:

@@ -1,4 +1,4 @@
-"""Reading annotation pickles from strangers without running anything that they name.
+"""Annotation pickles: reading those of strangers without running anything that they name, and writing plain ones.
 
 A pickle is a program. This reader knows the few names that numbers, strings, containers and numpy arrays need, answers
 them with stand-ins of its own (no numpy function ever gets a value from the file but plain bytes of a checked length),
@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from unialign.cache.atomic import write_file
 from unialign.cache.errors import CorruptInput
 from unialign.stages.datasets.stand_ins import ALLOWED, Allowed, ArrayStandIn, DtypeStandIn
 
@@ -92,6 +93,14 @@ def load_restricted(path: Path) -> Any:
     except _MALFORMED as error:
         reason = str(error)[:200] or type(error).__name__
         raise CorruptInput(f"{path}: is no readable annotation pickle ({reason}).") from error
+
+
+def write_pickle(path: Path, value: Any) -> None:
+    """Write dicts, lists, tuples, numbers, strings and numpy arrays as a pickle of protocol 4, whole or not at all.
+
+    The arrays name `numpy._core`, which numpy 1.26 and later know. The pickle is in memory once beside the value.
+    """
+    write_file(path, pickle.dumps(value, protocol=4))
 
 
 def _check_opcodes(file: BinaryIO) -> None:

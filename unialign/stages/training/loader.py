@@ -1,9 +1,7 @@
 """Batches in the order of `order`, decoded beside the training loop, with a meter of the time that the loop waits."""
 
-import queue
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -11,8 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unialign.stages.training.clips import Batch, Pick
-from unialign.stages.training.order import epoch_order, rank_slice
+from unialign.cache.errors import UsageError
+from unialign.stages.training.cached import CachedArrays
+from unialign.stages.training.clips import Batch
+from unialign.stages.training.device import on_device
+from unialign.stages.training.order import Picks, epoch_order, rank_slice, window_order
+from unialign.stages.training.prefetch import ahead
 from unialign.stages.training.settings import TrainSettings
 
 
@@ -21,7 +23,7 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
+    def __getitems__(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of these picks."""
 
 
@@ -79,13 +81,13 @@ class Share:
     after: Position
 
 
-class _Picks:
+class _Sampler:
     """The batch sampler: what the next pass over the loader shall fetch."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Pick]] = []
+        self.batches: Sequence[Picks] = ()
 
-    def __iter__(self) -> Iterator[list[Pick]]:
+    def __iter__(self) -> Iterator[Picks]:
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -95,20 +97,33 @@ class _Picks:
 class Loader:
     """Batches of a dataset for one process of a run.
 
-    With `settings.num_workers` of 0 a thread prepares the next batches while the loop works, otherwise processes do.
+    With `settings.num_workers` of 0 threads prepare the next batches while the loop works, otherwise processes do.
     Batches are the same for any number of workers; their union over processes is the same for any number of those.
+    device: where there is a GPU, batches are copied there beside the loop, on a stream of their own.
     """
 
-    def __init__(self, source: BatchSource, settings: TrainSettings, *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        source: BatchSource,
+        settings: TrainSettings,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        if settings.window_shards and (settings.num_workers or not isinstance(source, CachedArrays)):
+            raise UsageError("train.settings.window_shards is for cached arrays read by threads (num_workers: 0).")
         self.source = source
         self.settings = settings
         self.rank, self.world_size = rank, world_size
+        self.device = device
         self.meter = Meter()
-        self._picks = _Picks()
+        self._position = Position()
+        self._sampler = _Sampler()
         workers = settings.num_workers
         self._stock: DataLoader[Batch] = DataLoader(
             cast("Dataset[Batch]", source),
-            batch_sampler=cast("Sequence[list[int]]", self._picks),
+            batch_sampler=cast("Sequence[list[int]]", self._sampler),
             num_workers=workers,
             collate_fn=_whole,
             # Spawned processes inherit no threads and no locks.
@@ -125,7 +140,7 @@ class Loader:
 
     def epoch(self, position: Position) -> Iterator[Share]:
         """The rest of an epoch of training, shuffled."""
-        order = epoch_order(len(self.source), self.settings.seed, position.epoch)
+        order, window_of = self._order(position.epoch)
         shares = rank_slice(
             order,
             rank=self.rank,
@@ -136,26 +151,59 @@ class Loader:
         size, end = self.settings.batch_size, len(order)
         # Where this process has nothing in the last batch, it takes the batch's first sample with a count of 0.
         starts = range(position.samples, end, size)
-        self._picks.batches = [
-            [(position.epoch, int(index)) for index in (share if len(share) else order[first : first + 1])]
+        batches = [
+            Picks(position.epoch, share if len(share) else order[first : first + 1])
             for first, share in zip(starts, shares, strict=True)
         ]
         done = -(-position.samples // size)
-        for number, (first, share, data) in enumerate(zip(starts, shares, self._fetched(), strict=True)):
+        fetched = self._fetched(batches, window_of)
+        for number, (first, share, data) in enumerate(zip(starts, shares, fetched, strict=True)):
             total = min(size, end - first)
             after = Position(position.epoch, first + total) if first + total < end else Position(position.epoch + 1)
+            self._position = after
             yield Share(data, len(share), total, done + number, done + len(starts), after)
 
     def in_order(self) -> Iterator[Batch]:
         """Every sample once over all processes, in order, for evaluation; no sample comes twice to fill a batch."""
         size = self.settings.batch_size
         shares = rank_slice(np.arange(len(self.source)), rank=self.rank, world_size=self.world_size, batch_size=size)
-        self._picks.batches = [[(0, int(index)) for index in share] for share in shares if len(share)]
-        yield from self._fetched()
+        yield from self._fetched([Picks(0, share) for share in shares if len(share)])
 
-    def _fetched(self) -> Iterator[Batch]:
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader is: behind the batch that it gave last. The same on all processes of a run."""
+        return {"epoch": self._position.epoch, "samples": self._position.samples}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from there with `resume`, also with other workers or on another number of processes."""
+        self._position = Position(state["epoch"], state["samples"])
+
+    def resume(self) -> Iterator[Share]:
+        """The rest of the epoch that `load_state_dict` tells, or that was left; the next whole one behind its end."""
+        return self.epoch(self._position)
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        settings = self.settings
+        if settings.window_shards and isinstance(self.source, CachedArrays):
+            return window_order(self.source.shards, settings.seed, epoch, settings.window_shards)
+        return epoch_order(len(self.source), settings.seed, epoch), None
+
+    def _made(self, batches: Sequence[Picks], window_of: np.ndarray | None) -> Iterator[Batch]:
+        settings, source = self.settings, self.source
+        if settings.num_workers:
+            self._sampler.batches = batches
+            return iter(self._stock)
+        if isinstance(source, CachedArrays):
+            threads = settings.read_threads
+            if window_of is not None:
+                return source.windows(batches, window_of, threads=threads, depth=settings.prefetch)
+            return source.units(batches, threads=threads, depth=threads)
+        return ahead(source.__getitems__, batches, threads=1, depth=settings.prefetch)
+
+    def _fetched(self, picks: Sequence[Picks], window_of: np.ndarray | None = None) -> Iterator[Batch]:
         self.meter.start()
-        batches = iter(self._stock) if self.settings.num_workers else _ahead(self._stock, self.settings.prefetch)
+        batches = self._made(picks, window_of)
+        if self.device is not None and self.device.type == "cuda":
+            batches = on_device(batches, self.device)
         try:
             while True:
                 asked = time.perf_counter()
@@ -166,43 +214,10 @@ class Loader:
                 yield batch
         finally:
             self.meter.stop()
+            if isinstance(batches, Generator):
+                batches.close()
 
 
 def _whole(batch: Any) -> Any:
     """The batch as the dataset made it."""
     return batch
-
-
-def _ahead(batches: "DataLoader[Batch]", depth: int) -> Iterator[Batch]:
-    """The same batches, made by a thread that is up to `depth` ahead. An error there is raised here."""
-    waiting: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                if not put(batch):
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the loop, which raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

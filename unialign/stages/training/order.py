@@ -7,14 +7,38 @@ number of processes, drops the prefix that was done.
 Source: the elastic sampling of litData (streaming/elastic.py) and the index functions of google/grain; own code.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
 import numpy as np
 
 # Separate streams of random numbers from one seed.
-_ORDER, _SAMPLE, _PROCESS = 0, 1, 2
+_ORDER, _SAMPLE, _PROCESS, _CROP = 0, 1, 2, 3
 
 
 def _stream(seed: int, *key: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=key)
+
+
+@dataclass(frozen=True)
+class Picks(Sequence[tuple[int, int]]):
+    """What a batch shall hold: (epoch, place in the list of samples) pairs. indices: (B,) int64."""
+
+    epoch: int
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Picks": ...
+    def __getitem__(self, place: int | slice) -> "tuple[int, int] | Picks":
+        if isinstance(place, slice):
+            return Picks(self.epoch, self.indices[place])
+        return self.epoch, int(self.indices[place])
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
@@ -26,6 +50,40 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
 def sample_generator(seed: int, epoch: int, sample_index: int) -> np.random.Generator:
     """The random numbers that one sample may use in one epoch."""
     return np.random.Generator(np.random.Philox(_stream(seed, _SAMPLE, epoch, sample_index)))
+
+
+def window_order(shard: np.ndarray, seed: int, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """An order that touches only `window` shards at a time, for stores that are larger than memory, or cold.
+
+    The shards are shuffled and cut into windows of `window`; inside a window the samples are shuffled.
+    shard: (N,) where each sample lies. Returns the permutation (N,) of the epoch, and the window of each sample, (N,),
+    both int64. `stages.training.mixing` measures how well that mixes.
+    """
+    generator = np.random.Generator(np.random.Philox(_stream(seed, _ORDER, epoch)))
+    _, place = np.unique(shard, return_inverse=True)
+    num_shards = int(place.max()) + 1 if len(place) else 0
+    rank = np.empty(num_shards, dtype=np.int64)
+    rank[generator.permutation(num_shards)] = np.arange(num_shards)
+    of_sample = rank[place] // window
+    shuffled = generator.permutation(len(shard)).astype(np.int64)
+    return shuffled[np.argsort(of_sample[shuffled], kind="stable")], of_sample
+
+
+def crop_starts(seed: int, epoch: int, samples: np.ndarray, spare: np.ndarray) -> np.ndarray:
+    """The first entry of a random crop, (B,) int64, uniform in 0 ... spare; a function of (seed, epoch, sample).
+
+    samples: (B,) places in the list of samples. spare: (B,) entries of the sample less those of the crop; 0 where it is
+    shorter. One multiplicative hash a sample (the finisher of splitmix64, Steele et al. 2014), since setting up a
+    generator for each costs more than reading it.
+    """
+    base = _stream(seed, _CROP, epoch).generate_state(1, np.uint64)[0]
+    mixed = samples.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + base
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    # The upper 53 bits as a fraction in [0, 1).
+    fraction = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray(fraction * (spare + 1)).astype(np.int64)
 
 
 def process_seed(seed: int, epoch: int, samples_done: int, rank: int) -> int:

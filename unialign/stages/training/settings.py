@@ -12,7 +12,16 @@ SCHEDULES = ("step", "cosine")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 # Fields that change how fast or how safely a run goes, but not what it computes.
-NOT_IDENTITY = ("num_workers", "prefetch", "device", "keep", "checkpoint_every", "checkpoint_batches", "log_every")
+NOT_IDENTITY = (
+    "num_workers",
+    "prefetch",
+    "read_threads",
+    "device",
+    "keep",
+    "checkpoint_every",
+    "checkpoint_batches",
+    "log_every",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,9 @@ class TrainSettings:
     gradient_clip: largest norm of the gradient, 0 for no limit.
     precision: "fp32", or automatic mixed precision; "fp16" also scales the loss.
     num_workers: 0 decodes in a thread beside the training loop, more use processes. `prefetch` batches wait ready.
+    read_threads: that gather cached arrays with num_workers of 0.
+    window_shards: 0 shuffles all samples; otherwise cached arrays come from so many shards at a time, for stores that
+        are larger than memory.
     device: "auto" takes a GPU if there is one.
     eval_every, checkpoint_every: epochs; checkpoint_batches: also every so many batches (0: no). keep: how many
         numbered checkpoints stay. log_every: batches between two lines of the step log.
@@ -52,6 +64,8 @@ class TrainSettings:
     seed: int = 0
     num_workers: int = 0
     prefetch: int = 3
+    read_threads: int = 2
+    window_shards: int = 0
     device: str = "auto"
     eval_every: int = 1
     checkpoint_every: int = 1
@@ -73,11 +87,19 @@ class TrainSettings:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
             _one_of(name, getattr(self, name), known)
         _one_of("pose_test", self.pose_test, ("first", "mean"))
-        for name in ("epochs", "batch_size", "prefetch", "eval_every", "checkpoint_every", "log_every"):
+        for name in ("epochs", "batch_size", "prefetch", "read_threads", "eval_every", "checkpoint_every", "log_every"):
             _at_least(name, getattr(self, name), 1)
         for name in ("step_every", "test_clips"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("weight_decay", "momentum", "warmup_epochs", "gradient_clip", "seed", "num_workers"):
+        for name in (
+            "weight_decay",
+            "momentum",
+            "warmup_epochs",
+            "gradient_clip",
+            "seed",
+            "num_workers",
+            "window_shards",
+        ):
             _at_least(name, getattr(self, name), 0)
         _at_least("checkpoint_batches", self.checkpoint_batches, 0)
         if self.keep < 2:

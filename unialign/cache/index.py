@@ -1,0 +1,189 @@
+"""One file in a store that holds what all its records say, so that a store of a million samples opens at once.
+
+It is made from the records and never trusted against them: it counts only while every record that it covers is there
+with the size that it had, and its own SHA-256 is right. Records that came later are read one by one. Withdrawing a
+shard deletes it first.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unialign.cache import atomic
+from unialign.cache.arrays import Json
+from unialign.cache.errors import DamagedStore
+from unialign.cache.records import Record, read_record, record_path
+from unialign.cache.table import SampleTable, Shards, Texts, merged, table_of
+
+FORMAT = 1
+NAME = "index.bin"
+_ALIGN, _SHA_BYTES = 64, 32
+
+
+def index_path(store: Path) -> Path:
+    """Where the index of a store lies."""
+    return store / "records" / NAME
+
+
+def load_table(store: Path, *, strict: bool = False) -> SampleTable:
+    """What all records of a store say. Raises `DamagedStore` for a record that was changed.
+
+    strict: also for one that the index names but that has gone, deleted by someone who did not know better.
+    """
+    known = read_index(store)
+    sizes = record_sizes(store)
+    if known is None:
+        return _read_records(store, sizes)
+    if not _covers(known, sizes):
+        lost = lost_records(known, sizes)
+        # A writer that withdraws shards deletes the index before it deletes records.
+        if strict and lost and index_path(store).exists():
+            raise DamagedStore(f"{record_path(store, lost[0])} is missing; run `unialign cache verify`.")
+        return _read_records(store, sizes)
+    covered = set(known.shards.numbers.tolist())
+    fresh = {shard: size for shard, size in sizes.items() if shard not in covered}
+    return merged(known, _read_records(store, fresh)) if fresh else known
+
+
+def write_index(store: Path) -> None:
+    """Bring the index up to date with the records; nothing happens when it is. Only a store's one writer calls this."""
+    sizes = record_sizes(store)
+    known = read_index(store)
+    if sizes and not (known and _covers(known, sizes) and len(known.shards.numbers) == len(sizes)):
+        atomic.write_parts(index_path(store), _encoded(load_table(store), store.name))
+
+
+def forget_index(store: Path) -> None:
+    """Delete the index, before a record that it covers goes."""
+    atomic.remove(index_path(store))
+
+
+def read_index(store: Path) -> SampleTable | None:
+    """The table that the index holds; None when there is none, or when it is not what was written."""
+    try:
+        data = index_path(store).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return decode_index(data, store.name)
+
+
+def decode_index(data: bytes, store: str) -> SampleTable | None:
+    """The table in the bytes of an index; None when they are not what was written for a store of that name."""
+    if hashlib.sha256(memoryview(data)[:-_SHA_BYTES]).digest() != data[-_SHA_BYTES:]:
+        return None
+    return _decoded(data, store)
+
+
+def check_index(store: Path, records: Sequence[Record]) -> list[tuple[int | None, str, str]]:
+    """What is wrong with the index: (shard, file, problem). records: those that can be read, in shard order."""
+    name = f"records/{NAME}"
+    if not os.path.lexists(index_path(store)):
+        return []
+    table, sizes = read_index(store), record_sizes(store)
+    if table is None:
+        return [(None, name, "the index of records was changed; the next extraction writes it anew")]
+    found: list[tuple[int | None, str, str]] = [
+        (shard, f"records/{record_path(store, shard).name}", "missing") for shard in lost_records(table, sizes)
+    ]
+    covered = set(table.shards.numbers.tolist())
+    made = table_of(
+        [record for record in records if record.shard in covered],
+        [sizes[record.shard] for record in records if record.shard in covered],
+    )
+    if not found and covered <= {record.shard for record in records} and _encoded(made, "") != _encoded(table, ""):
+        found.append((None, name, "the index says other things than the records; delete it, then extract again"))
+    return found
+
+
+def record_sizes(store: Path) -> dict[int, int]:
+    """Size of each record's file by shard number, ascending; nothing is opened."""
+    folder = store / "records"
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as found:
+        sizes = {
+            int(each.name[:-5]): each.stat().st_size
+            for each in found
+            if each.name.endswith(".json") and each.name[:-5].isdigit()
+        }
+    return dict(sorted(sizes.items()))
+
+
+def lost_records(table: SampleTable, sizes: dict[int, int]) -> list[int]:
+    """Shards that the table of an index names, but whose record has gone."""
+    return sorted(set(table.shards.numbers.tolist()) - sizes.keys())
+
+
+def _covers(table: SampleTable, sizes: dict[int, int]) -> bool:
+    covered = zip(table.shards.numbers.tolist(), table.shards.record_bytes.tolist(), strict=True)
+    return all(sizes.get(shard) == size for shard, size in covered)
+
+
+def _read_records(store: Path, sizes: dict[int, int]) -> SampleTable:
+    return table_of([read_record(record_path(store, shard)) for shard in sizes], list(sizes.values()))
+
+
+def _columns(table: SampleTable) -> Iterator[tuple[str, np.ndarray]]:
+    yield from (("names", table.names), ("status", table.status), ("shard", table.shard), ("slot", table.slot))
+    yield from (("source", table.source), ("notes.ends", table.notes.ends), ("notes.data", table.notes.data))
+    yield from ((f"lengths/{axis}", column) for axis, column in sorted(table.lengths.items()))
+    yield from ((f"checksums/{name}", column) for name, column in sorted(table.checksums.items()))
+    yield from (("shards.numbers", table.shards.numbers), ("shards.samples", table.shards.samples))
+    yield "shards.record_bytes", table.shards.record_bytes
+    yield from ((f"bytes/{name}", column) for name, column in sorted(table.shards.bytes.items()))
+    yield from ((f"sha256/{name}", column) for name, column in sorted(table.shards.sha256.items()))
+
+
+def _encoded(table: SampleTable, store: str) -> list[bytes]:
+    """A line of JSON (the store's name, and each column's name, type, shape and place), the columns, their SHA-256."""
+    header: list[Json] = []
+    parts: list[bytes] = []
+    offset = 0
+    for name, column in _columns(table):
+        data = np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<")).tobytes()
+        header.append([name, column.dtype.newbyteorder("<").str, list(column.shape), offset])
+        padded = data + bytes(-len(data) % _ALIGN)
+        parts.append(padded)
+        offset += len(padded)
+    line = json.dumps({"format": FORMAT, "store": store, "columns": header}).encode()
+    parts.insert(0, line + b" " * (-(len(line) + 1) % _ALIGN) + b"\n")
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
+    return [*parts, checksum.digest()]
+
+
+def _decoded(data: bytes, store: str) -> SampleTable | None:
+    end = data.index(b"\n") + 1
+    header = json.loads(data[:end])
+    if header["format"] != FORMAT or header["store"] != store:
+        return None
+    columns: dict[str, np.ndarray] = {}
+    for name, kind, shape, offset in header["columns"]:
+        count = int(np.prod(shape, dtype=np.int64))
+        columns[name] = np.frombuffer(data, dtype=kind, count=count, offset=end + offset).reshape(shape)
+
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
+
+    return SampleTable(
+        names=columns["names"],
+        status=columns["status"],
+        shard=columns["shard"],
+        slot=columns["slot"],
+        source=columns["source"],
+        lengths=group("lengths/"),
+        checksums=group("checksums/"),
+        notes=Texts(columns["notes.ends"], columns["notes.data"]),
+        shards=Shards(
+            numbers=columns["shards.numbers"],
+            samples=columns["shards.samples"],
+            record_bytes=columns["shards.record_bytes"],
+            bytes=group("bytes/"),
+            sha256=group("sha256/"),
+        ),
+    )

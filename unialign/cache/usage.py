@@ -1,0 +1,139 @@
+"""What the files of a cache take: as long as they are, and on the disk."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from unialign.cache.arrays import Json
+from unialign.cache.atomic import PREFIX
+from unialign.cache.inventory import iterate_stores
+
+# What `st_blocks` counts, whatever the file system's own blocks are.
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Files and their bytes: by their length, and in blocks of the disk."""
+
+    files: int = 0
+    bytes: int = 0
+    on_disk: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.files + other.files, self.bytes + other.bytes, self.on_disk + other.on_disk)
+
+
+@dataclass(frozen=True)
+class StoreUsage:
+    """One store. shards: how many have a record. arrays: shard files, by array.
+
+    metadata: everything else that belongs there. temporaries: what killed writers left, and live ones have begun.
+    """
+
+    path: Path
+    shards: int
+    arrays: dict[str, Usage]
+    records: Usage
+    metadata: Usage
+    temporaries: Usage
+
+    @property
+    def total(self) -> Usage:
+        """All files of the store."""
+        return sum(self.arrays.values(), self.records + self.metadata + self.temporaries)
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """A whole cache root. other: lists of datasets, locks, digests. temporaries: those beside the stores."""
+
+    stores: tuple[StoreUsage, ...]
+    other: Usage
+    temporaries: Usage
+
+    @property
+    def total(self) -> Usage:
+        """All files under the root."""
+        return sum((store.total for store in self.stores), self.other + self.temporaries)
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints; percentages are of the bytes on disk."""
+        whole = self.total
+        return {
+            "stores": [
+                {
+                    "path": str(store.path),
+                    "collection": store.path.parts[-3],
+                    "modality": store.path.parts[-2],
+                    "name": store.path.stem,
+                    "shards": store.shards,
+                    **store.total.__dict__,
+                    "percent": round(100 * store.total.on_disk / max(1, whole.on_disk), 2),
+                    "arrays": {name: dict(usage.__dict__) for name, usage in store.arrays.items()},
+                    "records": dict(store.records.__dict__),
+                    "metadata": dict(store.metadata.__dict__),
+                    "temporaries": dict(store.temporaries.__dict__),
+                }
+                for store in self.stores
+            ],
+            "other": dict(self.other.__dict__),
+            "temporaries": dict(self.temporaries.__dict__),
+            **whole.__dict__,
+        }
+
+
+def cache_usage(cache: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> CacheUsage:
+    """What lies under a cache root, file by file; links are not followed below a store and count as themselves.
+
+    progress: called with (stores measured, stores). Files that vanish meanwhile do not count.
+    """
+    paths = [path for path in iterate_stores(cache) if not path.name.startswith(PREFIX)]
+    stores = []
+    for number, path in enumerate(paths):
+        progress(number, len(paths))
+        stores.append(store_usage(path))
+    progress(len(paths), len(paths))
+    other = temporaries = Usage()
+    for parts, usage in _walk(cache, frozenset(map(str, paths))):
+        if any(part.startswith(PREFIX) for part in parts):
+            temporaries += usage
+        else:
+            other += usage
+    return CacheUsage(tuple(stores), other, temporaries)
+
+
+def store_usage(path: Path) -> StoreUsage:
+    """What the files of one store take. Nothing is opened, so a damaged store is measured like any other."""
+    arrays: dict[str, Usage] = {}
+    records = metadata = temporaries = Usage()
+    shards = 0
+    for parts, usage in _walk(path, frozenset()):
+        if any(part.startswith(PREFIX) for part in parts):
+            temporaries += usage
+        elif parts[0] == "records" and parts[-1].endswith(".json"):
+            records, shards = records + usage, shards + 1
+        elif len(parts) > 2 and parts[1] == "c":
+            arrays[parts[0]] = arrays.get(parts[0], Usage()) + usage
+        else:
+            metadata += usage
+    return StoreUsage(path, shards, dict(sorted(arrays.items())), records, metadata, temporaries)
+
+
+def _walk(root: Path, without: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Usage]]:
+    """Every file below a folder: the names that lead to it, and what it takes. `without`: folders to leave out."""
+    pending: list[tuple[str, tuple[str, ...]]] = [(str(root), ())]
+    while pending:
+        folder, parts = pending.pop()
+        # A cache is measured while extractions write into it: what was there a moment ago may have been renamed.
+        with suppress(FileNotFoundError), os.scandir(folder) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path not in without:
+                            pending.append((entry.path, (*parts, entry.name)))
+                    else:
+                        taken = entry.stat(follow_symlinks=False)
+                        yield (*parts, entry.name), Usage(1, taken.st_size, taken.st_blocks * _BLOCK)

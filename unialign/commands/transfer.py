@@ -1,0 +1,154 @@
+"""`unialign cache export` and `unialign cache import`: whole stores as single files of other formats."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unialign import console
+from unialign.cache.arrays import Json
+from unialign.cache.errors import UsageError
+from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, find_dataset, resolve
+from unialign.pipeline.config import Config
+from unialign.stages.datasets.base import Dataset
+
+SUFFIXES: Mapping[str, str] = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pyskl", ".pickle": "pyskl"}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put both commands on the application of `unialign cache`."""
+    app.command("export", epilog="Example: unialign cache export yolo-0123 poses.h5")(export)
+    app.command("import", epilog="Example: unialign cache import poses.h5 --cache other")(import_file)
+
+
+def export(
+    store: Annotated[str, typer.Argument(help="A store: a path, or the beginning of its name or key.")],
+    file: Annotated[Path, typer.Argument(help="A new file: .h5 (the whole store) or .pkl (poses, for pyskl).")],
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    labels: Labels = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Write a store to one file; a .pkl takes labels and splits from --dataset, a .h5 file needs none."""
+    from unialign.cache.inventory import find_store, summarise
+
+    started = time.monotonic()
+    resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
+    kind = _format(file)
+    path = find_store(resolved.cache.resolve(), store)
+    not_held: tuple[str, ...] = ()
+    with console.progress_bar(f"export {path.stem}", hidden=as_json) as progress:
+        if kind == "hdf5":
+            from unialign.cache.hdf5 import export_hdf5
+
+            size = export_hdf5(path, file, progress)
+        else:
+            from unialign.pipeline.pyskl_export import export_pyskl
+
+            done = export_pyskl(path, _dataset(resolved), file, progress)
+            size, not_held = done.bytes, done.not_held
+    summary = summarise(path)
+    result: dict[str, Json] = {
+        "file": str(file),
+        "format": kind,
+        "store": str(path),
+        "modality": summary.modality,
+        "samples": summary.samples,
+        "quarantined": summary.quarantined,
+        "bytes": size,
+        "not_held": list(not_held),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    _show(result, as_json=as_json)
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A .h5 file that `export` wrote, or a pyskl pickle (.pkl).")],
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    labels: Labels = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make the store that a file holds; a .pkl becomes poses of --dataset, or without it of the file's own samples."""
+    started = time.monotonic()
+    resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
+    with console.progress_bar(f"import {file.name}", hidden=as_json) as progress:
+        if _format(file) == "hdf5":
+            result = _import_hdf5(file, resolved, progress)
+        else:
+            result = _import_pyskl(file, resolved, progress, own=dataset in (None, "pyskl"))
+    _show({**result, "seconds": round(time.monotonic() - started, 3)}, as_json=as_json)
+    if "extracted" in result and result["quarantined"]:
+        raise typer.Exit(3)
+
+
+def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[str, Json]:
+    from unialign.cache.hdf5_import import import_hdf5
+    from unialign.cache.inventory import summarise
+
+    done = import_hdf5(file, config.cache.resolve(), progress)
+    summary = summarise(done.store.path)
+    return {
+        "file": str(file),
+        "format": "hdf5",
+        "store": str(summary.path),
+        "key": done.store.key.digest,
+        "modality": summary.modality,
+        "samples": summary.samples,
+        "quarantined": summary.quarantined,
+        "reused": done.reused,
+        "not_held": [],
+    }
+
+
+def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: bool) -> dict[str, Json]:
+    from unialign.pipeline.pyskl_import import import_pyskl
+    from unialign.stages.datasets.catalog import load_dataset
+
+    chosen = load_dataset("pyskl", file.resolve(), config.labels) if own else _dataset(config)
+    done = import_pyskl(file.resolve(), chosen, config, progress)
+    found = done.extraction.result()
+    return {
+        "file": str(file),
+        "format": "pyskl",
+        "store": found["store"],
+        "key": found["key"],
+        "modality": "poses",
+        "samples": found["total"] - sum(found["quarantined"].values()),
+        "quarantined": found["quarantined"],
+        "extracted": found["extracted"],
+        "reused": found["extracted"] == 0,
+        "not_held": list(done.not_held),
+    }
+
+
+def _dataset(config: Config) -> Dataset:
+    """The configured dataset, from the data root or, where that is not there, from its list in the cache."""
+    if config.dataset and not (config.data and config.data.exists()):
+        from unialign.pipeline.manifest import load_manifest
+
+        return load_manifest(config.cache.resolve(), config.dataset)
+    return find_dataset(config)
+
+
+def _format(file: Path) -> str:
+    if file.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{file}: the ending says the format; known are {', '.join(SUFFIXES)}.")
+    return SUFFIXES[file.suffix.lower()]
+
+
+def _show(result: dict[str, Json], *, as_json: bool) -> None:
+    if as_json:
+        console.show_json(result)
+        return
+    shown = {name: value for name, value in result.items() if name not in {"not_held", "quarantined", "extracted"}}
+    failed = ", ".join(f"{count} {status}" for status, count in result["quarantined"].items())
+    console.show_fields({**shown, "quarantined": failed or "none"})
+    for phrase in result["not_held"]:
+        console.messages.print(f"not held by the format: {phrase}", highlight=False, markup=False)
