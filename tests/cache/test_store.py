@@ -48,10 +48,21 @@ def sample(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def build(cache: Path, num_samples: int = 10, shard_samples: int = 4, bad: tuple[int, ...] = ()) -> Store:
+def build(
+    cache: Path, num_samples: int = 10, shard_samples: int = 4, bad: tuple[int, ...] = (), codec: str = "none"
+) -> Store:
     key = Key({"extractor": "fake", "revision": 1})
     store = create_store(
-        Store(store_path(cache, "made", "poses", key), "made", "poses", key, ARRAYS, shard_samples, {"licence": "none"})
+        Store(
+            store_path(cache, "made", "poses", key),
+            "made",
+            "poses",
+            key,
+            ARRAYS,
+            shard_samples,
+            {"licence": "none"},
+            codec,
+        )
     )
     num_shards = -(-num_samples // shard_samples)
     grow_store(store, num_shards)

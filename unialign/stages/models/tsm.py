@@ -67,7 +67,8 @@ def shifted(convolution: nn.Conv2d, num_frames: int) -> ShiftedConv2d:
 class TemporalShiftNetwork(nn.Module):
     """A ResNet with the residual shift in each block: the first convolution sees shifted features, the skip path not.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), pooled (B, D).
+    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D),
+    pooled (B, D).
     difference: the network sees each frame less the mean of the clip, so that what stands still is gone. Source: the
     idea of RGB difference, Wang et al., Temporal Segment Networks, ECCV 2016; there the frame before is taken away.
     """
@@ -94,9 +95,14 @@ class TemporalShiftNetwork(nn.Module):
             frames = frames - frames.mean(dim=1, keepdim=True)
         # Channels last is what convolutions are fastest with, on CPUs and with half precision on GPUs.
         pictures = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W)
-        maps = self.network.forward_features(pictures)  # (B*T, D, H/32, W/32)
-        tokens = maps.mean(dim=(2, 3)).unflatten(0, (-1, self.num_frames))  # (B, T, D)
-        return {"tokens": tokens, "pooled": tokens.mean(dim=1)}
+        return frame_outputs(self.network.forward_features(pictures), self.num_frames)
+
+
+def frame_outputs(maps: Tensor, num_frames: int) -> dict[str, Tensor]:
+    """What a backbone gives whose features are maps (B*T, D, H', W') of the frames: tokens and grid, and their mean."""
+    grid = maps.permute(0, 2, 3, 1).reshape(-1, num_frames, *maps.shape[2:], maps.shape[1])  # (B, T, H', W', D)
+    tokens = maps.mean(dim=(2, 3)).view(-1, num_frames, maps.shape[1])  # (B, T, D)
+    return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}
 
 
 def tsm(name: str, *, num_frames: int, image_size: int) -> TemporalShiftNetwork:

@@ -2,7 +2,7 @@
 
 Legend: B batch, T frames, T' tokens in time, H W height and width, D width.
 All give one token a time step (the mean over space where there is one), so the number of tokens does not grow with
-the image size.
+the image size, and the grid that they come from.
 """
 
 from typing import Any
@@ -26,7 +26,8 @@ def check_size(image_size: int, step: int) -> None:
 class FrameTransformer(nn.Module):
     """A ViT on each frame, then a transformer over the frames' class tokens.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), pooled (B, D), their mean.
+    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D): the
+    ViT's patches, which know their own frame only; pooled (B, D), the tokens' mean.
 
     Source: Arnab et al., "ViViT", ICCV 2021, model 2 (factorised encoder; four temporal layers). Deviation: the mean
     over frames instead of a second class token.
@@ -53,9 +54,12 @@ class FrameTransformer(nn.Module):
         """Features of each frame and of the clip. Raises ValueError for another number of frames."""
         if frames.shape[1] != self.num_frames:
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
-        classes = self.network(frames.flatten(0, 1)).unflatten(0, (-1, self.num_frames))  # (B, T, D)
+        hidden = self.network.forward_features(frames.flatten(0, 1))  # (B*T, 1 + P, D)
+        classes = self.network.forward_head(hidden).unflatten(0, (-1, self.num_frames))  # (B, T, D)
         tokens: Tensor = self.temporal_norm(self.temporal(classes + self.temporal_embedding))  # (B, T, D)
-        return {"tokens": tokens, "pooled": tokens.mean(dim=1)}
+        size = self.network.patch_embed.grid_size
+        grid = hidden[:, self.network.num_prefix_tokens :].unflatten(1, size).unflatten(0, (-1, self.num_frames))
+        return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}
 
 
 def frame_transformer(name: str, *, num_frames: int, image_size: int) -> FrameTransformer:
@@ -68,7 +72,8 @@ def frame_transformer(name: str, *, num_frames: int, image_size: int) -> FrameTr
 class Mvit(nn.Module):
     """MViTv2-S, tokens averaged over space; the class token is the clip's feature.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T/2, 768), pooled (B, 768).
+    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T/2, 768),
+    grid (B, T/2, H', W', 768), pooled (B, 768).
     Published weights are for 16 frames of 224 x 224.
 
     Source: Li et al., "MViTv2", CVPR 2022, table 1 (S); the network is torchvision's.
@@ -105,8 +110,8 @@ class Mvit(nn.Module):
         for block in network.blocks:
             hidden, size = block(hidden, size)
         hidden = network.norm(hidden)  # (B, 1 + T' H'' W'', D)
-        tokens = hidden[:, 1:].unflatten(1, size).mean(dim=(2, 3))  # (B, T', D)
-        return {"tokens": tokens, "pooled": hidden[:, 0]}
+        grid = hidden[:, 1:].unflatten(1, size)  # (B, T', H'', W'', D)
+        return {"tokens": grid.mean(dim=(2, 3)), "grid": grid, "pooled": hidden[:, 0]}
 
 
 def mvit_blocks() -> list[Any]:
@@ -136,8 +141,8 @@ def mvit_blocks() -> list[Any]:
 class Swin(nn.Module):
     """Video Swin-T, tokens averaged over space.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T/2, 768), pooled (B, 768), their
-    mean.
+    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T/2, 768),
+    grid (B, T/2, H', W', 768), pooled (B, 768), the tokens' mean.
 
     Source: Liu et al., "Video Swin Transformer", CVPR 2022; the network is torchvision's.
     """
@@ -157,5 +162,6 @@ class Swin(nn.Module):
         """Features of each pair of frames and of the clip."""
         network = self.network
         patches = network.pos_drop(network.patch_embed(frames.transpose(1, 2)))  # (B, T', H', W', 96)
-        tokens = network.norm(network.features(patches)).mean(dim=(2, 3))  # (B, T', D)
-        return {"tokens": tokens, "pooled": tokens.mean(dim=1)}
+        grid = network.norm(network.features(patches))  # (B, T', H'', W'', D)
+        tokens = grid.mean(dim=(2, 3))  # (B, T', D)
+        return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}

@@ -68,8 +68,8 @@ class CachedArrays(Dataset[Batch]):
     def windows(self, batches: Sequence[Picks], window_of: np.ndarray, *, threads: int, depth: int) -> Iterator[Batch]:
         """The batches in order, while threads read the shards of the next window, and done ones are let go of.
 
-        window_of: (N,) the window of each sample; the batches follow the order of windows. The shards of two windows
-        are held at a time. Raises `UsageError` for stores that are not local and uncompressed.
+        window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
+        windows in use and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
         """
         made = windowed(self, self._mapped(), batches, window_of, threads)
         try:

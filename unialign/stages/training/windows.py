@@ -1,7 +1,8 @@
 """Reading stores that are larger than memory, or cold: whole shards ahead of the loop, and done ones let go of."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -25,34 +26,36 @@ def windowed(
 ) -> Generator[Made]:
     """The batches in order; `threads` read the shards that the next window needs while this one is used.
 
-    window_of: (N,) the window of each sample; the batches follow the order of windows. At most the shards of two
-    windows are open, and a shard is closed behind the last window that needs it.
+    window_of: (N,) the window of each sample; the batches follow the order of windows. Open are the shards of the
+    window in use, of the next one, and of the last one as long as a batch reaches into it. A shard is closed behind the
+    last window that needs it.
     """
     needed = _needed(reader, batches, window_of)
     uses = Counter(file for files in needed.values() for file in files)
-    # A shard that two windows share is opened by the first.
-    todo = [file for files in needed.values() for file in files]
-    largest = max((len(files) for files in needed.values()), default=0)
-    opened = ahead(lambda file: reader.open_shard(*file), todo, threads=threads, depth=largest)
-    open_windows: list[int] = []
-    counts = {window: len(files) for window, files in needed.items()}
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="shards")
+
+    def open_window(window: int) -> int:
+        for done in [pool.submit(reader.open_shard, *file) for file in needed[window]]:
+            done.result()
+        return window
+
+    opened = ahead(open_window, needed, threads=1, depth=1)
+    in_use: deque[int] = deque()
     try:
         for batch in batches:
-            windows = np.unique(window_of[batch.indices]).tolist()
-            while open_windows and open_windows[0] < windows[0]:
-                for file in needed[open_windows.pop(0)]:
+            windows = window_of[batch.indices]
+            while in_use and in_use[0] < windows.min():
+                for file in needed[in_use.popleft()]:
                     uses[file] -= 1
                     if not uses[file]:
                         reader.close_shard(*file)
-            for window in windows:
-                if window not in open_windows:
-                    for _ in range(counts[window]):
-                        next(opened)
-                    open_windows.append(window)
+            while not in_use or in_use[-1] < windows.max():
+                in_use.append(next(opened))
             yield maker.__getitems__(batch)
     finally:
+        pool.shutdown(wait=True, cancel_futures=True)
         opened.close()
-        for file in {file for files in needed.values() for file in files}:
+        for file in uses:
             reader.close_shard(*file)
 
 
