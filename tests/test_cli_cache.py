@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -47,6 +48,16 @@ def test_a_store_travels_as_hdf5(work: Path) -> None:
     assert Path(back["store"]) == store_of(work, "poses", "other")
     assert tree_digest(Path(back["store"])) == tree_digest(store_of(work, "poses"))
     assert run("cache", "import", "poses.h5", "--cache", "other", cwd=work)["reused"]
+
+
+def test_the_documented_lines_read_a_sample_with_h5py_alone(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_hdf5(store_of(work, "poses"), work / "poses.h5")
+    page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(work)
+    found: dict[str, Any] = {"h5py": h5py}
+    exec(page.split("```python\n")[1].split("```")[0], found)
+    for name, value in StoreReader(store_of(work, "poses")).read_one("clip000").items():
+        np.testing.assert_array_equal(found[name], value)
 
 
 def test_poses_travel_as_a_pyskl_pickle(work: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.cache.test_store import build
 from unialign.cache.atomic import PREFIX, sweep, temporary_name, write_file
 from unialign.cache.errors import MissingCache, UsageError
-from unialign.cache.inventory import find_store, iterate_stores, prune_stores, summarise
+from unialign.cache.inventory import find_store, summarise
 from unialign.cache.keys import Key, canonical, differences, flatten
 from unialign.cache.store import Store, create_store, open_store, store_path
 
@@ -75,21 +75,6 @@ def test_a_summary_counts_by_status_and_says_what_is_wrong(tmp_path: Path) -> No
     assert found.bytes == sum(path.stat().st_size for path in first.path.rglob("c/**/*") if path.is_file())
     (first.path / "zarr.json").write_text("{}")
     assert "cannot be read" in summarise(first.path).problem
-
-
-def test_pruning_removes_exactly_what_is_not_named(tmp_path: Path) -> None:
-    first, second = two_stores(tmp_path)
-    assert [found.path for found in prune_stores(tmp_path, {second.key.digest}, dry_run=True)] == [first.path]
-    assert first.path.exists()
-    prune_stores(tmp_path, {second.key.digest}, dry_run=False)
-    assert list(iterate_stores(tmp_path)) == [second.path]
-
-
-def test_a_store_that_cannot_be_read_is_not_pruned(tmp_path: Path) -> None:
-    first, _ = two_stores(tmp_path)
-    (first.path / "zarr.json").write_text("{}")
-    prune_stores(tmp_path, set(), dry_run=False)
-    assert first.path.exists()
 
 
 def test_a_failed_write_keeps_the_old_content_and_leaves_nothing(

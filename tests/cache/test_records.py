@@ -10,8 +10,9 @@ from tests.cache.test_store import build, tree_digest
 from tests.made_extractor import extract, make_files
 from unialign.cache.errors import DamagedStore
 from unialign.cache.keys import canonical, digest
+from unialign.cache.mend import restore_metadata
 from unialign.cache.records import Entry, Record, ShardFile, decode_record, read_record, record_path
-from unialign.cache.store import open_store, restore_metadata
+from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
 
 

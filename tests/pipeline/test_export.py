@@ -129,7 +129,9 @@ def test_an_import_for_a_dataset_takes_its_ids_and_leaves_nobody_out(tmp_path: P
     specs = pixel_specs(2048, 4)
     long = np.random.default_rng(0).uniform(1, 90, (1100, 4, 17, 3)).astype(np.float16)
     size = np.array([9, 9], np.int32)
-    values = {name: {"keypoints": long[: 40 + n], "frame_size": size} for n, name in enumerate(ids(20))}
+    values: dict[str, dict[str, np.ndarray]] = {
+        name: {"keypoints": long[: 40 + n], "frame_size": size} for n, name in enumerate(ids(20))
+    }
     values["clip000"]["keypoints"] = long
     reader = write_store(tmp_path / "a", "poses", specs, values)
     export(reader, dataset, tmp_path / "p.pkl")

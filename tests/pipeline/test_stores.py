@@ -47,5 +47,5 @@ def test_pruning_keeps_what_runs_name_and_their_inputs(tmp_path: Path) -> None:
     run.mkdir(parents=True)
     (run / "keys.json").write_text(json.dumps({"stores": {"poses": {"key": named.key.digest}}}))
     assert keys_of_runs(tmp_path / "runs") == {named.key.digest}
-    assert [found.path for found in prune(tmp_path, tmp_path / "runs", dry_run=False)] == [unnamed.store]
+    assert [found.path for found in prune(tmp_path, tmp_path / "runs", dry_run=False).removed] == [unnamed.store]
     assert named.store.exists()

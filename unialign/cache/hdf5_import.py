@@ -17,9 +17,10 @@ from unialign.cache.hdf5 import FORMAT, VERSION, Progress, head_digest, row_leng
 from unialign.cache.index import write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
+from unialign.cache.mend import restore_metadata
 from unialign.cache.records import Record, list_records, read_record, record_path
 from unialign.cache.shards import little_endian
-from unialign.cache.store import Store, grow_store, open_store, restore_metadata, store_path, write_shard
+from unialign.cache.store import Store, grow_store, open_store, store_path, write_shard
 from unialign.cache.verify import verify_store
 
 # A store in the making lies beside the finished one, under a name that nothing lists as a store.

@@ -1,4 +1,4 @@
-"""What a cache root holds: listing, finding a store by a part of its name, pruning."""
+"""What a cache root holds: listing, and finding a store by a part of its name."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unialign.cache.arrays import Json
-from unialign.cache.atomic import remove
+from unialign.cache.atomic import PREFIX
 from unialign.cache.errors import CacheProblem, MissingCache, UsageError
 from unialign.cache.index import load_table
 from unialign.cache.keys import SHORT
@@ -36,7 +36,9 @@ class Summary:
 def iterate_stores(cache: Path) -> Iterator[Path]:
     """The store folders under a cache root, sorted by collection, modality, name."""
     if cache.is_dir():
-        yield from sorted(path for path in cache.glob("*/*/*.zarr") if is_store_name(path.name))
+        yield from sorted(
+            path for path in cache.glob("*/*/*.zarr") if is_store_name(path.name) and not path.name.startswith(PREFIX)
+        )
 
 
 def summarise(path: Path) -> Summary:
@@ -84,20 +86,3 @@ def find_store(cache: Path, name: str) -> Path:
         shown = ", ".join(path.relative_to(cache).as_posix() for path in matches[:5])
         raise UsageError(f"{name!r} fits {len(matches)} stores ({shown}); give more of the name.")
     return matches[0]
-
-
-def prune_stores(cache: Path, named: set[str], *, dry_run: bool) -> list[Summary]:
-    """Remove the stores whose key no run names; returns what was (or with `dry_run` would be) removed.
-
-    named: whole key digests that runs read or that their stores were made from. Stores that cannot be read are kept:
-    they may be somebody's damaged work.
-    """
-    doomed = []
-    for path in iterate_stores(cache):
-        summary = summarise(path)
-        if summary.problem or open_store(path).key.digest in named:
-            continue
-        doomed.append(summary)
-        if not dry_run:
-            remove(path)
-    return doomed

@@ -21,7 +21,7 @@ from unialign.cache.codecs import CODECS, codec_versions
 from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.index import forget_index
 from unialign.cache.keys import SHORT, Key, digest
-from unialign.cache.records import Entry, Record, ShardFile, list_records, record_path, write_record
+from unialign.cache.records import Entry, Record, ShardFile, record_path, write_record
 from unialign.cache.shards import encode_shard
 
 FORMAT = 1
@@ -104,7 +104,8 @@ def array_metadata(store: Store, spec: ArraySpec, num_shards: int) -> dict[str, 
     }
 
 
-def _group_metadata(store: Store) -> dict[str, Json]:
+def group_metadata(store: Store) -> dict[str, Json]:
+    """The `zarr.json` of the group."""
     specs: list[Json] = [json.loads(json.dumps(asdict(spec))) for spec in store.arrays]
     body: dict[str, Json] = {
         "format": FORMAT,
@@ -140,7 +141,7 @@ def create_store(store: Store) -> Store:
             raise DamagedStore(f"{store.path}: the folder holds another key; move it away.")
         return found
     temporary = atomic.temporary_name(store.path)
-    atomic.write_file(temporary / "zarr.json", json_bytes(_group_metadata(store)))
+    atomic.write_file(temporary / "zarr.json", json_bytes(group_metadata(store)))
     for spec in store.arrays:
         atomic.write_file(temporary / spec.name / "zarr.json", json_bytes(array_metadata(store, spec, 0)))
     # A store that Zarr itself cannot open is never published.
@@ -202,21 +203,12 @@ def grow_store(store: Store, num_shards: int) -> None:
             atomic.write_file(path, json_bytes(wanted))
 
 
-def restore_metadata(store: Store) -> None:
-    """Write the metadata of every array anew, as long as the records need it."""
-    num_shards = max((int(path.stem) + 1 for path in list_records(store.path)), default=0)
-    for spec in store.arrays:
-        wanted = json_bytes(array_metadata(store, spec, num_shards))
-        path = store.path / spec.name / "zarr.json"
-        if path.is_symlink() or not path.is_file() or path.read_bytes() != wanted:
-            atomic.write_file(path, wanted)
-
-
 def write_shard(
     store: Store, shard: int, entries: Sequence[Entry], values: Sequence[Mapping[str, np.ndarray]]
 ) -> Record:
     """Store one work unit: every array's shard file, then the record that vouches for them.
 
+    Raises `ValueError` for arrays of one sample that disagree on the length of an axis.
     entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged
     axes and the checksums are filled in from the values. Returns the record.
     """
@@ -234,6 +226,8 @@ def write_shard(
             for slot, checksum in found.items():
                 checksums[slot][spec.name] = checksum
     ragged = [spec for spec in store.arrays if spec.ragged]
+    for entry, value in zip(entries, values, strict=True):
+        _check_lengths(entry, value, ragged)
     complete = tuple(
         Entry(
             entry.id,
@@ -248,6 +242,14 @@ def write_shard(
     record = Record(shard, complete, files)
     write_record(store.path, record)
     return record
+
+
+def _check_lengths(entry: Entry, value: Mapping[str, np.ndarray], ragged: Sequence[ArraySpec]) -> None:
+    lengths: dict[str, int] = {}
+    for spec in ragged if entry.status == "ok" else ():
+        length = len(value[spec.name])
+        if lengths.setdefault(spec.dims[0], length) != length:
+            raise ValueError(f"sample {entry.id}: its arrays disagree on the length of axis {spec.dims[0]!r}")
 
 
 def forget_shard(store: Store, shard: int) -> None:

@@ -13,9 +13,10 @@ from unialign.cache.errors import DamagedStore
 from unialign.cache.index import load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
+from unialign.cache.mend import restore_group, restore_metadata
 from unialign.cache.reader import check_sizes
 from unialign.cache.records import read_record, record_path
-from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, restore_metadata, store_path
+from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
 from unialign.pipeline.planning import Plan, make_plan
@@ -98,19 +99,20 @@ def run_extraction(
         store = open_store(path) if path.exists() else None
         plan = _plan(store, sources, current, settings, set())
         return Extraction(extractor.modality, key, path, plan.total, 0, plan.reused, {}, time.monotonic() - started)
+    wanted = Store(
+        path=path,
+        collection=collection,
+        modality=extractor.modality,
+        key=key,
+        arrays=tuple(extractor.arrays()),
+        shard_samples=settings.shard_samples,
+        attributes=extractor.attributes(),
+        codec=settings.codec,
+    )
     with store_lock(path, cache):
-        store = create_store(
-            Store(
-                path=path,
-                collection=collection,
-                modality=extractor.modality,
-                key=key,
-                arrays=tuple(extractor.arrays()),
-                shard_samples=settings.shard_samples,
-                attributes=extractor.attributes(),
-                codec=settings.codec,
-            )
-        )
+        if settings.repair and path.exists():
+            restore_group(wanted)
+        store = create_store(wanted)
         lost = _clean(store, repair=settings.repair)
         plan = _plan(store, sources, current, settings, lost)
         _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)

@@ -55,14 +55,20 @@ def keys_of_runs(runs: Path) -> set[str]:
 def prune(
     cache: Path, runs: Path, *, dry_run: bool, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Pruned:
-    """Remove the stores that no run names, directly or as the input of a named store, and what killed removals left.
+    """Remove the stores that no run names, see `keys_of_runs` and `prune_stores`."""
+    return prune_stores(cache, keys_of_runs(runs), dry_run=dry_run, progress=progress)
+
+
+def prune_stores(
+    cache: Path, named: set[str], *, dry_run: bool, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Pruned:
+    """Remove the stores whose key is not named, nor that of an input of a named one, and what killed removals left.
 
     A store that cannot be read is kept, and so is one that another process holds the lock of. progress: called with
-    (stores gone through, stores). Raises `DamagedStore` when a store that a run names cannot be read: the stores that
-    it was made from are not known then.
+    (stores gone through, stores). Raises `DamagedStore` when a store that is named cannot be read: the stores that it
+    was made from are not known then.
     """
-    named = keys_of_runs(runs)
-    paths = [path for path in iterate_stores(cache) if not path.name.startswith(atomic.PREFIX)]
+    paths = list(iterate_stores(cache))
     summaries = [summarise(path) for path in paths]
     unreadable = tuple(summary.path for summary in summaries if summary.problem)
     for path in unreadable:
