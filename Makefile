@@ -37,7 +37,11 @@ reliability: install
 
 # Speed of reading a cache, beside a plain memory map and per-sample Zarr.
 bench: install
-	$(BIN)/python benchmarks/loader.py --samples 20000 --rounds 5
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/windows.py
+	$(BIN)/python benchmarks/million.py
+	$(BIN)/python benchmarks/writing.py --shard-samples 512 --workloads light
+	$(BIN)/python benchmarks/remote.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

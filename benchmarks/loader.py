@@ -1,155 +1,188 @@
-"""How fast a cache streams into training: a shuffled epoch in batches of 64, against a memory map of the same bytes.
+"""How fast a cache streams into training: shuffled epochs in batches of 64, against a memory map of the same bytes.
 
-    python benchmarks/loader.py --samples 4000 --json results.json
+    python benchmarks/loader.py --json results.json
+    python benchmarks/loader.py --workloads light --samples 4000 --peers none
 
-Workload "light": keypoints (64, 2, 17, 3) float16, pose feature (256,) float32, frame features (16, 512) float16 and
-a label. Readers run in turn, several rounds; the table gives medians and the ratio to the memory map of the same round.
+One process, warm page cache. Readers take turns within every round, and the ratio is to the memory map of the same
+round; peers, which would crowd each other's files out of the page cache, take turns with the memory map alone. The
+table gives medians over the rounds. Before it is timed, a reader's batches are compared with the memory map's.
+A reader too slow for the time of a round gets fewer batches than an epoch; the row says how many.
 """
 
 import argparse
+import gc
 import json
-import platform
-import shutil
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-import zarr
+from peers import PEERS
+from processes import machine
+from readers import BASE, READERS, WITH_PROCESSES
+from workloads import BATCH, WORKLOADS, Batch, Data, Epoch, make_data
 
-from unialign.cache.arrays import ArraySpec
-from unialign.cache.batches import BatchReader
-from unialign.cache.keys import Key
-from unialign.cache.reader import StoreReader
-from unialign.cache.records import Entry
-from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
-
-LIGHT = (
-    ArraySpec("keypoints", "float16", (64, 2, 17, 3), ("frame", "person", "joint", "coordinate")),
-    ArraySpec("feature", "float32", (256,), ("channel",)),
-    ArraySpec("frames", "float16", (16, 512), ("frame", "channel")),
-    ArraySpec("label", "int64", (), ()),
-)
-BATCH, SHARD = 64, 256
+HEAD = 16
 
 
-def make_store(cache: Path, num_samples: int) -> Path:
-    """A store of Gaussian values, and the same values as one raw file an array."""
-    key = Key({"extractor": "made", "revision": 1})
-    store = create_store(Store(store_path(cache, "made", "light", key), "made", "light", key, LIGHT, SHARD, {}))
-    num_shards = -(-num_samples // SHARD)
-    grow_store(store, num_shards)
-    raw = {spec.name: (cache / f"{spec.name}.raw").open("wb") for spec in LIGHT}
-    for shard in range(num_shards):
-        generator = np.random.default_rng(shard)
-        numbers = range(shard * SHARD, min((shard + 1) * SHARD, num_samples))
-        values = [{s.name: np.asarray(generator.normal(size=s.shape)).astype(s.dtype) for s in LIGHT} for _ in numbers]
-        for value in values:
-            for name, array in value.items():
-                raw[name].write(array.tobytes())
-        write_shard(store, shard, [Entry(f"{n:08d}", "ok", "sha256:made") for n in numbers], values)
-    for file in raw.values():
-        file.close()
-    return store.path
+def check(name: str, epoch: Epoch, data: Data, *, exact: bool) -> None:
+    """Raise `ValueError` unless the reader's first batches hold the samples that they should, byte for byte."""
+    maps = data.maps()
+    first = data.workload.arrays[0].name
+    # A sample is known by its first bytes, whatever order the reader has.
+    numbers = {head(value): number for number, value in enumerate(maps[first])}
+    order = np.random.default_rng(1).permutation(data.samples)[: 2 * BATCH]
+    seen: list[int] = []
+    with closing(epoch(order)) as found:
+        for batch in islice(found, 2):
+            seen += [numbers[head(value)] for value in batch[first].numpy()]
+            compare(name, batch, maps, seen[-BATCH:])
+    if len(set(seen)) != 2 * BATCH or (exact and seen != order.tolist()):
+        raise ValueError(f"{name}: not the samples that were asked for")
 
 
-def epoch(num_samples: int, seed: int, fill: Callable[[np.ndarray, dict[str, np.ndarray]], None]) -> float:
-    """Samples a second over one epoch; `fill` puts the samples of a batch into reused buffers."""
-    buffers = {spec.name: torch.empty((BATCH, *spec.shape), dtype=getattr(torch, spec.dtype)) for spec in LIGHT}
-    views = {name: buffer.numpy() for name, buffer in buffers.items()}
-    order = np.random.default_rng(seed).permutation(num_samples)
-    started = time.perf_counter()
-    for start in range(0, num_samples - BATCH + 1, BATCH):
-        fill(order[start : start + BATCH], views)
-    return (num_samples // BATCH * BATCH) / (time.perf_counter() - started)
+def head(value: np.ndarray) -> bytes:
+    """The first bytes of a sample."""
+    return value.reshape(-1)[:HEAD].tobytes()
 
 
-def memmap_fill(cache: Path, num_samples: int) -> Callable[[np.ndarray, dict[str, np.ndarray]], None]:
-    maps = {s.name: np.memmap(cache / f"{s.name}.raw", s.dtype, "r", shape=(num_samples, *s.shape)) for s in LIGHT}
-
-    def fill(batch: np.ndarray, views: dict[str, np.ndarray]) -> None:
-        for name, view in views.items():
-            np.take(maps[name], batch, axis=0, out=view, mode="clip")
-
-    return fill
-
-
-def reader_fill(store: Path) -> Callable[[np.ndarray, dict[str, np.ndarray]], None]:
-    reader = StoreReader(store)
-
-    def fill(batch: np.ndarray, views: dict[str, np.ndarray]) -> None:
-        for place, number in enumerate(batch):
-            for name, value in reader.read_one(f"{number:08d}").items():
-                views[name][place] = value
-
-    return fill
+def compare(name: str, batch: Batch, maps: Mapping[str, np.ndarray], numbers: Sequence[int]) -> None:
+    """Raise `ValueError` unless the batch is made of these samples, copied out into tensors of their own."""
+    for field, values in maps.items():
+        tensor = batch[field]
+        if not (tensor.is_contiguous() and np.array_equal(tensor.numpy(), values[list(numbers)])):
+            raise ValueError(f"{name}: {field} is not what the memory map holds")
+        if tensor.numpy().dtype != values.dtype:
+            raise ValueError(f"{name}: {field} comes as {tensor.dtype} instead of {values.dtype}")
 
 
-def batch_fill(store: Path, num_samples: int) -> Callable[[np.ndarray, dict[str, np.ndarray]], None]:
-    batches = BatchReader(StoreReader(store), [f"{number:08d}" for number in range(num_samples)])
+def warm_up(epoch: Epoch, data: Data, seconds: float) -> int:
+    """Read for an epoch or until the time is over; the batches that this gave are those of a round."""
+    order = np.random.default_rng(0).permutation(data.samples)
+    started, count = time.perf_counter(), 0
+    with closing(epoch(order)) as found:
+        for _ in found:
+            count += 1
+            if count >= 2 and time.perf_counter() - started > seconds:
+                break
+    return count
 
-    def fill(batch: np.ndarray, views: dict[str, np.ndarray]) -> None:
-        # Fresh arrays become tensors without a copy: the reused buffers are not needed.
-        for value in batches.read(batch).values():
-            torch.from_numpy(value)
 
-    return fill
+def rate(name: str, epoch: Epoch, data: Data, seed: int, count: int) -> float:
+    """Samples a second over `count` batches of a shuffled epoch."""
+    order = np.random.default_rng([2, seed]).permutation(data.samples)[: count * BATCH]
+    gc.collect()
+    got, started = 0, time.perf_counter()
+    with closing(epoch(order)) as found:
+        for _ in islice(found, count):
+            got += 1
+        seconds = time.perf_counter() - started
+    if got != count:
+        raise ValueError(f"{name}: {got} batches instead of {count}")
+    return got * BATCH / seconds
 
 
-def zarr_fill(store: Path) -> Callable[[np.ndarray, dict[str, np.ndarray]], None]:
-    arrays = {spec.name: zarr.open_array(store / spec.name, mode="r") for spec in LIGHT}
+def measure(epochs: Mapping[str, Epoch], data: Data, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """One row a reader; the first is the base of the ratios."""
+    counts = {name: warm_up(epoch, data, seconds) for name, epoch in epochs.items()}
+    rates: dict[str, list[float]] = {name: [] for name in epochs}
+    for number in range(rounds):
+        for name, epoch in epochs.items():
+            rates[name].append(rate(name, epoch, data, number, counts[name]))
+    base = next(iter(rates.values()))
+    return [
+        {
+            "reader": name,
+            "workload": data.workload.name,
+            "samples_per_second": round(statistics.median(values)),
+            "ratio_to_memmap": round(statistics.median(np.divide(values, base).tolist()), 4),
+            "batches": counts[name],
+        }
+        for name, values in rates.items()
+    ]
 
-    def fill(batch: np.ndarray, views: dict[str, np.ndarray]) -> None:
-        for place, number in enumerate(batch):
-            for name, view in views.items():
-                view[place] = arrays[name][int(number)]
 
-    return fill
+def workload_rows(data: Data, peers: Sequence[str], rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """All rows of one workload."""
+    made = {name: reader.make(data) for name, reader in READERS.items()}
+    epochs = {name: epoch for name, epoch in made.items() if epoch}
+    for name, epoch in epochs.items():
+        check(name, epoch, data, exact=READERS[name].exact)
+    rows = measure(epochs, data, rounds, seconds)
+    base = epochs[BASE]
+    for name, reader in WITH_PROCESSES.items():
+        epoch = reader.make(data)
+        check(name, epoch, data, exact=reader.exact)
+        rows += measure({BASE: base, name: epoch}, data, rounds, seconds)[1:]
+        del epoch
+    for name in peers:
+        print(f"{data.workload.name}: {name}", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="peer-", dir=data.folder) as folder:
+            try:
+                epoch = PEERS[name].make(data, Path(folder))
+            except ImportError as error:
+                print(f"{name} is left out: {error} (pip install {PEERS[name].distribution})", file=sys.stderr)
+                continue
+            check(name, epoch, data, exact=PEERS[name].exact)
+            rows += measure({BASE: base, name: epoch}, data, rounds, seconds)[1:]
+            del epoch
+    return rows
+
+
+def show(rows: Sequence[Mapping[str, Any]], peers: Sequence[str], title: str) -> None:
+    """Print the rows as one table, the fastest first."""
+    print(f"{title}\n\n| reader | workload | samples/s | of memmap | batches a round |\n|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row['reader']} | {row['workload']} | {row['samples_per_second']:,} | {row['ratio_to_memmap']:.4g} "
+            f"| {row['batches']} |"
+        )
+    used = {PEERS[row["reader"]].distribution for row in rows if row["reader"] in peers}
+    if used:
+        print("\n" + ", ".join(f"{name} {version(name)}" for name in sorted(used)))
+
+
+def chosen_peers(text: str) -> list[str]:
+    """The peers whose names begin with one of the words; "all" and "none" are what they say."""
+    if text in {"all", "none"}:
+        return list(PEERS) if text == "all" else []
+    found = []
+    for word in text.split(","):
+        matches = [name for name in PEERS if name.lower().startswith(word.strip().lower())]
+        if not matches:
+            raise SystemExit(f"no peer is called {word!r}; there are: {', '.join(PEERS)}")
+        found += matches
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="light, heavy, or both (default)")
+    parser.add_argument("--samples", type=int, help="default: 20,000 (light), 4,000 (heavy)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="most time of a reader in a round (default 5)")
+    parser.add_argument("--peers", default="all", help="all (default), none, or the beginnings of names: lmdb,h5py")
+    parser.add_argument("--json", type=Path, help="write the rows to this file too")
     options = parser.parse_args()
-    cache = Path(tempfile.mkdtemp(prefix="unialign-bench-"))
-    try:
-        store = make_store(cache, options.samples)
-        fills = {"memmap": memmap_fill(cache, options.samples), "unialign read_one": reader_fill(store)}
-        fills["unialign BatchReader"] = batch_fill(store, options.samples)
-        fills["zarr-python array[i]"] = zarr_fill(store)
-        # zarr-python takes milliseconds a sample: a few batches tell its rate.
-        sizes = {name: options.samples if name != "zarr-python array[i]" else 2 * BATCH for name in fills}
-        rates: dict[str, list[float]] = {name: [] for name in fills}
-        for name in fills:
-            epoch(sizes[name], 0, fills[name])
-        for number in range(options.rounds):
-            for name in fills:
-                rates[name].append(epoch(sizes[name], number + 1, fills[name]))
-    finally:
-        shutil.rmtree(cache)
+    peers = chosen_peers(options.peers)
     rows = []
-    for name, values in rates.items():
-        ratios = [value / base for value, base in zip(values, rates["memmap"], strict=True)]
-        rows.append(
-            {
-                "reader": name,
-                "workload": "light",
-                "samples_per_second": round(statistics.median(values)),
-                "ratio_to_memmap": round(statistics.median(ratios), 4),
-            }
-        )
-    print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, {options.samples} samples, {options.rounds} rounds"
-    )
-    for row in rows:
-        print(f"{row['reader']:24} {row['samples_per_second']:>10,} samples/s   {row['ratio_to_memmap']:.4f} of memmap")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    for name in options.workloads.split(","):
+        workload = WORKLOADS[name]
+        samples = options.samples or workload.samples
+        with tempfile.TemporaryDirectory(prefix="unialign-bench-") as folder:
+            data = make_data(workload, samples, Path(folder))
+            found = workload_rows(data, peers, options.rounds, options.seconds)
+        rows += sorted(found, key=lambda row: -row["ratio_to_memmap"])
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    show(rows, peers, machine())
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def columns_agree(table: SampleTable, records: list[Record]) -> None:
         assert table.entry(row) == entry
         assert (table.shard[row], table.slot[row]) == (shard, slot)
         assert table.row(name) == row
+    rows = np.arange(len(table))[::-1]
+    assert list(table.sources_of(rows)) == [table.source_of(row) for row in rows.tolist()]
     asked = [*table.ids[::-1], "\x01 not there"]
     assert table.find(asked).tolist() == [*reversed(range(len(table))), -1]
     assert table.row("\x01 not there") == -1

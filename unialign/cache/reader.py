@@ -73,8 +73,7 @@ class Recorded(ABC):
 
     def sources(self) -> dict[str, str]:
         """Digest of what each sample that has features was made from, by id."""
-        rows = np.flatnonzero(self.table.ok).tolist()
-        return {self.table.ids[row]: self.table.source_of(row) for row in rows}
+        return dict(zip(self.ids, self.table.sources_of(np.flatnonzero(self.table.ok)), strict=True))
 
     def status(self, sample: str) -> str:
         """Status of a sample. Raises `MissingCache` for one that was never extracted."""

@@ -4,7 +4,7 @@ Rows are sorted by id. A sample that stands in several shards has one row: that 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from unialign.cache.records import STATUSES, Entry, Record, ShardFile
 OK = STATUSES.index("ok")
 _SHA = "sha256:"
 _NONE = -1
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,14 @@ class SampleTable:
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """(len(ids),) int64: the row of each sample, -1 where no record names it."""
-        if not len(ids) or not len(self):
-            return np.full(len(ids), _NONE, dtype=np.int64)
-        wanted = encoded(ids)
-        if wanted.shape == self.names.shape and (wanted == self.names).all():
-            return np.arange(len(ids))
-        rows = np.searchsorted(self.names, wanted)
-        rows[rows == len(self)] = 0
-        return np.where(self.names[rows] == wanted, rows, _NONE)
+        found = np.full(len(ids), _NONE, dtype=np.int64)
+        # A block at a time, since a million ids spelled out at once would take 100 MB.
+        for start in range(0, len(ids) if len(self) else 0, _BLOCK):
+            wanted = encoded(ids[start : start + _BLOCK])
+            rows = np.searchsorted(self.names, wanted)
+            rows[rows == len(self)] = 0
+            found[start : start + _BLOCK] = np.where(self.names[rows] == wanted, rows, _NONE)
+        return found
 
     def row(self, sample: str) -> int:
         """The row of one sample, -1 where no record names it."""
@@ -128,6 +129,15 @@ class SampleTable:
         if digest.any():
             return _SHA + bytes(digest).hex()
         return str(json.loads(self.notes[row] or "{}").get("source", ""))
+
+    def sources_of(self, rows: np.ndarray) -> Iterator[str]:
+        """The same for many samples, in the order of `rows`, a block at a time."""
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            digests = self.source[block]
+            known, spelled = digests.any(axis=1).tolist(), digests.tobytes().hex()
+            for place, row in enumerate(block.tolist()):
+                yield _SHA + spelled[64 * place : 64 * place + 64] if known[place] else self.source_of(row)
 
     def entry(self, row: int) -> Entry:
         """What the record says of a sample."""

@@ -87,7 +87,8 @@ def _spared(
     held = rows >= 0
     if retry:
         held &= table.ok[rows]
+    recorded = table.sources_of(rows[held])
     return [
-        bool(known) and source.id not in lost and table.source_of(row) == digest(source)
-        for source, row, known in zip(sources, rows.tolist(), held.tolist(), strict=True)
+        known and next(recorded) == digest(source) and source.id not in lost
+        for source, known in zip(sources, held.tolist(), strict=True)
     ]

@@ -10,6 +10,7 @@ from unialign.stages.datasets.demo import load_demo
 from unialign.stages.datasets.folder import load_folder
 from unialign.stages.datasets.ntu import load_ntu
 from unialign.stages.datasets.pyskl import load_pyskl
+from unialign.stages.datasets.utd_mhad import load_utd_mhad
 
 # Loaders take the data root; those named in _WITH_LABELS also a file with labels.
 DATASETS: Mapping[str, Callable[..., Dataset]] = {
@@ -18,17 +19,18 @@ DATASETS: Mapping[str, Callable[..., Dataset]] = {
     "folder": load_folder,
     "demo": load_demo,
     "pyskl": load_pyskl,
+    "utd-mhad": load_utd_mhad,
 }
-_WITH_LABELS = frozenset({"folder", "pyskl"})
+_WITH_LABELS = frozenset({"folder", "pyskl", "utd-mhad"})
 _ROOT_IS_FILE = frozenset({"pyskl"})
 
 
 def load_dataset(name: str, root: Path, labels: Path | None = None) -> Dataset:
     """The dataset of that name read from `root`: a folder, for "pyskl" a pickle file.
 
-    labels: for "folder" a CSV of path,label, for "pyskl" a text file with one class name a line. Raises `UsageError`
-    for an unknown name, a root that does not exist or holds no samples, two files of one sample, and labels that
-    cannot be read; `CorruptInput` for a broken or unsafe pickle.
+    labels: for "folder" a CSV of path,label, for "pyskl" and "utd-mhad" a text file with one class name a line. Raises
+    `UsageError` for an unknown name, a root that does not exist or holds no samples, two files of one sample, and
+    labels that cannot be read; `CorruptInput` for a broken or unsafe pickle.
     """
     if name not in DATASETS:
         raise UsageError(f"unknown dataset {name!r}; known are {', '.join(DATASETS)}.")

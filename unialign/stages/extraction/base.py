@@ -10,7 +10,7 @@ import numpy as np
 from unialign.cache.arrays import ArraySpec, Json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One sample to extract: its id and where its input lies on this machine (a file; None for text)."""
 

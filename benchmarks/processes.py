@@ -1,0 +1,84 @@
+"""What the machine is, how much memory a process took, and steps that run in a process of their own."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+MIB = 2**20
+
+
+def machine() -> str:
+    """Processor, cores, memory, date and the versions that matter, in one line."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "zarr"))
+    return (
+        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {torch.get_num_threads()} torch threads, "
+        f"Python {platform.python_version()}, {versions}, {date.today()}"
+    )
+
+
+def memory_of(field: str) -> int:
+    """Bytes of a field of /proc/self/status: "VmHWM" (peak), "VmRSS" (now), "RssAnon" (now, without mapped files).
+
+    Not `ru_maxrss`: a child inherits that from the process that started it.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+class Peak:
+    """What this process took at most, beyond what it had at first, while it was watched.
+
+    fields: of `memory_of`. added: bytes by field.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._before = {field: memory_of(field) for field in fields}
+        self.added = dict.fromkeys(fields, 0)
+
+    @contextmanager
+    def watched(self, every: float = 0.02) -> Iterator["Peak"]:
+        """Look from a thread, again and again."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(every):
+                self._look()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            thread.join()
+            self._look()
+
+    def _look(self) -> None:
+        for field, before in self._before.items():
+            self.added[field] = max(self.added[field], memory_of(field) - before)
+
+
+def fresh(program: str, arguments: Sequence[object]) -> dict[str, Any]:
+    """Run a program of this folder in a new interpreter; it prints one JSON object as its last line."""
+    command = [sys.executable, program, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

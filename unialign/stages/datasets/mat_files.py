@@ -1,0 +1,106 @@
+"""Reading one array of numbers from a MATLAB file (level 5, MATLAB 5 to 7.2).
+
+scipy's reader ends the process (segmentation fault) on some damaged files, and an extraction has to live on; so this
+one reads what skeleton data sets need and refuses the rest.
+
+The file: 128 bytes of header, then elements of a type, a size and data padded to 8 bytes. A variable is an element of
+type 14 that holds four others: flags, sizes of the axes, name and values; often zlib-compressed as a whole (type 15).
+Source: MathWorks, MAT-File Level 5 File Format.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unialign.cache.errors import CorruptInput
+
+_MATRIX, _COMPRESSED = 14, 15
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_CLASSES = {6: np.float64, 7: np.float32}  # of the array in MATLAB; values may be stored in a smaller type
+_COMPLEX = 0x08
+_HEADER, _NAMES = 128, 1024
+
+
+def read_mat_array(path: Path, name: str, max_values: int) -> NDArray[Any]:
+    """The variable of that name, a real float32 or float64 array as it was in MATLAB, of at most `max_values` numbers.
+
+    Raises `CorruptInput` naming the file for one that cannot be read, is larger than such an array can make it, is
+    damaged, or has no such variable.
+    """
+    limit = 8 * max_values + _NAMES
+    try:
+        if path.stat().st_size > 2 * limit:
+            raise CorruptInput(f"{path}: larger than {2 * limit} bytes; this is no skeleton file.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptInput(f"{path}: cannot be read ({error.strerror}).") from error
+    orders = {b"IM": "<", b"MI": ">"}
+    if len(data) < _HEADER or data[126:128] not in orders:
+        raise CorruptInput(f"{path}: is no MATLAB file of level 5; save it with -v6 or -v7.")
+    order = orders[data[126:128]]
+    try:
+        for kind, content in _elements(data, _HEADER, order):
+            matrix: bytes | None = content if kind == _MATRIX else None
+            if kind == _COMPRESSED:
+                matrix = _inflated(content, order, limit)
+            found = None if matrix is None else _array(matrix, name, order, max_values)
+            if found is not None:
+                return found
+    except (ValueError, zlib.error) as error:
+        raise CorruptInput(f"{path}: is damaged ({error}); fetch the file again.") from error
+    raise CorruptInput(f"{path}: holds no array {name} of real numbers.")
+
+
+def _elements(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]]:
+    """Type and data of the elements from `start` on. Raises ValueError where one ends behind the data's end."""
+    while start < len(data):
+        if len(data) - start < 8:
+            raise ValueError("an element is cut off")
+        kind, size = (int(number) for number in np.frombuffer(data, f"{order}u4", 2, start))
+        first = start + 8
+        if kind >> 16:  # up to four bytes of data lie in the place of the size
+            kind, size, first = kind & 0xFFFF, kind >> 16, start + 4
+            if size > 4:
+                raise ValueError("a small element is too large")
+        if first + size > len(data):
+            raise ValueError("an element is cut off")
+        yield kind, data[first : first + size]
+        # Compressed elements alone are not padded.
+        start = first + size if kind == _COMPRESSED else start + 8 + (-(-size // 8) * 8 if first == start + 8 else 0)
+
+
+def _inflated(content: bytes, order: str, limit: int) -> bytes | None:
+    """The matrix that an element holds compressed; None when it is larger than `limit`."""
+    stream = zlib.decompressobj()
+    whole = stream.decompress(content, limit)
+    if stream.unconsumed_tail:
+        return None
+    if not stream.eof:
+        raise ValueError("compressed data is cut off")
+    kind, matrix = next(_elements(whole, 0, order), (0, b""))
+    return matrix if kind == _MATRIX else None
+
+
+def _array(matrix: bytes, name: str, order: str, max_values: int) -> NDArray[Any] | None:
+    """The array of a variable; None when it has another name or is no array of real numbers."""
+    parts = _elements(matrix, 0, order)
+    # Other kinds of variables (cells, structures, objects) have other parts behind their names.
+    kinds, contents = zip(*(next(parts, (0, b"")) for _ in range(3)), strict=True)
+    if kinds != (6, 5, 1) or len(contents[0]) != 8 or len(contents[1]) % 4:
+        return None
+    flags = int(np.frombuffer(contents[0], f"{order}u4", 1)[0])
+    if contents[2] != name.encode() or flags & 0xFF not in _CLASSES or (flags >> 8) & _COMPLEX:
+        return None
+    shape = tuple(int(size) for size in np.frombuffer(contents[1], f"{order}i4"))
+    kind, values = next(parts, (0, b""))
+    if kind not in _NUMBERS or min(shape, default=-1) < 0 or len(shape) > 8:
+        raise ValueError("an array without plain numbers")
+    stored = np.dtype(f"{order}{_NUMBERS[kind]}")
+    if math.prod(shape) > max_values or math.prod(shape) * stored.itemsize != len(values):
+        raise ValueError(f"an array of shape {shape} with {len(values)} bytes")
+    return np.frombuffer(values, stored).astype(_CLASSES[flags & 0xFF]).reshape(shape, order="F")
