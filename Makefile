@@ -38,6 +38,7 @@ reliability: install
 # Speed of reading a cache, beside a plain memory map and per-sample Zarr.
 bench: install
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/ragged.py
 	$(BIN)/python benchmarks/windows.py
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/writing.py --shard-samples 512 --workloads light

@@ -17,7 +17,7 @@ from unialign.cache.joined import Buffers, Column, Joined
 from unialign.cache.shards import ABSENT, chunk_bytes
 
 # Batches above this are written past the caches. Smaller ones are likely read again while they are still in one.
-STREAM_BYTES = 8 << 20
+STREAM_BYTES = 4 << 20
 
 
 @dataclass

@@ -19,7 +19,7 @@ from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.windows import windowed
 
 # Batches are gathered in units of about this size: what a hand-over between threads costs is then little.
-UNIT_BYTES = 8 << 20
+UNIT_BYTES = 16 << 20
 
 
 class CachedArrays(Dataset[Batch]):
