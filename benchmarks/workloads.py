@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.index import write_index
 from unialign.cache.keys import Key
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
 
 BATCH = 64
 PAGE = 4096
-SHARD = 64
+SHARD = 256
 WHOLE = "all"
 KEY = Key({"extractor": "made", "revision": 1})
 
@@ -152,6 +153,8 @@ def make_data(workload: Workload, samples: int, folder: Path, *, whole: bool = T
                 file.write(made[spec.name].tobytes())
         for store, specs in stores:
             write_shard(store, shard, entries, rows_of({spec.name: made[spec.name] for spec in specs}))
+    for store, _ in stores:
+        write_index(store.path)
     return data
 
 

@@ -84,6 +84,11 @@ class BatchReader(Joined):
         part = self._parts[column]
         return np.asarray(part.shards[part.place])
 
+    def announce_shard(self, column: int, place: int) -> None:
+        """Have the system begin to read a shard file, without waiting for it."""
+        part = self._parts[column]
+        part.column.reader.announce(part.column.array, int(part.shards[place]))
+
     def open_shard(self, column: int, place: int) -> None:
         """Check a shard file and map it, if that has not been done yet; reading it needs the disk no more.
 

@@ -8,8 +8,9 @@ import contextlib
 import hashlib
 import os
 import stat
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from unialign.cache.shards import read_index, read_sample
 from unialign.cache.store import Store, open_store
 from unialign.cache.table import OK, SampleTable
 
-BLOCK = 1 << 20
+BLOCK = 4 << 20
+_SCRATCH = threading.local()
 ADVICE = "run `unialign cache verify`, then `unialign extract --repair`."
 
 
@@ -181,7 +183,8 @@ class StoreReader(Recorded):
                         raise DamagedStore(f"{path} is not what was written; {ADVICE}")
                     self._checked[key] = stamp
                 elif warm:
-                    _read_through(path)
+                    for _ in _blocks(path):
+                        pass
                 data = map_file(path)
             except OSError as error:
                 raise DamagedStore(f"{path} cannot be read ({error}); {ADVICE}") from error
@@ -191,13 +194,20 @@ class StoreReader(Recorded):
             self._open[key] = Shard(data, index)
         return self._open[key]
 
+    def announce(self, name: str, number: int) -> None:
+        """Have the system begin to read a shard file, without waiting for it."""
+        self._advise(name, number, "POSIX_FADV_WILLNEED")
+
     def release(self, name: str, number: int) -> None:
         """Unmap a shard file, and tell the system that its place in the page cache is free."""
         self._open.pop((name, number), None)
+        self._advise(name, number, "POSIX_FADV_DONTNEED")
+
+    def _advise(self, name: str, number: int, advice: str) -> None:
         with contextlib.suppress(OSError):
             handle = os.open(self.store.shard_path(name, number), os.O_RDONLY)
             try:
-                _advise(handle, "POSIX_FADV_DONTNEED")
+                advise(handle, advice)
             finally:
                 os.close(handle)
 
@@ -207,23 +217,27 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def _advise(handle: int, advice: str) -> None:
+def advise(handle: int, advice: str) -> None:
+    """Tell the system how a file will be read, where it listens."""
     if hasattr(os, "posix_fadvise"):  # not on macOS
         os.posix_fadvise(handle, 0, 0, getattr(os, advice))
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        _advise(file.fileno(), "POSIX_FADV_SEQUENTIAL")
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    checksum = hashlib.sha256()
+    for block in _blocks(path):
+        checksum.update(block)
+    return checksum.hexdigest()
 
 
-def _read_through(path: Path) -> None:
-    scratch = bytearray(BLOCK)
+def _blocks(path: Path) -> Iterator[memoryview]:
+    """The content of a file in large blocks, each overwritten by the next. Memory of one's own costs page faults."""
+    if not hasattr(_SCRATCH, "memory"):
+        _SCRATCH.memory = memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as file:
-        _advise(file.fileno(), "POSIX_FADV_SEQUENTIAL")
-        while file.readinto(scratch):
-            pass
+        advise(file.fileno(), "POSIX_FADV_SEQUENTIAL")
+        while size := file.readinto(_SCRATCH.memory):
+            yield _SCRATCH.memory[:size]
 
 
 def check_sizes(store: Store, table: SampleTable, advice: str = ADVICE) -> None:

@@ -71,7 +71,9 @@ class CachedArrays(Dataset[Batch]):
         window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
         windows in use and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
         """
-        made = windowed(self, self._mapped(), batches, window_of, threads)
+        mapped = self._mapped()
+        self._make_pool(max((len(batch) for batch in batches), default=0))
+        made = windowed(lambda batch: self._unit([batch])[0], mapped, batches, window_of, threads)
         try:
             # One thread gathers, beside those that read: copying is ten times as fast as any disk.
             yield from ahead(lambda number: next(made), range(len(batches)), threads=1, depth=depth)
@@ -88,9 +90,12 @@ class CachedArrays(Dataset[Batch]):
             return []
         size = max(len(batch) for batch in batches)
         count = max(1, UNIT_BYTES // max(1, size * self.reader.sample_bytes))
-        if self._pool is None or self._pool.size < count * size:
-            self._pool = BufferPool(self.reader, count * size, pinned=torch.cuda.is_available())
+        self._make_pool(count * size)
         return [list(batches[start : start + count]) for start in range(0, len(batches), count)]
+
+    def _make_pool(self, size: int) -> None:
+        if self._pool is None or self._pool.size != size:
+            self._pool = BufferPool(self.reader, size, pinned=torch.cuda.is_available())
 
     def _unit(self, batches: list[Picks]) -> list[Batch]:
         assert self._pool is not None

@@ -1,9 +1,9 @@
 """Reading stores that are larger than memory, or cold: whole shards ahead of the loop, and done ones let go of."""
 
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,30 +11,26 @@ from unialign.cache.batches import BatchReader
 from unialign.stages.training.order import Picks
 from unialign.stages.training.prefetch import ahead
 
-Made = TypeVar("Made", covariant=True)
-
-
-class Maker(Protocol[Made]):
-    """Makes a batch of samples whose shards are open."""
-
-    def __getitems__(self, picks: Picks, /) -> Made:
-        """The batch of these picks."""
+Made = TypeVar("Made")
 
 
 def windowed(
-    maker: Maker[Made], reader: BatchReader, batches: Sequence[Picks], window_of: np.ndarray, threads: int
+    make: Callable[[Picks], Made], reader: BatchReader, batches: Sequence[Picks], window_of: np.ndarray, threads: int
 ) -> Generator[Made]:
     """The batches in order; `threads` read the shards that the next window needs while this one is used.
 
-    window_of: (N,) the window of each sample; the batches follow the order of windows. Open are the shards of the
-    window in use, of the next one, and of the last one as long as a batch reaches into it. A shard is closed behind the
-    last window that needs it.
+    make: a batch of samples whose shards are open. window_of: (N,) the window of each sample; the batches follow the
+    order of windows. Open are the shards of the window in use, of the next one, and of the last one as long as a batch
+    reaches into it. A shard is closed behind the last window that needs it.
     """
     needed = _needed(reader, batches, window_of)
     uses = Counter(file for files in needed.values() for file in files)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="shards")
 
     def open_window(window: int) -> int:
+        # The disk is busy with many files at once then, while their checksums are computed one after the other.
+        for file in needed[window]:
+            reader.announce_shard(*file)
         for done in [pool.submit(reader.open_shard, *file) for file in needed[window]]:
             done.result()
         return window
@@ -48,10 +44,10 @@ def windowed(
                 for file in needed[in_use.popleft()]:
                     uses[file] -= 1
                     if not uses[file]:
-                        reader.close_shard(*file)
+                        pool.submit(reader.close_shard, *file)
             while not in_use or in_use[-1] < windows.max():
                 in_use.append(next(opened))
-            yield maker.__getitems__(batch)
+            yield make(batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         opened.close()
