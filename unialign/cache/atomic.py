@@ -5,14 +5,18 @@ either the old file, or the new one, or a temporary that `sweep` removes; a powe
 its data. Cannot be promised on network file systems whose rename or fsync lies.
 """
 
+import errno
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PREFIX = ".tmp-"
+
+# Every call by which this module changes files goes through this name (open, write, fsync, close, replace, mkdir,
+# unlink, rmdir), so that a test can put a recorder in its place or let the n-th call fail.
+system = os
 
 
 def make_folder(path: Path) -> None:
@@ -20,7 +24,12 @@ def make_folder(path: Path) -> None:
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    try:
+        system.mkdir(path)
+    except FileExistsError:
+        # Another writer was faster.
+        if not path.is_dir():
+            raise
     sync_folder(path.parent)
 
 
@@ -32,20 +41,20 @@ def temporary_name(path: Path) -> Path:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    handle = system.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        system.fsync(handle)
     finally:
-        os.close(handle)
+        system.close(handle)
 
 
 def sync_file(path: Path) -> None:
     """Make the contents of a file durable."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = system.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        system.fsync(handle)
     finally:
-        os.close(handle)
+        system.close(handle)
 
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
@@ -55,25 +64,34 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
     Raises `OSError` (full disk, no permission); the temporary is gone then and the old content still there.
     """
     temporary = temporary_name(path)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    handle = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     checksum, size = hashlib.sha256(), 0
     try:
         try:
             for part in gathered(parts):
                 checksum.update(part)
                 size += len(part)
-                view = memoryview(part).cast("B")
-                while view:
-                    view = view[os.write(handle, view) :]
-            os.fsync(handle)
+                write_all(handle, part)
+            system.fsync(handle)
         finally:
-            os.close(handle)
-        os.replace(temporary, path)
+            system.close(handle)
+        system.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            system.unlink(temporary)
         raise
     sync_folder(path.parent)
     return size, checksum.hexdigest()
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte, however many the system takes at a time. Raises `OSError` when it takes none."""
+    view = memoryview(data)
+    while view:
+        written = system.write(handle, view)
+        if not written:
+            raise OSError(errno.EIO, "the file system takes no more bytes and does not say why")
+        view = view[written:]
 
 
 def gathered(parts: Iterable[bytes], size: int = 1 << 20) -> Iterator[bytes]:
@@ -103,8 +121,11 @@ def write_text(path: Path, text: str) -> None:
 def append_text(path: Path, text: str) -> None:
     """Add text to the end of a log. Not atomic: readers of logs ignore a last line without its newline."""
     make_folder(path.parent)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
+    handle = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        write_all(handle, text.encode())
+    finally:
+        system.close(handle)
 
 
 def replace(temporary: Path, final: Path) -> None:
@@ -117,7 +138,7 @@ def replace(temporary: Path, final: Path) -> None:
     else:
         sync_file(temporary)
     make_folder(final.parent)
-    os.replace(temporary, final)
+    system.replace(temporary, final)
     sync_folder(final.parent)
 
 
@@ -127,13 +148,37 @@ def remove(path: Path) -> None:
         # The folder gets a temporary name first, so that a kill half-way leaves no half-deleted store behind.
         if not path.name.startswith(PREFIX):
             doomed = temporary_name(path)
-            os.replace(path, doomed)
+            system.replace(path, doomed)
+            # After a power cut too: what was deleted inside must not be gone while the old name is back.
+            sync_folder(path.parent)
             path = doomed
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        for folder, folders, files in os.walk(path, topdown=False):
+            for name in files:
+                system.unlink(Path(folder, name))
+            for name in folders:
+                inner = Path(folder, name)
+                (system.unlink if inner.is_symlink() else system.rmdir)(inner)
+        system.rmdir(path)
+    elif os.path.lexists(path):
+        system.unlink(path)
     if path.parent.is_dir():
         sync_folder(path.parent)
+
+
+def final_name(temporary: Path) -> Path:
+    """The name that a temporary was to get, or had before it was to be deleted; see `temporary_name`."""
+    return temporary.with_name(temporary.name.removeprefix(PREFIX).partition("-")[2])
+
+
+def sweep_beside(path: Path) -> int:
+    """Delete the temporaries that killed writers of one file or folder left beside it; returns how many there were.
+
+    Only for the one who holds its lock: those of a live writer would go too.
+    """
+    doomed = [found for found in path.parent.glob(f"{PREFIX}*") if final_name(found) == path]
+    for found in doomed:
+        remove(found)
+    return len(doomed)
 
 
 def sweep(folder: Path) -> int:
@@ -145,6 +190,6 @@ def sweep(folder: Path) -> int:
         if name.startswith(PREFIX)
     ]
     for path in doomed:
-        if path.exists():
+        if os.path.lexists(path):
             remove(path)
     return len(doomed)

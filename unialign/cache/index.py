@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,8 @@ def write_index(store: Path) -> None:
     """Bring the index up to date with the records; nothing happens when it is. Only a store's one writer calls this."""
     sizes = record_sizes(store)
     known = read_index(store)
+    if known is None:
+        forget_index(store)
     if sizes and not (known and _covers(known, sizes) and len(known.shards.numbers) == len(sizes)):
         atomic.write_parts(index_path(store), _encoded(load_table(store), store.name))
 
@@ -64,6 +67,8 @@ def forget_index(store: Path) -> None:
 
 def read_index(store: Path) -> SampleTable | None:
     """The table that the index holds; None when there is none, or when it is not what was written."""
+    if index_path(store).is_symlink():
+        return None
     try:
         data = index_path(store).read_bytes()
     except (FileNotFoundError, IsADirectoryError):
@@ -101,15 +106,13 @@ def check_index(store: Path, records: Sequence[Record]) -> list[tuple[int | None
 
 def record_sizes(store: Path) -> dict[int, int]:
     """Size of each record's file by shard number, ascending; nothing is opened."""
-    folder = store / "records"
-    if not folder.is_dir():
-        return {}
-    with os.scandir(folder) as found:
-        sizes = {
-            int(each.name[:-5]): each.stat().st_size
-            for each in found
-            if each.name.endswith(".json") and each.name[:-5].isdigit()
-        }
+    sizes: dict[int, int] = {}
+    # What is withdrawn or pruned at this moment is not there.
+    with suppress(FileNotFoundError), os.scandir(store / "records") as found:
+        for each in found:
+            if each.name.endswith(".json") and each.name[:-5].isdigit():
+                with suppress(FileNotFoundError):
+                    sizes[int(each.name[:-5])] = each.stat().st_size
     return dict(sorted(sizes.items()))
 
 

@@ -18,20 +18,17 @@ _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ct
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
-def map_file(path: str | Path) -> np.ndarray:
-    """The bytes of a file, (bytes,) uint8, read-only; mapped as long as the array or a view of it lives.
+def map_handle(handle: int, path: str | Path) -> np.ndarray:
+    """The bytes of an open file, (bytes,) uint8, read-only; mapped as long as the array or a view of it lives.
 
-    Raises `OSError` when it cannot be opened, `UsageError` when the system maps no more files at once.
+    handle: the caller closes it. path: for messages.
+    Raises `OSError` when it cannot be mapped, `UsageError` when the system maps no more files at once.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        size = os.fstat(handle).st_size
-        if not size:
-            return np.empty(0, dtype=np.uint8)
-        address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, handle, 0)
-        number = ctypes.get_errno()
-    finally:
-        os.close(handle)
+    size = os.fstat(handle).st_size
+    if not size:
+        return np.empty(0, dtype=np.uint8)
+    address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, handle, 0)
+    number = ctypes.get_errno()
     if address == _FAILED:
         if number == errno.ENOMEM:
             raise UsageError(

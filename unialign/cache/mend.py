@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
@@ -18,7 +19,8 @@ def restore_group(store: Store) -> None:
     Raises `DamagedStore` when none of them can be read either.
     """
     try:
-        open_store(store.path)
+        if open_store(store.path).key.digest != store.key.digest:
+            raise DamagedStore(f"{store.path}: the metadata is that of another store.")
     except (DamagedStore, MissingCache):
         for spec in store.arrays:
             try:
@@ -30,7 +32,7 @@ def restore_group(store: Store) -> None:
             for codec in CODECS:
                 candidate = replace(known, codec=codec)
                 if found == json.loads(json_bytes(array_metadata(candidate, spec, num_shards))):
-                    atomic.write_file(store.path / "zarr.json", json_bytes(group_metadata(candidate)))
+                    _put(store.path / "zarr.json", json_bytes(group_metadata(candidate)))
                     return
         raise DamagedStore(
             f"{store.path}: neither the group nor any array has metadata left; remove the store."
@@ -44,4 +46,11 @@ def restore_metadata(store: Store) -> None:
         wanted = json_bytes(array_metadata(store, spec, num_shards))
         path = store.path / spec.name / "zarr.json"
         if path.is_symlink() or not path.is_file() or path.read_bytes() != wanted:
-            atomic.write_file(path, wanted)
+            _put(path, wanted)
+
+
+def _put(path: Path, data: bytes) -> None:
+    # A rename puts a file in the place of a file or a link, but not of a folder.
+    if path.is_dir():
+        atomic.remove(path)
+    atomic.write_file(path, data)

@@ -19,8 +19,8 @@ import numpy as np
 from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.index import load_table
-from unialign.cache.mapping import map_file
-from unialign.cache.records import STATUSES, Entry
+from unialign.cache.mapping import map_handle
+from unialign.cache.records import STATUSES, Entry, ShardFile
 from unialign.cache.shards import read_index, read_sample
 from unialign.cache.store import Store, open_store
 from unialign.cache.table import OK, SampleTable
@@ -137,9 +137,13 @@ class StoreReader(Recorded):
         """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or cut."""
         self.path = path
         self.where = str(path)
+        folder = _folder(path)
         self.store = open_store(path)
         self.table = load_table(path, strict=True)
         check_sizes(self.store, self.table)
+        # Removing a store begins with a rename; what was read after it may be a part.
+        if _folder(path) != folder:
+            raise MissingCache(f"{path} was removed while it was opened.")
         self._open: dict[tuple[str, int], Shard] = {}
         # Size, modification time and inode of the files whose SHA-256 was right.
         self._checked: dict[tuple[str, int], tuple[int, int, int]] = {}
@@ -177,15 +181,7 @@ class StoreReader(Recorded):
             if expected is None:
                 raise DamagedStore(f"{path}: no record vouches for this file.")
             try:
-                stamp = _stamp(path)
-                if self._checked.get(key) != stamp:
-                    if stamp[0] != expected.bytes or _sha256(path) != expected.sha256:
-                        raise DamagedStore(f"{path} is not what was written; {ADVICE}")
-                    self._checked[key] = stamp
-                elif warm:
-                    for _ in _blocks(path):
-                        pass
-                data = map_file(path)
+                data = self._checked_file(key, path, expected, warm=warm)
             except OSError as error:
                 raise DamagedStore(f"{path} cannot be read ({error}); {ADVICE}") from error
             if len(data) != expected.bytes:
@@ -193,6 +189,22 @@ class StoreReader(Recorded):
             index = read_index(self.store.array(name), data.data, self.store.shard_samples, str(path))
             self._open[key] = Shard(data, index)
         return self._open[key]
+
+    def _checked_file(self, key: tuple[str, int], path: Path, expected: ShardFile, *, warm: bool) -> np.ndarray:
+        # One handle for all: under the same name another file may lie a moment later.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            stamp = _stamp(handle)
+            if self._checked.get(key) != stamp:
+                if stamp[0] != expected.bytes or _sha256(handle) != expected.sha256:
+                    raise DamagedStore(f"{path} is not what was written; {ADVICE}")
+                self._checked[key] = stamp
+            elif warm:
+                for _ in _blocks(handle):
+                    pass
+            return map_handle(handle, path)
+        finally:
+            os.close(handle)
 
     def announce(self, name: str, number: int) -> None:
         """Have the system begin to read a shard file, without waiting for it."""
@@ -212,8 +224,15 @@ class StoreReader(Recorded):
                 os.close(handle)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    found = path.lstat()
+def _folder(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _stamp(handle: int) -> tuple[int, int, int]:
+    found = os.fstat(handle)
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
@@ -223,19 +242,19 @@ def advise(handle: int, advice: str) -> None:
         os.posix_fadvise(handle, 0, 0, getattr(os, advice))
 
 
-def _sha256(path: Path) -> str:
+def _sha256(handle: int) -> str:
     checksum = hashlib.sha256()
-    for block in _blocks(path):
+    for block in _blocks(handle):
         checksum.update(block)
     return checksum.hexdigest()
 
 
-def _blocks(path: Path) -> Iterator[memoryview]:
+def _blocks(handle: int) -> Iterator[memoryview]:
     """The content of a file in large blocks, each overwritten by the next. Memory of one's own costs page faults."""
     if not hasattr(_SCRATCH, "memory"):
         _SCRATCH.memory = memoryview(bytearray(BLOCK))
-    with path.open("rb", buffering=0) as file:
-        advise(file.fileno(), "POSIX_FADV_SEQUENTIAL")
+    advise(handle, "POSIX_FADV_SEQUENTIAL")
+    with open(handle, "rb", buffering=0, closefd=False) as file:
         while size := file.readinto(_SCRATCH.memory):
             yield _SCRATCH.memory[:size]
 

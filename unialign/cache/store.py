@@ -265,4 +265,9 @@ def is_store_name(name: str) -> bool:
     """Whether a folder name looks like a store's: `<extractor>-<12 hex>.zarr`."""
     stem = name.removesuffix(".zarr")
     tail = stem[-SHORT:]
-    return name != stem and len(tail) == SHORT and set(tail) <= set("0123456789abcdef")
+    return (
+        name != stem
+        and not name.startswith(atomic.PREFIX)
+        and len(tail) == SHORT
+        and set(tail) <= set("0123456789abcdef")
+    )

@@ -11,7 +11,7 @@ from unialign.cache.atomic import PREFIX
 from unialign.cache.errors import DamagedStore
 from unialign.cache.index import check_index, index_path
 from unialign.cache.records import Record, list_records, read_record
-from unialign.cache.store import Store, array_metadata, json_bytes, open_store
+from unialign.cache.store import Store, array_metadata, is_store_name, json_bytes, open_store
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def _shard_number(record: Path) -> int | None:
 
 def _check_metadata(store: Store) -> list[Damage]:
     damage = []
+    if is_store_name(store.path.name) and not store.path.stem.endswith(f"-{store.key.short}"):
+        damage.append(Damage(None, "zarr.json", "the metadata is that of another store than the folder's name says"))
     for spec in store.arrays:
         name = f"{spec.name}/zarr.json"
         try:

@@ -73,7 +73,7 @@ def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
     A unit whose worker dies is given to another worker. Each future is released as soon as it is done: one that is kept
     would be computed again when its worker dies later.
     """
-    from distributed import as_completed
+    from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
 
     shared = client.scatter(job, broadcast=True) if len(units) > 1 else job
@@ -90,6 +90,11 @@ def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
             raise UnialignError(
                 f"shard {numbers[future.key]} killed {ALLOWED_FAILURES + 1} workers in a row (out of memory, or a file "
                 "that crashes a decoder); finished shards are kept. Try fewer workers or more memory."
+            ) from error
+        except CancelledError as error:
+            raise UnialignError(
+                f"shard {numbers[future.key]} was given up: the Dask scheduler has gone; finished shards are kept. "
+                "Start it again and repeat the command."
             ) from error
         future.release()
         yield done

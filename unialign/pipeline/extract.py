@@ -110,6 +110,7 @@ def run_extraction(
         codec=settings.codec,
     )
     with store_lock(path, cache):
+        atomic.sweep_beside(path)
         if settings.repair and path.exists():
             restore_group(wanted)
         store = create_store(wanted)

@@ -1,9 +1,12 @@
 """Digests of source files, remembered by size and modification time: a second run need not read the videos again."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
-from unialign.cache.atomic import write_text
+from unialign.cache.atomic import sweep_beside, write_text
+from unialign.cache.errors import LockedStore
+from unialign.cache.lock import store_lock
 from unialign.stages.extraction.digest import source_digest
 
 
@@ -52,7 +55,9 @@ class SourceDigests:
             self._changed = True
 
     def save(self) -> None:
-        """Write the memory down."""
-        if self._changed:
-            write_text(self._path, json.dumps(self._known))
-            self._changed = False
+        """Write the memory down, unless another extraction of the collection does so at this moment."""
+        with suppress(LockedStore), store_lock(self._path, self._path.parents[1]):
+            sweep_beside(self._path)
+            if self._changed:
+                write_text(self._path, json.dumps(self._known))
+                self._changed = False
