@@ -11,6 +11,7 @@ from tests.made_extractor import extract, make_files
 from unialign.cache.errors import DamagedStore
 from unialign.cache.keys import canonical, digest
 from unialign.cache.mend import restore_metadata
+from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, Record, ShardFile, decode_record, read_record, record_path
 from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
@@ -80,3 +81,15 @@ def test_group_metadata_that_cannot_be_read_is_damage(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(DamagedStore, match=r"zarr.json: the metadata cannot be read \(.*Permission denied"):
         open_store(store.path)
+
+
+def test_a_whole_unit_of_another_store_is_refused_and_named(tmp_path: Path) -> None:
+    store, other = build(tmp_path), build(tmp_path / "other")
+    renamed = other.path.with_name("other-0123456789ab.zarr")
+    other.path.rename(renamed)
+    with pytest.raises(DamagedStore, match=f"belongs to the store {store.path.stem}"):
+        StoreReader(renamed)
+    assert {found.shard for found in verify_store(renamed) if found.file.startswith("records")} == {0, 1, 2}
+    renamed.rename(other.path)
+    assert verify_store(other.path) == []
+    assert len(StoreReader(other.path).ids) == 10

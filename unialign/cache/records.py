@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file
@@ -84,9 +84,13 @@ def record_path(store: Path, shard: int) -> Path:
 
 
 def write_record(store: Path, record: Record) -> None:
-    """Write a record, atomically; from now on readers see the shard."""
+    """Write a record, atomically; from now on readers see the shard.
+
+    It names its store, so that a whole unit of another one, with the same samples, cannot stand in its place.
+    """
     body: dict[str, Json] = {
         "format": FORMAT,
+        "store": store.stem,
         "shard": record.shard,
         "samples": [
             {
@@ -138,6 +142,12 @@ def decode_record(data: bytes, name: str) -> Record:
             )
         if body["format"] != FORMAT or not name.endswith(f"/{body['shard']:06d}.json"):
             raise DamagedStore(f"{name}: the record belongs to another shard or format; run `unialign cache verify`.")
+        folder = PurePosixPath(name).parent.parent.name
+        if folder.endswith(".zarr") and body["store"] != folder.removesuffix(".zarr"):
+            raise DamagedStore(
+                f"{name}: the record belongs to the store {body['store']}; "
+                "give the folder that name back if it was renamed, or run `unialign extract --repair`."
+            )
         return Record(
             shard=body["shard"],
             entries=tuple(Entry(**sample) for sample in body["samples"]),
