@@ -17,8 +17,9 @@ install: .venv/.installed
 demo: install
 	$(BIN)/unialign demo
 
+# Two tests at a time, each network on one thread: what two cores can do.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 # Lint, types and import rules.
 check: install

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from unialign.cli import app
 from unialign.pipeline.config import Config
-from unialign.stages.models.uni_align import UniAlignConfig
+from unialign.stages.models.systems import SYSTEMS
 from unialign.stages.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +30,12 @@ def defaults(kind: type[Any]) -> dict[str, Any]:
 
 def test_the_configuration_page_lists_every_key_with_its_default() -> None:
     page = documented()
-    assert page["train"].pop("unialign") == defaults(UniAlignConfig)
+    for name, system in SYSTEMS.items():
+        assert page["train"].pop(name) == defaults(system.config)
     assert page["train"].pop("settings") == defaults(TrainSettings)
     config = Config().dump()
-    config["train"].pop("unialign")
+    for name in SYSTEMS:
+        config["train"].pop(name)
     config["train"].pop("settings")
     assert page == config
 
@@ -41,8 +43,8 @@ def test_the_configuration_page_lists_every_key_with_its_default() -> None:
 def test_every_command_is_documented_and_has_an_example() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     runner = CliRunner()
-    commands = ["train", "evaluate", "ablate", "doctor", "demo"]
-    commands += [f"extract {name}" for name in ("poses", "pose-features", "text", "frames")]
+    commands = ["train", "evaluate", "ablate", "models", "corpus", "doctor", "demo"]
+    commands += [f"extract {name}" for name in ("poses", "pose-features", "text", "frames", "tokens")]
     commands += [f"cache {name}" for name in ("ls", "info", "verify", "why", "prune")]
     for command in commands:
         shown = runner.invoke(app, [*command.split(), "--help"])

@@ -50,10 +50,11 @@ def train(
     runs: Runs = None,
     labels: Labels = None,
     protocol: Protocol = None,
-    model: Annotated[str | None, typer.Option(help="unialign, or stgcn++ (a skeleton encoder).")] = None,
+    model: Annotated[str | None, typer.Option(help="unialign, art, alt, or stgcn++ (a skeleton encoder).")] = None,
     use: Use = None,
     backbone_weights: Annotated[
-        Path | None, typer.Option("--backbone-weights", help="Weights file of the video backbone, or hub.")
+        Path | None,
+        typer.Option("--backbone-weights", help="Weights file of the video backbone (alt: of a CLIP), or hub."),
     ] = None,
     epochs: Epochs = None,
     seed: Seed = None,

@@ -46,13 +46,16 @@ class PoseFeaturesSection(Section):
 
 
 class TextSection(Section):
-    """`extract text`. templates: the name of a built-in set or a file with one template a line."""
+    """`extract text`. templates: the name of a built-in set or a file with one template a line.
+
+    entities: a file of ALT's entities (`unialign corpus` makes one), which get rows too."""
 
     encoder: Literal["minilm", "openclip", "sentence"] = "minilm"
     model: str | None = None
     weights: Path | None = None
     templates: str = "action"
     descriptions: Path | None = None
+    entities: Path | None = None
     long_text: Literal["error", "windows"] = "error"
 
 
@@ -63,6 +66,22 @@ class FramesSection(Section):
     num_frames: int = Field(32, ge=1)
     encoding: Literal["jpeg", "rgb24"] = "jpeg"
     quality: int = Field(90, ge=1, le=100)
+
+
+class TokensSection(Section):
+    """`extract tokens`: a CLIP image tower on cached frames. The fields: `stages.extraction.tokens.Tokens`."""
+
+    model: str = "ViT-B-16-quickgelu:openai"
+    weights: Path | None = None
+    frames: str | None = None
+    num_frames: int = Field(8, ge=1)
+    num_offsets: int = Field(1, ge=1)
+    flips: bool = False
+    image_size: int = Field(0, ge=0)
+    layer: int = -2
+    merged_pairs: int = Field(8, ge=0)
+    proportional_attention: bool = True
+    projection: Literal["clip", "none"] = "clip"
 
 
 class ExtractSection(Section):
@@ -80,18 +99,26 @@ class ExtractSection(Section):
     pose_features: PoseFeaturesSection = PoseFeaturesSection()
     text: TextSection = TextSection()
     frames: FramesSection = FramesSection()
+    tokens: TokensSection = TokensSection()
 
 
 class TrainSection(Section):
-    """Stage two. settings: `TrainSettings`; unialign: `UniAlignConfig`; encoder: constructor values of ST-GCN++."""
+    """Stage two. stores: name or URL of the store of a modality. remote_cache: GB of disk for blocks of remote ones.
+
+    entities: file that names ALT's corpus; None takes all entities of the text store. settings: `TrainSettings`;
+    unialign, art, alt: `UniAlignConfig`, `ARTConfig`, `ALTConfig`; encoder: constructor values of ST-GCN++."""
 
     model: str = "unialign"
     stores: dict[str, str] = {}
+    remote_cache: float = Field(20, ge=0)
     templates: tuple[str, ...] = ()
+    entities: Path | None = None
     min_coverage: float = Field(0.95, ge=0, le=1)
     backbone_weights: Path | None = None
     settings: dict[str, Any] = {}
     unialign: dict[str, Any] = {}
+    art: dict[str, Any] = {}
+    alt: dict[str, Any] = {}
     encoder: dict[str, Any] = {}
 
 

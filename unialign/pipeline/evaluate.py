@@ -12,9 +12,8 @@ from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.models import the_model
 from unialign.pipeline.preparation import Options, Prepared
-from unialign.pipeline.prepare_encoder import prepare_encoder
-from unialign.pipeline.prepare_unialign import prepare_unialign
 from unialign.pipeline.runs import read_config, read_json
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
@@ -127,16 +126,16 @@ def prepare_again(
 ) -> Prepared:
     """The data and model of a run, from its config.yaml."""
     # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
-    options = Options(min_coverage=0.0, templates=tuple(config.get("templates", ())))
-    settings = replace(settings_from(config["settings"]), num_workers=num_workers)
-    prepare, section = (
-        (prepare_encoder, "encoder") if config["model"] == "stgcn++" else (prepare_unialign, config["model"])
+    options = Options(
+        min_coverage=0.0, templates=tuple(config.get("templates", ())), entities=tuple(config.get("entities", ()))
     )
-    return prepare(
+    settings = replace(settings_from(config["settings"]), num_workers=num_workers)
+    model = the_model(config["model"])
+    return model.prepare(
         dataset,
         protocol=config["protocol"],
         readers=readers,
-        model=config[section],
+        model=config[model.section],
         settings=settings,
         options=options,
     )

@@ -2,27 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from unialign.cache.errors import StaleCache, UsageError
+from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.inventory import find_store
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline.ablate import TrialResult
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.coverage import CachedModality
 from unialign.pipeline.grid import Trial
 from unialign.pipeline.manifest import load_manifest
+from unialign.pipeline.models import the_model
 from unialign.pipeline.online import online_readers
 from unialign.pipeline.preparation import Options
-from unialign.pipeline.prepare_unialign import STORES
 from unialign.pipeline.sources import SourceDigests
-from unialign.pipeline.stores import choose_store, stale_samples
-from unialign.pipeline.train import RunResult, Show, train_encoder, train_unialign
+from unialign.pipeline.stores import open_chosen, stale_samples
+from unialign.pipeline.train import RunResult, Show, train_model
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.catalog import DATASETS, load_dataset
-from unialign.stages.models.systems import checked_config
+from unialign.stages.extraction.corpus import read_entities
 from unialign.stages.training.settings import settings_from
 
-MODELS = ("unialign", "stgcn++")
+# Modalities that are made from another one of the cache; their key names its store in a field of that name.
+INPUTS = {"pose-features": "poses", "tokens": "frames"}
 
 
 def the_dataset(config: Config) -> Dataset:
@@ -46,25 +48,24 @@ def train_from_config(
     check: compare source files that are there with the digests in the stores; `StaleCache` where they differ.
     """
     section = config.train
-    if section.model not in MODELS:
-        raise UsageError(f"there is no model {section.model!r}; known are {', '.join(MODELS)}.")
+    model = the_model(section.model)
+    values: Mapping[str, Any] = getattr(section, model.section)
+    needed = model.stores(values)
     dataset = the_dataset(config)
-    needed = ["poses"]
-    if section.model == "unialign":
-        needed = [STORES[name] for name in checked_config(section.unialign).modalities]
+    entities = tuple(entity.name for entity in read_entities(section.entities)) if section.entities else ()
     if online:
         readers: Mapping[str, CachedModality] = online_readers(needed, dataset, config)
     else:
         readers = cached_readers(needed, dataset, config, check=check)
-    train = train_encoder if section.model == "stgcn++" else train_unialign
-    return train(
+    return train_model(
+        section.model,
         dataset,
         protocol=config.protocol,
         readers=readers,
-        model=section.encoder if section.model == "stgcn++" else section.unialign,
+        model=values,
         settings=settings_from(section.settings),
         runs=config.runs.resolve(),
-        options=Options(section.min_coverage, section.templates, section.backbone_weights),
+        options=Options(section.min_coverage, section.templates, section.backbone_weights, entities),
         show=show,
     )
 
@@ -76,22 +77,35 @@ def cached_readers(
     cache = config.cache.resolve()
     readers: dict[str, CachedModality] = {}
     for modality in needed:
-        reader = StoreReader(choose_store(cache, dataset.collection, modality, config.train.stores, dataset.name))
+        reader = open_chosen(
+            cache,
+            dataset.collection,
+            modality,
+            config.train.stores,
+            dataset.name,
+            keep=config.train.remote_cache,
+        )
         stale = stale_samples(reader, current_sources(modality, reader, dataset, cache)) if check else []
         if stale:
             raise StaleCache(
-                f"{reader.path}: {len(stale)} samples were made from other sources than those there now "
+                f"{reader.where}: {len(stale)} samples were made from other sources than those there now "
                 f"({stale[0]}); run `unialign extract {modality} --dataset {dataset.name}` again."
             )
         readers[modality] = reader
     return readers
 
 
-def current_sources(modality: str, reader: StoreReader, dataset: Dataset, cache: Path) -> dict[str, str]:
+def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Path) -> dict[str, str]:
     """Digest of what each sample is made from now; empty for modalities whose input is not a file of the dataset."""
-    if modality == "pose-features":
-        poses = find_store(cache, str(reader.store.key.fields["poses"]))
-        return StoreReader(poses).sources()
+    if modality in INPUTS:
+        try:
+            made_from = find_store(cache, str(reader.store.key.fields[INPUTS[modality]]))
+        except MissingCache:
+            # A remote store comes without the one that it was made from.
+            if isinstance(reader, StoreReader):
+                raise
+            return {}
+        return StoreReader(made_from).sources()
     if modality not in ("frames", "poses") or reader.store.key.fields["extractor"] == "pyskl":
         return {}
     kind = "skeleton" if reader.store.key.fields["extractor"] == "skeleton" else "video"

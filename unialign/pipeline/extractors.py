@@ -15,11 +15,12 @@ from unialign.stages.extraction.digest import source_digest, text_digest
 
 if TYPE_CHECKING:
     from unialign.stages.extraction.pose_features import PoseFeatures
+    from unialign.stages.extraction.tokens import Tokens
 
-MODALITIES = ("poses", "pose-features", "text", "frames")
+MODALITIES = ("poses", "pose-features", "text", "frames", "tokens")
 
 # Samples in a shard of a new store: a shard is what a kill loses, so slow modalities get small ones.
-SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32}
+SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32, "tokens": 32}
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,29 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
 def _pose_features(dataset: Dataset, config: Config) -> Prepared:
     from unialign.stages.extraction.pose_features import pose_source
 
-    section = config.extract.pose_features
-    chosen = {"poses": section.poses} if section.poses else {}
-    path = choose_store(config.cache.resolve(), dataset.collection, "poses", chosen, dataset.name)
-    reader = StoreReader(path)
-    extractor = pose_features_extractor(config, poses=path, poses_key=reader.store.key.digest)
+    reader = _input("poses", config.extract.pose_features.poses, dataset, config)
+    extractor = pose_features_extractor(config, poses=reader.path, poses_key=reader.store.key.digest)
     extractor.check(reader)
+    sources = _of_input("poses", reader, dataset)
+    return Prepared(extractor, sources, lambda source: pose_source(reader, source.id))
+
+
+def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> StoreReader:
+    """The store that another modality is made from."""
+    names = {modality: chosen} if chosen else {}
+    return StoreReader(choose_store(config.cache.resolve(), dataset.collection, modality, names, dataset.name))
+
+
+def _of_input(modality: str, reader: StoreReader, dataset: Dataset) -> tuple[Source, ...]:
+    """All samples of a dataset, which the input's store must hold, whole or quarantined."""
     ids = [sample.id for sample in dataset.samples]
     unknown = [name for name, row in zip(ids, reader.table.find(ids).tolist(), strict=True) if row < 0]
     if unknown:
         raise MissingCache(
-            f"{len(unknown)} samples of {dataset.name} have no poses yet ({unknown[0]}); "
-            f"run `unialign extract poses --dataset {dataset.name}` first."
+            f"{len(unknown)} samples of {dataset.name} have no {modality} yet ({unknown[0]}); "
+            f"run `unialign extract {modality} --dataset {dataset.name}` first."
         )
-    return Prepared(
-        extractor,
-        tuple(Source(name) for name in ids),
-        lambda source: pose_source(reader, source.id),
-    )
+    return tuple(Source(name) for name in ids)
 
 
 def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "PoseFeatures":
@@ -119,6 +125,7 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
 
 
 def _text(dataset: Dataset, config: Config) -> Prepared:
+    from unialign.stages.extraction.corpus import entity_rows, read_entities
     from unialign.stages.extraction.templates import TEMPLATES, read_templates
     from unialign.stages.extraction.text import read_descriptions, text_extractor, text_rows
 
@@ -135,6 +142,8 @@ def _text(dataset: Dataset, config: Config) -> Prepared:
     if section.descriptions:
         descriptions = read_descriptions(section.descriptions, len(dataset.classes))
     rows = text_rows(dataset.classes, templates, descriptions)
+    if section.entities:
+        rows += entity_rows(read_entities(section.entities))
     extractor = text_extractor(
         encoder=section.encoder,
         model=section.model or "",
@@ -159,9 +168,41 @@ def _frames(dataset: Dataset, config: Config) -> Prepared:
     return Prepared(extractor, _files(dataset, "video"))
 
 
+def _tokens(dataset: Dataset, config: Config) -> Prepared:
+    from unialign.stages.extraction.tokens import frames_source
+
+    reader = _input("frames", config.extract.tokens.frames, dataset, config)
+    extractor = tokens_extractor(config, frames=reader.path, frames_key=reader.store.key.digest)
+    sources = _of_input("frames", reader, dataset)
+    return Prepared(extractor, sources, lambda source: frames_source(reader, source.id))
+
+
+def tokens_extractor(config: Config, *, frames: Path, frames_key: str) -> "Tokens":
+    """The configured CLIP image tower on a store of frames. Raises `UsageError` for absent or wrong weights."""
+    from unialign.stages.extraction.tokens import token_extractor
+
+    section = config.extract.tokens
+    return token_extractor(
+        section.model,
+        section.weights.resolve() if section.weights else None,
+        frames=frames,
+        frames_key=frames_key,
+        num_frames=section.num_frames,
+        num_offsets=section.num_offsets,
+        flips=section.flips,
+        image_size=section.image_size,
+        layer=section.layer,
+        merged_pairs=section.merged_pairs,
+        proportional_attention=section.proportional_attention,
+        projection=section.projection,
+        device=config.extract.device,
+    )
+
+
 _PREPARE: Mapping[str, Callable[[Dataset, Config], Prepared]] = {
     "poses": _poses,
     "pose-features": _pose_features,
     "text": _text,
     "frames": _frames,
+    "tokens": _tokens,
 }

@@ -11,7 +11,7 @@ import numpy as np
 from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config
-from unialign.pipeline.extractors import pose_features_extractor, prepare
+from unialign.pipeline.extractors import pose_features_extractor, prepare, tokens_extractor
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 
@@ -58,9 +58,8 @@ def online_readers(needed: Sequence[str], dataset: Dataset, config: Config) -> d
         raise UsageError("--online reads the videos; give the data root with --root, UNIALIGN_DATA or `data:`.")
     found: dict[str, OnlineModality] = {}
     for modality in needed:
-        found[modality] = (
-            _pose_features(dataset, config) if modality == "pose-features" else _plain(modality, dataset, config)
-        )
+        make = _FROM_OTHERS.get(modality)
+        found[modality] = make(dataset, config) if make else _plain(modality, dataset, config)
     return found
 
 
@@ -75,3 +74,12 @@ def _pose_features(dataset: Dataset, config: Config) -> OnlineModality:
     poses = _plain("poses", dataset, config)
     extractor = pose_features_extractor(config, poses=config.cache, poses_key="online")
     return OnlineModality(extractor, poses.sources, lambda asked: list(extractor.features(poses, asked)))
+
+
+def _tokens(dataset: Dataset, config: Config) -> OnlineModality:
+    frames = _plain("frames", dataset, config)
+    extractor = tokens_extractor(config, frames=config.cache, frames_key="online")
+    return OnlineModality(extractor, frames.sources, lambda asked: list(extractor.features(frames, asked)))
+
+
+_FROM_OTHERS = {"pose-features": _pose_features, "tokens": _tokens}

@@ -1,15 +1,19 @@
 """What every training is prepared into, from a dataset and its caches; used by training and by evaluation alike."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.keys import digest
-from unialign.pipeline.coverage import CachedModality, Covered
+from unialign.pipeline.coverage import CachedModality, Covered, covered
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.models.systems import SYSTEMS, Parts
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
@@ -21,12 +25,14 @@ class Options:
 
     min_coverage: smallest share of each side of the split that the caches must hold. templates: those of the text
     store that are used, all that every class has if empty. backbone_weights: a file of weights that the video backbone
-    starts from, or "hub" for published ones.
+    starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order; all of the text store
+    if empty.
     """
 
     min_coverage: float = 0.95
     templates: tuple[str, ...] = ()
     backbone_weights: Path | None = None
+    entities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,3 +82,30 @@ def check_enough(dataset: Dataset, protocol: str, *sides: Covered) -> None:
     for side, name in zip(sides, ("train", "test"), strict=False):
         if not len(side.samples):
             raise UsageError(f"protocol {protocol} of {dataset.name} has no {name} samples that the caches hold.")
+
+
+def both_sides(
+    dataset: Dataset, protocol: str, readers: Mapping[str, CachedModality], minimum: float
+) -> tuple[Covered, Covered]:
+    """What the stores hold of the train and of the test side of a protocol; see `covered` and `check_enough`."""
+    split = dataset.split(protocol)
+    train, test = (
+        covered(dataset, side, ids, readers, protocol=protocol, minimum=minimum)
+        for side, ids in (("train", split.train), ("test", split.test))
+    )
+    check_enough(dataset, protocol, train, test)
+    return train, test
+
+
+def plain(config: Any) -> dict[str, Json]:
+    """The fields of a system's configuration as JSON and YAML know them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+def build_task(name: str, parts: Parts, config: Any, seed: int) -> Task:
+    """A system of `SYSTEMS` with its losses; what does not start from weights is random from the seed."""
+    torch.manual_seed(seed)
+    system = SYSTEMS[name]
+    model = system.build(parts, config)
+    mean, std = system.pictures(model)
+    return Task(model, system.losses, mean, std, partial(system.rate, model))

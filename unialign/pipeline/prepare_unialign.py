@@ -1,8 +1,7 @@
-"""A training of UniAlign on cached frames, pose features and texts, prepared."""
+"""A training of UniAlign or ART, a video backbone on cached frames with texts and pose features, prepared."""
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -11,21 +10,17 @@ from typing import Any
 import torch
 
 from unialign.cache.errors import CorruptInput, MissingCache, UsageError
-from unialign.pipeline.coverage import CachedModality, covered
-from unialign.pipeline.preparation import Options, Prepared, check_enough, the_reader
+from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.preparation import Options, Prepared, both_sides, build_task, plain, the_reader
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.models.backbones import hub_state_dict, load_pretrained
-from unialign.stages.models.systems import SYSTEMS, checked_config
+from unialign.stages.models.backbones import hub_state_dict
+from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 from unialign.stages.training.clips import Clips, Frames, PoseTokens
 from unialign.stages.training.settings import TrainSettings
-from unialign.stages.training.step import Task
 
 # In place of a file: weights that timm or torchvision publish.
 HUB = Path("hub")
-
-# Which store a modality of the model reads.
-STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
 
 
 def prepare_unialign(
@@ -36,46 +31,42 @@ def prepare_unialign(
     model: Mapping[str, Any],
     settings: TrainSettings,
     options: Options,
+    name: str = "unialign",
 ) -> Prepared:
-    """What a training of UniAlign needs.
+    """What a training of UniAlign needs, or of another system that reads the same.
 
     readers: by modality of the cache ("frames", "pose-features", "text"); those that the model does not use are left
-    alone. model: settings that differ from `UniAlignConfig`.
+    alone. model: settings that differ from the system's configuration. name: of the system.
     Raises `MissingCache` for stores that are absent or hold too little, `UsageError` for settings that make no sense.
     """
-    known = checked_config(model)
+    known = checked_config(SYSTEMS[name].config, model)
     protocol = protocol or dataset.default_protocol
-    needed = {STORES[name]: the_reader(readers, STORES[name], dataset) for name in known.modalities}
-    clips = {name: reader for name, reader in needed.items() if name != "text"}
-    split = dataset.split(protocol)
-    train_side, test_side = (
-        covered(dataset, side, ids, clips, protocol=protocol, minimum=options.min_coverage)
-        for side, ids in (("train", split.train), ("test", split.test))
-    )
-    check_enough(dataset, protocol, train_side, test_side)
+    needed = {store: the_reader(readers, store, dataset) for store in SYSTEMS[name].stores(known)}
+    clips = {store: reader for store, reader in needed.items() if store != "text"}
+    train_side, test_side = both_sides(dataset, protocol, clips, options.min_coverage)
     encoding = str(needed["frames"].array_attributes("pictures")["encoding"])
     frames = Frames(needed["frames"], encoding, known.num_frames, known.image_size)
-    pose = pose_tokens(needed["pose-features"]) if "pose" in known.modalities else None
+    pose = pose_tokens(needed["pose-features"]) if "pose-features" in needed else None
     width = pose.reader.read_one(train_side.samples.ids[0])["tokens"].shape[-1] if pose else None
     bank, templates = None, options.templates
-    if "text" in known.modalities:
+    if "text" in needed:
         templates = templates or shared_templates(needed["text"], dataset.classes)
         bank = load_text_bank(needed["text"], dataset.classes, templates)
     weights = read_weights(options.backbone_weights, known.backbone)
     config = {
-        "model": "unialign",
+        "model": name,
         "dataset": dataset.name,
         "protocol": protocol,
-        "unialign": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(known).items()},
+        name: plain(known),
         "settings": settings.plain(),
         "templates": list(templates),
         "backbone_weights": weights[0] if weights else None,
     }
-    parts = {"num_classes": len(dataset.classes), "text_bank": bank, "pose_width": width, "config": model}
+    parts = Parts(len(dataset.classes), bank, width, weights=weights[1] if weights else None)
     return Prepared(
         dataset=dataset,
         protocol=protocol,
-        model="unialign",
+        model=name,
         config=config,
         settings=settings,
         readers=needed,
@@ -83,18 +74,8 @@ def prepare_unialign(
         test=Clips(test_side.samples, frames, pose, settings, train=False),
         train_side=train_side,
         test_side=test_side,
-        build=partial(build_task, parts, weights[1] if weights else None, settings.seed),
+        build=partial(build_task, name, parts, known, settings.seed),
     )
-
-
-def build_task(parts: Mapping[str, Any], weights: Mapping[str, Any] | None, seed: int) -> Task:
-    """UniAlign and its losses, random weights from the seed; `weights` of a video backbone go on top of them."""
-    torch.manual_seed(seed)
-    system = SYSTEMS["unialign"]
-    network: Any = system.build(**parts)
-    if weights:
-        load_pretrained(network.backbone, weights)
-    return Task(network, system.losses, network.backbone.mean, network.backbone.std)
 
 
 def pose_tokens(reader: CachedModality) -> PoseTokens:

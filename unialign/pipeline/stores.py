@@ -5,8 +5,9 @@ from pathlib import Path
 
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.inventory import find_store, iterate_stores
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.records import list_records
+from unialign.cache.remote import RemoteReader
 
 
 def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str) -> Path:
@@ -33,7 +34,28 @@ def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[st
     return stores[0]
 
 
-def stale_samples(reader: StoreReader, sources: Mapping[str, str]) -> list[str]:
+def open_chosen(
+    cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str, *, keep: float
+) -> StoreReader | RemoteReader:
+    """A reader of the store of a modality: the one behind the URL in `chosen`, or else that of `choose_store`.
+
+    keep: GB of the local disk for blocks of all remote stores, below the cache root; 0: none are kept.
+    Raises what `choose_store` and `RemoteReader` raise, and `UsageError` for a remote store of something else.
+    """
+    where = chosen.get(modality, "")
+    if "://" not in where:
+        return StoreReader(choose_store(cache, collection, modality, chosen, dataset))
+    reader = RemoteReader(where, cache / ".remote" if keep else None, int(keep * 10**9))
+    found = (reader.store.collection, reader.store.modality)
+    if found != (collection, modality):
+        raise UsageError(
+            f"{reader.url} holds {found[1]} of {found[0]}, not {modality} of {collection}; "
+            f"correct train.stores.{modality}."
+        )
+    return reader
+
+
+def stale_samples(reader: Recorded, sources: Mapping[str, str]) -> list[str]:
     """Ids whose features were made from other bytes than those that lie there now.
 
     sources: current digest by id, "" or absent where the source is not there (caches outlive videos).

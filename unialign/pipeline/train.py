@@ -16,12 +16,11 @@ from unialign.cache import atomic
 from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache
 from unialign.cache.keys import digest
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline import runs as folders
 from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.models import the_model
 from unialign.pipeline.preparation import Options, Prepared
-from unialign.pipeline.prepare_encoder import prepare_encoder
-from unialign.pipeline.prepare_unialign import prepare_unialign
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.loader import Loader
@@ -67,7 +66,8 @@ class RunResult:
         return {**self.__dict__, "folder": str(self.folder), "exported": str(self.exported) if self.exported else None}
 
 
-def train_unialign(
+def train_model(
+    name: str,
     dataset: Dataset,
     *,
     protocol: str | None = None,
@@ -78,39 +78,31 @@ def train_unialign(
     options: Options | None = None,
     show: Show = lambda progress: None,
 ) -> RunResult:
-    """Train UniAlign on cached modalities, or return the finished run of the same configuration and caches.
+    """Train a model of `MODELS` on cached modalities, or return the finished run of the same configuration and caches.
 
-    readers: by modality ("frames", "pose-features", "text"). model: settings of `UniAlignConfig`. runs: folder of the
-    run folders. An interrupted run goes on from its newest whole checkpoint. Under torchrun all processes call it.
+    readers: by modality of the cache. model: settings that differ from the model's defaults. runs: folder of the run
+    folders. An interrupted run goes on from its newest whole checkpoint. Under torchrun all processes call it.
     Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
     process trains the same run, `UnialignError` for a loss that is not finite.
     """
-    prepared = prepare_unialign(
+    prepared = the_model(name).prepare(
         dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options or Options()
     )
     return train(prepared, runs, show)
 
 
-def train_encoder(
-    dataset: Dataset,
-    *,
-    protocol: str | None = None,
-    readers: Mapping[str, CachedModality],
-    model: Mapping[str, Any],
-    settings: TrainSettings,
-    runs: Path,
-    options: Options | None = None,
-    show: Show = lambda progress: None,
-) -> RunResult:
-    """Train ST-GCN++ on cached poses and export it for `extract pose-features`; `exported` of the result is the file.
+def train_unialign(dataset: Dataset, **arguments: Any) -> RunResult:
+    """`train_model` of UniAlign. readers: "frames", "pose-features", "text". model: of `UniAlignConfig`."""
+    return train_model("unialign", dataset, **arguments)
+
+
+def train_encoder(dataset: Dataset, **arguments: Any) -> RunResult:
+    """`train_model` of ST-GCN++ on cached poses; exported for `extract pose-features`, `exported` is the file.
 
     readers: "poses". model: see `prepare_encoder`. Classes are those of the protocol's training samples, so an encoder
-    for a zero-shot protocol has not seen its unseen classes. Otherwise as `train_unialign`.
+    for a zero-shot protocol has not seen its unseen classes.
     """
-    prepared = prepare_encoder(
-        dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options or Options()
-    )
-    return train(prepared, runs, show)
+    return train_model("stgcn++", dataset, **arguments)
 
 
 def train(prepared: Prepared, runs: Path, show: Show) -> RunResult:
@@ -132,8 +124,8 @@ def train(prepared: Prepared, runs: Path, show: Show) -> RunResult:
 def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
     """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
 
-    A reader that extracts online has no place, and the key "online-<digest of its extractor's key>"; any other reader
-    that is no store on disk has the key "unstored".
+    A remote store has no place there. A reader that extracts online has none either, and the key "online-<digest of its
+    extractor's key>"; a reader that is no store has the key "unstored".
     """
     found: dict[str, dict[str, Json]] = {}
     for modality, reader in readers.items():
@@ -141,6 +133,8 @@ def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Jso
             store = reader.store
             place = "/".join((store.collection, store.modality, reader.path.name))
             found[modality] = {"key": store.key.digest, "store": place, "samples": len(reader.ids)}
+        elif isinstance(reader, Recorded):
+            found[modality] = {"key": reader.store.key.digest, "store": None, "samples": len(reader.ids)}
         else:
             extractor = getattr(reader, "extractor", None)
             key = f"online-{digest(dict(extractor.key()))}" if extractor else "unstored"

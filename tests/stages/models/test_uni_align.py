@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from unialign.stages.models.systems import build_unialign
-from unialign.stages.models.uni_align import UniAlign
+from unialign.stages.models.systems import Parts, build_unialign, checked_config
+from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
 from unialign.stages.models.uni_align_losses import uni_align_losses
 
 torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
@@ -29,7 +29,8 @@ SWITCHES = [
 def _model(seed: int = 0, **config: Any) -> UniAlign:
     torch.manual_seed(seed)
     defaults = {"backbone": "tsm-resnet10", "num_frames": T, "image_size": SIDE, "width": 16, "dropout": 0.0}
-    return build_unialign(num_classes=L, text_bank=torch.randn(K, L, C), pose_width=DP, config={**defaults, **config})
+    settings = checked_config(UniAlignConfig, {**defaults, **config})
+    return build_unialign(Parts(L, text_bank=torch.randn(K, L, C), pose_width=DP), settings)
 
 
 def _batch(seed: int = 1) -> dict[str, Tensor]:

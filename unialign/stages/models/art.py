@@ -33,6 +33,7 @@ from unialign.stages.models.art_parts import (
     top_semantics,
 )
 from unialign.stages.models.text_bank import TextBank
+from unialign.stages.models.tome import full_precision
 
 MTC = ("spatial", "temporal", "tracklet")
 # Which parts of L_sema move the bank.
@@ -174,14 +175,14 @@ class ART(nn.Module):
         seen = self.backbone(batch["frames"])
         found: dict[str, Tensor] = {}
         # Similarities, softmaxes and their gradients lose too much in half precision.
-        with torch.autocast(device_type=seen["pooled"].device.type, enabled=False):
+        with full_precision(seen["pooled"]):
             pooled = seen["pooled"].float()
             outputs = {"video_logits": self.video_head(self.dropout(pooled)), "pooled_video": pooled}
             outputs |= self._bank_logits(pooled)
             semantics, classes = self._semantics(pooled)
         if self.rssa is not None and semantics is not None:
             found = self.rssa(seen["grid"], semantics)
-        with torch.autocast(device_type=pooled.device.type, enabled=False):
+        with full_precision(pooled):
             if self.head is None or classes is None:
                 importance = torch.full_like(seen["tokens"][..., 0], 1 / seen["tokens"].shape[1], dtype=torch.float32)
                 scores = outputs["video_logits"].log_softmax(dim=-1)

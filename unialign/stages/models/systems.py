@@ -1,83 +1,197 @@
-"""Trainable systems by name: how each is built from a configuration, and its losses."""
+"""Trainable systems by name: what each reads, how it is built from a configuration, and its losses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
-from unialign.stages.models.backbones import build_backbone
+from unialign.stages.models.alt import ALT, TokenShape, build_alt
+from unialign.stages.models.alt_config import ALTConfig
+from unialign.stages.models.alt_losses import alt_losses
+from unialign.stages.models.art import ART, ARTConfig
+from unialign.stages.models.art_losses import art_losses
+from unialign.stages.models.backbones import build_backbone, load_pretrained
+from unialign.stages.models.clip_tower import MEAN, STD
 from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
 from unialign.stages.models.uni_align_losses import uni_align_losses
+
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
+C = TypeVar("C")
+
+# Which store a modality of UniAlign reads.
+UNIALIGN_STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a system is built from beside its settings; each takes what it needs and leaves the rest alone.
+
+    text_bank: S^0, (prompts, num_classes, width) embeddings. pose_width: of cached pose features. corpus: (entities,
+    width) embeddings. tokens: shape of the cached tokens of a frame.
+    weights: published ones that the video backbone (in ALT: CLIP's image tower) starts from; None leaves it random.
+    """
+
+    num_classes: int
+    text_bank: Tensor | None = None
+    pose_width: int | None = None
+    corpus: Tensor | None = None
+    tokens: TokenShape | None = None
+    weights: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class System:
-    """A model's parts.
+    """A model's parts. `model` is what `build` returns.
 
     config: a frozen dataclass with all settings and their defaults.
-    build: keyword arguments num_classes, text_bank, pose_width, config (a mapping) -> module.
-    losses: (module, outputs, labels) -> dict of weighted scalars whose sum is minimised.
+    stores: (config) -> the modalities of the cache that it reads, in order.
+    build: (parts, config) -> model. Raises `UsageError` for parts that are missing or do not fit.
+    losses: (model, outputs, labels) -> dict of weighted scalars whose sum is minimised.
+    pictures: (model) -> mean and std, per colour, that frames in [0, 1] are normalised with.
+    rate: (model, name of a parameter) -> its learning rate over that of the run.
     """
 
     config: type[Any]
-    build: Callable[..., nn.Module]
-    losses: Callable[..., dict[str, Tensor]]
+    stores: Callable[[Any], tuple[str, ...]]
+    build: Callable[[Parts, Any], nn.Module]
+    losses: Callable[[Any, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
+    pictures: Callable[[Any], Colours]
+    rate: Callable[[Any, str], float] = lambda model, name: 1.0
 
 
-def build_unialign(
-    *, num_classes: int, text_bank: Tensor | None, pose_width: int | None, config: Mapping[str, Any]
-) -> UniAlign:
-    """UniAlign with random weights (pretrained ones: `backbones.load_pretrained(model.backbone, ...)`).
+def build_unialign(parts: Parts, config: UniAlignConfig) -> UniAlign:
+    """UniAlign; the backbone starts from `parts.weights`, everything else at random.
 
-    text_bank: S^0, (prompts, num_classes, width) embeddings; pose_width: width of the cached pose features.
-    config: settings that differ from `UniAlignConfig`.
-
-    Raises `UsageError` for an unknown setting, a value of another type or out of range, and for a modality without
-    its data.
+    Raises `UsageError` for a modality without its data, an empty text, and weights that do not fit.
     """
-    settings = checked_config(config)
-    if "text" in settings.modalities:
-        if text_bank is None:
+    if "text" in config.modalities:
+        if parts.text_bank is None:
             raise UsageError("modalities hold text, but there are no text embeddings; extract text or leave it out.")
-        if text_bank.ndim != 3 or text_bank.shape[1] != num_classes:
-            raise UsageError(
-                f"the text embeddings have shape {tuple(text_bank.shape)}, needed is (prompts, {num_classes}, width); "
-                "extract text for this dataset."
-            )
-        bad = ~(text_bank.isfinite().all(-1) & (text_bank != 0).any(-1))  # (prompts, classes)
-        if bool(bad.any()):
-            prompt, label = bad.nonzero()[0].tolist()
-            raise UsageError(f"the text embedding of prompt {prompt}, class {label} is empty; extract text again.")
-    if "pose" in settings.modalities and pose_width is None:
+        check_bank(parts.text_bank, parts.num_classes)
+    if "pose" in config.modalities and parts.pose_width is None:
         raise UsageError("modalities hold pose, but there are no pose features; extract pose-features or leave it out.")
-    backbone = build_backbone(settings.backbone, num_frames=settings.num_frames, image_size=settings.image_size)
     return UniAlign(
-        backbone=backbone, num_classes=num_classes, config=settings, text_bank=text_bank, pose_width=pose_width
+        backbone=started_backbone(config, parts.weights),
+        num_classes=parts.num_classes,
+        config=config,
+        text_bank=parts.text_bank,
+        pose_width=parts.pose_width,
     )
 
 
-def checked_config(config: Mapping[str, Any]) -> UniAlignConfig:
-    """The configuration with defaults filled in. Raises `UsageError` for unknown names and values of another type."""
-    defaults = {field.name: field.default for field in fields(UniAlignConfig)}
+def build_art(parts: Parts, config: ARTConfig) -> ART:
+    """ART; the backbone starts from `parts.weights`, everything else at random.
+
+    Raises `UsageError` for texts that are missing or empty, more tracklets than texts to choose from, and weights that
+    do not fit.
+    """
+    if parts.text_bank is None:
+        raise UsageError("art has no text embeddings; extract text for this dataset.")
+    check_bank(parts.text_bank, parts.num_classes)
+    num_texts = parts.num_classes * (1 if config.selection == "classes" else len(parts.text_bank))
+    if config.regions and config.num_tracks > num_texts:
+        raise UsageError(
+            f"num_tracks is {config.num_tracks}, but there are only {num_texts} {config.selection} to choose from; "
+            "lower train.art.num_tracks."
+        )
+    backbone = started_backbone(config, parts.weights)
+    return ART(backbone=backbone, num_classes=parts.num_classes, config=config, text_bank=parts.text_bank)
+
+
+def build_alt_system(parts: Parts, config: ALTConfig) -> ALT:
+    """ALT, see `alt.build_alt`; the tower starts from `parts.weights`."""
+    return build_alt(
+        num_classes=parts.num_classes,
+        text_bank=parts.text_bank,
+        corpus=parts.corpus,
+        tokens=parts.tokens,
+        config=config,
+        clip_weights=parts.weights,
+    )
+
+
+def started_backbone(config: UniAlignConfig | ARTConfig, weights: Mapping[str, Any] | None) -> nn.Module:
+    """The video backbone of a configuration. Raises `UsageError` for an unknown one and for weights of another."""
+    backbone = build_backbone(config.backbone, num_frames=config.num_frames, image_size=config.image_size)
+    if weights:
+        load_pretrained(backbone, weights)
+    return backbone
+
+
+def check_bank(bank: Tensor, num_classes: int) -> None:
+    """Raise `UsageError` unless a text bank is (prompts, num_classes, width) with something in every row."""
+    if bank.ndim != 3 or bank.shape[1] != num_classes:
+        raise UsageError(
+            f"the text embeddings have shape {tuple(bank.shape)}, needed is (prompts, {num_classes}, width); "
+            "extract text for this dataset."
+        )
+    if bank.is_meta:  # a bank without values, whose cost is counted
+        return
+    bad = ~(bank.isfinite().all(-1) & (bank != 0).any(-1))  # (prompts, classes)
+    if bool(bad.any()):
+        prompt, label = bad.nonzero()[0].tolist()
+        raise UsageError(f"the text embedding of prompt {prompt}, class {label} is empty; extract text again.")
+
+
+def checked_config(kind: type[C], config: Mapping[str, Any]) -> C:
+    """The configuration `kind` with defaults filled in.
+
+    Raises `UsageError` for unknown names, values of another type, and what the class itself refuses.
+    """
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(config) - set(defaults))
     if unknown:
-        raise UsageError(f"unknown setting of unialign: {', '.join(unknown)}; known: {', '.join(defaults)}.")
+        name = kind.__name__.removesuffix("Config").lower()
+        raise UsageError(f"unknown setting of {name}: {', '.join(unknown)}; known: {', '.join(defaults)}.")
     values: dict[str, Any] = {}
     for name, value in config.items():
-        kind = type(defaults[name])
-        if kind is tuple and isinstance(value, (list, tuple)):
+        wanted = type(defaults[name])
+        if wanted is tuple and isinstance(value, (list, tuple)):
             values[name] = tuple(value)
-        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
             values[name] = float(value)
-        elif type(value) is kind:
+        elif type(value) is wanted:
             values[name] = value
         else:
-            raise UsageError(f"setting {name} must be of type {kind.__name__}, not {value!r}.")
-    return UniAlignConfig(**values)
+            raise UsageError(f"setting {name} must be of type {wanted.__name__}, not {value!r}.")
+    return kind(**values)
+
+
+def backbone_pictures(model: UniAlign | ART) -> Colours:
+    """Those that the video backbone was made for."""
+    backbone: Any = model.backbone
+    return tuple(backbone.mean), tuple(backbone.std)
+
+
+def clip_pictures(model: ALT) -> Colours:
+    """CLIP's."""
+    del model
+    return MEAN, STD
 
 
 SYSTEMS: dict[str, System] = {
-    "unialign": System(config=UniAlignConfig, build=build_unialign, losses=uni_align_losses),
+    "unialign": System(
+        config=UniAlignConfig,
+        stores=lambda config: tuple(UNIALIGN_STORES[name] for name in config.modalities),
+        build=build_unialign,
+        losses=uni_align_losses,
+        pictures=backbone_pictures,
+    ),
+    "art": System(
+        config=ARTConfig,
+        stores=lambda config: ("frames", "text"),
+        build=build_art,
+        losses=art_losses,
+        pictures=backbone_pictures,
+    ),
+    "alt": System(
+        config=ALTConfig,
+        stores=lambda config: ("tokens" if config.tower == "cached" else "frames", "text"),
+        build=build_alt_system,
+        losses=alt_losses,
+        pictures=clip_pictures,
+        rate=ALT.rate,
+    ),
 }

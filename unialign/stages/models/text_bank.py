@@ -42,7 +42,8 @@ class TextBank(nn.Module):
             raise ValueError(f"text bank form {form!r} is unknown; known: {', '.join(FORMS)}")
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"momentum {momentum} is not between 0 and 1")
-        if initial.ndim != 3 or not bool((initial.isfinite().all(-1) & (initial != 0).any(-1)).all()):
+        whole = initial.is_meta or bool((initial.isfinite().all(-1) & (initial != 0).any(-1)).all())
+        if initial.ndim != 3 or not whole:
             raise ValueError("a text bank is (prompts, classes, width) with a finite embedding in every row")
         self.form = form
         self.momentum = momentum

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from unialign.cache.errors import UsageError
 from unialign.stages.models.cmsa import CMSA, Features
 from unialign.stages.models.text_bank import FORMS, TextBank
+from unialign.stages.models.tome import full_precision
 
 LOWEST_TEMPERATURE = 0.01  # CLIP's limit (a logit scale of 100)
 MODALITIES = ("video", "pose", "text")
@@ -169,7 +170,7 @@ class UniAlign(nn.Module):
         pooled = self.video_projection(seen["pooled"])  # (B, D)
         pose_tokens, pose_mask = self._pose_tokens(batch)
         # Similarities, softmaxes and their gradients lose too much in half precision.
-        with torch.autocast(device_type=tokens.device.type, enabled=False):
+        with full_precision(tokens):
             pooled = pooled.float()
             video_logits = self.head(self.dropout(pooled))  # (B, L)
             features = self._features(tokens.float(), pooled, pose_tokens, pose_mask)

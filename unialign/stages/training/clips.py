@@ -1,6 +1,7 @@
-"""Clips of cached frames and pose features, joined by sample id: what a data loader asks for, a batch at a time.
+"""Clips of cached frames and pose features, or of tokens: what a data loader asks for, a batch at a time.
 
-Legend: B clips, V views of a clip (only in evaluation), T frames, S side of a picture, N_p pose tokens, D their width.
+Legend: B clips, V views of a clip (only in evaluation), T frames, S side of a picture, N_p pose tokens, N tokens of a
+frame, D width of either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,14 @@ class Frames:
 @dataclass(frozen=True)
 class PoseTokens:
     """The store of pose features. flips: for each view of the cached grid, whether it is mirrored."""
+
+    reader: Reader
+    flips: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class FrameTokens:
+    """The store of tokens of frames. flips: for each view of the cached grid, whether it is mirrored."""
 
     reader: Reader
     flips: tuple[bool, ...]
@@ -154,6 +163,72 @@ class Clips(Dataset[Batch]):
             return _float32(tokens[0])
         plain = [view for view, mirrored in enumerate(pose.flips) if not mirrored]
         return _float32(tokens[plain].astype(np.float32).mean(axis=0))
+
+
+class TokenClips(Dataset[Batch]):
+    """Map-style dataset over picks (epoch, index), of cached tokens; `__getitems__` makes a whole batch.
+
+    A batch holds
+        tokens (B, T, N, D) in the store's type: in training a view of the grid, mirrored with the probability
+            `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N,
+            D) where that is more than one;
+        labels, indices (B,) int64.
+    Crops and colours are those of the extraction. Everything random comes from (seed, epoch, index).
+
+    Raises `UsageError` for settings that the cached grid cannot follow.
+    """
+
+    def __init__(self, samples: Labelled, tokens: FrameTokens, settings: TrainSettings, *, train: bool) -> None:
+        self.samples = samples
+        self.tokens = tokens
+        self.settings = settings
+        self.train = train
+        self._views = {
+            flip: [view for view, mirrored in enumerate(tokens.flips) if mirrored == flip] for flip in (False, True)
+        }
+        num_plain = len(self._views[False])
+        if train and settings.flip > 0 and not self._views[True]:
+            raise UsageError(
+                "train.settings.flip is above 0, but the tokens have no mirrored views; extract tokens with flips or "
+                "set train.settings.flip to 0."
+            )
+        if settings.test_clips > num_plain:
+            raise UsageError(
+                f"train.settings.test_clips is {settings.test_clips}, but the tokens hold {num_plain} offsets; "
+                "lower it or extract tokens with more offsets."
+            )
+        if settings.test_crops != 1:
+            raise UsageError(
+                f"train.settings.test_crops is {settings.test_crops}, but tokens are of the middle of each picture; "
+                "set it to 1 or train from frames."
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
+        """The batch of these picks, see the class."""
+        indices = [index for _, index in picks]
+        return {
+            "tokens": torch.stack([self._clip(epoch, index) for epoch, index in picks]),
+            "indices": torch.tensor(indices, dtype=torch.int64),
+            "labels": torch.tensor([self.samples.labels[index] for index in indices], dtype=torch.int64),
+        }
+
+    def _clip(self, epoch: int, index: int) -> Tensor:
+        tokens = self.tokens.reader.read_one(self.samples.ids[index])["tokens"]  # (views, T, N, D)
+        if self.train:
+            generator = sample_generator(self.settings.seed, epoch, index)
+            views = self._views[bool(generator.random() < self.settings.flip)]
+            return _copied(tokens[views[int(generator.integers(len(views)))]])
+        # As frames of evaluation: the middle of each of `test_clips` equal parts of the grid's offsets.
+        plain, number = self._views[False], self.settings.test_clips
+        chosen = [plain[(2 * clip + 1) * len(plain) // (2 * number)] for clip in range(number)]
+        return _copied(tokens[chosen[0]] if number == 1 else tokens[chosen])
+
+
+def _copied(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(values))  # what a store gives may be read-only
 
 
 def _float32(values: np.ndarray) -> Tensor:

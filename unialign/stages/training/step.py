@@ -26,21 +26,29 @@ class Trainable(Protocol):
         """Called once after each optimizer step: moving averages and the like."""
 
 
+def same_rate(name: str) -> float:
+    """1: every parameter learns at the rate of the run."""
+    del name
+    return 1.0
+
+
 @dataclass(frozen=True)
 class Task:
     """A model with its losses.
 
     model: a `Trainable` module. losses: (model, outputs, labels) to weighted scalars whose sum is minimised.
     mean, std: per colour, what `frames` in [0, 1] are normalised with; not used where a batch holds none.
+    rate: from a parameter's name to its learning rate over that of the run.
     """
 
     model: nn.Module
     losses: Losses
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    rate: Callable[[str], float] = same_rate
 
     def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """The batch on a device, frames as normalised float32 and with views of a clip as clips of their own."""
+        """The batch on a device: frames as normalised float32, views of a clip as clips of their own."""
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         if "frames" in moved:
             frames = moved["frames"]
@@ -48,6 +56,8 @@ class Task:
                 moved["pose_tokens"] = moved["pose_tokens"].repeat_interleave(frames.shape[1], dim=0)
             mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
             moved["frames"] = (frames.flatten(0, -5).float() / 255 - mean) / std
+        if "tokens" in moved:
+            moved["tokens"] = moved["tokens"].flatten(0, -4)
         return moved
 
 
@@ -80,7 +90,7 @@ class Stepper:
         if settings.precision == "fp16" and self.device.type != "cuda":
             raise UsageError("train.settings.precision fp16 needs a GPU; take bf16 or fp32.")
         task.model.to(self.device)
-        self.optimizer = build_optimizer(task.model, settings)
+        self.optimizer = build_optimizer(task.model, settings, task.rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self._whole: nn.Module = _WithLosses(task)
         if processes.world_size > 1:
@@ -95,10 +105,12 @@ class Stepper:
     def step(self, share: Share, rate: float) -> dict[str, float]:
         """Train on one batch; returns the mean "loss", its terms, and the gradient's norm before clipping.
 
+        rate: of the run at this moment; groups of parameters have theirs in proportion.
         Raises `UnialignError` when loss or gradient are not finite; then the model has not been changed.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            # Checkpoints of before there were factors come without.
+            group["lr"] = rate * group.get("factor", 1.0)
         inputs = self.task.inputs(share.data, self.device)
         with self.autocast():
             outputs, losses = self._whole(inputs)
@@ -152,14 +164,22 @@ class Stepper:
             self.scaler.load_state_dict(state["scaler"])
 
 
-def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer of the settings; parameters with fewer than two axes have no weight decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def build_optimizer(
+    model: nn.Module, settings: TrainSettings, rate: Callable[[str], float] = same_rate
+) -> torch.optim.Optimizer:
+    """The optimizer of the settings; parameters with fewer than two axes have no weight decay.
+
+    rate: from a parameter's name to its factor of the learning rate, kept as "factor" of its group. The groups of
+    factor 1 come first, so the rate of the first group is that of the run.
+    """
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members.setdefault((rate(name), parameter.ndim < 2), []).append(parameter)
     groups = [
-        {"params": [each for each in trained if each.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
+        {"params": members[factor, flat], "weight_decay": 0.0 if flat else settings.weight_decay, "factor": factor}
+        for factor, flat in sorted(members, key=lambda kind: (kind[0] != 1.0, *kind))
     ]
-    groups = [group for group in groups if group["params"]]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
     return torch.optim.AdamW(groups, lr=settings.lr)

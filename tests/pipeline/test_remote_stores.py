@@ -1,0 +1,54 @@
+"""Contract of `train.stores.<modality>: URL`: the same training as from local stores, with blocks below the cache."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cache.made_remote import serving
+from tests.made_stores import COLLECTION, made_dataset, made_stores
+from tests.pipeline.made_training import MODEL, SETTINGS, tiny_training
+from unialign.cache.errors import MissingCache, UsageError
+from unialign.cache.index import write_index
+from unialign.cache.reader import StoreReader
+from unialign.cache.remote import RemoteReader
+from unialign.pipeline.config import load_config
+from unialign.pipeline.experiment import cached_readers
+from unialign.pipeline.stores import open_chosen
+from unialign.pipeline.train import train_unialign
+
+
+def test_a_training_from_urls_gives_the_numbers_of_a_local_one(tmp_path: Path) -> None:
+    dataset = made_dataset()
+    stores = made_stores(tmp_path / "site", dataset)
+    for reader in stores.values():
+        write_index(reader.path)
+    with serving(tmp_path / "site") as site:
+        urls = {
+            name: f"{site.url}/{reader.path.relative_to(site.folder).as_posix()}" for name, reader in stores.items()
+        }
+        shutil.copytree(stores["text"].path, tmp_path / "cache" / stores["text"].path.relative_to(site.folder))
+        chosen = f"train.stores={{frames: '{urls['frames']}', pose-features: '{urls['pose-features']}'}}"
+        flags = {"cache": str(tmp_path / "cache"), "train.remote_cache": 0.1}
+        config = load_config(flags, [chosen], environment={})
+        readers = cached_readers(["frames", "pose-features", "text"], dataset, config, check=False)
+        assert [type(reader) for reader in readers.values()] == [RemoteReader, RemoteReader, StoreReader]
+        result = train_unialign(dataset, readers=readers, model=MODEL, settings=SETTINGS, runs=tmp_path / "runs")
+        asked = len(site.shards_asked)
+        assert asked
+        for reader in cached_readers(["frames", "pose-features"], dataset, config, check=False).values():
+            for name in reader.ids:
+                reader.read_one(name)
+        assert len(site.shards_asked) == asked
+        assert list((tmp_path / "cache" / ".remote").iterdir())
+        for modality, wrong in (("frames", "pose-features"), ("poses", "frames")):
+            with pytest.raises(UsageError, match=f"not {modality} of {COLLECTION}"):
+                open_chosen(tmp_path, COLLECTION, modality, {modality: urls[wrong]}, "tiny", keep=0)
+        with pytest.raises(MissingCache, match="it is no store"):
+            open_chosen(tmp_path, COLLECTION, "poses", {"poses": f"{site.url}/x.zarr"}, "tiny", keep=0)
+    expected = tiny_training(tmp_path / "site", tmp_path / "expected")
+    assert result.metrics == expected.metrics
+    with np.load(result.folder / "predictions.npz") as ours, np.load(expected.folder / "predictions.npz") as theirs:
+        for name in theirs.files:
+            np.testing.assert_array_equal(ours[name], theirs[name])

@@ -1,0 +1,37 @@
+"""The threads of this process for unpacking and for waiting on the disk, made at first use and anew after a fork."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Most of them wait: for a disk that writes, or for the interpreter.
+MAX_THREADS = 16
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def pool() -> ThreadPoolExecutor:
+    """The pool of this process. What runs in it must not wait for others of it."""
+    process = os.getpid()
+    if process not in _pools:
+        # The pool of a parent process stands in the dictionary for ever: its threads are not here to be ended.
+        _pools[process] = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="unialign-cache")
+    return _pools[process]
+
+
+def spread(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    """`work` over parts of the items, one part for each core that this process may use; results end to end."""
+    num_parts = min(len(os.sched_getaffinity(0)), len(items))
+    if num_parts < 2:
+        return work(items)
+    bounds = [len(items) * part // num_parts for part in range(num_parts + 1)]
+    others = [pool().submit(work, items[start:stop]) for start, stop in pairwise(bounds[1:])]
+    found = work(items[: bounds[1]])
+    for other in others:
+        found += other.result()
+    return found

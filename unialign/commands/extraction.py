@@ -1,0 +1,105 @@
+"""What the commands of `unialign extract` share: their options, and the extraction itself."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unialign import console
+from unialign.commands.options import find_dataset
+from unialign.pipeline.config import Config
+
+Cluster = Annotated[
+    str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="Threads of the networks in each worker (0: all cores).")
+]
+ShardSamples = Annotated[int | None, typer.Option("--shard-samples", help="Samples in a shard of a new store.")]
+Codec = Annotated[
+    str | None,
+    typer.Option("--codec", help="How a new store keeps its chunks: none, or zstd or blosc, meant for remote stores."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Extract damaged shards again.")]
+Retry = Annotated[bool, typer.Option("--retry", help="Try quarantined samples again.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file of the network.")]
+
+FAILED_SHOWN = 10
+
+
+def execution(
+    cluster: str | None, threads: int | None, shard_samples: int | None, codec: str | None, device: str | None
+) -> dict[str, Any]:
+    """The flags of how an extraction runs, by the names of their configuration."""
+    return {
+        "extract__cluster": cluster,
+        "extract__threads": threads,
+        "extract__shard_samples": shard_samples,
+        "extract__codec": codec,
+        "extract__device": device,
+    }
+
+
+def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
+    """Extract a modality as configured and say what was done; exit code 3 with quarantined samples."""
+    from unialign.pipeline.extract import Extraction, Settings, run_extraction
+    from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
+    from unialign.pipeline.manifest import save_manifest
+
+    dataset = find_dataset(config)
+    workers = int(config.extract.cluster.partition(":")[2] or 1) if config.extract.cluster.startswith("local") else 1
+    prepared = prepare(modality, dataset, config)
+    settings = Settings(
+        cluster=config.extract.cluster,
+        threads=config.extract.threads or max(1, (os.cpu_count() or 1) // workers),
+        shard_samples=config.extract.shard_samples or SHARD_SAMPLES[modality],
+        codec=config.extract.codec,
+        repair=repair,
+        retry=retry,
+        dry_run=dry_run,
+    )
+    with console.progress_bar(f"extract {modality}", hidden=as_json) as progress:
+        done: Extraction = run_extraction(
+            prepared.extractor,
+            prepared.sources,
+            cache=config.cache.resolve(),
+            collection=dataset.collection,
+            settings=settings,
+            current=prepared.current,
+            progress=progress,
+        )
+    if not dry_run:
+        save_manifest(dataset, config.cache.resolve())
+    work = f"{done.total - done.reused:,} to do" if dry_run else f"{done.extracted:,} extracted"
+    if as_json:
+        console.show_json(done.result())
+    else:
+        console.show_fields(
+            {
+                "modality": modality,
+                "store": done.store,
+                "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
+                "quarantined": ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none",
+                "seconds": f"{done.seconds:.1f}",
+            }
+        )
+        if modality == "text" and not dry_run:
+            _show_alike(done.store, dataset.classes)
+        for name, status, why in done.problems[:FAILED_SHOWN]:
+            console.messages.print(f"  {name}: {status}{f' ({why})' if why else ''}", highlight=False, markup=False)
+        if len(done.problems) > FAILED_SHOWN:
+            console.messages.print(f"  and {len(done.problems) - FAILED_SHOWN} more")
+    if done.quarantined:
+        raise typer.Exit(3)
+
+
+def _show_alike(store: Path, classes: tuple[str, ...]) -> None:
+    from unialign.cache.reader import StoreReader
+    from unialign.pipeline.text_bank import alike_classes
+
+    found = alike_classes(StoreReader(store), classes, 3)
+    alike = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
+    console.show_fields({"most alike": f"{alike} (cosine of the class texts)" if alike else "-"})

@@ -1,0 +1,165 @@
+"""A training of ALT on cached frames or on cached tokens of frames, prepared."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unialign.cache.errors import MissingCache, UsageError
+from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.preparation import Options, Prepared, both_sides, build_task, plain, the_reader
+from unialign.pipeline.prepare_unialign import HUB
+from unialign.pipeline.text_bank import load_text_bank, shared_templates
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.extraction.corpus import entity_id
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.tokens import clip_state
+from unialign.stages.models.alt import TokenShape
+from unialign.stages.models.alt_config import ALTConfig
+from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
+from unialign.stages.training.clips import Clips, Frames, FrameTokens, Labelled, TokenClips
+from unialign.stages.training.loader import BatchSource
+from unialign.stages.training.settings import TrainSettings
+
+# ALT's projection by what the extraction of tokens calls its own: "none" leaves the block's output for a learned one.
+PROJECTION_OF = {"clip": "clip", "none": "linear"}
+
+
+def prepare_alt(
+    dataset: Dataset,
+    *,
+    protocol: str | None,
+    readers: Mapping[str, CachedModality],
+    model: Mapping[str, Any],
+    settings: TrainSettings,
+    options: Options,
+) -> Prepared:
+    """What a training of ALT needs.
+
+    readers: by modality of the cache: "text", and "frames" (tower tuned or frozen) or "tokens" (tower cached).
+    model: settings that differ from `ALTConfig`. Weights of the options are those of a CLIP, for the tower; with cached
+    tokens there is none, and they are not read.
+    Raises `MissingCache` for stores that are absent or hold too little, `UsageError` for settings that make no sense.
+    """
+    known = checked_config(ALTConfig, model)
+    protocol = protocol or dataset.default_protocol
+    needed = {name: the_reader(readers, name, dataset) for name in SYSTEMS["alt"].stores(known)}
+    seen = {name: reader for name, reader in needed.items() if name != "text"}
+    train_side, test_side = both_sides(dataset, protocol, seen, options.min_coverage)
+    train, test, shape = _clips(needed, known, settings, (train_side.samples, test_side.samples))
+    weights = None if known.tower == "cached" else read_clip(options.backbone_weights)
+    templates = options.templates or shared_templates(needed["text"], dataset.classes)
+    entities, corpus = None, None
+    if known.align and known.corpus == "entities":
+        entities, corpus = load_corpus(needed["text"], options.entities)
+    config = {
+        "model": "alt",
+        "dataset": dataset.name,
+        "protocol": protocol,
+        "alt": plain(known),
+        "settings": settings.plain(),
+        "templates": list(templates),
+        "entities": list(entities or ()),
+        # A description may change under an entity's name, and the store then holds another row.
+        "corpus": None if corpus is None else f"sha256:{sha256(corpus.numpy().tobytes()).hexdigest()}",
+        "backbone_weights": weights[0] if weights else None,
+    }
+    bank = load_text_bank(needed["text"], dataset.classes, templates)
+    parts = Parts(len(dataset.classes), bank, None, corpus, shape, weights[1] if weights else None)
+    return Prepared(
+        dataset=dataset,
+        protocol=protocol,
+        model="alt",
+        config=config,
+        settings=settings,
+        readers=needed,
+        train=train,
+        test=test,
+        train_side=train_side,
+        test_side=test_side,
+        build=partial(build_task, "alt", parts, known, settings.seed),
+    )
+
+
+def _clips(
+    readers: Mapping[str, CachedModality], config: ALTConfig, settings: TrainSettings, sides: tuple[Labelled, Labelled]
+) -> tuple[BatchSource, BatchSource, TokenShape | None]:
+    """Batches of the train and of the test side, and the shape of cached tokens."""
+    train, test = sides
+    if config.tower == "cached":
+        tokens, shape = frame_tokens(readers["tokens"], config, train.ids[0])
+        return (
+            TokenClips(train, tokens, settings, train=True),
+            TokenClips(test, tokens, settings, train=False),
+            shape,
+        )
+    encoding = str(readers["frames"].array_attributes("pictures")["encoding"])
+    frames = Frames(readers["frames"], encoding, config.num_frames, config.image_size)
+    return Clips(train, frames, None, settings, train=True), Clips(test, frames, None, settings, train=False), None
+
+
+def frame_tokens(reader: CachedModality, config: ALTConfig, sample: str) -> tuple[FrameTokens, TokenShape]:
+    """A store of tokens with the grid of its views, and the shape of a frame's tokens, read off one sample.
+
+    Raises `MissingCache` for a store without views, `UsageError` for one that was made for another configuration.
+    """
+    views = reader.array_attributes("tokens").get("views")
+    if not views:
+        raise MissingCache("the tokens do not say which views they hold; extract tokens again.")
+    held = PROJECTION_OF.get(str(_attributes(reader).get("projection")))
+    if held != config.projection:
+        raise UsageError(
+            f"train.alt.projection is {config.projection}, but the tokens were extracted for {held}; change it, or "
+            "`extract.tokens.projection` (clip, or none for linear) and extract tokens again."
+        )
+    _, num_frames, num_tokens, width = reader.read_one(sample)["tokens"].shape
+    if num_frames != config.num_frames:
+        raise UsageError(
+            f"train.alt.num_frames is {config.num_frames}, but the tokens are of {num_frames} frames a clip; change "
+            "it, or `extract.tokens.num_frames` and extract tokens again."
+        )
+    return FrameTokens(reader, tuple(bool(view["flip"]) for view in views)), TokenShape(num_tokens, width)
+
+
+def load_corpus(reader: CachedModality, names: Sequence[str] = ()) -> tuple[tuple[str, ...], Tensor]:
+    """Names and embeddings (entities, width) float32 of a text store's entities.
+
+    names: which, in this order; by default all that the store holds, sorted. Raises `MissingCache` when a row is not
+    there.
+    """
+    held = set(reader.ids)
+    prefix = entity_id("")
+    chosen = tuple(names) or tuple(sorted(each.removeprefix(prefix) for each in held if each.startswith(prefix)))
+    advice = "run `unialign extract text --entities FILE` for this dataset"
+    if not chosen:
+        raise MissingCache(f"the text store has no row for any entity; {advice}, or set train.alt.corpus to labels.")
+    lacking = [name for name in chosen if entity_id(name) not in held]
+    if lacking:
+        raise MissingCache(
+            f"the text store has no row for entity {lacking[0]!r} ({len(lacking)} such entities); {advice}."
+        )
+    rows = [reader.read_one(entity_id(name))["embedding"] for name in chosen]
+    return chosen, torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+
+def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
+    """Digest and content of a file of OpenCLIP weights. Raises `UsageError` for what is none."""
+    if path is None:
+        return None
+    if path == HUB or not path.is_file():
+        raise UsageError(f"{path}: no such file; train.backbone_weights of alt is a file of OpenCLIP weights.")
+    return source_digest(path), clip_state(path)
+
+
+def _attributes(reader: CachedModality) -> Mapping[str, Any]:
+    """What the extractor said of the store, or says of itself online."""
+    store = getattr(reader, "store", None)
+    if store is not None:
+        return dict(store.attributes)
+    extractor = getattr(reader, "extractor", None)
+    return dict(extractor.attributes()) if extractor is not None else {}
