@@ -32,9 +32,9 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The long lane of the crash tests.
+# The long lane of the promises' tests, two at a time, with a table of counts at the end; over half an hour.
 reliability: install
-	RELIABILITY=full $(BIN)/python -m pytest -s -o faulthandler_timeout=1100 tests/reliability
+	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
 
 # Speed of reading a cache, beside a plain memory map and per-sample Zarr.
 bench: install

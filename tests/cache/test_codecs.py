@@ -149,8 +149,8 @@ def test_bytes_are_the_same_in_another_process_that_would_use_threads(tmp_path: 
     ]
     assert len(set(runs)) == 1
     for codec in CODECS:
-        assert tree_digest(build(tmp_path / f"{codec}a", codec).path) == tree_digest(
-            build(tmp_path / f"{codec}b", codec).path
+        assert tree_digest(build(tmp_path / "a" / codec, codec).path) == tree_digest(
+            build(tmp_path / "b" / codec, codec).path
         )
 
 

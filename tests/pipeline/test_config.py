@@ -55,3 +55,9 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, mes
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         load_config({}, file=tmp_path / "none.yaml", environment={})
+
+
+def test_a_store_is_chosen_by_its_modality_also_where_that_has_a_hyphen() -> None:
+    found = load_config({}, ["train.stores.pose-features=web", "extract.pose-features.num-offsets=2"])
+    assert found.train.stores == {"pose-features": "web"}
+    assert found.extract.pose_features.num_offsets == 2

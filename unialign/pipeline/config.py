@@ -198,7 +198,10 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
 
 
 def _set(values: dict[str, Any], name: str, value: object) -> None:
-    *folders, leaf = name.replace("-", "_").split(".")
+    *folders, leaf = name.split(".")
+    folders = [folder.replace("-", "_") for folder in folders]
+    # Stores go by the names of modalities, which have hyphens; everything else is a field.
+    leaf = leaf if folders == ["train", "stores"] else leaf.replace("-", "_")
     for folder in folders:
         values = values.setdefault(folder, {})
         if not isinstance(values, dict):
