@@ -86,10 +86,10 @@ def copy_windows(
 
     Addresses are not checked: `cache.batches` takes them from indexes that it has checked.
     """
-    for number in range(len(rows)):
-        row = rows[number]
-        for array in range(len(columns)):
-            first, per_chunk, size, window = columns[array]
+    for array in range(len(columns)):
+        first, per_chunk, size, window = columns[array]
+        for number in range(len(rows)):
+            row = rows[number]
             at, length = starts[number, array], lengths[row, array]
             target = targets[array] + number * window * size
             done = 0
