@@ -52,9 +52,10 @@ def write_store(
     *,
     failed: Sequence[str] = (),
     attributes: Mapping[str, Any] | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> StoreReader:
-    """A store of `values` by sample id; the ids in `failed` are recorded as unreadable."""
-    key = Key({"extractor": "made", "modality": modality, "revision": 1})
+    """A store of `values` by sample id; the ids in `failed` are recorded as unreadable. fields: more of its key."""
+    key = Key({"extractor": "made", "modality": modality, "revision": 1, **(fields or {})})
     store = create_store(
         Store(
             path=store_path(cache, COLLECTION, modality, key),
@@ -111,9 +112,15 @@ def frames_store(cache: Path, dataset: Dataset, encoding: str = "jpeg", failed: 
 
 
 def pose_features_store(
-    cache: Path, dataset: Dataset, *, flips: bool = True, failed: Sequence[str] = ()
+    cache: Path,
+    dataset: Dataset,
+    *,
+    flips: bool = True,
+    failed: Sequence[str] = (),
+    attributes: Mapping[str, Any] | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> StoreReader:
-    """2 offsets, mirrored or not, of 4 tokens of width 6."""
+    """2 offsets, mirrored or not, of 4 tokens of width 6. attributes, fields: see `write_store`."""
     views = [
         {"offset": o, "num_offsets": 2, "flip": f} for o in range(2) for f in ((False, True) if flips else (False,))
     ]
@@ -130,7 +137,7 @@ def pose_features_store(
         ),
         ArraySpec("feature", "float32", (len(views), 6), ("view", "channel"), chunk=1, attributes={"views": views}),
     )
-    return write_store(cache, "pose-features", specs, values, failed=failed)
+    return write_store(cache, "pose-features", specs, values, failed=failed, attributes=attributes, fields=fields)
 
 
 def poses_store(cache: Path, dataset: Dataset, failed: Sequence[str] = ()) -> StoreReader:

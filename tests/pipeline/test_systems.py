@@ -178,7 +178,7 @@ def test_the_corpus_is_that_of_the_file_in_its_order(config: Config, tmp_path: P
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"train.model": "dvt"}, "no model 'dvt'; known are unialign, art, alt, stgcn"),
+        ({"train.model": "dvt"}, "no model 'dvt'; known are unialign, art, alt, dvta, stgcn"),
         ({"train.model": "art", "train.art.k": 2}, "unknown setting of art: k"),
         ({"train.model": "art", "train.art.num_tracks": 5}, "num_tracks is 5, but there are only 4 classes"),
         ({"train.model": "art", "train.art.backbone": "x"}, "backbone 'x' is unknown"),

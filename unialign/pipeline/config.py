@@ -106,7 +106,8 @@ class TrainSection(Section):
     """Stage two. stores: name or URL of the store of a modality. remote_cache: GB of disk for blocks of remote ones.
 
     entities: file that names ALT's corpus; None takes all entities of the text store. settings: `TrainSettings`;
-    unialign, art, alt: `UniAlignConfig`, `ARTConfig`, `ALTConfig`; encoder: constructor values of ST-GCN++."""
+    unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`;
+    encoder: constructor values of ST-GCN++."""
 
     model: str = "unialign"
     stores: dict[str, str] = {}
@@ -119,6 +120,7 @@ class TrainSection(Section):
     unialign: dict[str, Any] = {}
     art: dict[str, Any] = {}
     alt: dict[str, Any] = {}
+    dvta: dict[str, Any] = {}
     encoder: dict[str, Any] = {}
 
 

@@ -13,12 +13,21 @@ from unialign.stages.models.alt import TokenShape
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.backbones import BACKBONES, build_backbone
 from unialign.stages.models.clip_tower import ClipTower, image_transformer
+from unialign.stages.models.dvta import DVTAConfig
 from unialign.stages.models.flops import Cost, cost
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 from unialign.stages.training.settings import settings_from
 
 # Of no dataset in particular: the data that a system is counted with.
-ASSUMED = {"classes": 400, "prompts": 16, "text_width": 512, "entities": 548, "pose_tokens": 25, "pose_width": 256}
+ASSUMED = {
+    "classes": 400,
+    "prompts": 16,
+    "text_width": 512,
+    "sentence_width": 768,
+    "entities": 548,
+    "pose_tokens": 25,
+    "pose_width": 256,
+}
 BACKBONE_FRAMES, BACKBONE_SIDE = 16, 224
 
 
@@ -27,7 +36,8 @@ def model_costs(config: Config, only: Sequence[str] = ()) -> dict[str, Json]:
 
     A row: name, network, num_frames, image_size, parameters, trained, gflops_view (10^9 multiply-adds of one view of
     one clip), views (in evaluation), gflops (of all of them). only: names of systems and backbones; empty: all.
-    ALT's texts are as wide as those of its network. Raises `UsageError` for unknown names and bad settings.
+    ALT's texts are as wide as those of its network, DVTA's as those of a
+    sentence encoder. Raises `UsageError` for unknown names and bad settings.
     """
     unknown = [name for name in only if name not in SYSTEMS and name not in BACKBONES]
     if unknown:
@@ -42,6 +52,8 @@ def model_costs(config: Config, only: Sequence[str] = ()) -> dict[str, Json]:
 def _system_row(name: str, config: Config, views: int) -> dict[str, Json]:
     system = SYSTEMS[name]
     known: Any = checked_config(system.config, getattr(config.train, name))
+    if isinstance(known, DVTAConfig):
+        return _dvta_row(known)
     with torch.device("meta"):
         text_width, tokens = ASSUMED["text_width"], None
         if isinstance(known, ALTConfig):
@@ -63,6 +75,18 @@ def _system_row(name: str, config: Config, views: int) -> dict[str, Json]:
         found = cost(model, batch)
     network = known.network if isinstance(known, ALTConfig) else known.backbone
     return _row(name, network, (known.num_frames, known.image_size), found, views)
+
+
+def _dvta_row(config: DVTAConfig) -> dict[str, Json]:
+    """One vector against all classes; frames and pictures are the pose encoder's, whose cost is not counted."""
+    with torch.device("meta"):
+        texts = torch.zeros(1, ASSUMED["classes"], ASSUMED["sentence_width"])
+        parts = Parts(
+            ASSUMED["classes"], text_bank=texts, pose_width=ASSUMED["pose_width"], descriptions=texts[0].clone()
+        )
+        model = SYSTEMS["dvta"].build(parts, config).eval()
+        found = cost(model, {"pose_features": torch.zeros(1, ASSUMED["pose_width"])})
+    return _row("dvta", "none", (0, 0), found, 1)
 
 
 def _clip_shape(config: ALTConfig) -> tuple[int, TokenShape | None]:

@@ -90,7 +90,7 @@ def evaluate_run(
     side = prepared.test_side
     metrics = evaluation(predictions.scores, side.samples.labels, [label for _, label in side.missing])
     stored = {name: value for name, value in result["metrics" if which == LAST else "best"].items() if name in metrics}
-    classes = tuple(prepared.extra.get("classes", dataset.classes))
+    classes = prepared.classes or tuple(prepared.extra.get("classes", dataset.classes))
     confusion = confusion_matrix(predictions.scores.argmax(axis=1), side.samples.labels, len(classes))
     return Evaluated(
         run=folder.name,

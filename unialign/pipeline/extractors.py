@@ -62,11 +62,14 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
         )
         return Prepared(network, _files(dataset, "video"))
     from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
+    from unialign.stages.extraction.utd_skeletons import UtdSkeletons
 
     pickle = section.pickle or (dataset.root if dataset.root.is_file() else None)
     if pickle:
         packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
         return Prepared(packed, tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples))
+    if dataset.collection == "utd-mhad":
+        return Prepared(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
     ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)
     return Prepared(ready, _files(dataset, "skeleton"))
 

@@ -8,6 +8,7 @@ from typing import Any
 from unialign.cache.errors import UsageError
 from unialign.pipeline.preparation import Prepared
 from unialign.pipeline.prepare_alt import prepare_alt
+from unialign.pipeline.prepare_dvta import prepare_dvta
 from unialign.pipeline.prepare_encoder import prepare_encoder
 from unialign.pipeline.prepare_unialign import prepare_unialign
 from unialign.stages.models.systems import SYSTEMS, checked_config
@@ -43,5 +44,6 @@ MODELS: dict[str, Model] = {
     "unialign": Model("unialign", partial(system_stores, "unialign"), prepare_unialign),
     "art": Model("art", partial(system_stores, "art"), partial(prepare_unialign, name="art")),
     "alt": Model("alt", partial(system_stores, "alt"), prepare_alt),
+    "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta),
     "stgcn++": Model("encoder", lambda settings: ("poses",), prepare_encoder),
 }

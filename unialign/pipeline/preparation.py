@@ -15,6 +15,7 @@ from unialign.pipeline.coverage import CachedModality, Covered, covered
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.models.systems import SYSTEMS, Parts
 from unialign.stages.training.loader import BatchSource
+from unialign.stages.training.loop import Fitted
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
@@ -40,7 +41,8 @@ class Prepared:
     """Everything that one run trains and evaluates.
 
     config: resolved settings for config.yaml; `identity` of a run is made of it. build: makes the task, with the seed
-    of the settings. extra: values that an export of the model needs.
+    of the settings. extra: values that an export of the model needs. classes: what the columns of the scores mean,
+    where they are not the dataset's. report: what a finished run says of itself beside its metrics.
     """
 
     dataset: Dataset
@@ -55,6 +57,8 @@ class Prepared:
     test_side: Covered
     build: Callable[[], Task]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    report: Callable[[Fitted], Mapping[str, Json]] | None = None
 
     def identity(self, keys: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
         """What decides the result: settings, the stores' keys, and which samples are used."""

@@ -20,7 +20,7 @@ from unialign.stages.training.pose_samples import PoseClips, Poses
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
-RECIPE_OF = {"coco-17": "pyskl-2d", "ntu-25": "agcn-3d"}
+RECIPE_OF = {"coco-17": "pyskl-2d", "ntu-25": "agcn-3d", "utd-20": "agcn-3d"}
 NUM_PERSONS = 2
 
 
@@ -108,7 +108,7 @@ def seen_classes(
     numbers = {label: number for number, label in enumerate(sorted({labels[each] for each in split.train}))}
     tested = tuple(each for each in split.test if labels[each] in numbers)
     train_side, test_side = (
-        _renumbered(covered(dataset, side, ids, {"poses": reader}, protocol=protocol, minimum=minimum), numbers)
+        renumbered(covered(dataset, side, ids, {"poses": reader}, protocol=protocol, minimum=minimum), numbers)
         for side, ids in (("train", split.train), ("test", tested))
     )
     check_enough(dataset, protocol, train_side)
@@ -145,7 +145,7 @@ def _layout(reader: CachedModality) -> Layout:
     return layout
 
 
-def _renumbered(side: Covered, numbers: Mapping[int, int]) -> Covered:
-    """The same side with labels as places in the list of training classes."""
+def renumbered(side: Covered, numbers: Mapping[int, int]) -> Covered:
+    """The same side with other labels: `numbers` by label of the dataset."""
     samples = Labelled(side.samples.ids, tuple(numbers[label] for label in side.samples.labels))
     return Covered(samples, tuple((name, numbers[label]) for name, label in side.missing), side.lost)

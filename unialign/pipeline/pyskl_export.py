@@ -91,12 +91,14 @@ def _layout(reader: StoreReader) -> tuple[ArraySpec, str]:
             f"{store.path}: a pyskl pickle holds poses, and these are {store.modality}; export to a .h5 file instead."
         )
     for spec in store.arrays:
-        coordinates = tuple(spec.attributes.get("coordinates", ()))
-        if spec.name == "keypoints" and coordinates in _LAYOUTS and spec.dims[1:] == ("person", "joint", "coordinate"):
-            return spec, _LAYOUTS[coordinates]
+        layout = _LAYOUTS.get(tuple(spec.attributes.get("coordinates", ())))
+        # Other joints than those of the format would be taken for them. Poses of a network do not name their layout.
+        same = layout is not None and spec.attributes.get("layout", layout) == layout
+        if layout and same and spec.name == "keypoints" and spec.dims[1:] == ("person", "joint", "coordinate"):
+            return spec, layout
     raise UsageError(
-        f"{store.path}: no array 'keypoints' with the coordinates x, y, score or x, y, z, which is all that a pyskl "
-        "pickle holds; export to a .h5 file instead."
+        f"{store.path}: no array 'keypoints' with the coordinates x, y, score of coco-17 joints or x, y, z of "
+        "ntu-25 joints, which is all that a pyskl pickle holds; export to a .h5 file instead."
     )
 
 

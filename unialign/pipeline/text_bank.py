@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unialign.cache.errors import MissingCache
+from unialign.cache.errors import MissingCache, UsageError
 from unialign.pipeline.coverage import CachedModality
 from unialign.stages.extraction.text import label_id
 from unialign.stages.extraction.text_report import closest_pairs
@@ -60,3 +60,23 @@ def load_text_bank(
             )
     rows = [[reader.read_one(label_id(each, name))["embedding"] for name in class_names] for each in chosen]
     return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+
+def load_descriptions(reader: CachedModality, class_names: Sequence[str]) -> Tensor:
+    """The mean description of each class, (classes, width) float32, from the description rows of a text store.
+
+    Raises `UsageError` when a class has none.
+    """
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in class_names}
+    for row in reader.ids:
+        kind, _, rest = row.partition("|")
+        name = rest.partition("|")[2]
+        if kind == "description" and name in rows:
+            rows[name].append(reader.read_one(row)["embedding"].astype(np.float32))
+    lacking = [name for name, found in rows.items() if not found]
+    if lacking:
+        raise UsageError(
+            f"the text store has no description of class {lacking[0]!r} ({len(lacking)} such classes); run `unialign "
+            "extract text --descriptions FILE`, or set train.dvta.enhancement to false."
+        )
+    return torch.from_numpy(np.stack([np.mean(found, axis=0) for found in rows.values()]))

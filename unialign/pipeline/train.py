@@ -4,7 +4,7 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class RunResult:
     keys: the stores that were read, by modality. samples: counts of both sides of the split.
     extracted: samples that the records of those stores gained while the run was going.
     seconds: of the call that finished it. reused: it was finished before this call. exported: the encoder's checkpoint.
+    zero_shot: of zero-shot systems, see `zero_shot.report`; empty for others.
     """
 
     run: str
@@ -60,6 +61,7 @@ class RunResult:
     seconds: float
     reused: bool = False
     exported: Path | None = None
+    zero_shot: Mapping[str, Json] = field(default_factory=dict)
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints and, but for `folder` and `reused`, result.json holds."""
@@ -210,6 +212,7 @@ def _content(
         "keys": {name: dict(found) for name, found in keys.items()},
         "samples": {"train": prepared.train_side.result(), "test": prepared.test_side.result()},
         "exported": None,
+        "zero_shot": dict(prepared.report(fitted)) if prepared.report else {},
     }
 
 

@@ -1,7 +1,7 @@
 """Building a system from a configuration: defaults, and one clear sentence for each mistake."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -11,8 +11,9 @@ from unialign.cache.errors import UsageError
 from unialign.stages.models.alt import TokenShape
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.art import ARTConfig
+from unialign.stages.models.dvta import DVTAConfig
 from unialign.stages.models.flops import multiply_adds
-from unialign.stages.models.systems import SYSTEMS, Parts, build_art, build_unialign, checked_config
+from unialign.stages.models.systems import SYSTEMS, Parts, build_art, build_dvta, build_unialign, checked_config
 from unialign.stages.models.uni_align import UniAlignConfig
 
 SMALL = {"backbone": "tsm-resnet10", "num_frames": 2, "image_size": 32, "width": 8}
@@ -28,6 +29,7 @@ SMALL_OF = {
         "region_layers": 1,
     },
     "alt": {"tower": "cached", "num_frames": 2, "num_blocks": 1, "mlp_ratio": 1, "ffn_ratio": 1},
+    "dvta": {},
 }
 
 
@@ -120,11 +122,25 @@ def test_art_refuses_texts_that_are_missing_and_more_tracklets_than_texts() -> N
         )
 
 
+def test_dvta_stacks_the_mean_label_and_the_description_of_each_class() -> None:
+    bank, described = torch.randn(2, 3, 4), torch.randn(3, 4)
+    model = build_dvta(Parts(3, bank, pose_width=5, descriptions=described), DVTAConfig())
+    torch.testing.assert_close(model.class_texts[..., 0], torch.nn.functional.normalize(bank.mean(dim=0), dim=-1))
+    torch.testing.assert_close(model.class_texts[..., 1], torch.nn.functional.normalize(described, dim=-1))
+    assert build_dvta(Parts(3, bank, pose_width=5), DVTAConfig(enhancement=False)).class_texts.shape == (3, 4, 1)
+    with pytest.raises(UsageError, match=r"no descriptions; .* set train.dvta.enhancement to false"):
+        build_dvta(Parts(3, bank, pose_width=5), DVTAConfig())
+    with pytest.raises(UsageError, match="dvta needs pose features and texts"):
+        build_dvta(Parts(3, bank), DVTAConfig(enhancement=False))
+
+
 def made(name: str, randn: Callable[..., torch.Tensor]) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     system = SYSTEMS[name]
     parts = Parts(3, text_bank=randn(2, 3, 4), pose_width=5, corpus=randn(6, 4), tokens=TokenShape(7, 4))
+    parts = replace(parts, descriptions=randn(3, 4))
     model = system.build(parts, checked_config(system.config, SMALL_OF[name]))
     batch = {"frames": randn(2, 2, 3, 32, 32), "pose_tokens": randn(2, 4, 5), "tokens": randn(2, 2, 7, 4)}
+    batch |= {"pose_features": randn(2, 5), "labels": torch.tensor([0, 2])}
     return model, batch
 
 
@@ -140,12 +156,19 @@ def test_every_system_builds_runs_and_has_losses(name: str) -> None:
     assert {system.rate(model, each) for each, _ in model.named_parameters()} == {1.0}
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "dvta"])
 def test_the_cost_of_a_system_is_the_same_without_memory(name: str) -> None:
     model, batch = made(name, torch.randn)
     with torch.device("meta"):
         empty, nothing = made(name, torch.zeros)
         assert multiply_adds(empty.eval(), nothing) == multiply_adds(model.eval(), batch) > 0
+
+
+def test_the_cost_of_dvta_is_the_most_that_it_can_be() -> None:
+    model, batch = made("dvta", torch.randn)
+    with torch.device("meta"):
+        empty, nothing = made("dvta", torch.zeros)
+        assert multiply_adds(empty.eval(), nothing) >= multiply_adds(model.eval(), batch) > 0
 
 
 def test_weights_go_into_the_backbone() -> None:

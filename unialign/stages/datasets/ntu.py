@@ -17,6 +17,7 @@ from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES
 from unialign.stages.datasets.scan import refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import SplitRule, by_attribute
+from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS, generalised_zero_shot, zero_shot
 
 _NAME = r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})"
 _NAME_ONLY = re.compile(_NAME, re.ASCII)
@@ -70,6 +71,13 @@ class _Edition:
     protocols: Mapping[str, SplitRule]
 
 
+def _zero_shot_protocols(name: str, rule: SplitRule) -> dict[str, SplitRule]:
+    """Each published list of unseen classes of a dataset, with and without seen classes in the test."""
+    unseen = {each: split.unseen for each, split in ZERO_SHOT_SPLITS.items() if split.dataset == name}
+    plain: dict[str, SplitRule] = {each: partial(zero_shot, classes, rule) for each, classes in unseen.items()}
+    return plain | {f"generalised-{each}": partial(generalised_zero_shot, unseen[each], rule) for each in unseen}
+
+
 _EDITIONS = {
     "ntu60": _Edition(
         setup=17,
@@ -78,6 +86,7 @@ _EDITIONS = {
         protocols={
             "xsub": partial(by_attribute, "performer", TRAIN_SUBJECTS_60),
             "xview": partial(by_attribute, "camera", TRAIN_CAMERAS),
+            **_zero_shot_protocols("ntu60", partial(by_attribute, "performer", TRAIN_SUBJECTS_60)),
         },
     ),
     "ntu120": _Edition(
@@ -87,6 +96,7 @@ _EDITIONS = {
         protocols={
             "xsub": partial(by_attribute, "performer", TRAIN_SUBJECTS_120),
             "xset": partial(by_attribute, "setup", TRAIN_SETUPS),
+            **_zero_shot_protocols("ntu120", partial(by_attribute, "performer", TRAIN_SUBJECTS_120)),
         },
     ),
 }
@@ -136,6 +146,9 @@ def load_ntu(root: Path, name: str) -> Dataset:
     experiments use all 56,880 and 114,480 samples), without one it is left out (skeleton experiments use 56,578 and
     113,945). Raises `UsageError` for a root without samples, double files, links out of the root, and numbers that
     the dataset does not have.
+
+    Protocols: "xsub" and "xview" or "xset"; on the subjects of "xsub" the published zero-shot ones, such as
+    "synse-55-5", which test on unseen classes only, and "generalised-synse-55-5", which test on all.
     """
     edition = _EDITIONS[name]
     samples = []

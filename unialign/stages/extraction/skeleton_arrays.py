@@ -24,15 +24,21 @@ JOINTS: Mapping[str, tuple[str, ...]] = {
         *("left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist"),
         *("left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"),
     ),
+    "utd-20": (
+        *("head", "spine shoulder", "spine middle", "spine base"),
+        *("left shoulder", "left elbow", "left wrist", "left hand"),
+        *("right shoulder", "right elbow", "right wrist", "right hand"),
+        *("left hip", "left knee", "left ankle", "left foot", "right hip", "right knee", "right ankle", "right foot"),
+    ),
 }
 
 
-def metre_spec(max_frames: int, num_people: int) -> ArraySpec:
-    """The array of 3-D keypoints: (T, P, 25, 3) float32 in metres; NaN where nobody is."""
+def metre_spec(max_frames: int, num_people: int, layout: str = "ntu-25") -> ArraySpec:
+    """The array of 3-D keypoints: (T, P, V, 3) float32 in metres; NaN where nobody is."""
     return ArraySpec(
         "keypoints",
         "float32",
-        (max_frames, num_people, len(JOINTS["ntu-25"]), 3),
+        (max_frames, num_people, len(JOINTS[layout]), 3),
         DIMS,
         ragged=True,
         chunk=CHUNK,
@@ -40,8 +46,8 @@ def metre_spec(max_frames: int, num_people: int) -> ArraySpec:
             "unit": "metre",
             "space": "camera",
             "coordinates": ["x", "y", "z"],
-            "layout": "ntu-25",
-            "joints": list(JOINTS["ntu-25"]),
+            "layout": layout,
+            "joints": list(JOINTS[layout]),
         },
     )
 

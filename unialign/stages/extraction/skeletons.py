@@ -23,6 +23,7 @@ from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, pictu
 Flags = NDArray[np.bool_]
 
 REVISION = 1
+PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ class PysklSkeletons:
 
     def __post_init__(self) -> None:
         _check_sizes(self.num_people, self.max_frames)
-        if self.layout is not None and self.layout not in JOINTS:
-            raise UsageError(f"unknown joint layout {self.layout!r}; known are {', '.join(JOINTS)}.")
+        if self.layout is not None and self.layout not in PYSKL_LAYOUTS:
+            raise UsageError(f"unknown joint layout {self.layout!r}; known are {', '.join(PYSKL_LAYOUTS)}.")
 
     def key(self) -> Mapping[str, Json]:
         """See `Extractor`. Reads the pickle unless the layout is given."""

@@ -52,6 +52,11 @@ class DVTAConfig:
     activation: what G goes through: "leaky-sigmoid", "sigmoid" or "none". leak: gamma of the first.
     projector_depth: layers of F_s: 1 is linear, 2 the residual layer and the last one, 4 the whole.
     temperature: start of tau_1 and tau_2, which are learned without limits.
+
+    The others are not the model's but the run's. held_out: 0 tests on the protocol's classes; n takes n classes from
+        the training and tests on them in their place, for choosing epochs and calibration.
+    calibration: subtracted from the log-probabilities of seen classes in generalised protocols.
+    published_rule: report the epoch that is best on the unseen test classes (code), marked as unclean.
     """
 
     enhancement: bool = True
@@ -66,6 +71,9 @@ class DVTAConfig:
     leak: float = 0.01
     projector_depth: int = 4
     temperature: float = 0.1
+    held_out: int = 0
+    calibration: float = 0.0
+    published_rule: bool = False
 
     def __post_init__(self) -> None:
         choices = (("text_order", ORDERS), ("combine", COMBININGS), ("activation", ACTIVATIONS))
@@ -77,6 +85,10 @@ class DVTAConfig:
                 raise UsageError(f"{name} must be a finite number above 0, not {getattr(self, name)}.")
         if not 1 <= self.projector_depth <= 2 + len(HIDDEN):
             raise UsageError(f"projector_depth must be 1 to {2 + len(HIDDEN)}, not {self.projector_depth}.")
+        if self.held_out < 0 or not math.isfinite(self.calibration):
+            raise UsageError("held_out must be at least 0 and calibration a finite number.")
+        if self.published_rule and self.held_out:
+            raise UsageError("published_rule looks at the test classes, and with held_out there are none; drop one.")
         if not (self.direct or self.augmented):
             raise UsageError("direct and augmented are both off; one of the alignments must be on.")
         if self.direct_loss and not (self.direct and self.augmented):
@@ -99,7 +111,8 @@ class DVTA(nn.Module):
         texts = class_texts.detach().to(torch.promote_types(class_texts.dtype, torch.float32))
         if texts.ndim != 3 or texts.shape[2] < (2 if config.enhancement else 1):
             raise ValueError(f"class texts are (classes, width, 2), not {tuple(texts.shape)}")
-        if not bool((texts.isfinite().all(dim=1) & (texts != 0).any(dim=1)).all()):
+        # Texts without values are there to count a model's cost.
+        if not texts.is_meta and not bool((texts.isfinite().all(dim=1) & (texts != 0).any(dim=1)).all()):
             raise ValueError("class texts need a finite embedding that is not zero for every class")
         self.config = config
         self.direct_loss = config.direct_loss
@@ -136,7 +149,7 @@ class DVTA(nn.Module):
     def _pairs(self, visual: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Every pose with the text of every sample of the batch, each text mixed by its own pose."""
         keys, values = self._texts(labels)  # (B, S, D)
-        with torch.autocast(device_type=visual.device.type, enabled=False):
+        with _exact(visual):
             weights = self._attention(torch.einsum("bd,bsd->bs", visual, keys))
             text = torch.einsum("bs,bsd->bd", weights, values)  # (B, D)
             parts = {}
@@ -152,7 +165,7 @@ class DVTA(nn.Module):
         """Every pose with every candidate, whose text the pose mixes: (B, U)."""
         keys, values = self._texts(candidates)  # (U, S, D)
         parts = []
-        with torch.autocast(device_type=visual.device.type, enabled=False):
+        with _exact(visual):
             weights = self._attention(torch.einsum("bd,usd->bus", visual, keys))
             if self.config.direct:
                 products = torch.einsum("bd,usd->bus", functional.normalize(visual, dim=-1), values)
@@ -196,6 +209,11 @@ class DVTA(nn.Module):
     def _dtype(self) -> torch.dtype:
         # Softmax, cosines and activations are computed in the type of the weights, whatever the layers use.
         return self.text_projector.weight.dtype
+
+
+def _exact(values: Tensor) -> torch.autocast:
+    """Full precision inside the block. Tensors without values, of which costs are counted, have no autocast."""
+    return torch.autocast(device_type="cpu" if values.is_meta else values.device.type, enabled=False)
 
 
 class VisualProjector(nn.Module):

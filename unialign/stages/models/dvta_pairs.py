@@ -46,8 +46,11 @@ class PairNetwork(nn.Module):
             highest = visual.amax(dim=0) + textual.amax(dim=(0, 1))
             # Mixing with weights that sum to 1 only up to rounding may pass the bounds by so much.
             margin = 0.0 if weights is None else 1e-2 * (highest - lowest)
-            always = (lowest > margin).nonzero().squeeze(1)
-            varying = ((lowest <= margin) & (highest > -margin)).nonzero().squeeze(1)
+            if visual.is_meta:  # without values, whose cost is counted: the most that it can be
+                always, varying = torch.arange(0), torch.arange(len(lowest))
+            else:
+                always = (lowest > margin).nonzero().squeeze(1)
+                varying = ((lowest <= margin) & (highest > -margin)).nonzero().squeeze(1)
         linear, bent = self.second.weight[:, always], self.second.weight[:, varying]  # (D, .), (D, .)
         visual_part = functional.linear(visual[:, always], linear)  # (B, D)
         text_part = functional.linear(textual[..., always], linear, self.second.bias)  # (U, S, D)

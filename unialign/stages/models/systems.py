@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
@@ -14,6 +15,8 @@ from unialign.stages.models.art import ART, ARTConfig
 from unialign.stages.models.art_losses import art_losses
 from unialign.stages.models.backbones import build_backbone, load_pretrained
 from unialign.stages.models.clip_tower import MEAN, STD
+from unialign.stages.models.dvta import DVTA, DVTAConfig
+from unialign.stages.models.dvta_losses import dvta_losses
 from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
 from unialign.stages.models.uni_align_losses import uni_align_losses
 
@@ -31,6 +34,7 @@ class Parts:
     text_bank: S^0, (prompts, num_classes, width) embeddings. pose_width: of cached pose features. corpus: (entities,
     width) embeddings. tokens: shape of the cached tokens of a frame.
     weights: published ones that the video backbone (in ALT: CLIP's image tower) starts from; None leaves it random.
+    descriptions: (num_classes, width) embeddings, as wide as the bank's.
     """
 
     num_classes: int
@@ -39,6 +43,7 @@ class Parts:
     corpus: Tensor | None = None
     tokens: TokenShape | None = None
     weights: Mapping[str, Any] | None = None
+    descriptions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,25 @@ def build_alt_system(parts: Parts, config: ALTConfig) -> ALT:
     )
 
 
+def build_dvta(parts: Parts, config: DVTAConfig) -> DVTA:
+    """DVTA, random but for the texts: a class' label is the mean over the prompts of the bank.
+
+    Raises `UsageError` for texts or pose features that are missing and for texts that are empty.
+    """
+    if parts.text_bank is None or parts.pose_width is None:
+        raise UsageError("dvta needs pose features and texts; extract pose-features and text for this dataset.")
+    check_bank(parts.text_bank, parts.num_classes)
+    texts = [parts.text_bank.mean(dim=0)]
+    if config.enhancement:
+        if parts.descriptions is None:
+            raise UsageError(
+                "dvta has no descriptions; extract text with them, or set train.dvta.enhancement to false."
+            )
+        check_bank(parts.descriptions.unsqueeze(0), parts.num_classes)
+        texts.append(parts.descriptions)
+    return DVTA(config=config, class_texts=torch.stack(texts, dim=-1), pose_width=parts.pose_width)
+
+
 def started_backbone(config: UniAlignConfig | ARTConfig, weights: Mapping[str, Any] | None) -> nn.Module:
     """The video backbone of a configuration. Raises `UsageError` for an unknown one and for weights of another."""
     backbone = build_backbone(config.backbone, num_frames=config.num_frames, image_size=config.image_size)
@@ -165,6 +189,12 @@ def backbone_pictures(model: UniAlign | ART) -> Colours:
     return tuple(backbone.mean), tuple(backbone.std)
 
 
+def no_pictures(model: DVTA) -> Colours:
+    """Of a model that sees none: values that leave them as they are."""
+    del model
+    return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
 def clip_pictures(model: ALT) -> Colours:
     """CLIP's."""
     del model
@@ -193,5 +223,12 @@ SYSTEMS: dict[str, System] = {
         losses=alt_losses,
         pictures=clip_pictures,
         rate=ALT.rate,
+    ),
+    "dvta": System(
+        config=DVTAConfig,
+        stores=lambda config: ("pose-features", "text"),
+        build=build_dvta,
+        losses=dvta_losses,
+        pictures=no_pictures,
     ),
 }

@@ -1,0 +1,175 @@
+"""A training of DVTA on cached pose features and texts, prepared: zero-shot, so classes matter more than samples.
+
+A run tests on the unseen classes of its protocol, or, with `held_out`, on classes of the training side that play them:
+that is where epochs and the calibration of generalised runs are chosen without a look at the test.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from unialign.cache.batches import BatchReader
+from unialign.cache.errors import UsageError
+from unialign.cache.fetching import FetchingReader
+from unialign.cache.joined import Column, Joined
+from unialign.cache.reader import Recorded, StoreReader
+from unialign.pipeline.coverage import CachedModality, covered
+from unialign.pipeline.preparation import Options, Prepared, build_task, check_enough, plain, the_reader
+from unialign.pipeline.prepare_encoder import renumbered
+from unialign.pipeline.prepare_unialign import pose_tokens
+from unialign.pipeline.text_bank import load_descriptions, load_text_bank, shared_templates
+from unialign.pipeline.zero_shot import Roles, report
+from unialign.stages.datasets.base import Dataset, Split
+from unialign.stages.datasets.splits import holdout
+from unialign.stages.models.dvta import DVTAConfig
+from unialign.stages.models.systems import Parts, checked_config
+from unialign.stages.training.clips import Batch
+from unialign.stages.training.pooled import FEATURE, PooledFeatures
+from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.step import Task
+from unialign.stages.training.zero_shot import pseudo_unseen_classes
+
+
+@dataclass(frozen=True)
+class CandidateTask(Task):
+    """A task whose model is given the classes to choose from in evaluation: (U,) int64 `candidates` of each batch."""
+
+    candidates: tuple[int, ...] = ()
+
+    def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """See `Task`."""
+        moved = super().inputs(batch, device)
+        if not self.model.training:
+            moved["candidates"] = torch.tensor(self.candidates, device=device)
+        return moved
+
+
+def prepare_dvta(
+    dataset: Dataset,
+    *,
+    protocol: str | None,
+    readers: Mapping[str, CachedModality],
+    model: Mapping[str, Any],
+    settings: TrainSettings,
+    options: Options,
+) -> Prepared:
+    """What a training of DVTA needs. readers: "pose-features", "text". model: settings that differ from `DVTAConfig`.
+
+    Raises `MissingCache` for stores that are absent or hold too little, `UsageError` for settings that make no sense,
+    a protocol without unseen classes, a text store without descriptions where they are wanted, and features of an
+    encoder that has been trained on an unseen class.
+    """
+    known = checked_config(DVTAConfig, model)
+    protocol = protocol or dataset.default_protocol
+    needed = {name: the_reader(readers, name, dataset) for name in ("pose-features", "text")}
+    poses = {"pose-features": needed["pose-features"]}
+    split, roles = split_by_class(dataset, protocol, known)
+    train_side, test_side = (
+        covered(dataset, side, ids, poses, protocol=protocol, minimum=options.min_coverage)
+        for side, ids in (("train", split.train), ("test", split.test))
+    )
+    check_enough(dataset, protocol, train_side, test_side)
+    test_side = renumbered(test_side, {label: place for place, label in enumerate(roles.candidates)})
+    if settings.flip > 0:
+        raise UsageError(f"train.settings.flip is {settings.flip}; dvta augments nothing, set it to 0.")
+    encoder_clean = check_encoder(poses["pose-features"], dataset, protocol, roles)
+    train, test = (joined_features(poses["pose-features"], side.samples.ids) for side in (train_side, test_side))
+    flips = pose_tokens(poses["pose-features"]).flips
+    views = [0] if settings.pose_test == "first" else [view for view, mirrored in enumerate(flips) if not mirrored]
+    templates = options.templates or shared_templates(needed["text"], dataset.classes)
+    parts = Parts(
+        num_classes=len(dataset.classes),
+        text_bank=load_text_bank(needed["text"], dataset.classes, templates),
+        pose_width=train.columns[FEATURE].shape[-1],
+        descriptions=load_descriptions(needed["text"], dataset.classes) if known.enhancement else None,
+    )
+    config = {
+        "dvta": plain(known),
+        "settings": settings.plain(),
+        "templates": list(templates),
+        "candidates": list(roles.candidates),
+    }
+    return Prepared(
+        dataset=dataset,
+        protocol=protocol,
+        model="dvta",
+        config={"model": "dvta", "dataset": dataset.name, "protocol": protocol, **config},
+        settings=settings,
+        readers=needed,
+        train=PooledFeatures(train, train_side.samples.labels, views),
+        test=PooledFeatures(test, test_side.samples.labels, views),
+        train_side=train_side,
+        test_side=test_side,
+        build=partial(build_dvta_task, parts, known, settings.seed, roles.candidates),
+        classes=tuple(dataset.classes[label] for label in roles.candidates),
+        report=partial(report, roles, known, encoder_clean, test_side.samples.labels),
+    )
+
+
+def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple[Split, Roles]:
+    """Ids of both sides of a run and the part that each class plays in it.
+
+    Unseen are all classes without a training sample in the protocol, whether or not the test has samples of them.
+    Raises `UsageError` for a protocol without any and for settings that do not go with it.
+    """
+    split = dataset.split(protocol)
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    seen = tuple(sorted({labels[name] for name in split.train}))
+    unseen = tuple(label for label in range(len(dataset.classes)) if label not in seen)
+    if not unseen:
+        fitting = [name for name in dataset.protocols if name.startswith(("zero-shot", "generalised", "synse", "smie"))]
+        known = f"take one of {', '.join(fitting)}" if fitting else "dataset has none that does"
+        raise UsageError(f"protocol {protocol} of {dataset.name} leaves no class unseen, which dvta is for; {known}.")
+    generalised = any(labels[name] in seen for name in split.test)
+    if generalised and config.published_rule:
+        raise UsageError("train.dvta.published_rule is for zero-shot protocols; a generalised one has no such rule.")
+    if not config.held_out:
+        candidates = tuple(range(len(dataset.classes))) if generalised else unseen
+        return split, Roles(candidates, unseen if generalised else (), unseen)
+    if config.held_out >= len(seen):
+        raise UsageError(f"train.dvta.held_out is {config.held_out}, but only {len(seen)} classes are seen; lower it.")
+    pseudo = pseudo_unseen_classes(seen, config.held_out)
+    train = set(split.train)
+    kept = [sample for sample in dataset.samples if sample.id in train and sample.label not in pseudo]
+    tested = tuple(name for name in split.train if labels[name] in pseudo)
+    if not generalised:
+        return Split(tuple(sample.id for sample in kept), tested), Roles(pseudo, (), unseen)
+    parts = holdout(kept)  # samples of seen classes, too, must be new to the model
+    return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen)
+
+
+def check_encoder(reader: CachedModality, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
+    """True where the encoder of the features has seen no unseen class; None where the store does not tell.
+
+    Raises `UsageError` where it has.
+    """
+    attributes = reader.store.attributes if isinstance(reader, Recorded) else {}
+    trained = dict(attributes.get("trained_on", {}))
+    if not trained.get("classes"):
+        return None
+    leaked = [dataset.classes[label] for label in roles.unseen if dataset.classes[label] in trained["classes"]]
+    if leaked:
+        raise UsageError(
+            f"the encoder of the pose features was trained on {len(leaked)} classes that {protocol} counts as unseen "
+            f"({leaked[0]}); train one with `unialign train --model stgcn++ protocol={protocol}` and extract again."
+        )
+    return True
+
+
+def joined_features(reader: CachedModality, ids: Sequence[str]) -> Joined:
+    """The features of some samples, for batches. Raises `UsageError` for a source that is no store."""
+    if not isinstance(reader, Recorded):
+        raise UsageError("dvta trains from a store of pose features; leave out --online.")
+    columns = {FEATURE: Column(cast("StoreReader", reader), FEATURE)}  # a remote one reads the same
+    mapped = isinstance(reader, StoreReader) and reader.store.codec == "none"
+    return BatchReader(columns, ids) if mapped else FetchingReader(columns, ids)
+
+
+def build_dvta_task(parts: Parts, config: DVTAConfig, seed: int, candidates: tuple[int, ...]) -> Task:
+    """DVTA with its losses, random weights from the seed, and the classes that evaluation chooses from."""
+    task = build_task("dvta", parts, config, seed)
+    return CandidateTask(task.model, task.losses, rate=task.rate, candidates=candidates)

@@ -1,0 +1,81 @@
+"""Stage one: poses that need no network, from the skeleton files of UTD-MHAD.
+
+Legend: T frames, V joints (20, layout "utd-20").
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.datasets.utd_mhad import read_utd_skeleton
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.skeleton_arrays import metre_spec
+
+Flags = NDArray[np.bool_]
+
+REVISION = 1
+
+
+@dataclass(frozen=True)
+class UtdSkeletons:
+    """Poses from `..._skeleton.mat` files: one person, 20 joints of Kinect v1 in metres."""
+
+    max_frames: int = 1024
+
+    modality = "poses"
+    name = "skeleton"
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 1:
+            raise UsageError("max_frames must be at least 1.")
+
+    def key(self) -> Mapping[str, Json]:
+        """See `Extractor`. The format tells it from the poses of `.skeleton` files, which have the same name."""
+        return {"extractor": self.name, "format": "utd-mhad", "revision": REVISION, "max_frames": self.max_frames}
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """The keypoints (T, 1, V, 3); frame t is frame t of the video."""
+        return (metre_spec(self.max_frames, 1, "utd-20"),)
+
+    def attributes(self) -> Mapping[str, Json]:
+        """Where the skeletons come from."""
+        return {
+            "source": "Kinect v1 skeleton files of UTD-MHAD",
+            "licence": "that of the data set",
+            "citation": "Chen et al., UTD-MHAD, ICIP 2015",
+        }
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order; detail counts frames and joints without a position."""
+        for source in sources:
+            yield self._outcome(source)
+
+    def _outcome(self, source: Source) -> Outcome:
+        path = source.path
+        if path is None or not path.exists():
+            return Outcome(source.id, "missing-file")
+        digest = ""
+        try:
+            digest = source_digest(path)
+            keypoints = read_utd_skeleton(path)  # (T, V, 3)
+        except OSError as error:
+            return Outcome(source.id, "unreadable", digest, detail={"why": error.strerror or type(error).__name__})
+        except CorruptInput as error:
+            return Outcome(source.id, error.status, digest, detail={"why": str(error).removeprefix(f"{path}: ")})
+        if len(keypoints) > self.max_frames:
+            return Outcome(source.id, "too-long", digest, detail={"frames": len(keypoints)})
+        present: Flags = np.asarray(np.isfinite(keypoints).all(axis=2))  # (T, V)
+        shown: Flags = np.asarray(present.any(axis=1))
+        detail = {
+            "frames": len(keypoints),
+            "frames_without_person": int((~shown).sum()),
+            "missing_joints": int((~present[shown]).sum()),
+        }
+        if not shown.any():
+            return Outcome(source.id, "no-person", digest, detail=detail)
+        return Outcome(source.id, "ok", digest, {"keypoints": keypoints[:, None]}, detail)

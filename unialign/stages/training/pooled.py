@@ -1,0 +1,32 @@
+"""One vector a sample from cached pose features: what DVTA trains on.
+
+Legend: B samples, V views of the cached grid, P width of the features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unialign.cache.joined import Buffers, Joined
+from unialign.stages.training.cached import CachedArrays
+from unialign.stages.training.clips import Batch
+
+FEATURE = "feature"
+
+
+class PooledFeatures(CachedArrays):
+    """`CachedArrays` of the column "feature" (V, P), the mean over tokens, with its mean over some views in its place.
+
+    A batch holds pose_features (B, P), and `indices` and `labels`, (B,) int64. Training and evaluation read the same:
+    the published method augments nothing.
+    """
+
+    def __init__(self, reader: Joined, labels: Sequence[int], views: Sequence[int]) -> None:
+        super().__init__(reader, labels, train=False)
+        self.views = list(views)
+
+    def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
+        batch = super()._read(epoch, indices, buffers)
+        features = batch.pop(FEATURE)
+        batch["pose_features"] = features[:, self.views].mean(dim=1)
+        return batch
