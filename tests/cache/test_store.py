@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.keys import Key
-from unialign.cache.mend import restore_group, restore_metadata
+from unialign.cache.mend import restore_metadata
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, record_path
 from unialign.cache.shards import encode_shard, read_index, read_sample
@@ -329,31 +328,6 @@ def test_verify_names_what_is_no_part_of_the_store(tmp_path: Path) -> None:
     (store.path / "zarr.json").write_text(json.dumps(body))
     (found,) = verify_store(store.path)
     assert (found.file, "does not match its own digest" in found.problem) == ("zarr.json", True)
-
-
-@pytest.mark.parametrize("change", ["missing", "flipped", "cut"])
-def test_the_groups_metadata_is_restored_from_those_of_the_arrays(tmp_path: Path, change: str) -> None:
-    store = build(tmp_path, codec="zstd")
-    before, path = tree_digest(store.path), store.path / "zarr.json"
-    data = path.read_bytes()
-    path.unlink()
-    if change != "missing":
-        path.write_bytes(data[:40] if change == "cut" else data.replace(b"made", b"mode"))
-    unknown = replace(store, shard_samples=99, codec="none")
-    (store.path / "feature" / "zarr.json").write_bytes(b"{}")
-    restore_group(unknown)
-    restore_metadata(open_store(store.path))
-    assert tree_digest(store.path) == before
-    restore_group(unknown)
-    assert tree_digest(store.path) == before
-
-
-def test_a_store_without_any_metadata_cannot_be_restored(tmp_path: Path) -> None:
-    store = build(tmp_path)
-    for name in ("", *(spec.name for spec in ARRAYS)):
-        (store.path / name / "zarr.json").write_bytes(b"{}")
-    with pytest.raises(DamagedStore, match="remove the store"):
-        restore_group(store)
 
 
 def test_arrays_of_one_sample_that_differ_in_length_are_refused(tmp_path: Path) -> None:
