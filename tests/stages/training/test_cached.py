@@ -1,5 +1,7 @@
 """Contract of cached arrays: the same batches from threads, from worker processes and from any point of an epoch."""
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from tests.cache.test_store import build
 from unialign.cache.batches import BatchReader
 from unialign.cache.errors import DamagedStore, UsageError
 from unialign.cache.joined import Column, columns_of
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Shard, StoreReader
 from unialign.stages.training import cached
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.loader import Loader, Position
@@ -170,16 +172,30 @@ def test_a_kept_batch_keeps_its_numbers_and_memory_is_used_again(source: CachedA
     assert held.shape == (5,)
 
 
-def test_windows_hold_few_shards_and_give_every_sample_once(source: CachedArrays) -> None:
+def test_windows_hold_few_shards_and_give_every_sample_once(
+    source: CachedArrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, release, held = StoreReader.shard, StoreReader.release, [0]
+    first = threading.Lock()
+
+    def counted(self: StoreReader, name: str, number: int, *, warm: bool = False) -> Shard:
+        found = shard(self, name, number, warm=warm)
+        held.append(len({place for _, place in self._open}))
+        return found
+
+    def slow_release(self: StoreReader, name: str, number: int) -> None:
+        if first.acquire(blocking=False):
+            time.sleep(0.2)  # the bound must not rest on closing being quick
+        release(self, name, number)
+
+    monkeypatch.setattr(StoreReader, "shard", counted)
+    monkeypatch.setattr(StoreReader, "release", slow_release)
     reader = StoreReader(source.reader.columns["keypoints"].reader.path)
     fresh = BatchReader(columns_of(reader, ["keypoints", "feature"], window=WINDOW), reader.ids)
     loader = Loader(CachedArrays(fresh, [0] * NUM), TrainSettings(batch_size=6, seed=3, window_shards=3))
-    most, seen = 0, []
-    for share in loader.epoch(Position()):
-        most = max(most, len({number for _, number in reader._open}))
-        seen += share.data["indices"].tolist()
+    seen = [index for share in loader.epoch(Position()) for index in share.data["indices"].tolist()]
     assert sorted(seen) == list(range(NUM))
-    assert most <= 3 * 3  # this window, the next one, and the one that a batch still reaches into
+    assert max(held) <= 3 * 3  # this window, the next one, and the one that a batch still reaches into
     assert not reader._open
     assert [batch[0] for batch in epoch(source, window_shards=3)] != [batch[0] for batch in epoch(source)]
     assert epoch(source, window_shards=3) == epoch(source, window_shards=3, read_threads=5)

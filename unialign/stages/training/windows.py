@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -37,6 +37,7 @@ def windowed(
 
     opened = ahead(open_window, needed, threads=1, depth=1)
     in_use: deque[int] = deque()
+    closing: list[Future[None]] = []
     try:
         for batch in batches:
             windows = window_of[batch.indices]
@@ -44,8 +45,11 @@ def windowed(
                 for file in needed[in_use.popleft()]:
                     uses[file] -= 1
                     if not uses[file]:
-                        pool.submit(reader.close_shard, *file)
+                        closing.append(pool.submit(reader.close_shard, *file))
             while not in_use or in_use[-1] < windows.max():
+                # The budget holds only if these are gone before another window begins to be read.
+                while closing:
+                    closing.pop().result()
                 in_use.append(next(opened))
             yield make(batch)
     finally:
