@@ -13,22 +13,20 @@ files in it, and in brackets without them.
 """
 
 import argparse
-import ctypes
 import json
-import mmap
-import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from page_cache import evict, files_of, read_whole
 from processes import MIB, Peak, fresh, machine, memory_of
 from readers import batches, cached_arrays, memmap_take
 from workloads import BATCH, SHARD, WORKLOADS, Data, Workload, make_data
@@ -43,7 +41,6 @@ from unialign.stages.training.mixing import (
 )
 from unialign.stages.training.settings import TrainSettings
 
-BLOCK = 8 * MIB
 CLASSES = 60
 
 # The samples of one batch by storage position (none for a plain read), and the bytes that came.
@@ -54,15 +51,6 @@ NOTHING = np.empty(0, dtype=np.int64)
 def shard_files(data: Data) -> list[Path]:
     """The shard files of the stores, array by array."""
     return [path for store in data.stores for path in sorted(store.glob("*/c/**/*")) if path.is_file()]
-
-
-def read_whole(path: Path) -> int:
-    """Read a file from end to end; returns its bytes."""
-    buffer, size = bytearray(BLOCK), 0
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            size += count
-    return size
 
 
 def sequential(data: Data, budget: int, seed: int, threads: int) -> Iterator[Step]:
@@ -97,7 +85,7 @@ def unialign_again(data: Data, budget: int, seed: int) -> Iterator[Step]:
     loader = Loader(cached_arrays(data), settings)
     for _ in loader.epoch(Position(0)):
         pass
-    evict([path for path in data.folder.rglob("*") if path.is_file()])
+    evict(files_of(data.folder))
     return steps_of(loader, 1, data)
 
 
@@ -117,42 +105,6 @@ READERS: dict[str, Callable[[Data, int, int], Iterator[Step]]] = {
     "unialign, windows": lambda data, budget, seed: unialign_loader(data, budget, seed, windows=True),
     "unialign, windows, second epoch": unialign_again,
 }
-
-
-def resident(path: Path) -> int:
-    """Bytes of a file that lie in the page cache."""
-    size = path.stat().st_size
-    if not size:
-        return 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = np.frombuffer(mapped, dtype=np.uint8)
-        pages = np.zeros(-(-size // mmap.PAGESIZE), dtype=np.uint8)
-        libc = ctypes.CDLL(None, use_errno=True)
-        address = [ctypes.c_void_p(array.ctypes.data) for array in (view, pages)]
-        failed = libc.mincore(address[0], ctypes.c_size_t(size), address[1])
-        del view
-        if failed:
-            raise OSError(ctypes.get_errno(), f"cannot ask what of {path} is in memory")
-    return min(size, int((pages & 1).sum()) * mmap.PAGESIZE)
-
-
-def evict(files: list[Path]) -> float:
-    """Put files out of the page cache; returns the share of their bytes that stayed."""
-    for path in files:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            # Only what is on disk already can be dropped.
-            os.fsync(handle)
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(handle)
-    stayed = sum(resident(path) for path in files)
-    if stayed:
-        # All caches of the machine; root only, and not in every container.
-        with suppress(OSError):
-            Path("/proc/sys/vm/drop_caches").write_text("1")
-            stayed = sum(resident(path) for path in files)
-    return stayed / max(1, sum(path.stat().st_size for path in files))
 
 
 def step(data: Data, name: str, budget: int, seed: int, seconds: float) -> dict[str, Any]:

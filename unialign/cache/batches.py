@@ -14,7 +14,9 @@ from unialign.cache.codecs import CRC_BYTES
 from unialign.cache.errors import DamagedStore, UsageError
 from unialign.cache.gather import copy_windows
 from unialign.cache.joined import Buffers, Column, Joined
+from unialign.cache.reader import Shard
 from unialign.cache.shards import ABSENT, chunk_bytes
+from unialign.cache.threads import spread
 
 # Batches above this are written past the caches. Smaller ones are likely read again while they are still in one.
 STREAM_BYTES = 4 << 20
@@ -67,12 +69,27 @@ class BatchReader(Joined):
         self, positions: np.ndarray, starts: np.ndarray | None = None, buffers: Buffers | None = None
     ) -> dict[str, np.ndarray]:
         """See `Joined.read`."""
+        positions, starts, buffers = self.prepared(positions, starts, buffers)
+        copy_windows(positions, *self.places, starts, buffers.addresses, self.streams(len(positions)))
+        return {name: array[: len(positions)] for name, array in buffers.arrays.items()}
+
+    def prepared(
+        self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
+    ) -> tuple[np.ndarray, np.ndarray, Buffers]:
+        """The arguments of `read`, complete and checked, and all shards that they need checked and open."""
         positions, starts, buffers = self.asked(positions, starts, buffers)
         if not self._all_ready:
             self._open(positions)
-        stream = len(positions) * self.sample_bytes > STREAM_BYTES
-        copy_windows(positions, self._chunks, self.lengths, self.layout, starts, buffers.addresses, stream)
-        return {name: array[: len(positions)] for name, array in buffers.arrays.items()}
+        return positions, starts, buffers
+
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the samples lie: `chunks`, `lengths` and `columns` of `gather.copy_windows`."""
+        return self._chunks, self.lengths, self.layout
+
+    def streams(self, size: int) -> bool:
+        """Whether batches of so many samples are written past the caches."""
+        return size * self.sample_bytes > STREAM_BYTES
 
     def shards_of(self, positions: np.ndarray) -> Iterator[tuple[int, int]]:
         """The shard files that some samples need, as (column, place among the column's shards)."""
@@ -116,31 +133,40 @@ class BatchReader(Joined):
         if not len(wanted):
             return
         with self._lock:
-            for part in self._parts:
-                for place in np.unique(part.place[wanted]).tolist():
-                    if not part.opened[place]:
-                        self._note(part, place)
+            files = [
+                (part, place)
+                for part in self._parts
+                for place in np.unique(part.place[wanted]).tolist()
+                if not part.opened[place]
+            ]
+            # Checksums are computed side by side; a file that was opened here is not opened again by `_note`.
+            spread(lambda some: [_shard(*file) for file in some], files)
+            for part, place in files:
+                self._note(part, place)
             self._ready[wanted] = True
             self._all_ready = bool(self._ready.all())
 
     def _note(self, part: _Part, place: int) -> None:
         """Note where the chunks of a shard's samples lie in memory."""
         reader, spec = part.column.reader, part.column.spec
-        number = int(part.shards[place])
-        shard = reader.shard(spec.name, number)
+        shard = _shard(part, place)
         mine = part.samples(place)
         chunks = shard.index[part.slot[mine]]  # (samples, chunks, 2)
         per_chunk = spec.inner[0] if spec.inner else 1
         needed = np.arange(spec.chunks_per_sample) < -(-part.lengths[mine, None] // per_chunk)
         absent = (chunks[..., 0] == ABSENT)[needed].any()
         if absent or (chunks[..., 1] != chunk_bytes(spec) + CRC_BYTES)[needed].any():
+            path = reader.store.shard_path(spec.name, int(part.shards[place]))
             raise DamagedStore(
-                f"{reader.store.shard_path(spec.name, number)}: a chunk that the record vouches for is absent or cut; "
-                "run `unialign cache verify`."
+                f"{path}: a chunk that the record vouches for is absent or cut; run `unialign cache verify`."
             )
         found = np.where(needed, chunks[..., 0].astype(np.int64) + shard.data.ctypes.data, 0)
         self._chunks[mine, part.first : part.first + spec.chunks_per_sample] = found
         part.opened[place] = True
+
+
+def _shard(part: _Part, place: int) -> Shard:
+    return part.column.reader.shard(part.column.array, int(part.shards[place]))
 
 
 def _part(column: Column, rows: np.ndarray, first: int, lengths: np.ndarray) -> _Part:

@@ -128,7 +128,8 @@ class Joined:
     ) -> tuple[np.ndarray, np.ndarray, Buffers]:
         """The arguments of `read`, complete and checked: `IndexError`, `ValueError` for what makes no sense."""
         positions = np.ascontiguousarray(positions, dtype=np.int64)
-        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+        # Seen as unsigned, a negative place is a huge one.
+        if len(positions) and positions.view(np.uint64).max() >= len(self):
             raise IndexError(f"places must lie between 0 and {len(self) - 1}")
         if starts is None:
             starts = np.zeros((len(positions), len(self.columns)), dtype=np.int64)

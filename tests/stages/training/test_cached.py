@@ -99,14 +99,6 @@ def test_neither_threads_nor_workers_change_a_batch(source: CachedArrays, settin
     assert epoch(source, **settings) == epoch(source)
 
 
-def test_units_of_any_size_give_the_same_batches(source: CachedArrays, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = epoch(source)
-    for size in (1, 20_000):
-        monkeypatch.setattr(cached, "UNIT_BYTES", size)
-        fresh = CachedArrays(source.reader, source.labels.tolist(), seed=3)
-        assert epoch(fresh) == whole
-
-
 def test_saved_after_every_batch_and_restored_all_that_follows_is_equal(source: CachedArrays) -> None:
     settings = TrainSettings(batch_size=6, seed=3)
     loader = Loader(source, settings)

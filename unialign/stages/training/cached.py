@@ -4,13 +4,17 @@ Works under a stock `torch.utils.data.DataLoader` with any number of workers (fo
 `loader.Loader`, whose threads fill memory that is used again.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from unialign.cache.batches import BatchReader
+from unialign.cache.claims import Gathering
 from unialign.cache.errors import UsageError
 from unialign.cache.joined import Buffers, Joined
 from unialign.stages.training.clips import Batch
@@ -18,8 +22,9 @@ from unialign.stages.training.order import Picks, crop_starts
 from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.windows import windowed
 
-# Batches are gathered in units of about this size: what a hand-over between threads costs is then little.
-UNIT_BYTES = 16 << 20
+
+# Batches whose crops are drawn at once.
+_DRAWN = 32
 
 
 class CachedArrays(Dataset[Batch]):
@@ -28,14 +33,14 @@ class CachedArrays(Dataset[Batch]):
     A batch holds one tensor (B, *shape) for each column of the reader, and `indices` and `labels`, (B,) int64.
     Columns with a window get a crop of it: in training at a place that is a function of (seed, epoch, index), otherwise
     in the middle. Columns whose samples are equally long, such as keypoints and their scores, are cropped alike.
-    Tensors may be kept; those that `units` gives are page-locked where there is a GPU.
+    Tensors may be kept; those that `batches` gives are page-locked where there is a GPU.
     """
 
     def __init__(self, reader: Joined, labels: Sequence[int], *, seed: int = 0, train: bool = True) -> None:
         if len(labels) != len(reader):
             raise ValueError(f"{len(reader)} samples, but {len(labels)} labels")
         self.reader = reader
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.labels = np.array(labels, dtype=np.int64)
         self.seed, self.train = seed, train
         self._cropped = [bool(column.window) for column in reader.columns.values()]
         self._pool: BufferPool | None = None
@@ -55,10 +60,15 @@ class CachedArrays(Dataset[Batch]):
         epoch, indices = _plain(picks)
         return self._read(epoch, indices, self.reader.buffers(len(indices)))
 
-    def units(self, batches: Sequence[Picks], *, threads: int, depth: int) -> Iterator[Batch]:
-        """The batches in order, gathered by threads up to `depth` units ahead of the loop, in memory used again."""
-        for unit in ahead(self._unit, self._grouped(batches), threads=threads, depth=depth):
-            yield from unit
+    def batches(self, batches: Sequence[Picks], *, threads: int, depth: int) -> Iterator[Batch]:
+        """The batches in order, made by threads, `depth` of them ready ahead of the loop, in memory used again.
+
+        A loop that would wait for a batch of mapped stores makes one itself, see `cache.claims`.
+        """
+        self._make_pool(batches)
+        if isinstance(self.reader, BatchReader):
+            return self._gathered(self.reader, batches, threads, depth)
+        return ahead(self._batch, batches, threads=threads, depth=depth + threads)
 
     @property
     def shards(self) -> np.ndarray:
@@ -72,8 +82,8 @@ class CachedArrays(Dataset[Batch]):
         windows in use and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
         """
         mapped = self._mapped()
-        self._make_pool(max((len(batch) for batch in batches), default=0))
-        made = windowed(lambda batch: self._unit([batch])[0], mapped, batches, window_of, threads)
+        self._make_pool(batches)
+        made = windowed(self._batch, mapped, batches, window_of, threads)
         try:
             # One thread gathers, beside those that read: copying is ten times as fast as any disk.
             yield from ahead(lambda number: next(made), range(len(batches)), threads=1, depth=depth)
@@ -85,43 +95,68 @@ class CachedArrays(Dataset[Batch]):
             raise UsageError("train.settings.window_shards is for local, uncompressed stores; set it to 0.")
         return self.reader
 
-    def _grouped(self, batches: Sequence[Picks]) -> list[list[Picks]]:
-        if not batches:
-            return []
-        size = max(len(batch) for batch in batches)
-        count = max(1, UNIT_BYTES // max(1, size * self.reader.sample_bytes))
-        self._make_pool(count * size)
-        return [list(batches[start : start + count]) for start in range(0, len(batches), count)]
-
-    def _make_pool(self, size: int) -> None:
+    def _make_pool(self, batches: Sequence[Picks]) -> None:
+        size = max((len(batch) for batch in batches), default=0)
         if self._pool is None or self._pool.size != size:
             self._pool = BufferPool(self.reader, size, pinned=torch.cuda.is_available())
 
-    def _unit(self, batches: list[Picks]) -> list[Batch]:
+    def _batch(self, picks: Picks) -> Batch:
         assert self._pool is not None
-        indices = np.concatenate([batch.indices for batch in batches])
-        ends = np.cumsum([len(batch) for batch in batches]).tolist()
         with self._pool.lend() as buffers:
-            found = self._read(batches[0].epoch, indices, buffers)
-            return [
-                {name: tensor[end - len(batch) : end] for name, tensor in found.items()}
-                for batch, end in zip(batches, ends, strict=True)
-            ]
+            return self._read(picks.epoch, picks.indices, buffers)
+
+    def _gathered(self, reader: BatchReader, batches: Sequence[Picks], threads: int, depth: int) -> Generator[Batch]:
+        assert self._pool is not None
+        # The loop is one of those that gather; more of them than cores would only take turns.
+        count = max(1, min(threads, len(os.sched_getaffinity(0)) - 1))
+        depth += count
+        work = Gathering(reader, self._pool.size, depth)
+        helpers = [threading.Thread(target=work.work, name="batches", daemon=True) for _ in range(count)]
+        made: deque[Batch] = deque()
+        for helper in helpers:
+            helper.start()
+        try:
+            for picks, starts in self._cropped_picks(batches):
+                if len(made) == depth:
+                    work.fetch()
+                    yield made.popleft()
+                with self._pool.lend() as buffers:
+                    work.offer(picks.indices, starts, buffers)
+                    made.append(self._tensors(picks.indices, buffers.arrays))
+            while made:
+                work.fetch()
+                yield made.popleft()
+        finally:
+            work.close(count)
+            for helper in helpers:
+                helper.join()
 
     def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
-        starts = None
-        if any(self._cropped):
-            # (B, columns); what is not cropped begins at 0.
-            spare = np.maximum(self.reader.lengths[indices] - self.reader.layout[:, 3], 0) * self._cropped
-            if self.train:
-                starts = np.stack([crop_starts(self.seed, epoch, indices, each) for each in spare.T], axis=1)
-            else:
-                starts = spare // 2
-        batch: Batch = {
-            name: torch.from_numpy(array) for name, array in self.reader.read(indices, starts, buffers).items()
-        }
+        return self._tensors(indices, self.reader.read(indices, self._starts(epoch, indices), buffers))
+
+    def _cropped_picks(self, batches: Sequence[Picks]) -> Iterator[tuple[Picks, np.ndarray | None]]:
+        """The batches with their crops, which are drawn for many at once: that costs little more than for one."""
+        for first in range(0, len(batches), _DRAWN):
+            some = batches[first : first + _DRAWN]
+            starts = self._starts(some[0].epoch, np.concatenate([picks.indices for picks in some]))
+            end = 0
+            for picks in some:
+                begin, end = end, end + len(picks)
+                yield picks, None if starts is None else starts[begin:end]
+
+    def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray | None:
+        """(B, columns) the first entry of each crop; what is not cropped begins at 0."""
+        if not any(self._cropped):
+            return None
+        spare = np.maximum(self.reader.lengths[indices] - self.reader.layout[:, 3], 0) * self._cropped
+        if not self.train:
+            return np.asarray(spare // 2)
+        return np.stack([crop_starts(self.seed, epoch, indices, each) for each in spare.T], axis=1)
+
+    def _tensors(self, indices: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Batch:
+        batch: Batch = {name: torch.from_numpy(array[: len(indices)]) for name, array in arrays.items()}
         batch["indices"] = torch.from_numpy(indices)
-        batch["labels"] = self.labels[batch["indices"]]
+        batch["labels"] = torch.from_numpy(self.labels[indices])
         return batch
 
 

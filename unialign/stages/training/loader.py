@@ -196,7 +196,7 @@ class Loader:
             threads = settings.read_threads
             if window_of is not None:
                 return source.windows(batches, window_of, threads=threads, depth=settings.prefetch)
-            return source.units(batches, threads=threads, depth=threads)
+            return source.batches(batches, threads=threads, depth=settings.prefetch)
         return ahead(source.__getitems__, batches, threads=1, depth=settings.prefetch)
 
     def _fetched(self, picks: Sequence[Picks], window_of: np.ndarray | None = None) -> Iterator[Batch]:
