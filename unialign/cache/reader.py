@@ -187,7 +187,8 @@ class StoreReader(Recorded):
             if len(data) != expected.bytes:
                 raise DamagedStore(f"{path} is not what was written; {ADVICE}")
             index = read_index(self.store.array(name), data.data, self.store.shard_samples, str(path))
-            self._open[key] = Shard(data, index)
+            # The first one stays where two threads open a file at once: addresses in it may be in use already.
+            return self._open.setdefault(key, Shard(data, index))
         return self._open[key]
 
     def _checked_file(self, key: tuple[str, int], path: Path, expected: ShardFile, *, warm: bool) -> np.ndarray:

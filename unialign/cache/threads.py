@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
@@ -25,13 +25,19 @@ def pool() -> ThreadPoolExecutor:
 
 
 def spread(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """`work` over parts of the items, one part for each core that this process may use; results end to end."""
+    """`work` over parts of the items, one part for each core that this process may use; results end to end.
+
+    Nothing of it runs any more when this returns or raises.
+    """
     num_parts = min(len(os.sched_getaffinity(0)), len(items))
     if num_parts < 2:
         return work(items)
     bounds = [len(items) * part // num_parts for part in range(num_parts + 1)]
     others = [pool().submit(work, items[start:stop]) for start, stop in pairwise(bounds[1:])]
-    found = work(items[: bounds[1]])
+    try:
+        found = work(items[: bounds[1]])
+    finally:
+        wait(others)
     for other in others:
         found += other.result()
     return found
