@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,7 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, SEED, Scene, child, make_scene, read_everything, sized, temporaries
-from tests.reliability.test_signals import alive
+from tests.reliability.test_signals import alive, wait_for_nobody
 from unialign.cache.verify import verify_store
 
 NUM_SAMPLES = 48
@@ -55,17 +55,6 @@ def foreign_sockets(session: int) -> list[str]:
     return found
 
 
-def wait_for_nobody(session: int, seconds: float = 10) -> list[psutil.Process]:
-    """The processes of a session that are alive after that time at most."""
-    end = time.monotonic() + seconds
-    while alive(session) and time.monotonic() < end:
-        time.sleep(0.05)
-    left = alive(session)
-    for each in left:
-        each.kill()
-    return left
-
-
 def check_finished(scene: Scene, cache: Path, code: int) -> None:
     """Resume after a failed end; fails unless everything is as in the uninterrupted store."""
     store = cache / scene.store.relative_to(scene.cache)
@@ -92,7 +81,9 @@ def check_local_kill(scene: Scene, cache: Path, victim: str, choice: random.Rand
         chosen.send_signal(signal.SIGSTOP if victim == "stopped" else signal.SIGKILL)
         if victim == "stopped":
             time.sleep(sized(1, 5))
-            chosen.send_signal(signal.SIGCONT)
+            # The other worker may have done everything by now, and the cluster ended.
+            with suppress(psutil.NoSuchProcess):
+                chosen.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=90)
     left = wait_for_nobody(process.pid)
     assert not left, f"still alive after the {victim} was killed: {left}"

@@ -126,7 +126,8 @@ def executor(cluster: str, threads: int) -> Iterator[Executor]:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    # Dask has an HTTP server in any case: at 0.0.0.0:8787, if it is not told where.
+                    dashboard_address="127.0.0.1:0",
                     env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
                 ) as local,
                 Client(local) as client,
