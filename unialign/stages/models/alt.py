@@ -30,7 +30,7 @@ from unialign.cache.errors import UsageError
 from unialign.stages.models.alt_blocks import AdapterBlock, align, gumbel_noise, mlp, reduction
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.clip_tower import ClipTower, image_transformer, load_clip
-from unialign.stages.models.tome import full_precision
+from unialign.stages.models.precision import full_precision
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch.nn.functional as functional
 from torch import Tensor
 
-from unialign.stages.models.tome import full_precision
+from unialign.stages.models.precision import full_precision
 
 
 def alt_losses(model: object, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:

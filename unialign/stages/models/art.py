@@ -32,8 +32,8 @@ from unialign.stages.models.art_parts import (
     frame_weights,
     top_semantics,
 )
+from unialign.stages.models.precision import full_precision
 from unialign.stages.models.text_bank import TextBank
-from unialign.stages.models.tome import full_precision
 
 MTC = ("spatial", "temporal", "tracklet")
 # Which parts of L_sema move the bank.

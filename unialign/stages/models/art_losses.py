@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from unialign.stages.models.precision import full_precision
+
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {"hinge": torch.relu, "abs": torch.abs, "square": torch.square}
 
 
@@ -54,7 +56,7 @@ def art_losses(model: ModelOfLosses, outputs: Mapping[str, Tensor], labels: Tens
     need K > 1, neighbours T > 1; without them a term is left out); bank_video, bank_prototype as configured.
     """
     config = model.config
-    with torch.autocast(device_type=labels.device.type, enabled=False):
+    with full_precision(labels):
         losses = {"classification": functional.cross_entropy(outputs["video_logits"].float(), labels)}
         if "regions" in outputs:
             losses["final"] = functional.cross_entropy(outputs["logits"].float(), labels)

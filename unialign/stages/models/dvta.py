@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
 from unialign.stages.models.dvta_pairs import PairNetwork
+from unialign.stages.models.precision import full_precision
 
 ORDERS = ("attend-first", "project-first")
 COMBININGS = ("sum", "mean")
@@ -149,7 +150,7 @@ class DVTA(nn.Module):
     def _pairs(self, visual: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Every pose with the text of every sample of the batch, each text mixed by its own pose."""
         keys, values = self._texts(labels)  # (B, S, D)
-        with _exact(visual):
+        with full_precision(visual):
             weights = self._attention(torch.einsum("bd,bsd->bs", visual, keys))
             text = torch.einsum("bs,bsd->bd", weights, values)  # (B, D)
             parts = {}
@@ -165,7 +166,7 @@ class DVTA(nn.Module):
         """Every pose with every candidate, whose text the pose mixes: (B, U)."""
         keys, values = self._texts(candidates)  # (U, S, D)
         parts = []
-        with _exact(visual):
+        with full_precision(visual):
             weights = self._attention(torch.einsum("bd,usd->bus", visual, keys))
             if self.config.direct:
                 products = torch.einsum("bd,usd->bus", functional.normalize(visual, dim=-1), values)
@@ -209,11 +210,6 @@ class DVTA(nn.Module):
     def _dtype(self) -> torch.dtype:
         # Softmax, cosines and activations are computed in the type of the weights, whatever the layers use.
         return self.text_projector.weight.dtype
-
-
-def _exact(values: Tensor) -> torch.autocast:
-    """Full precision inside the block. Tensors without values, of which costs are counted, have no autocast."""
-    return torch.autocast(device_type="cpu" if values.is_meta else values.device.type, enabled=False)
 
 
 class VisualProjector(nn.Module):

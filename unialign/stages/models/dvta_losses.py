@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from unialign.stages.models.precision import full_precision
+
 TARGET_SCALE = 10.0
 
 
@@ -37,7 +39,7 @@ def dvta_losses(model: DirectLoss, outputs: Mapping[str, Tensor], labels: Tensor
 
 def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """L of the module, a scalar. logits (B, B): rows are poses, columns texts; labels (B,)."""
-    with torch.autocast(device_type=logits.device.type, enabled=False):
+    with full_precision(logits):
         scores = logits if logits.dtype == torch.float64 else logits.float()
         same = (labels[:, None] == labels[None, :]).to(
             scores.dtype

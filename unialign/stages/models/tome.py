@@ -11,13 +11,14 @@ Order afterwards, as in the authors' code: what is left of a, then b.
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
+
+from unialign.stages.models.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,6 @@ class Merged:
     tokens: Tensor
     sizes: Tensor
     owners: Tensor
-
-
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """No mixed precision inside, on the device of a tensor; the "meta" device knows none."""
-    device = like.device.type
-    return nullcontext() if device == "meta" else torch.autocast(device_type=device, enabled=False)
 
 
 def num_left(num_tokens: int, num_pairs: int, num_blocks: int) -> int:

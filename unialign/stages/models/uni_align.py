@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
 from unialign.stages.models.cmsa import CMSA, Features
+from unialign.stages.models.precision import full_precision
 from unialign.stages.models.text_bank import FORMS, TextBank
-from unialign.stages.models.tome import full_precision
 
 LOWEST_TEMPERATURE = 0.01  # CLIP's limit (a logit scale of 100)
 MODALITIES = ("video", "pose", "text")

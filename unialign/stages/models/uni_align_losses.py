@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from unialign.stages.models.precision import full_precision
+
 
 class WeightsOfLosses(Protocol):
     """What the losses read from the model."""
@@ -35,7 +37,7 @@ def uni_align_losses(model: WeightsOfLosses, outputs: Mapping[str, Tensor], labe
     classification; alignment (with pose or text); similarity_vp, similarity_vt, similarity_pt (as the model has them);
     bank_video, bank_prototype (with text, bank form "agent").
     """
-    with torch.autocast(device_type=labels.device.type, enabled=False):
+    with full_precision(labels):
         losses = {"classification": functional.cross_entropy(outputs["video_logits"].float(), labels)}
         if "align_logits" in outputs:
             losses["alignment"] = functional.cross_entropy(outputs["align_logits"].float(), labels)

@@ -22,7 +22,6 @@ from unialign.stages.training.order import Picks, crop_starts
 from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.windows import windowed
 
-
 # Batches whose crops are drawn at once.
 _DRAWN = 32
 
@@ -119,20 +118,25 @@ class CachedArrays(Dataset[Batch]):
             for picks, starts in self._cropped_picks(batches):
                 if len(made) == depth:
                     work.fetch()
-                    yield made.popleft()
+                    yield self._finished(made.popleft())
                 with self._pool.lend() as buffers:
                     work.offer(picks.indices, starts, buffers)
                     made.append(self._tensors(picks.indices, buffers.arrays))
             while made:
                 work.fetch()
-                yield made.popleft()
+                yield self._finished(made.popleft())
         finally:
             work.close(count)
             for helper in helpers:
                 helper.join()
 
     def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
-        return self._tensors(indices, self.reader.read(indices, self._starts(epoch, indices), buffers))
+        arrays = self.reader.read(indices, self._starts(epoch, indices), buffers)
+        return self._finished(self._tensors(indices, arrays))
+
+    def _finished(self, batch: Batch) -> Batch:
+        """What is given away of a batch once its arrays hold their values; the one thing that a subclass changes."""
+        return batch
 
     def _cropped_picks(self, batches: Sequence[Picks]) -> Iterator[tuple[Picks, np.ndarray | None]]:
         """The batches with their crops, which are drawn for many at once: that costs little more than for one."""

@@ -5,9 +5,7 @@ Legend: B samples, V views of the cached grid, P width of the features.
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from unialign.cache.joined import Buffers, Joined
+from unialign.cache.joined import Joined
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.clips import Batch
 
@@ -25,8 +23,7 @@ class PooledFeatures(CachedArrays):
         super().__init__(reader, labels, train=False)
         self.views = list(views)
 
-    def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
-        batch = super()._read(epoch, indices, buffers)
+    def _finished(self, batch: Batch) -> Batch:
         features = batch.pop(FEATURE)
         batch["pose_features"] = features[:, self.views].mean(dim=1)
         return batch

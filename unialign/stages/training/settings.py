@@ -35,7 +35,8 @@ class TrainSettings:
     gradient_clip: largest norm of the gradient, 0 for no limit.
     precision: "fp32", or automatic mixed precision; "fp16" also scales the loss.
     num_workers: 0 decodes in a thread beside the training loop, more use processes. `prefetch` batches wait ready.
-    read_threads: that gather cached arrays with num_workers of 0.
+    read_threads: that gather cached arrays with num_workers of 0, beside the loop itself when it would wait; of
+        memory-mapped stores no more than there are cores.
     window_shards: 0 shuffles all samples; otherwise cached arrays come from so many shards at a time, for stores that
         are larger than memory.
     device: "auto" takes a GPU if there is one.
