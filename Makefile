@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format reliability bench clean
+.PHONY: install demo test check format reliability coverage bench clean
 
 install: .venv/.installed
 
@@ -36,6 +36,11 @@ format: install
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
 
+# Which branches of the cache the tests reach.
+coverage: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=unialign.cache --cov-branch --cov-report=term-missing:skip-covered \
+	  tests/cache tests/reliability tests/test_cli_cache.py tests/stages/training/test_cached.py tests/pipeline
+
 # Speed of reading a cache, beside a plain memory map and per-sample Zarr.
 bench: install
 	$(BIN)/python benchmarks/loader.py
@@ -44,6 +49,8 @@ bench: install
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/writing.py --shard-samples 512 --workloads light
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/dvta.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info
