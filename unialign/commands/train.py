@@ -24,8 +24,11 @@ from unialign.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from unialign.pipeline.ablate import TrialResult
+    from unialign.pipeline.grid import Trial
+    from unialign.pipeline.sweep import Done
     from unialign.pipeline.train import Show
+    from unialign.pipeline.trials import Outcome
+    from unialign.stages.training.loop import Progress
 
 Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs (`train.settings.epochs`).")]
@@ -144,14 +147,17 @@ def ablate(
     labels: Labels = None,
     protocol: Protocol = None,
     use: Use = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings side by side, one thread each.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Trainings side by side; default: what cores and memory allow.")
+    ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
     """Train every row of a grid for every seed on the same caches, and make one table. Finished runs are reused."""
-    from unialign.pipeline.ablate import COLUMNS, closing, table
-    from unialign.pipeline.grid import read_grid
+    from unialign.pipeline.ablate import FailedTrials
+    from unialign.pipeline.ablation_tables import closing, columns, table
+    from unialign.pipeline.grid import read_grid, trials
     from unialign.pipeline.sweep import sweep
 
     resolved = resolve(
@@ -165,14 +171,24 @@ def ablate(
         protocol=protocol,
         train__stores=_stores(use),
     )
-    with training_bar("ablation", hidden=as_json or jobs > 1) as show, trial_bar(hidden=as_json or jobs == 1) as report:
-        found, folder = sweep(read_grid(grid), resolved, jobs=jobs, show=show, report=report)
+    made, failed = read_grid(grid), None
+    try:
+        with trial_bar(len(trials(made)), hidden=as_json) as (show, report):
+            found, folder = sweep(made, resolved, jobs=jobs, show=show, report=report)
+    except FailedTrials as error:
+        if not error.ablation.results:
+            raise
+        failed, found, folder = error, error.ablation, error.folder
     if as_json:
-        console.show_json({**found.result(), "folder": str(folder)})
-        return
-    console.show_table(f"{found.name}: accuracy in per cent", COLUMNS, table(found))
-    console.output.print(closing(found), highlight=False, markup=False)
-    console.output.print(f"tables and pictures: {folder}", highlight=False, markup=False)
+        problem = {"error": str(failed), "exit_code": failed.exit_code} if failed else {}
+        console.show_json({**found.result(), "folder": str(folder), **problem})
+    else:
+        console.show_table(f"{found.name}: accuracy in per cent", columns(found), table(found))
+        console.output.print(closing(found), highlight=False, markup=False)
+        console.output.print(f"tables and pictures: {folder}", highlight=False, markup=False)
+    if failed:
+        console.messages.print(f"error: {failed}", style="red", highlight=False, markup=False)
+        raise typer.Exit(failed.exit_code)
 
 
 def demo(
@@ -180,7 +196,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Render a small collection, extract every modality, train UniAlign and run the modality ablation, offline."""
-    from unialign.pipeline.ablate import COLUMNS, closing, table
+    from unialign.pipeline.ablation_tables import closing, columns, table
     from unialign.pipeline.demo import run_demo
 
     def say(text: str) -> None:
@@ -192,7 +208,7 @@ def demo(
     if as_json:
         console.show_json(found.result())
         return
-    console.show_table("modality ablation: accuracy in per cent", COLUMNS, table(found.ablation))
+    console.show_table("modality ablation: accuracy in per cent", columns(found.ablation), table(found.ablation))
     console.output.print(closing(found.ablation), highlight=False, markup=False)
     for line in found.words():
         console.output.print(line, highlight=False, markup=False)
@@ -208,10 +224,20 @@ def _stores(use: list[str] | None) -> dict[str, str] | None:
 
 
 @contextmanager
-def trial_bar(*, hidden: bool) -> Iterator["Callable[[TrialResult, int, int], None]"]:
-    """A bar over the trainings of a sweep."""
+def trial_bar(total: int, *, hidden: bool) -> Iterator[tuple["Callable[[Trial, Progress], None]", "Done"]]:
+    """A bar over the trainings of a sweep, with what the one that was heard of last is at."""
     with console.progress_bar("ablation", hidden=hidden) as update:
-        yield lambda result, done, total: update(done, total, f"ablation: {result.trial.row}, seed {result.trial.seed}")
+        so_far = [0]
+
+        def show(trial: "Trial", at: "Progress") -> None:
+            text = f"ablation: {trial.row}, seed {trial.seed}, epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.3f}"
+            update(so_far[0], total, text)
+
+        def report(outcome: "Outcome", done: int, total: int) -> None:
+            so_far[0] = done
+            update(done, total, f"ablation: {outcome.trial.row}, seed {outcome.trial.seed}")
+
+        yield show, report
 
 
 @contextmanager

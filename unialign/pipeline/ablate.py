@@ -1,26 +1,23 @@
-"""A sweep over one cache: trains every trial of a grid that is not done yet, and makes one table. It never extracts."""
+"""What a sweep over one cache gives: its trainings, those that failed, the rows of its table. It never extracts."""
 
-import csv
-import io
-import json
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unialign.cache.arrays import Json
-from unialign.cache.atomic import write_text
-from unialign.cache.index import load_table
-from unialign.cache.inventory import iterate_stores
-from unialign.pipeline.grid import Grid, Trial, trials
+from unialign.cache.errors import UnialignError
+from unialign.pipeline.grid import Trial
 
-COLUMNS = ("row", "seeds", "top-1", "± top-1", "mean class", "± mean class", "change", "seconds")
+SHOWN = 3
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one training reports: its run folder, its metrics, the stores that it read."""
+    """What one training reports: its run folder, its metrics, the stores that it read.
+
+    seconds: of the call that finished it. memory, gpu_memory: bytes at most, of the process that finished it (see
+    `memory.peak_memory`); None where none was measured. reused: it was finished before this sweep.
+    """
 
     trial: Trial
     run: str
@@ -29,135 +26,99 @@ class TrialResult:
     seconds: float
     keys: Mapping[str, Json]
     reused: bool
+    memory: int | None = None
+    gpu_memory: int | None = None
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints for it."""
+        return {
+            "row": self.trial.row,
+            "seed": self.trial.seed,
+            "run": self.run,
+            "top1": self.top1,
+            "mean_class": self.mean_class,
+            "seconds": self.seconds,
+            "memory": self.memory,
+            "gpu_memory": self.gpu_memory,
+            "keys": dict(self.keys),
+            "reused": self.reused,
+        }
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A training that did not come to its end. error: one sentence. exit_code: what `unialign train` would end with.
+
+    locked: another process was training the same run.
+    """
+
+    trial: Trial
+    error: str
+    exit_code: int = 1
+    locked: bool = False
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints for it."""
+        return {"row": self.trial.row, "seed": self.trial.seed, "error": self.error, "exit_code": self.exit_code}
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A finished sweep. extracted: samples that records gained while it ran; 0, or something is wrong."""
+    """A sweep that has ended. results and failed: in the order of the grid.
+
+    table: see `ablation_rows.rows_of`. extracted: samples that records gained while it ran; 0, or something is wrong.
+    """
 
     name: str
     results: tuple[TrialResult, ...]
+    table: tuple[Mapping[str, Json], ...]
     extracted: int
+    failed: tuple[FailedTrial, ...] = ()
 
     def rows(self) -> list[dict[str, Json]]:
         """One row per entry of the grid: mean and standard deviation over seeds, change against the first row."""
-        grouped: dict[str, list[TrialResult]] = {}
-        for result in self.results:
-            grouped.setdefault(result.trial.row, []).append(result)
-        baseline = next(iter(grouped.values()))
-        return [_row(name, found, baseline) for name, found in grouped.items()]
+        return [dict(row) for row in self.table]
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints."""
         return {
             "name": self.name,
             "rows": list(self.rows()),
-            "trials": [
-                {
-                    "row": found.trial.row,
-                    "seed": found.trial.seed,
-                    "run": found.run,
-                    "top1": found.top1,
-                    "mean_class": found.mean_class,
-                    "seconds": found.seconds,
-                    "keys": dict(found.keys),
-                    "reused": found.reused,
-                }
-                for found in self.results
-            ],
+            "trials": [found.result() for found in self.results],
+            "failed": [found.result() for found in self.failed],
             "extracted": self.extracted,
         }
 
 
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+class FailedTrials(UnialignError):
+    """Trainings of a sweep failed; all others are done and kept, and the tables are of those.
 
-
-def _row(name: str, found: Sequence[TrialResult], baseline: Sequence[TrialResult]) -> dict[str, Json]:
-    by_seed = {result.trial.seed: result.top1 for result in baseline}
-    changes = [result.top1 - by_seed[result.trial.seed] for result in found if result.trial.seed in by_seed]
-    top1, mean_class = [result.top1 for result in found], [result.mean_class for result in found]
-    return {
-        "row": name,
-        "seeds": len(found),
-        "top1": statistics.mean(top1),
-        "top1_std": _spread(top1),
-        "mean_class": statistics.mean(mean_class),
-        "mean_class_std": _spread(mean_class),
-        "change": statistics.mean(changes) if changes else None,
-        "seconds": statistics.mean(result.seconds for result in found),
-    }
-
-
-def count_stored(cache: Path) -> int:
-    """Samples that all records of a cache hold; an extraction adds to it."""
-    return sum(int(load_table(path).shards.samples.sum()) for path in iterate_stores(cache))
-
-
-def run_ablation(
-    grid: Grid,
-    train: Callable[[Sequence[Trial]], Iterable[TrialResult]],
-    *,
-    cache: Path,
-    folder: Path,
-    report: Callable[[TrialResult, int, int], None] = lambda result, done, total: None,
-) -> Ablation:
-    """Train all trials and write the table into a folder.
-
-    train: gives the results of trials in their order; for a finished run of the same configuration what it holds.
-    report: called after each trial with (result, trials done, trials). Interrupted, finished runs are kept and the same
-    command goes on from there.
+    ablation: what there is. folder: where its tables are. exit_code: that of the failures, 1 where they differ.
     """
-    before = count_stored(cache)
-    todo = trials(grid)
-    results = []
-    for number, result in enumerate(train(todo)):
-        results.append(result)
-        report(result, number + 1, len(todo))
-    ablation = Ablation(grid.name, tuple(results), count_stored(cache) - before)
-    write_tables(ablation, folder)
-    return ablation
 
-
-def write_tables(ablation: Ablation, folder: Path) -> None:
-    """`ablation.md`, `ablation.csv`, `ablation.json` in a folder."""
-    rows = table(ablation)
-    lines = [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    write_text(folder / "ablation.md", "\n".join([*lines, "", closing(ablation), ""]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(ablation.rows()[0]))
-    writer.writeheader()
-    writer.writerows(ablation.rows())
-    write_text(folder / "ablation.csv", text.getvalue())
-    write_text(folder / "ablation.json", json.dumps(ablation.result(), indent=2) + "\n")
-
-
-def table(ablation: Ablation) -> list[tuple[str, ...]]:
-    """The rows as text, accuracies in per cent with one decimal."""
-    return [
-        (
-            str(row["row"]),
-            str(row["seeds"]),
-            f"{100 * row['top1']:.1f}",
-            f"{100 * row['top1_std']:.1f}",
-            f"{100 * row['mean_class']:.1f}",
-            f"{100 * row['mean_class_std']:.1f}",
-            "-" if row["change"] is None else f"{100 * row['change']:+.1f}",
-            f"{row['seconds']:.0f}",
+    def __init__(self, ablation: Ablation, folder: Path) -> None:
+        total = len(ablation.results) + len(ablation.failed)
+        super().__init__(
+            f"{len(ablation.failed)} of {total} trainings failed: {_causes(ablation.failed)}; "
+            f"{'the others are done and kept, ' if ablation.results else ''}the same command tries these again."
         )
-        for row in ablation.rows()
+        self.ablation, self.folder = ablation, folder
+        codes = {found.exit_code for found in ablation.failed}
+        self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+def _causes(failed: Sequence[FailedTrial]) -> str:
+    """Which rows and seeds failed, and why, each reason once."""
+    reasons: dict[str, dict[str, list[int]]] = {}
+    for found in failed:
+        reasons.setdefault(found.error, {}).setdefault(found.trial.row, []).append(found.trial.seed)
+    causes = [
+        f"{', '.join(f'{row} (seed {_listed(seeds)})' for row, seeds in rows.items())}: {error.rstrip('.')}"
+        for error, rows in reasons.items()
     ]
+    more = [f"and {len(causes) - SHOWN} more reasons, in ablation.json"] if len(causes) > SHOWN else []
+    return "; ".join([*causes[:SHOWN], *more])
 
 
-def closing(ablation: Ablation) -> str:
-    """The sentence under the table: how many samples the sweep extracted, and from which stores it read."""
-    stores = sorted({str(name) for result in ablation.results for name in _stores(result.keys)})
-    return f"Samples extracted during the sweep: {ablation.extracted}. Read from: {', '.join(stores) or 'no store'}."
-
-
-def _stores(keys: Mapping[str, Any]) -> list[str]:
-    return [f"{modality} {str(found['key'])[:12]}" for modality, found in keys.items() if isinstance(found, Mapping)]
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -47,6 +47,8 @@ class Grid(BaseModel):
             raise ValueError("give either `rows` or `axes`")
         if not self.seeds:
             raise ValueError("`seeds` is empty")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("`seeds` names one twice")
         names = [row.name for row in self.all_rows()]
         if len(set(names)) != len(names):
             raise ValueError("two rows have the same name")

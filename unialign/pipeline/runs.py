@@ -6,6 +6,7 @@
         env.json          versions and machine
         log.jsonl  metrics.csv  tensorboard/  checkpoints/
         predictions.npz   of the last epoch: ids, labels, probabilities, importance
+        memory.json       bytes that the process that finished it took at most, here and on its GPU
         result.json       written last: it means that the run is finished
 
 The key is the digest of everything that decides the result; the same training again finds the finished folder.
@@ -31,6 +32,7 @@ from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore, LockedStore, MissingCache
 from unialign.cache.keys import SHORT, digest
 from unialign.cache.lock import store_lock
+from unialign.pipeline.memory import peak_gpu_memory, peak_memory
 
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
 
@@ -100,12 +102,24 @@ def begin(run: Run, config: Mapping[str, Json], keys: Mapping[str, Json], machin
 
 
 def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write predictions.npz (none without arrays), then result.json: from now on the run is finished."""
+    """Write predictions.npz (none without arrays), memory.json, then result.json: from now on the run is finished."""
     if arrays:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         atomic.write_file(run.folder / "predictions.npz", buffer.getvalue())
+    _write_json(run.folder / "memory.json", {"peak": peak_memory(), "gpu_peak": peak_gpu_memory()})
     _write_json(run.folder / "result.json", result)
+
+
+def memory_of(folder: Path) -> tuple[int | None, int | None]:
+    """Bytes at most (resident, on a GPU) of the process that finished a run; None where none was measured.
+
+    Raises `DamagedStore` for a file that cannot be read.
+    """
+    if not (folder / "memory.json").is_file():
+        return None, None
+    measured = read_json(folder / "memory.json")
+    return measured.get("peak"), measured.get("gpu_peak")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

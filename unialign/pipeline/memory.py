@@ -1,0 +1,97 @@
+"""How much memory a process took at most, how much the machine still has, and whether one more training fits."""
+
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Trainings of one grid differ (views, modalities, batches of evaluation); a quarter more than the largest one seen.
+MARGIN = 1.25
+
+
+def peak_memory() -> int:
+    """Bytes that this process had resident at most: its own, and the pages of local stores that it has mapped.
+
+    Linux's VmHWM where there is one: `ru_maxrss` of a started program is at least that of the program that started it.
+    """
+    status = _fields(Path("/proc/self/status"))
+    if "VmHWM" in status:
+        return status["VmHWM"] * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak_gpu_memory() -> int | None:
+    """Bytes that tensors of this process took at most on one GPU; None when it has used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return max(int(torch.cuda.max_memory_allocated(device)) for device in range(torch.cuda.device_count()))
+
+
+def available_memory() -> int | None:
+    """Bytes that new processes can take: of the machine, or of the control group if that has less; None if unknown."""
+    machine = _fields(Path("/proc/meminfo")).get("MemAvailable")
+    if machine is None:
+        return None
+    return min([machine * 1024, *(_left(group) for group in _groups())])
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def one_more_fits(available: int | None, need: int | None, running: Sequence[int]) -> bool:
+    """Whether a training may start beside others.
+
+    available: bytes free now. need: the largest peak seen so far; None as long as nothing is known. running: the peaks
+    so far of those that run. One always may; the next ones only if it and all running ones can grow to `MARGIN` x need.
+    """
+    if not running:
+        return True
+    if available is None or need is None:
+        return False
+    need = int(MARGIN * need)
+    return available - sum(max(0, need - peak) for peak in running) >= need
+
+
+def _fields(path: Path) -> Mapping[str, int]:
+    """The numbers of a file of `name: number` or `name number` lines; empty when it is not there."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    words = [line.replace(":", " ").split() for line in lines]
+    return {line[0]: int(line[1]) for line in words if len(line) > 1 and line[1].isdigit()}
+
+
+def _groups() -> list[Path]:
+    """The folders of this process' control groups that may limit memory, from the innermost outwards."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = Path("/sys/fs/cgroup", controllers)
+            inner = top / name.lstrip("/")
+            found += [inner, *(folder for folder in inner.parents if folder.is_relative_to(top))]
+    return found
+
+
+def _left(group: Path) -> int:
+    """Bytes below the limit of a control group (of either version), its page cache counted as free; no limit: huge."""
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, now = (int((group / name).read_text()) for name in (limit, used))
+        except (OSError, ValueError):
+            # Absent, or "max".
+            continue
+        return max(0, most - now + _fields(group / "memory.stat").get(cached, 0))
+    return sys.maxsize
