@@ -191,6 +191,23 @@ def test_an_encoder_that_has_seen_an_unseen_class_is_refused(config: Config, tmp
         train_from_config(with_values(config, {**chosen, "cache": tmp_path / "leaky"}))
 
 
+@pytest.mark.parametrize(("dataset", "refused"), [("tiny", True), ("other", False)])
+def test_an_encoder_whose_classes_have_other_names_is_not_called_clean(
+    config: Config, tmp_path: Path, dataset: str, refused: bool
+) -> None:
+    """Without its class names a data set numbers them: "class 1" may well be an unseen one."""
+    trained_on = {"dataset": dataset, "protocol": "pair", "classes": ["class 0", "class 1"]}
+    features(tmp_path, attributes={"trained_on": trained_on})
+    text_store(tmp_path)
+    save_manifest(DATASET, tmp_path)
+    chosen = with_values(config, {"cache": tmp_path, "runs": tmp_path / "runs", "train.settings.epochs": 1})
+    if refused:
+        with pytest.raises(UsageError, match=r"trained with other class names \(class 0\); .* same --labels"):
+            train_from_config(chosen)
+    else:
+        assert train_from_config(chosen).zero_shot["encoder_clean"] is None
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

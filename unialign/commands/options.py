@@ -10,12 +10,14 @@ from unialign.pipeline.config import Config, load_config
 from unialign.stages.datasets.base import Dataset
 
 DatasetName = Annotated[
-    str | None, typer.Option("--dataset", help="Dataset: ntu60, ntu120, folder, pyskl, demo (`dataset:`).")
+    str | None, typer.Option("--dataset", help="Dataset: ntu60, ntu120, utd-mhad, folder, pyskl, demo (`dataset:`).")
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Data root (UNIALIGN_DATA, `data:`).")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Cache root (UNIALIGN_CACHE, `cache:`).")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (`runs:`).")]
-Labels = Annotated[Path | None, typer.Option("--labels", help="CSV of path,label for --dataset folder.")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="CSV of path,label (folder); class names, one a line (pyskl, utd-mhad).")
+]
 Protocol = Annotated[str | None, typer.Option("--protocol", help="Split, such as xsub (`protocol:`).")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Instead of unialign.yaml in the working folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]

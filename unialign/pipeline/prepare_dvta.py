@@ -145,19 +145,26 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
 def check_encoder(reader: CachedModality, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
     """True where the encoder of the features has seen no unseen class; None where the store does not tell.
 
-    Raises `UsageError` where it has.
+    Classes are compared by name, so an encoder of another data set that calls any class otherwise is not known to be
+    clean. Raises `UsageError` where it has seen one, and for other names of the same data set.
     """
     attributes = reader.store.attributes if isinstance(reader, Recorded) else {}
     trained = dict(attributes.get("trained_on", {}))
     if not trained.get("classes"):
         return None
+    strange = [name for name in trained["classes"] if name not in dataset.classes]
+    if strange and trained.get("dataset") == dataset.name:
+        raise UsageError(
+            f"the encoder of the pose features was trained with other class names ({strange[0]}); train it with the "
+            "same --labels as this run."
+        )
     leaked = [dataset.classes[label] for label in roles.unseen if dataset.classes[label] in trained["classes"]]
     if leaked:
         raise UsageError(
             f"the encoder of the pose features was trained on {len(leaked)} classes that {protocol} counts as unseen "
             f"({leaked[0]}); train one with `unialign train --model stgcn++ protocol={protocol}` and extract again."
         )
-    return True
+    return None if strange else True
 
 
 def joined_features(reader: CachedModality, ids: Sequence[str]) -> Joined:
