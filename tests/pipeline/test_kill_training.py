@@ -1,70 +1,134 @@
-"""A training that is killed again and again ends where the one ends that was left alone."""
+"""A training of any system that is killed again and again ends where the one ends that was left alone (R24).
+
+2 kills a system in the usual run, 30 with RELIABILITY=full. Checkpoints are two batches apart, so that a resumed run
+also repeats steps. UniAlign trains with batch statistics here, whose running values a checkpoint must hold too.
+"""
 
 import multiprocessing
+import os
 import random
 import time
+from collections.abc import Iterator, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
-from tests.made_stores import made_dataset, made_stores
-from tests.pipeline.made_training import main
+from tests.golden.curves import VALUES, golden_config, make_caches, trained
+from unialign.pipeline.config import with_values
 from unialign.stages.training.logs import read_lines
 
-NUM_KILLS = 4
-SEED = 11
+FULL = os.environ.get("RELIABILITY") == "full"
+KILLS = 30 if FULL else 2
+EPOCHS = 20 if FULL else 3
+LAST = 4 * EPOCHS
+OFTEN = {"train.settings.epochs": EPOCHS, "train.settings.eval_every": 1, "train.settings.checkpoint_batches": 2}
+OWN: Mapping[str, Mapping[str, Any]] = {"unialign": {"train.unialign.backbone": "tsm-tiny"}}
+TIMES = ("data_wait", "samples_per_second")
+LIMIT = 120
 
 
-def started(cache: Path, runs: Path) -> ForkServerProcess:
+def train_here(system: str, cache: Path, runs: Path) -> None:
+    """Train a system in this process; what is started, killed and started again."""
+    runs.mkdir(exist_ok=True)
+    config = golden_config(system, cache, runs)
+    trained(with_values(config, {**OFTEN, **OWN.get(system, {})}), runs)
+
+
+def started(system: str, cache: Path, runs: Path) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     # Imported once, in the server that the processes are forked from.
-    context.set_forkserver_preload(["tests.pipeline.made_training"])
-    process = context.Process(target=main, args=(str(cache), str(runs)))
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=train_here, args=(system, cache, runs))
     process.start()
     return process
 
 
-def steps(runs: Path) -> dict[int, tuple[float, float]]:
-    """(loss, gradient norm) of every step; the last line of a step counts."""
-    logs = list(runs.glob("*/log.jsonl"))
-    lines = read_lines(logs[0]) if logs else []
-    return {line["step"]: (line["loss"], line["gradient_norm"]) for line in lines if line["event"] == "step"}
+def ended(process: ForkServerProcess) -> int | None:
+    process.join(LIMIT)
+    return process.exitcode
 
 
-def test_killed_runs_go_on_bit_for_bit(tmp_path: Path) -> None:
-    cache, alone, killed = tmp_path / "cache", tmp_path / "alone", tmp_path / "killed"
-    made_stores(cache, made_dataset())
-    left_alone = started(cache, alone)
-    generator = random.Random(SEED)
-    moments = []
-    for _ in range(NUM_KILLS):
-        process = started(cache, killed)
-        before, deadline = len(steps(killed)), time.monotonic() + 60
-        while len(steps(killed)) <= before and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.005)
-        # Any moment of a step, also in the middle of a checkpoint.
-        time.sleep(generator.uniform(0, 0.25))
-        process.kill()
-        process.join()
-        moments.append((len(steps(killed)), process.exitcode))
-        if process.exitcode == 0:
-            break
-    last = started(cache, killed)
-    for process in (last, left_alone):
-        process.join(120)
-        assert process.exitcode == 0
-    assert any(code == -9 for _, code in moments), moments
-    assert steps(killed) == steps(alone), moments
-    assert len(steps(alone)) == 9
-    states = [torch.load(next(runs.glob("*/checkpoints/last.pt"))) for runs in (alone, killed)]
-    first, second = states
-    assert first["model"].keys() == second["model"].keys()
-    assert all(torch.equal(value, second["model"][name]) for name, value in first["model"].items()), moments
-    momenta = [state["optimizer"]["state"] for state in states]
-    assert all(
-        torch.equal(value["momentum_buffer"], momenta[1][name]["momentum_buffer"]) for name, value in momenta[0].items()
-    )
-    assert torch.equal(first["random"][0]["cpu"], second["random"][0]["cpu"])
-    left_over = [path for path in killed.rglob(".tmp-*") if ".locks" not in path.parts]
-    assert not left_over, moments
+def steps(runs: Path) -> dict[int, set[tuple[float, ...]]]:
+    """What the log says of each step, loss and its terms, gradient's norm and rate: one tuple, however often it ran."""
+    found: dict[int, set[tuple[float, ...]]] = {}
+    for log in runs.glob("*/log.jsonl"):
+        for line in read_lines(log):
+            if line.pop("event") == "step":
+                values = tuple(value for name, value in line.items() if name not in TIMES)
+                found.setdefault(line["step"], set()).add(values)
+    return found
+
+
+def killed(process: ForkServerProcess, runs: Path, generator: random.Random) -> bool:
+    """Kill it at a random step that it has not been at, or a little later; False if it was done before that."""
+    reached = max(steps(runs), default=0)
+    moment = reached + generator.randint(1, max(1, (LAST - reached) // 3))
+    deadline = time.monotonic() + LIMIT
+    while max(steps(runs), default=0) < moment and process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    # Any moment of a step, also in the middle of a checkpoint or of an evaluation.
+    time.sleep(generator.uniform(0, 0.05))
+    process.kill()
+    code = ended(process)
+    assert code in (0, -9)
+    return code == -9
+
+
+def tensors(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """All that a state holds, with its place, but for times."""
+    if isinstance(value, Mapping | list | tuple):
+        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, each in entries:
+            if name not in TIMES:
+                yield from tensors(each, f"{place}/{name}")
+    else:
+        yield place, value
+
+
+def left_behind(runs: Path) -> dict[str, Any]:
+    """Everything in the last and in the best checkpoint, and the predictions, by place."""
+    found: dict[str, Any] = {}
+    for name in ("last", "best"):
+        (path,) = runs.glob(f"*/checkpoints/{name}.pt")
+        found |= tensors(torch.load(path, weights_only=True), name)
+    (path,) = runs.glob("*/predictions.npz")
+    with np.load(path) as arrays:
+        found |= {f"predictions/{name}": torch.from_numpy(arrays[name]) for name in ("labels", "probabilities")}
+    return found
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    return bool(first == second)
+
+
+@pytest.mark.parametrize("system", VALUES)
+def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path) -> None:
+    seed = int(os.environ.get("RELIABILITY_SEED", "0"))
+    generator = random.Random(f"{system} {seed}")
+    cache, alone = make_caches(tmp_path), tmp_path / "alone"
+    assert ended(started(system, cache, alone)) == 0
+    whole, expected = steps(alone), left_behind(alone)
+    assert sorted(whole) == list(range(1, LAST + 1))
+    assert {place.split("/")[1] for place in expected} >= {"model", "optimizer", "random", "history"}
+    kills = rounds = 0
+    while kills < KILLS:
+        rounds += 1
+        runs = tmp_path / f"killed-{rounds}"
+        while kills < KILLS and killed(started(system, cache, runs), runs, generator):
+            kills += 1
+        assert ended(started(system, cache, runs)) == 0
+        where = f"{system}, seed {seed}, round {rounds}, {kills} kills"
+        found = steps(runs)
+        assert [step for step in whole if found[step] != whole[step]] == [], where
+        left = left_behind(runs)
+        assert left.keys() == expected.keys(), where
+        assert [place for place, value in expected.items() if not same(value, left[place])] == [], where
+        assert not [path for path in runs.rglob(".tmp-*") if ".locks" not in path.parts], where
+    print(f"{system}: {kills} kills in {rounds} runs, 0 of {len(expected)} values of a checkpoint differ")

@@ -1,0 +1,76 @@
+"""Contract: the same code gives the same losses, step by step, on any machine within 1e-4.
+
+`<system>.json` holds the losses of 80 steps of each system, trained by the pipeline's own loop from made caches (see
+`curves`). A change that only moves code, or makes it faster, leaves them as they are; so does another machine.
+
+`python -m tests.golden.write [SYSTEM ...]` writes them anew. That is right when a change is meant to change what is
+computed (a loss, an initialisation, the order or augmentation of samples, an optimizer's settings), or when these
+trainings themselves are changed, and then only for the systems that the change is about: the commit says which, and
+why. It is not right because a refactoring "only" moved the numbers, or to make a failing test pass.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from tests.golden.curves import STEPS, VALUES, first_difference, golden_config, losses_of, make_caches, trained
+from tests.golden.write import golden_file
+from unialign.stages.models.systems import SYSTEMS
+from unialign.stages.training.loop import Progress
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_caches(tmp_path_factory.mktemp("golden"))
+
+
+def golden(system: str) -> list[float]:
+    losses: list[float] = json.loads(golden_file(system).read_text())["losses"]
+    return losses
+
+
+@pytest.mark.parametrize("system", VALUES)
+def test_every_step_has_its_golden_loss(system: str, cache: Path, tmp_path: Path) -> None:
+    found = losses_of(trained(golden_config(system, cache, tmp_path / "runs"), tmp_path).folder)
+    assert len(found) == STEPS
+    assert not (wrong := first_difference(found, golden(system))), f"{system}: {wrong}"
+
+
+@pytest.mark.parametrize("system", VALUES)
+def test_meta_a_tenth_more_of_any_term_is_seen_at_the_first_step(
+    system: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = SYSTEMS[system]
+    terms: list[str] = []
+
+    def first_step(heavier: str) -> str:
+        def losses(model: Any, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+            found = known.losses(model, outputs, labels)
+            terms[:] = found
+            return {name: value * (1.1 if name == heavier else 1.0) for name, value in found.items()}
+
+        def stop(progress: Progress) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setitem(SYSTEMS, system, replace(known, losses=losses))
+        runs = tmp_path / f"runs-{heavier}"
+        with pytest.raises(KeyboardInterrupt):
+            trained(golden_config(system, cache, runs), tmp_path, show=stop)
+        (log,) = runs.glob("*/log.jsonl")
+        return first_difference(losses_of(log.parent), golden(system)[:1])
+
+    assert not first_step("nothing")
+    for term in tuple(terms):
+        assert first_step(term).startswith("step 1 "), term
+
+
+def test_the_first_step_that_differs_is_named() -> None:
+    assert first_difference([1.0, 20.0, -3.0], [1.00009, 20.0019, -3.0]) == ""
+    message = first_difference([1.0, 2.0, 3.5, 4.0], [1.0, 2.0003, 3.0, 4.0])
+    assert message == "step 2 is the first that differs: the loss is 2, the golden one 2.0003; 2 of 4 steps differ"
+    assert first_difference([float("nan")], [1.0]).startswith("step 1 ")
