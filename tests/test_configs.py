@@ -1,0 +1,27 @@
+"""The ready configurations say what the commands that they stand for do."""
+
+from pathlib import Path
+
+import pytest
+
+from unialign.pipeline.config import load_config
+from unialign.pipeline.demo import demo_config
+from unialign.stages.models.systems import SYSTEMS, checked_config
+from unialign.stages.training.settings import settings_from
+
+REAL = Path(__file__).resolve().parents[1] / "configs" / "real"
+
+
+@pytest.mark.parametrize("path", sorted(REAL.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_ready_configuration_names_only_settings_that_exist(path: Path) -> None:
+    config = load_config({}, file=path, environment={})
+    for name in ("unialign", "art"):
+        checked_config(SYSTEMS[name].config, getattr(config.train, name))
+    settings_from(config.train.settings)
+
+
+def test_the_configuration_of_the_demo_trains_as_the_demo_does_so_that_its_runs_are_used_again() -> None:
+    config, demo = load_config({}, file=REAL / "demo.yaml", environment={}), demo_config(Path("demo"))
+    assert (config.dataset, config.data, config.cache, config.runs) == (demo.dataset, demo.data, demo.cache, demo.runs)
+    assert config.train.unialign == demo.train.unialign
+    assert settings_from(config.train.settings).identity() == settings_from(demo.train.settings).identity()
