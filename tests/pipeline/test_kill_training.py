@@ -108,6 +108,7 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
+@pytest.mark.timeout(1800 if FULL else 240)
 @pytest.mark.parametrize("system", VALUES)
 def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("RELIABILITY_SEED", "0"))
