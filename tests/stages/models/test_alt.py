@@ -13,13 +13,13 @@ from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.alt_losses import alt_losses
 from unialign.stages.models.clip_tower import ClipTower
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 B, T, SIDE, N, D, RAW, K, L = 3, 4, 32, 7, 6, 8, 9, 3
 LABELS = torch.tensor([0, 1, 2])
 SWITCHES: list[dict[str, Any]] = [
     {},
     {"tower": "frozen"},
+    {"tower": "frozen", "tower_adapters": "S"},
+    {"tower": "frozen", "tower_adapters": "STM"},
     {"tower": "cached"},
     {"tower": "cached", "projection": "linear"},
     {"projection": "linear"},
@@ -53,6 +53,7 @@ def _tower(config: ALTConfig, seed: int = 0) -> ClipTower:
         num_pairs=config.merged_pairs,
         proportional=config.proportional_attention,
         projection="clip" if config.projection == "clip" else "none",
+        adapters=config.tower_adapters,
     )
 
 
@@ -91,11 +92,14 @@ def test_every_switch_moves_what_should_move(switches: dict[str, Any]) -> None:
     (loss,) = alt_losses(model, outputs, LABELS).values()
     loss.backward()
     model.update(outputs, LABELS)
-    frozen = {name for name, _ in model.named_parameters() if name.startswith("tower.")}
+    adapters = {name for name, _ in model.named_parameters() if name.startswith("tower.") and ".down." in name}
+    frozen = {name for name, _ in model.named_parameters() if name.startswith("tower.") and ".up." not in name}
     if switches.get("tower") != "frozen":
-        frozen = set()
+        frozen = adapters = set()
     still = {name for name, value in model.named_parameters() if value.grad is None or not bool(value.grad.any())}
+    # The way back through an adapter begins at a layer of zeros.
     assert still == frozen
+    frozen -= adapters
     assert {name for name, value in model.named_parameters() if not value.requires_grad} == frozen
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     assert set(before) >= ({"labels", "corpus"} if model.config.align else {"labels"})

@@ -61,7 +61,7 @@ class ALT(nn.Module):
         if isinstance(tower, TokenShape) != (config.tower == "cached"):
             raise ValueError(f"a model with tower {config.tower!r} got {type(tower).__name__}")
         self.tower = None if isinstance(tower, TokenShape) else tower
-        if self.tower is not None and config.tower == "frozen":
+        if self.tower is not None and config.tower == "frozen" and config.tower_adapters == "none":
             self.tower.requires_grad_(False)
         self.projection = nn.Linear(tower.width, width) if config.projection == "linear" else None
         if self.projection is None and tower.width != width:
@@ -130,7 +130,7 @@ class ALT(nn.Module):
 
     def rate(self, name: str) -> float:
         """The learning rate of a parameter, by its name, over that of the run."""
-        return self.config.tower_rate if name.startswith("tower.") else 1.0
+        return self.config.tower_rate if name.startswith("tower.") and self.config.tower == "tuned" else 1.0
 
     def train(self, mode: bool = True) -> "ALT":
         """Training or evaluation; a frozen tower stays in evaluation."""
@@ -146,8 +146,9 @@ class ALT(nn.Module):
             tokens = batch["tokens"].to(self.labels.dtype)
         else:
             frames = batch["frames"]
-            with torch.no_grad() if self.config.tower == "frozen" else nullcontext():
-                made = self.tower(frames.flatten(0, 1))
+            fixed = self.config.tower == "frozen" and self.config.tower_adapters == "none"
+            with torch.no_grad() if fixed else nullcontext():
+                made = self.tower(frames.flatten(0, 1), num_frames=frames.shape[1])
             tokens = made["tokens"].unflatten(0, frames.shape[:2])  # (B, T, N, D)
             outputs["owners"] = made["owners"].unflatten(0, frames.shape[:2])
         if not self.config.region:
@@ -230,6 +231,7 @@ def _tower(
         num_pairs=config.merged_pairs,
         proportional=config.proportional_attention,
         projection="clip" if config.projection == "clip" else "none",
+        adapters=config.tower_adapters,
     )
 
 

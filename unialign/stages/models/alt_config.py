@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from unialign.cache.errors import UsageError
 from unialign.stages.models.alt_blocks import REDUCTIONS
+from unialign.stages.models.tower_adapters import KINDS
 
 CHOICES = {
     "tower": ("tuned", "frozen", "cached"),
+    "tower_adapters": KINDS,
     "projection": ("clip", "linear"),
     "corpus": ("entities", "labels"),
     "reduction": REDUCTIONS,
@@ -23,6 +25,7 @@ class ALTConfig:
     Image encoder
     network: OpenCLIP's name. tower: "tuned" trains it, "frozen" runs it without gradients, "cached" reads its tokens
         from the store and holds no tower; then network, layer, merged_pairs and image_size say nothing.
+    tower_adapters: "S", "SM", "STM": small trained layers inside a frozen tower, see `tower_adapters`.
     layer: the block that gives E; the paper's "second-last" (-2) leaves B/16 109 tokens and L/14 73.
     merged_pairs, proportional_attention: see `tome`; the paper gives 8 pairs and does not speak of the attention.
     projection: how E comes to the width of the texts: CLIP's own last norm and projection, or a learned linear map.
@@ -47,6 +50,7 @@ class ALTConfig:
     num_frames: int = 8
     image_size: int = 224
     tower: str = "tuned"
+    tower_adapters: str = "none"
     layer: int = -2
     merged_pairs: int = 8
     proportional_attention: bool = True
@@ -75,6 +79,10 @@ class ALTConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}.")
+        if self.tower_adapters != "none" and self.tower != "frozen":
+            raise UsageError(
+                f"tower_adapters belong into a frozen tower; this one is {self.tower}: take tower: frozen."
+            )
         for name in ("num_frames", "image_size", "mlp_ratio", "num_blocks"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")

@@ -7,6 +7,7 @@ weights were trained with is not in a state dict: OpenAI's need a name that ends
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
 from unialign.stages.models.tome import num_left, run_blocks
+from unialign.stages.models.tower_adapters import KINDS, install
 
 if TYPE_CHECKING:
     from open_clip.transformer import VisionTransformer
@@ -35,6 +37,7 @@ class ClipTower(nn.Module):
         is part of the output.
     layer: the last block used, counted as Python counts: -1 is the last of the network, -2 the one before.
     num_pairs: pairs of tokens merged in each block, proportional: proportional attention, see `tome`.
+    adapters: "S", "SM" or "STM" freezes the network and puts trained layers into it, see `tower_adapters`.
     projection: "clip" applies CLIP's last norm and projection to every token, so that tokens lie in the space of the
         texts; "none" gives the block's output (and removes both).
     """
@@ -50,6 +53,7 @@ class ClipTower(nn.Module):
         num_pairs: int = 8,
         proportional: bool = True,
         projection: str = "clip",
+        adapters: str = "none",
     ) -> None:
         super().__init__()
         blocks = network.transformer.resblocks
@@ -57,6 +61,8 @@ class ClipTower(nn.Module):
             raise UsageError(f"layer {layer} is not one of the network's {len(blocks)} blocks; -2 is the second-last.")
         if num_pairs < 0:
             raise UsageError(f"{num_pairs} pairs cannot be merged in a block; take 0 for none, or 8.")
+        if adapters not in KINDS:
+            raise UsageError(f"adapters {adapters!r} are unknown; known: {', '.join(KINDS)}.")
         if projection not in PROJECTIONS:
             raise UsageError(f"projection {projection!r} is unknown; known: {', '.join(PROJECTIONS)}.")
         self.num_pairs, self.proportional, self.projection = num_pairs, proportional, projection
@@ -69,12 +75,17 @@ class ClipTower(nn.Module):
         else:
             self.width = int(network.transformer.width)
             network.ln_post, network.proj = nn.Identity(), None
+        self.over_time = nn.ModuleList()
+        if adapters != "none":
+            network.requires_grad_(False)
+            self.over_time = install(network.transformer.resblocks, adapters, int(network.transformer.width))
         self.network: Any = network
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, num_frames: int = 1) -> dict[str, Tensor]:
         """tokens (B, N, D), class token first; owners (B, 1 + P) int64: the token that each input token ended in.
 
-        images (B, 3, H, W), float32, normalised with `mean` and `std`.
+        images (B, 3, H, W), float32, normalised with `mean` and `std`. num_frames: of them that follow each other as
+        the frames of one clip; only adaptation over time looks at it.
         """
         network = self.network
         patches = network.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
@@ -85,6 +96,7 @@ class ClipTower(nn.Module):
             network.ln_pre(embedded),
             num_pairs=self.num_pairs,
             proportional=self.proportional,
+            before=[partial(added, num_frames=num_frames) for added in self.over_time] or None,
         )
         tokens = network.ln_post(state.tokens)
         if network.proj is not None:

@@ -10,8 +10,9 @@ Proportional attention adds log(size) of each key to its scores, so that a token
 Order afterwards, as in the authors' code: what is left of a, then b.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -101,16 +102,26 @@ def _new_places(matching: Matching, num_tokens: int) -> Tensor:
     return places
 
 
-def run_blocks(blocks: Iterable[Any], tokens: Tensor, *, num_pairs: int, proportional: bool) -> Merged:
+def run_blocks(
+    blocks: Iterable[Any],
+    tokens: Tensor,
+    *,
+    num_pairs: int,
+    proportional: bool,
+    before: Iterable[Callable[[Tensor, Any], Tensor]] | None = None,
+) -> Merged:
     """Tokens (B, N, C) through OpenCLIP's `ResidualAttentionBlock`s, merging in each.
 
     proportional: proportional attention. Without merging (num_pairs 0) this is what the blocks themselves compute.
+    before: for each block (tokens, block) to what is added to its tokens first.
     """
     # Half precision does not count far enough.
     sizes = torch.ones_like(tokens[..., :1], dtype=torch.promote_types(tokens.dtype, torch.float32))
     owners = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
     state = Merged(tokens, sizes, owners)
-    for block in blocks:
+    for block, added in zip(blocks, repeat(None) if before is None else before, strict=False):
+        if added is not None:
+            state = Merged(state.tokens + added(state.tokens, block), state.sizes, state.owners)
         weighted = proportional and state.tokens.shape[1] < tokens.shape[1]  # at first all sizes are 1
         attended, keys = attention(block.attn, block.ln_1(state.tokens), state.sizes if weighted else None)
         state = Merged(state.tokens + block.ls_1(attended), state.sizes, state.owners)
