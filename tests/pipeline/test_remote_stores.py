@@ -7,21 +7,26 @@ import numpy as np
 import pytest
 
 from tests.cache.made_remote import serving
-from tests.made_stores import COLLECTION, made_dataset, made_stores
+from tests.made_stores import COLLECTION, frames_store, made_dataset, pose_features_store, text_store
 from tests.pipeline.made_training import MODEL, SETTINGS, tiny_training
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.index import write_index
 from unialign.cache.reader import StoreReader
 from unialign.cache.remote import RemoteReader
 from unialign.pipeline.config import load_config
+from unialign.pipeline.evaluate import evaluate_run
 from unialign.pipeline.experiment import cached_readers
+from unialign.pipeline.gallery import draw_run
 from unialign.pipeline.stores import open_chosen
 from unialign.pipeline.train import train_unialign
 
 
-def test_a_training_from_urls_gives_the_numbers_of_a_local_one(tmp_path: Path) -> None:
+def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_from_them(tmp_path: Path) -> None:
     dataset = made_dataset()
-    stores = made_stores(tmp_path / "site", dataset)
+    folder = tmp_path / "site"
+    stores = {"frames": frames_store(folder, dataset), "text": text_store(folder)}
+    # Made from poses that are nowhere here.
+    stores["pose-features"] = pose_features_store(folder, dataset, fields={"poses": "5e" * 32})
     for reader in stores.values():
         write_index(reader.path)
     with serving(tmp_path / "site") as site:
@@ -35,6 +40,10 @@ def test_a_training_from_urls_gives_the_numbers_of_a_local_one(tmp_path: Path) -
         readers = cached_readers(["frames", "pose-features", "text"], dataset, config, check=False)
         assert [type(reader) for reader in readers.values()] == [RemoteReader, RemoteReader, StoreReader]
         result = train_unialign(dataset, readers=readers, model=MODEL, settings=SETTINGS, runs=tmp_path / "runs")
+        found = evaluate_run(result.folder, dataset, cache=tmp_path / "cache", keep=0.1)
+        assert found.agrees
+        assert not found.largest_change
+        assert len(draw_run(result.folder, dataset, tmp_path / "cache", keep=0.1, num_samples=2)) == 3
         asked = len(site.shards_asked)
         assert asked
         for reader in cached_readers(["frames", "pose-features"], dataset, config, check=False).values():

@@ -17,6 +17,7 @@ from unialign.cli import app
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluate import evaluate_run
 from unialign.pipeline.experiment import cached_readers, train_from_config
+from unialign.pipeline.gallery import draw_run
 from unialign.pipeline.grid import Grid, Row, read_grid, trials
 from unialign.pipeline.models import MODELS
 from unialign.pipeline.preparation import Options, Prepared
@@ -39,14 +40,6 @@ CASES: dict[str, dict[str, Any]] = {
     "alt cached": {"train.model": "alt", "train.alt.tower": "cached", "train.settings.flip": 0.5},
 }
 READ = {"alt cached": {"tokens", "text"}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +96,9 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_is_evaluated(config: Config, tmp_
     assert found.agrees
     assert found.largest_change == 0
     assert train_from_config(chosen).reused
+    pictures = draw_run(resumed.folder, DATASET, config.cache, num_samples=2)
+    assert len(pictures) == (1 if case == "alt cached" else 3)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
 def test_the_tower_starts_from_a_file_and_learns_more_slowly(config: Config, weights: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from unialign.cache.codecs import CRC_BYTES
 from unialign.cache.errors import DamagedStore, UsageError
 from unialign.cache.gather import copy_windows
 from unialign.cache.joined import Buffers, Column, Joined
-from unialign.cache.reader import Shard
+from unialign.cache.reader import Recorded, Shard, StoreReader
 from unialign.cache.shards import ABSENT, chunk_bytes
 from unialign.cache.threads import spread
 
@@ -31,6 +31,7 @@ class _Part:
     """
 
     column: Column
+    reader: StoreReader
     shards: np.ndarray
     place: np.ndarray
     slot: np.ndarray
@@ -48,16 +49,13 @@ class _Part:
 class BatchReader(Joined):
     """See `Joined`. May be used by several threads at once.
 
-    Raises `UsageError` for a store that is compressed.
+    Raises `UsageError` for a store that is compressed or remote.
     """
 
     def __init__(self, columns: Mapping[str, Column], ids: Sequence[str]) -> None:
         super().__init__(columns, ids)
-        for column in self.columns.values():
-            if column.reader.store.codec != "none":
-                raise UsageError(f"{column.reader.path} is compressed; it has no memory to map.")
         self._parts = [
-            _part(column, rows, int(self.layout[place, 0]), self.lengths[:, place])
+            _part(column, _mapped(column.reader), rows, int(self.layout[place, 0]), self.lengths[:, place])
             for place, (column, rows) in enumerate(zip(self.columns.values(), self.rows, strict=True))
         ]
         self._chunks = np.zeros((len(self.ids), self.num_chunks), dtype=np.int64)
@@ -104,7 +102,7 @@ class BatchReader(Joined):
     def announce_shard(self, column: int, place: int) -> None:
         """Have the system begin to read a shard file, without waiting for it."""
         part = self._parts[column]
-        part.column.reader.announce(part.column.array, int(part.shards[place]))
+        part.reader.announce(part.column.array, int(part.shards[place]))
 
     def open_shard(self, column: int, place: int) -> None:
         """Check a shard file and map it, if that has not been done yet; reading it needs the disk no more.
@@ -112,7 +110,7 @@ class BatchReader(Joined):
         Raises `DamagedStore` when it is not what was written.
         """
         part = self._parts[column]
-        part.column.reader.shard(part.column.array, int(part.shards[place]), warm=True)
+        part.reader.shard(part.column.array, int(part.shards[place]), warm=True)
         with self._lock:
             if not part.opened[place]:
                 self._note(part, place)
@@ -126,7 +124,7 @@ class BatchReader(Joined):
             self._all_ready = False
             part.opened[place] = False
             self._chunks[mine, part.first : part.first + part.column.spec.chunks_per_sample] = 0
-        part.column.reader.release(part.column.array, int(part.shards[place]))
+        part.reader.release(part.column.array, int(part.shards[place]))
 
     def _open(self, positions: np.ndarray) -> None:
         wanted = positions[~self._ready[positions]]
@@ -148,7 +146,7 @@ class BatchReader(Joined):
 
     def _note(self, part: _Part, place: int) -> None:
         """Note where the chunks of a shard's samples lie in memory."""
-        reader, spec = part.column.reader, part.column.spec
+        reader, spec = part.reader, part.column.spec
         shard = _shard(part, place)
         mine = part.samples(place)
         chunks = shard.index[part.slot[mine]]  # (samples, chunks, 2)
@@ -166,13 +164,19 @@ class BatchReader(Joined):
 
 
 def _shard(part: _Part, place: int) -> Shard:
-    return part.column.reader.shard(part.column.array, int(part.shards[place]))
+    return part.reader.shard(part.column.array, int(part.shards[place]))
 
 
-def _part(column: Column, rows: np.ndarray, first: int, lengths: np.ndarray) -> _Part:
-    table = column.reader.table
+def _mapped(reader: Recorded) -> StoreReader:
+    if not isinstance(reader, StoreReader) or reader.store.codec != "none":
+        raise UsageError(f"{reader.where} is compressed or remote; it has no memory to map.")
+    return reader
+
+
+def _part(column: Column, reader: StoreReader, rows: np.ndarray, first: int, lengths: np.ndarray) -> _Part:
+    table = reader.table
     shards, place = np.unique(table.shard[rows], return_inverse=True)
     order = np.argsort(place, kind="stable")
     bounds = np.searchsorted(place[order], np.arange(len(shards) + 1))
     opened = np.zeros(len(shards), dtype=bool)
-    return _Part(column, shards, place, table.slot[rows], order, bounds, opened, first, lengths)
+    return _Part(column, reader, shards, place, table.slot[rows], order, bounds, opened, first, lengths)

@@ -7,7 +7,7 @@ import numpy as np
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.errors import UsageError
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded
 from unialign.cache.shards import chunk_bytes, little_endian
 
 
@@ -18,7 +18,7 @@ class Column:
     window: entries of the first axis of a sample that a batch holds; needed where samples differ in length. 0: all.
     """
 
-    reader: StoreReader
+    reader: Recorded
     array: str
     window: int = 0
 
@@ -33,7 +33,7 @@ class Column:
         return (self.window, *self.spec.shape[1:]) if self.window else self.spec.shape
 
 
-def columns_of(reader: StoreReader, names: Sequence[str] | None = None, *, window: int = 0) -> dict[str, Column]:
+def columns_of(reader: Recorded, names: Sequence[str] | None = None, *, window: int = 0) -> dict[str, Column]:
     """The arrays of one store under their own names, all by default.
 
     window: of those whose samples differ in length.

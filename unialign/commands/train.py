@@ -117,8 +117,9 @@ def evaluate(
 
     dataset = read_config(run)["dataset"]
     resolved = resolve(config, None, data=root, cache=cache, labels=labels, dataset=dataset)
-    found = evaluate_run(run, the_dataset(resolved), cache=resolved.cache.resolve(), which="best" if best else "last")
-    pictures = draw_run(run, the_dataset(resolved), resolved.cache.resolve())
+    cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
+    found = evaluate_run(run, the_dataset(resolved), cache=cache_root, keep=keep, which="best" if best else "last")
+    pictures = draw_run(run, the_dataset(resolved), cache_root, keep=keep)
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return

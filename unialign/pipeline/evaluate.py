@@ -15,6 +15,7 @@ from unialign.pipeline.coverage import CachedModality
 from unialign.pipeline.models import the_model
 from unialign.pipeline.preparation import Options, Prepared
 from unialign.pipeline.runs import read_config, read_json
+from unialign.pipeline.stores import open_remote
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.stages.training.loader import Loader
@@ -57,13 +58,14 @@ def evaluate_run(
     *,
     cache: Path | None = None,
     readers: Mapping[str, CachedModality] | None = None,
+    keep: float = 0,
     which: str = LAST,
     device: str = "auto",
     num_workers: int = 0,
 ) -> Evaluated:
     """Evaluate the checkpoint "last" or "best" of a run on the test samples of its protocol, in one process.
 
-    cache: root of the stores that keys.json names; or give the readers by modality.
+    cache: root of the stores that keys.json names; or give the readers by modality. keep: see `open_stores`.
     Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache` for a store of another key,
     `DamagedStore` for damaged files, `UsageError` for another dataset.
     """
@@ -72,7 +74,7 @@ def evaluate_run(
     config, keys, result = read_config(folder), read_json(folder / "keys.json"), read_json(folder / "result.json")
     if config["dataset"] != dataset.name:
         raise UsageError(f"{folder} was trained on {config['dataset']}, not on {dataset.name}.")
-    given = dict(readers) if readers is not None else open_stores(keys["stores"], cache)
+    given = dict(readers) if readers is not None else open_stores(keys["stores"], cache, keep)
     prepared = prepare_again(config, dataset, given, num_workers)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples of the model's classes.")
@@ -106,17 +108,23 @@ def evaluate_run(
     )
 
 
-def open_stores(named: Mapping[str, Mapping[str, Json]], cache: Path | None) -> dict[str, CachedModality]:
-    """Readers of the stores of a run's keys.json. Raises `StaleCache` where another key lies at a store's place."""
+def open_stores(
+    named: Mapping[str, Mapping[str, Json]], cache: Path | None, keep: float = 0
+) -> dict[str, CachedModality]:
+    """Readers of the stores of a run's keys.json. Raises `StaleCache` where another key lies at a store's place.
+
+    keep: GB of the local disk for blocks of remote stores, below the cache root; 0: none are kept.
+    """
     if cache is None:
         raise UsageError("give the cache folder whose stores the run has read.")
     opened: dict[str, CachedModality] = {}
     for modality, found in named.items():
         if not found["store"]:
             raise MissingCache(f"the run's {modality} came from no store; give a reader for it.")
-        reader = StoreReader(cache / str(found["store"]))
+        place = str(found["store"])
+        reader = open_remote(place, cache, keep) if "://" in place else StoreReader(cache / place)
         if reader.store.key.digest != found["key"]:
-            raise StaleCache(f"{reader.path} holds another key than the run has read ({str(found['key'])[:12]}).")
+            raise StaleCache(f"{reader.where} holds another key than the run has read ({str(found['key'])[:12]}).")
         opened[modality] = reader
     return opened
 

@@ -1,4 +1,8 @@
-"""Pictures of a finished UniAlign run: confusion matrix, and test clips with skeletons and what CMSA weighed."""
+"""Pictures of a finished run: confusion matrix, and test clips with what the model looked at.
+
+UniAlign: skeletons over the kept frames and what CMSA weighed. ART and ALT: `gallery_regions`, over the frames that the
+model saw. DVTA and cached tokens have no frames to draw on.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +13,9 @@ import torch
 from unialign.cache.atomic import write_file
 from unialign.cache.errors import MissingCache
 from unialign.cache.inventory import find_store
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline.evaluate import open_stores, prepare_again
+from unialign.pipeline.gallery_regions import SHOWN_FRAMES, entities_of, tracklets_of
 from unialign.pipeline.plots import confusion_picture, draw_skeleton, sample_picture
 from unialign.pipeline.preparation import Prepared
 from unialign.pipeline.runs import read_config, read_json
@@ -19,14 +24,15 @@ from unialign.stages.pictures import decode_pictures
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.metrics import confusion_matrix
 
-SHOWN_FRAMES = 8
+MODELS = ("unialign", "art", "alt")
+DRAWN = ("token_importance_video", "region_maps", "frame_weights", "semantic_classes", "entities", "owners")
 
 
-def draw_run(run: Path, dataset: Dataset, cache: Path, *, num_samples: int = 6) -> list[Path]:
+def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_samples: int = 6) -> list[Path]:
     """Write the pictures of a run into its folder `pictures/`; returns their paths, the confusion matrix first.
 
     Samples are spread over the classes: the first test clip of every few, wrong predictions first where there are any.
-    Raises `MissingCache` for a run that is not finished.
+    keep: see `open_stores`. Raises `MissingCache` for a run that is not finished.
     """
     predictions = _predictions(run)
     predicted = predictions["probabilities"].argmax(axis=1)
@@ -34,20 +40,29 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, num_samples: int = 6) 
     written = [run / "pictures" / "confusion.png"]
     write_file(written[0], confusion_picture(np.asarray(counts), dataset.classes))
     config, keys = read_config(run), read_json(run / "keys.json")
-    if config["model"] != "unialign":
+    if config["model"] not in MODELS:
         return written
-    readers = open_stores(keys["stores"], cache)
+    readers = open_stores(keys["stores"], cache, keep)
+    if "frames" not in readers:
+        return written
     prepared = prepare_again(config, dataset, readers, 0)
     places = _chosen(predictions["labels"], predicted, num_samples)
-    outputs = _outputs(run, prepared, str(keys["run"]), places)
+    frames, outputs = _outputs(run, prepared, str(keys["run"]), places)
     poses = _poses(readers.get("pose-features"), cache)
     for number, place in enumerate(places):
         name = str(predictions["ids"][place])
         truth, guess = (dataset.classes[int(values[place])] for values in (predictions["labels"], predicted))
         title = f"{name}: {truth}" + ("" if truth == guess else f", taken for: {guess}")
-        picture = _sample(name, title, readers["frames"], poses, {key: value[number] for key, value in outputs.items()})
-        written.append(run / "pictures" / f"{name.replace('/', '-')}.png")
-        write_file(written[-1], picture)
+        found = {key: value[number] for key, value in outputs.items()}
+        if config["model"] == "unialign":
+            picture: bytes | None = _sample(name, title, readers["frames"], poses, found)
+        elif config["model"] == "art":
+            picture = tracklets_of(frames[number], found, dataset.classes, title)
+        else:
+            picture = entities_of(frames[number], found, config["entities"] or dataset.classes, title)
+        if picture is not None:
+            written.append(run / "pictures" / f"{name.replace('/', '-')}.png")
+            write_file(written[-1], picture)
     return written
 
 
@@ -67,36 +82,43 @@ def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]
     return [*map(int, wrong), *right[::step][: number - len(wrong)]]
 
 
-def _outputs(run: Path, prepared: Prepared, key: str, places: list[int]) -> Mapping[str, np.ndarray]:
-    """Importance of modalities and frames for some test samples, from the last checkpoint."""
+def _outputs(run: Path, prepared: Prepared, key: str, places: list[int]) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """Frames (samples, T, H, W, 3) uint8 that the last checkpoint sees of some test samples, and what it gives."""
     task = prepared.build()
     task.model.load_state_dict(Checkpoints(run / "checkpoints", key).named(LAST).state["model"])
     task.model.eval()
     batch = prepared.test.__getitems__([(0, place) for place in places])
     with torch.inference_mode():
         outputs = task.model(task.inputs(batch, torch.device("cpu")))
-    names = getattr(task.model, "importance_names", ())
     # Views of a clip are clips of their own; the first one is drawn.
     views = len(outputs["logits"]) // len(places)
-    found = {"frames": outputs["token_importance_video"][::views].numpy()}
-    return found | {name: outputs["importance"][::views, column].numpy() for column, name in enumerate(names)}
+    found = {name: outputs[name][::views].numpy() for name in DRAWN if name in outputs}
+    names = getattr(task.model, "importance_names", ())
+    found |= {name: outputs["importance"][::views, column].numpy() for column, name in enumerate(names)}
+    frames = batch["frames"].flatten(0, -5)[::views]  # (samples, T, 3, H, W)
+    return frames.permute(0, 1, 3, 4, 2).numpy(), found
 
 
 def _poses(features: object, cache: Path) -> StoreReader | None:
-    """The poses that the pose features were made from."""
-    if not isinstance(features, StoreReader):
+    """The poses that the pose features were made from; None where remote features came without them."""
+    if not isinstance(features, Recorded):
         return None
-    return StoreReader(find_store(cache, str(features.store.key.fields["poses"])))
+    try:
+        return StoreReader(find_store(cache, str(features.store.key.fields["poses"])))
+    except MissingCache:
+        if isinstance(features, StoreReader):
+            raise
+        return None
 
 
 def _sample(
     name: str, title: str, frames: object, poses: StoreReader | None, outputs: Mapping[str, np.ndarray]
 ) -> bytes:
-    assert isinstance(frames, StoreReader)
+    assert isinstance(frames, Recorded)
     stored = frames.read_one(name)
     encoding = str(frames.array_attributes("pictures")["encoding"])
     kept = len(stored["frame_index"])
-    weights = outputs["frames"]
+    weights = outputs["token_importance_video"]
     # The model saw the middle of each segment of the kept frames; segments are shown evenly.
     shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
     which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
@@ -105,7 +127,7 @@ def _sample(
     for picture, index in zip(pictures, stored["frame_index"][which], strict=True):
         people = _people(poses, name, int(index), stored)
         drawn.append(draw_skeleton(picture, people))
-    importance = {key: float(value) for key, value in outputs.items() if key != "frames"}
+    importance = {key: float(value) for key, value in outputs.items() if key not in DRAWN}
     return sample_picture(drawn, weights[shown] if weights.ndim else None, title, importance)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a run: confusion matrix, skeletons over frames with what the model looked at, bars of an ablation.
+"""Pictures of a run: confusion matrix, skeletons and regions over frames, weights, bars of an ablation.
 
 Each function returns the bytes of a PNG; drawing happens without a screen.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image, ImageDraw
 
 mpl.use("Agg")
@@ -23,6 +24,7 @@ LIMBS_NTU = (
 )
 LIMBS = {17: LIMBS_2D, 25: LIMBS_NTU}
 LEAST_SIDE = 256
+COLOURS = ("#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#ffff33")
 PEOPLE = ((255, 80, 60), (60, 170, 255), (120, 220, 90), (250, 200, 40))
 
 
@@ -115,5 +117,51 @@ def sample_picture(
         axes.set_xlim(0, 1)
         axes.tick_params(labelsize=7)
         axes.set_title("modality weight", fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    return _png(figure)
+
+
+def tracklet_picture(
+    frames: np.ndarray, maps: np.ndarray, weights: np.ndarray, names: Sequence[str], title: str
+) -> bytes:
+    """Where each tracklet of a clip looks: a row a tracklet, a column a frame, brighter where its map is higher.
+
+    frames (T, H, W, 3) uint8; maps (T, K, H', W'); weights (T, K): of the frames in each tracklet; names: K of them.
+    """
+    figure = Figure(figsize=(1.5 * len(frames) + 1.5, 1.75 * len(names) + 0.5))
+    axes = figure.subplots(len(names), len(frames), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.25})
+    for row, name in enumerate(names):
+        for column, frame in enumerate(frames):
+            seen = maps[column, row] / maps[column, row].max()
+            heat = Image.fromarray((255 * seen).astype(np.uint8)).resize(frame.shape[1::-1], Image.Resampling.BICUBIC)
+            part = axes[row, column]
+            part.imshow(frame)
+            part.imshow(heat, cmap="inferno", alpha=0.5, vmin=0, vmax=255)
+            part.set_xticks([])
+            part.set_yticks([])
+            part.set_xlabel(f"{weights[column, row]:.2f}", fontsize=7, labelpad=2)
+        axes[row, 0].set_ylabel(name, fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    return _png(figure)
+
+
+def entity_picture(frames: np.ndarray, entities: np.ndarray, names: Sequence[str], title: str) -> bytes:
+    """Which entity each patch of a clip's frames was given; the most frequent ones have a colour, others none.
+
+    frames (T, H, W, 3) uint8; entities (T, H', W') places in `names`.
+    """
+    found, counts = np.unique(entities, return_counts=True)
+    shown = found[np.argsort(-counts, kind="stable")[: len(COLOURS)]]
+    figure = Figure(figsize=(1.7 * len(frames) + 0.5, 2.6))
+    axes = figure.subplots(1, len(frames), squeeze=False, gridspec_kw={"wspace": 0.05})[0]
+    for part, frame, patches in zip(axes, frames, entities, strict=True):
+        colours = np.zeros((*patches.shape, 4))
+        for entity, colour in zip(shown, COLOURS, strict=False):
+            colours[patches == entity] = mpl.colors.to_rgba(colour, 0.5)
+        part.imshow(frame)
+        part.imshow(colours, extent=(-0.5, frame.shape[1] - 0.5, frame.shape[0] - 0.5, -0.5))
+        part.set_axis_off()
+    keys = [Patch(color=colour, label=names[int(entity)]) for entity, colour in zip(shown, COLOURS, strict=False)]
+    figure.legend(handles=keys, loc="lower center", ncols=len(keys), fontsize=7, frameon=False)
     figure.suptitle(title, fontsize=9)
     return _png(figure)

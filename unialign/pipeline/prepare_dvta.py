@@ -7,7 +7,7 @@ that is where epochs and the calibration of generalised runs are chosen without 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,7 +171,7 @@ def joined_features(reader: CachedModality, ids: Sequence[str]) -> Joined:
     """The features of some samples, for batches. Raises `UsageError` for a source that is no store."""
     if not isinstance(reader, Recorded):
         raise UsageError("dvta trains from a store of pose features; leave out --online.")
-    columns = {FEATURE: Column(cast("StoreReader", reader), FEATURE)}  # a remote one reads the same
+    columns = {FEATURE: Column(reader, FEATURE)}
     mapped = isinstance(reader, StoreReader) and reader.store.codec == "none"
     return BatchReader(columns, ids) if mapped else FetchingReader(columns, ids)
 

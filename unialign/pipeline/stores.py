@@ -45,7 +45,7 @@ def open_chosen(
     where = chosen.get(modality, "")
     if "://" not in where:
         return StoreReader(choose_store(cache, collection, modality, chosen, dataset))
-    reader = RemoteReader(where, cache / ".remote" if keep else None, int(keep * 10**9))
+    reader = open_remote(where, cache, keep)
     found = (reader.store.collection, reader.store.modality)
     if found != (collection, modality):
         raise UsageError(
@@ -53,6 +53,11 @@ def open_chosen(
             f"correct train.stores.{modality}."
         )
     return reader
+
+
+def open_remote(url: str, cache: Path, keep: float) -> RemoteReader:
+    """A reader of a remote store; see `open_chosen` for `keep`. Raises what `RemoteReader` raises."""
+    return RemoteReader(url, cache / ".remote" if keep else None, int(keep * 10**9))
 
 
 def stale_samples(reader: Recorded, sources: Mapping[str, str]) -> list[str]:

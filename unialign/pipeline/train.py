@@ -126,7 +126,7 @@ def train(prepared: Prepared, runs: Path, show: Show) -> RunResult:
 def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
     """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
 
-    A remote store has no place there. A reader that extracts online has none either, and the key "online-<digest of its
+    The place of a remote store is its URL. A reader that extracts online has none, and the key "online-<digest of its
     extractor's key>"; a reader that is no store has the key "unstored".
     """
     found: dict[str, dict[str, Json]] = {}
@@ -136,7 +136,7 @@ def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Jso
             place = "/".join((store.collection, store.modality, reader.path.name))
             found[modality] = {"key": store.key.digest, "store": place, "samples": len(reader.ids)}
         elif isinstance(reader, Recorded):
-            found[modality] = {"key": reader.store.key.digest, "store": None, "samples": len(reader.ids)}
+            found[modality] = {"key": reader.store.key.digest, "store": reader.where, "samples": len(reader.ids)}
         else:
             extractor = getattr(reader, "extractor", None)
             key = f"online-{digest(dict(extractor.key()))}" if extractor else "unstored"
