@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 # One thread for the networks of tests: small ones are slower with two, and sums depend on the number.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

@@ -1,7 +1,7 @@
 """Contract of DVTA in the pipeline: zero-shot runs from cached pose features and texts, and what they may claim."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,6 @@ def unseen_pair(samples: Sequence[Sample]) -> Split:
 
 
 DATASET = replace(PLAIN, protocols={"pair": unseen_pair, "generalised": generalised, **PLAIN.protocols})
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

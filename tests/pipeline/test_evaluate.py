@@ -2,12 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.made_stores import CLASSES, made_dataset, made_stores
 from tests.pipeline.made_training import readers_of, tiny_training
@@ -16,14 +14,6 @@ from unialign.pipeline.evaluate import evaluate_run
 from unialign.pipeline.train import RunResult
 
 DATASET = made_dataset()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Contract of a training: a run folder that says everything, reuse of finished runs, and honesty about coverage."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +44,6 @@ def test_published_weights_without_a_network_say_how_to_give_a_file(monkeypatch:
         read_weights(Path("hub"), "tsm-tiny")
     with pytest.raises(UsageError, match="no such file"):
         read_weights(Path("none.pt"), "tsm-tiny")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -107,6 +107,28 @@ def test_a_failing_and_a_killed_training_lose_no_other(config: Config, monkeypat
     assert json.loads(Path(found.ablation.results[0].run, "env.json").read_text())["threads"] == 2
 
 
+def test_a_killed_training_of_a_sweep_goes_on_from_its_checkpoint(config: Config, tmp_path: Path) -> None:
+    settings = {"train.settings.epochs": 6, "train.settings.checkpoint_every": 1, "train.settings.eval_every": 6}
+    grid = Grid(name="g", rows=rows(video=VIDEO | settings))
+    whole, _ = sweep(grid, with_values(config, {"runs": tmp_path / "whole"}))
+
+    def show(trial: Trial, progress: Progress) -> None:
+        if progress.epoch >= 3:
+            (process,) = processes(config.runs)
+            os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(FailedTrials):
+        sweep(grid, config, show=show)
+    begun: list[int] = []
+    again, _ = sweep(grid, config, show=lambda trial, progress: begun.append(progress.epoch))
+    assert begun[0] > 1
+    (first,), (second,) = whole.results, again.results
+    assert not second.reused
+    assert first.top1 == second.top1
+    with np.load(Path(first.run, "predictions.npz")) as ours, np.load(Path(second.run, "predictions.npz")) as theirs:
+        assert ours["probabilities"].tobytes() == theirs["probabilities"].tobytes()
+
+
 def test_values_that_make_no_configuration_are_refused_before_any_training(config: Config) -> None:
     grid = Grid(name="g", rows=rows(good=VIDEO, bad={"train.settings.epoch": 3}))
     with pytest.raises(UsageError, match=r"row 'bad': .*epoch"):

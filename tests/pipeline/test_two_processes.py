@@ -9,14 +9,33 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.golden.curves import known_networks, make_caches
 from tests.made_stores import made_dataset, made_stores
 from tests.pipeline.made_training import plain_steps
+from tests.pipeline.train_golden import short_config
 from unialign.pipeline.evaluate import evaluate_run
+from unialign.pipeline.experiment import the_dataset
 from unialign.stages.training.logs import read_lines
 from unialign.stages.training.processes import Processes
 
 DATASET = made_dataset(11, 7)
 ROOT = Path(__file__).resolve().parents[2]
+OTHERS = ("art", "alt", "dvta")
+
+
+def by_two(module: str, *arguments: object) -> None:
+    """Run a module in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command += [str(each) for each in arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run_of(runs: Path) -> Path:
+    """The run folder that was left there."""
+    (run,) = (path for path in runs.iterdir() if not path.name.startswith("."))
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +44,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("two")
     # Batches of 5, 5 and 1: in the last one the second process has nothing of its own. 7 test samples.
     made_stores(folder / "cache", DATASET)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.pipeline.made_training", str(folder / "cache"), str(folder / "runs"), "11", "7"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (run,) = (path for path in (folder / "runs").iterdir() if not path.name.startswith("."))
-    return folder / "cache", run
+    by_two("tests.pipeline.made_training", folder / "cache", folder / "runs", 11, 7)
+    return folder / "cache", run_of(folder / "runs")
 
 
 def test_one_process_writes_the_run(trained: tuple[Path, Path]) -> None:
@@ -64,3 +78,17 @@ def test_the_random_state_of_each_process_is_kept(trained: tuple[Path, Path]) ->
     state = torch.load(run / "checkpoints/last.pt", weights_only=True)
     assert len(state["random"]) == 2
     assert not torch.equal(state["random"][0]["cpu"], state["random"][1]["cpu"])
+
+
+def test_the_other_systems_train_in_two_processes_and_measure_the_same_in_one(tmp_path: Path) -> None:
+    cache, runs = make_caches(tmp_path), tmp_path / "runs"
+    by_two("tests.pipeline.train_golden", cache, runs, *OTHERS)
+    for system in OTHERS:
+        run = run_of(runs / system)
+        result, environment = (json.loads((run / name).read_text()) for name in ("result.json", "env.json"))
+        assert (result["epochs"], environment["processes"]) == (2, 2), system
+        with known_networks(tmp_path / "scratch-0"):
+            found = evaluate_run(run, the_dataset(short_config(system, cache, runs)), cache=cache)
+        assert found.agrees, system
+        assert found.largest_change is not None
+        assert found.largest_change < 1e-5, (system, found)

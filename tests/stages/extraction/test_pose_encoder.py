@@ -13,15 +13,6 @@ from unialign.stages.models.skeleton_graph import LAYOUTS
 from unialign.stages.models.stgcnpp import STGCNPlusPlus
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small tensors: a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def small_encoder() -> Encoder:
     torch.manual_seed(5)
     config = {"layout": "coco-17", "num_classes": 3, "width": 6}

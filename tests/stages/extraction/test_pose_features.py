@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,15 +23,6 @@ from unialign.stages.models.stgcnpp import STGCNPlusPlus
 
 IDS = ("a", "b", "c", "d", "e")
 BROKEN, EMPTY = "broken", "empty"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small tensors: a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def poses(seed: int) -> dict[str, np.ndarray]:

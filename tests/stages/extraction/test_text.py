@@ -1,14 +1,12 @@
 """Contract of the text modality, on the real MiniLM network of its package."""
 
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,14 +27,6 @@ from unialign.stages.extraction.text_network import TextEncoder
 from unialign.stages.extraction.text_report import closest_pairs
 
 LONG = " ".join(["one two three four five six"] * 100)  # 600 words of one token each
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

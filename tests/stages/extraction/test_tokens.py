@@ -34,14 +34,6 @@ CONFIG: dict[str, Any] = {
 IDS, BROKEN = ("clip000", "clip001", "clip005"), "clip002"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A weights file of a small CLIP, which OpenCLIP knows by name for the time of these tests."""

@@ -13,8 +13,6 @@ from unialign.stages.models.alt_blocks import AdapterBlock, TokenMlp, align, gum
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.alt_losses import alt_losses
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 B, T, N, D, K, L = 3, 4, 7, 6, 9, 3
 LABELS = torch.tensor([0, 1, 2])
 

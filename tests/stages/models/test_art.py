@@ -14,8 +14,6 @@ from unialign.stages.models.art_losses import art_losses
 from unialign.stages.models.backbones import build_backbone
 from unialign.stages.models.uniformer_v2 import UniFormerV2
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 B, T, SIDE, N, L, C_T, C, K = 4, 3, 16, 2, 3, 6, 10, 2
 LABELS = torch.tensor([0, 1, 0, 2])
 SWITCHES: list[dict[str, Any]] = [

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from unialign.stages.models.art_parts import RegionAttention, RegionSemantics, frame_weights, top_semantics
 
-torch.set_num_threads(1)
 B, T, H, W, C, K, D, HEADS = 2, 3, 2, 3, 5, 2, 4, 2
 N, L = 3, 4
 

@@ -13,7 +13,6 @@ from unialign.cache.errors import UsageError
 from unialign.stages.models.backbones import BACKBONES, build_backbone, hub_state_dict, load_pretrained
 from unialign.stages.models.video_transformer import Mvit
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
 SMALL = {"num_frames": 2, "image_size": 32}
 # The others are too large for a test, or begin with zeros that pass no gradient: test_uniformer_v2, test_tea.
 ORDINARY = [name for name in BACKBONES if not name.startswith(("uniformerv2", "tea"))]

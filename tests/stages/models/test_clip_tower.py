@@ -12,8 +12,6 @@ from open_clip import constants, factory
 from unialign.cache.errors import UsageError
 from unialign.stages.models.clip_tower import MEAN, STD, ClipTower, image_transformer, load_clip
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 NAME, QUICK = "tiny-image-tower", "tiny-image-tower-quickgelu"
 CONFIG: dict[str, Any] = {
     "embed_dim": 10,

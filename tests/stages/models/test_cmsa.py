@@ -14,8 +14,6 @@ from unialign.stages.models.cmsa import CMSA, Features, Fusion, masked_softmax, 
 B, NV, NP, K, L, D = 3, 4, 5, 2, 6, 8
 TAU = 0.3
 
-torch.set_num_threads(1)
-
 
 def _unit(*shape: int) -> Tensor:
     return functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)

@@ -13,8 +13,6 @@ from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.clip_tower import ClipTower, image_transformer
 from unialign.stages.models.flops import cost, multiply_adds
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 DEVICES = ("cpu", "meta")
 
 

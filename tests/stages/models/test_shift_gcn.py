@@ -11,15 +11,6 @@ from hypothesis import strategies as st
 from unialign.stages.models.shift_gcn import ShiftGCN, joint_shift, temporal_shift
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small tensors: a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def literal_shift(rows: torch.Tensor, shifts: torch.Tensor, stride: int) -> torch.Tensor:
     num_frames = rows.shape[2]
     out = torch.zeros(*rows.shape[:2], num_frames // stride, rows.shape[3], dtype=rows.dtype)

@@ -7,15 +7,6 @@ from unialign.stages.models.skeleton_graph import LAYOUTS, spatial_partition
 from unialign.stages.models.stgcnpp import GraphConvolution, STGCNPlusPlus
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small tensors: a second thread only waits for the first."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def small(layout: str = "coco-17", **changes: object) -> STGCNPlusPlus:
     torch.manual_seed(3)
     return STGCNPlusPlus(**{"layout": layout, "num_classes": 5, "width": 8, **changes})

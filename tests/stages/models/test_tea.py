@@ -16,7 +16,6 @@ from unialign.stages.models.tea import (
     tea_res2net,
 )
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
 B, T, C, H, W = 2, 3, 8, 2, 3
 
 

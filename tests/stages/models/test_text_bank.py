@@ -10,7 +10,6 @@ from torch import Tensor
 
 from unialign.stages.models.text_bank import TextBank
 
-torch.set_num_threads(1)
 K, L, C, D = 3, 4, 6, 5
 
 

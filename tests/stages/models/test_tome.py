@@ -11,8 +11,6 @@ from torch import Tensor
 
 from unialign.stages.models.tome import Merged, match, merge, num_left, possible_pairs, run_blocks
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 WIDTH, HEADS = 12, 3
 
 

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from unialign.stages.models.tsm import ShiftedConv2d, small_tsm, temporal_shift, tsm
 
-torch.set_num_threads(1)
-
 
 @settings(max_examples=25, deadline=None)
 @given(clips=st.integers(1, 3), frames=st.integers(1, 5), channels=st.integers(1, 20), seed=st.integers(0, 99))

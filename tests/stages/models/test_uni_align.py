@@ -14,8 +14,6 @@ from unialign.stages.models.systems import Parts, build_unialign, checked_config
 from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
 from unialign.stages.models.uni_align_losses import uni_align_losses
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
-
 B, T, SIDE, NP, DP, K, L, C = 4, 2, 32, 5, 7, 2, 3, 6
 LABELS = torch.tensor([0, 1, 0, 2])
 V, VP, VT, VPT = ("video",), ("video", "pose"), ("video", "text"), ("video", "pose", "text")

@@ -13,7 +13,6 @@ from unialign.stages.models.backbones import build_backbone, load_pretrained
 from unialign.stages.models.flops import cost
 from unialign.stages.models.uniformer_v2 import GlobalAggregator, UniFormerV2, in_time, local_time, uniformer_v2
 
-torch.set_num_threads(1)  # the networks are tiny; more threads only wait for each other
 B, T, D, LAYERS = 2, 3, 16, 3
 
 

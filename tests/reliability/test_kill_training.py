@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from tests.golden.curves import VALUES, golden_config, make_caches, trained
+from tests.reliability.conftest import Report
 from unialign.pipeline.config import with_values
 from unialign.stages.training.logs import read_lines
 
@@ -110,7 +111,7 @@ def same(first: Any, second: Any) -> bool:
 
 @pytest.mark.timeout(1800 if FULL else 240)
 @pytest.mark.parametrize("system", VALUES)
-def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path) -> None:
+def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path, report: Report) -> None:
     seed = int(os.environ.get("RELIABILITY_SEED", "0"))
     generator = random.Random(f"{system} {seed}")
     cache, alone = make_caches(tmp_path), tmp_path / "alone"
@@ -132,4 +133,4 @@ def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path) -> None:
         assert left.keys() == expected.keys(), where
         assert [place for place, value in expected.items() if not same(value, left[place])] == [], where
         assert not [path for path in runs.rglob(".tmp-*") if ".locks" not in path.parts], where
-    print(f"{system}: {kills} kills in {rounds} runs, 0 of {len(expected)} values of a checkpoint differ")
+    report("R24", system=system, kills=kills, runs=rounds, values_of_a_checkpoint=len(expected), different=0)
