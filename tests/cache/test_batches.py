@@ -2,6 +2,7 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from unialign.cache.batches import BatchReader
 from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.joined import Column, columns_of
 from unialign.cache.reader import StoreReader
+from unialign.cache.records import read_record, record_path, write_record
 
 FIXED = ["feature", "count"]
 
@@ -47,6 +49,19 @@ def test_what_is_not_stored_or_ragged_is_refused(reader: StoreReader) -> None:
         BatchReader(columns_of(reader, ["keypoints"]), reader.ids)
     with pytest.raises(IndexError):
         BatchReader(columns_of(reader, FIXED), reader.ids).read(np.array([9]))
+
+
+def test_a_sample_whose_chunks_its_shard_does_not_hold_is_refused(tmp_path: Path) -> None:
+    store = build(tmp_path, bad=(1,))
+    record = read_record(record_path(store.path, 0))
+    other = record.entries[0]
+    # A record that vouches for a sample which was never written, over shard files that are whole.
+    false = replace(record.entries[1], status="ok", lengths=other.lengths, checksums=other.checksums)
+    write_record(store.path, replace(record, entries=(other, false, *record.entries[2:])))
+    opened = StoreReader(store.path)
+    batches = BatchReader(columns_of(opened, FIXED), opened.ids)
+    with pytest.raises(DamagedStore, match="is absent or cut"):
+        batches.read(np.array([0]))
 
 
 def test_a_flipped_byte_is_found_before_the_first_sample_of_its_shard_is_given(tmp_path: Path) -> None:

@@ -99,6 +99,8 @@ def test_more_than_the_depth_and_more_than_was_offered_is_refused(reader: BatchR
     work.fetch()
     with pytest.raises(ValueError, match="fit"):
         work.offer(np.arange(SIZE + 1), None, reader.buffers(SIZE))
+    with pytest.raises(ValueError, match=f"do not fit into a batch of {SIZE}"):
+        work.offer(np.arange(SIZE + 1), None, reader.buffers(SIZE + 1))
     with pytest.raises(IndexError):
         work.offer(np.array([NUM]), None, reader.buffers(SIZE))
     with pytest.raises(IndexError):

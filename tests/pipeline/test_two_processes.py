@@ -13,8 +13,8 @@ from tests.golden.curves import known_networks, make_caches
 from tests.made_stores import made_dataset, made_stores
 from tests.pipeline.made_training import plain_steps
 from tests.pipeline.train_golden import short_config
+from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluate import evaluate_run
-from unialign.pipeline.experiment import the_dataset
 from unialign.stages.training.logs import read_lines
 from unialign.stages.training.processes import Processes
 

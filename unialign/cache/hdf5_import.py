@@ -173,9 +173,8 @@ def _fill(source: Path, file: h5py.File, head: _Head, staging: Path, progress: P
             record = read_record(record_path(staging, shard))
             values = _read_shard(file, store, record, row)
         _write(source, store, record, values)
-        # As it was exported, also when this version of the program would write records in another format.
-        if record_path(staging, shard).read_bytes() != text:
-            atomic.write_file(record_path(staging, shard), text)
+        # As it was exported: the one just written names the staging folder as its store.
+        atomic.write_file(record_path(staging, shard), text)
         row += sum(entry.status == "ok" for entry in record.entries)
         progress(place + 1, len(head.shards))
     restore_metadata(store)

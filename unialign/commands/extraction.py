@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from unialign import console
-from unialign.commands.options import find_dataset
 from unialign.pipeline.config import Config
+from unialign.pipeline.datasets import rooted_dataset
 
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
@@ -49,7 +49,7 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
     from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
     from unialign.pipeline.manifest import save_manifest
 
-    dataset = find_dataset(config)
+    dataset = rooted_dataset(config)
     workers = int(config.extract.cluster.partition(":")[2] or 1) if config.extract.cluster.startswith("local") else 1
     prepared = prepare(modality, dataset, config)
     settings = Settings(

@@ -5,9 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unialign.cache.errors import UsageError
 from unialign.pipeline.config import Config, load_config
-from unialign.stages.datasets.base import Dataset
 
 DatasetName = Annotated[
     str | None, typer.Option("--dataset", help="Dataset: ntu60, ntu120, utd-mhad, folder, pyskl, demo (`dataset:`).")
@@ -29,16 +27,3 @@ Overrides = Annotated[
 def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> Config:
     """The configuration of a command: its flags over overrides over environment over file."""
     return load_config({name.replace("__", "."): value for name, value in flags.items()}, overrides or (), file=config)
-
-
-def find_dataset(config: Config) -> Dataset:
-    """The configured dataset, read from the data root. Raises `UsageError` when one of the two is not configured."""
-    from unialign.stages.datasets.catalog import DATASETS, load_dataset
-
-    if config.dataset is None:
-        raise UsageError(
-            f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:` in unialign.yaml."
-        )
-    if config.data is None:
-        raise UsageError("no data root is configured; give --root, UNIALIGN_DATA or `data:` in unialign.yaml.")
-    return load_dataset(config.dataset, config.data.resolve(), config.labels)

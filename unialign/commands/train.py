@@ -66,7 +66,7 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train on cached modalities; interrupted runs resume, and a finished run of the same settings is reused."""
-    from unialign.pipeline.experiment import train_from_config
+    from unialign.pipeline.datasets import the_dataset
 
     resolved = resolve(
         config,
@@ -83,8 +83,12 @@ def train(
         train__settings__epochs=epochs,
         train__settings__seed=seed,
     )
+    found = the_dataset(resolved)
+    # Loads torch and more for seconds: only after what was asked for makes sense.
+    from unialign.pipeline.experiment import train_from_config
+
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
-        result = train_from_config(resolved, online=not cached, show=show)
+        result = train_from_config(resolved, found, online=not cached, show=show)
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process comes here with the same result; one says it.
         return
@@ -110,16 +114,18 @@ def evaluate(
     config: ConfigFile = None,
 ) -> None:
     """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
-    from unialign.pipeline.evaluate import evaluate_run
-    from unialign.pipeline.experiment import the_dataset
-    from unialign.pipeline.gallery import draw_run
+    from unialign.pipeline.datasets import the_dataset
     from unialign.pipeline.runs import read_config
 
     dataset = read_config(run)["dataset"]
     resolved = resolve(config, None, data=root, cache=cache, labels=labels, dataset=dataset)
+    of_run = the_dataset(resolved)
+    from unialign.pipeline.evaluate import evaluate_run
+    from unialign.pipeline.gallery import draw_run
+
     cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
-    found = evaluate_run(run, the_dataset(resolved), cache=cache_root, keep=keep, which="best" if best else "last")
-    pictures = draw_run(run, the_dataset(resolved), cache_root, keep=keep)
+    found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
+    pictures = draw_run(run, of_run, cache_root, keep=keep)
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return
@@ -156,10 +162,7 @@ def ablate(
     overrides: Overrides = None,
 ) -> None:
     """Train every row of a grid for every seed on the same caches, and make one table. Finished runs are reused."""
-    from unialign.pipeline.ablate import FailedTrials
-    from unialign.pipeline.ablation_tables import closing, columns, table
     from unialign.pipeline.grid import read_grid, trials
-    from unialign.pipeline.sweep import sweep
 
     resolved = resolve(
         config,
@@ -173,6 +176,10 @@ def ablate(
         train__stores=_stores(use),
     )
     made, failed = read_grid(grid), None
+    from unialign.pipeline.ablate import FailedTrials
+    from unialign.pipeline.ablation_tables import closing, columns, table
+    from unialign.pipeline.sweep import sweep
+
     try:
         with trial_bar(len(trials(made)), hidden=as_json) as (show, report):
             found, folder = sweep(made, resolved, jobs=jobs, show=show, report=report)

@@ -10,9 +10,8 @@ import typer
 from unialign import console
 from unialign.cache.arrays import Json
 from unialign.cache.errors import UsageError
-from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, find_dataset, resolve
+from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, resolve
 from unialign.pipeline.config import Config
-from unialign.stages.datasets.base import Dataset
 
 SUFFIXES: Mapping[str, str] = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pyskl", ".pickle": "pyskl"}
 
@@ -47,9 +46,10 @@ def export(
 
             size = export_hdf5(path, file, progress)
         else:
+            from unialign.pipeline.datasets import the_dataset
             from unialign.pipeline.pyskl_export import export_pyskl
 
-            done = export_pyskl(path, _dataset(resolved), file, progress)
+            done = export_pyskl(path, the_dataset(resolved), file, progress)
             size, not_held = done.bytes, done.not_held
     summary = summarise(path)
     result: dict[str, Json] = {
@@ -108,10 +108,11 @@ def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[s
 
 
 def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: bool) -> dict[str, Json]:
+    from unialign.pipeline.datasets import the_dataset
     from unialign.pipeline.pyskl_import import import_pyskl
     from unialign.stages.datasets.catalog import load_dataset
 
-    chosen = load_dataset("pyskl", file.resolve(), config.labels) if own else _dataset(config)
+    chosen = load_dataset("pyskl", file.resolve(), config.labels) if own else the_dataset(config)
     done = import_pyskl(file.resolve(), chosen, config, progress)
     found = done.extraction.result()
     return {
@@ -126,15 +127,6 @@ def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: 
         "reused": found["extracted"] == 0,
         "not_held": list(done.not_held),
     }
-
-
-def _dataset(config: Config) -> Dataset:
-    """The configured dataset, from the data root or, where that is not there, from its list in the cache."""
-    if config.dataset and not (config.data and config.data.exists()):
-        from unialign.pipeline.manifest import load_manifest
-
-        return load_manifest(config.cache.resolve(), config.dataset)
-    return find_dataset(config)
 
 
 def _format(file: Path) -> str:

@@ -12,8 +12,9 @@ from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file, write_text
 from unialign.pipeline.ablate import Ablation
 from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.executors import limit_threads
-from unialign.pipeline.experiment import the_dataset, train_from_config
+from unialign.pipeline.experiment import train_from_config
 from unialign.pipeline.extract import Settings, run_extraction
 from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
 from unialign.pipeline.gallery import draw_run

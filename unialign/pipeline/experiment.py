@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unialign.cache.errors import MissingCache, StaleCache, UsageError
+from unialign.cache.errors import MissingCache, StaleCache
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline.ablate import TrialResult
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.grid import Trial
-from unialign.pipeline.manifest import load_manifest
 from unialign.pipeline.models import the_model
 from unialign.pipeline.online import online_readers
 from unialign.pipeline.preparation import Options
@@ -19,7 +19,6 @@ from unialign.pipeline.sources import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
 from unialign.pipeline.train import RunResult, Show, train_model
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.datasets.catalog import DATASETS, load_dataset
 from unialign.stages.extraction.corpus import read_entities
 from unialign.stages.training.settings import settings_from
 
@@ -27,23 +26,17 @@ from unialign.stages.training.settings import settings_from
 INPUTS = {"pose-features": "poses", "tokens": "frames"}
 
 
-def the_dataset(config: Config) -> Dataset:
-    """The configured dataset, from the data root or, where that is not there, from its list in the cache.
-
-    Raises `UsageError` when no dataset is configured, `MissingCache` when neither root nor list is there.
-    """
-    if config.dataset is None:
-        raise UsageError(f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:`.")
-    if config.data is not None and config.data.exists():
-        return load_dataset(config.dataset, config.data.resolve(), config.labels)
-    return load_manifest(config.cache.resolve(), config.dataset)
-
-
 def train_from_config(
-    config: Config, *, online: bool = False, show: Show = lambda progress: None, check: bool = True
+    config: Config,
+    dataset: Dataset | None = None,
+    *,
+    online: bool = False,
+    show: Show = lambda progress: None,
+    check: bool = True,
 ) -> RunResult:
     """Train what the configuration says, or return the finished run of the same configuration and caches.
 
+    dataset: the one that the configuration names, where it was read before.
     online: decode and run the networks of stage one during training, instead of reading the cache.
     check: compare source files that are there with the digests in the stores; `StaleCache` where they differ.
     """
@@ -51,7 +44,7 @@ def train_from_config(
     model = the_model(section.model)
     values: Mapping[str, Any] = getattr(section, model.section)
     needed = model.stores(values)
-    dataset = the_dataset(config)
+    dataset = dataset or the_dataset(config)
     entities = tuple(entity.name for entity in read_entities(section.entities)) if section.entities else ()
     if online:
         readers: Mapping[str, CachedModality] = online_readers(needed, dataset, config)

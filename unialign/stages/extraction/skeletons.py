@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.cache.errors import UsageError
 from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
 from unialign.stages.datasets.pyskl import PysklAnnotation, PysklFile, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
+from unialign.stages.extraction.skeleton_input import read_source
 
 Flags = NDArray[np.bool_]
 
@@ -73,17 +74,10 @@ class ReadySkeletons:
             yield self._outcome(source)
 
     def _outcome(self, source: Source) -> Outcome:
-        path = source.path
-        if path is None or not path.exists():
-            return Outcome(source.id, "missing-file")
-        digest = ""
-        try:
-            digest = source_digest(path)
-            clip = read_skeleton(path)
-        except OSError as error:
-            return Outcome(source.id, "unreadable", digest, detail={"why": error.strerror or type(error).__name__})
-        except CorruptInput as error:
-            return Outcome(source.id, error.status, digest, detail={"why": str(error).removeprefix(f"{path}: ")})
+        found = read_source(source, read_skeleton)
+        if isinstance(found, Outcome):
+            return found
+        digest, clip = found
         if clip.num_frames > self.max_frames:
             return Outcome(source.id, "too-long", digest, detail={"frames": clip.num_frames})
         bodies = choose_bodies(clip, self.num_people, self.body_rule)

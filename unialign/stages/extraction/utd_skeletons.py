@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.cache.errors import UsageError
 from unialign.stages.datasets.utd_mhad import read_utd_skeleton
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeleton_arrays import metre_spec
+from unialign.stages.extraction.skeleton_input import read_source
 
 Flags = NDArray[np.bool_]
 
@@ -56,17 +56,10 @@ class UtdSkeletons:
             yield self._outcome(source)
 
     def _outcome(self, source: Source) -> Outcome:
-        path = source.path
-        if path is None or not path.exists():
-            return Outcome(source.id, "missing-file")
-        digest = ""
-        try:
-            digest = source_digest(path)
-            keypoints = read_utd_skeleton(path)  # (T, V, 3)
-        except OSError as error:
-            return Outcome(source.id, "unreadable", digest, detail={"why": error.strerror or type(error).__name__})
-        except CorruptInput as error:
-            return Outcome(source.id, error.status, digest, detail={"why": str(error).removeprefix(f"{path}: ")})
+        found = read_source(source, read_utd_skeleton)
+        if isinstance(found, Outcome):
+            return found
+        digest, keypoints = found  # (T, V, 3)
         if len(keypoints) > self.max_frames:
             return Outcome(source.id, "too-long", digest, detail={"frames": len(keypoints)})
         present: Flags = np.asarray(np.isfinite(keypoints).all(axis=2))  # (T, V)

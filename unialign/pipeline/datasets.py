@@ -1,0 +1,34 @@
+"""The dataset that a configuration names; light to import, so that what is missing is said before torch is loaded."""
+
+from unialign.cache.errors import UsageError
+from unialign.pipeline.config import Config
+from unialign.pipeline.manifest import load_manifest
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.catalog import DATASETS, load_dataset
+
+
+def rooted_dataset(config: Config) -> Dataset:
+    """The configured dataset, read from the data root. Raises `UsageError` when one of the two is not configured."""
+    name = _name(config)
+    if config.data is None:
+        raise UsageError("no data root is configured; give --root, UNIALIGN_DATA or `data:` in unialign.yaml.")
+    return load_dataset(name, config.data.resolve(), config.labels)
+
+
+def the_dataset(config: Config) -> Dataset:
+    """The configured dataset, from the data root or, where that is not there, from its list in the cache.
+
+    Raises `UsageError` when no dataset is configured, `MissingCache` when neither root nor list is there.
+    """
+    name = _name(config)
+    if config.data is not None and config.data.exists():
+        return load_dataset(name, config.data.resolve(), config.labels)
+    return load_manifest(config.cache.resolve(), name)
+
+
+def _name(config: Config) -> str:
+    if config.dataset is None:
+        raise UsageError(
+            f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:` in unialign.yaml."
+        )
+    return config.dataset

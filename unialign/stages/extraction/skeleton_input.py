@@ -1,0 +1,29 @@
+"""One file of skeletons for an extractor: what it holds, or what became of the sample."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from unialign.cache.errors import CorruptInput
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import source_digest
+
+Clip = TypeVar("Clip")
+
+
+def read_source(source: Source, read: Callable[[Path], Clip]) -> tuple[str, Clip] | Outcome:
+    """Digest and content of a source's file, or the outcome of one that is not there or cannot be read.
+
+    read: the parser; `CorruptInput` and `OSError` of it become a status with a reason.
+    """
+    path = source.path
+    if path is None or not path.exists():
+        return Outcome(source.id, "missing-file")
+    digest = ""
+    try:
+        digest = source_digest(path)
+        return digest, read(path)
+    except OSError as error:
+        return Outcome(source.id, "unreadable", digest, detail={"why": error.strerror or type(error).__name__})
+    except CorruptInput as error:
+        return Outcome(source.id, error.status, digest, detail={"why": str(error).removeprefix(f"{path}: ")})
