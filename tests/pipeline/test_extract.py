@@ -133,17 +133,42 @@ def test_a_store_without_its_digest_memory_is_still_current(tmp_path: Path) -> N
     assert extract(tmp_path / "cache", sources).reused == 4
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sets(st.integers(0, 60)), st.integers(1, 7), st.randoms())
-def test_an_interrupted_plan_is_cut_the_same_way_again(ids: set[int], size: int, random: object) -> None:
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.integers(0, 60), st.integers(0, 9)),
+    st.sets(st.integers(0, 9)),
+    st.integers(1, 7),
+    st.randoms(),
+)
+def test_an_interrupted_plan_is_cut_the_same_way_again_and_no_older_entry_supersedes(
+    ids: dict[int, int], taken: set[int], size: int, random: object
+) -> None:
     sources = [Source(f"{n:02d}") for n in ids]
-    whole = cut_units(sources, (), size)
+    # Some samples have an older entry in a shard that is there.
+    floors = {f"{n:02d}": shard for n, shard in ids.items() if shard in taken}
+    whole = cut_units(sources, taken, size, floors)
+    assert sorted(source.id for unit in whole for source in unit.sources) == sorted(source.id for source in sources)
+    assert len({unit.shard for unit in whole} | taken) == len(whole) + len(taken)
+    assert all(unit.shard > floors.get(source.id, -1) for unit in whole for source in unit.sources)
     finished = [unit for unit in whole if random.random() < 0.5]  # type: ignore[attr-defined]
-    if whole and len(whole[-1].sources) < size and whole[-1] in finished:
-        assert len(whole[-1].sources) > 0
     held = {source.id for unit in finished for source in unit.sources}
-    rest = cut_units([source for source in sources if source.id not in held], [unit.shard for unit in finished], size)
-    assert sorted([*finished, *rest], key=lambda unit: unit.shard) == list(whole)
+    left = [source for source in sources if source.id not in held]
+    rest = cut_units(left, taken | {unit.shard for unit in finished}, size, floors)
+    assert sorted([*finished, *rest], key=lambda unit: unit.shard) == sorted(whole, key=lambda unit: unit.shard)
+
+
+def test_a_changed_sample_does_not_land_below_its_older_entry_when_a_repair_frees_a_shard(tmp_path: Path) -> None:
+    sources = make_files(tmp_path / "files", 4)
+    extract(tmp_path / "cache", sources)
+    sources = make_files(tmp_path / "files", 5)
+    store = extract(tmp_path / "cache", sources).store
+    # Shard 0 is damaged, and the sample of shard 1 changes; of both, two are done again in one shard.
+    open_store(store).shard_path("histogram", 0).unlink()
+    sources[4].path.write_bytes(b"other bytes, same name")  # type: ignore[union-attr]
+    expected = next(Spectrum().run([sources[4]])).arrays["histogram"]
+    assert extract(tmp_path / "cache", [sources[0], sources[4]], repair=True).extracted == 2
+    np.testing.assert_array_equal(StoreReader(store).read_one(sources[4].id)["histogram"], expected)
+    assert extract(tmp_path / "cache", [sources[0], sources[4]]).extracted == 0
 
 
 def test_repair_of_a_retried_sample_does_not_fall_back_into_quarantine(tmp_path: Path) -> None:

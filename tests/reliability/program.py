@@ -28,6 +28,11 @@ def run_extract(
     extract(Path(cache), make_files(Path(files), int(number)), extractor, cluster=cluster)
 
 
+def run_repair(cache: str, files: str, number: str) -> None:
+    """One extraction that repairs first."""
+    extract(Path(cache), make_files(Path(files), int(number)), repair=True)
+
+
 def run_race(barrier: str, sabotage: str, *words: str) -> None:
     """An extraction that begins when a file appears. sabotage: "no-lock" takes the lock away."""
     if sabotage == "no-lock":
@@ -99,6 +104,7 @@ def run_prune(cache: str, *keys: str) -> None:
 
 ACTIONS = {
     "extract": run_extract,
+    "repair": run_repair,
     "race": run_race,
     "careless": run_careless,
     "repairs": run_repairs,

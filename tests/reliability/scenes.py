@@ -127,6 +127,16 @@ def files_of(store: Path) -> list[Path]:
     return sorted(path for path in store.rglob("*") if path.is_file())
 
 
+def damaged_copy(scene: Scene, cache: Path) -> None:
+    """The scene's cache with one flipped shard and one cut record."""
+    shutil.copytree(scene.cache, cache)
+    files = files_of(cache / scene.store.relative_to(scene.cache))
+    shard = next(path for path in files if "/c/0/" in str(path))
+    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
+    record = next(path for path in files if path.name == "000001.json")
+    record.write_bytes(record.read_bytes()[:-9])
+
+
 def unit_of(file: str) -> int | None:
     """The work unit that a file of a store belongs to, by its path inside the store; None for metadata."""
     parts = file.split("/")

@@ -18,7 +18,7 @@ import pytest
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract
 from tests.reliability.conftest import Report
-from tests.reliability.scenes import Scene, files_of, make_scene, read_everything, sized, temporaries
+from tests.reliability.scenes import Scene, damaged_copy, make_scene, read_everything, sized, temporaries
 from unialign.cache import atomic
 from unialign.cache.errors import UnialignError
 from unialign.cache.verify import verify_store
@@ -123,16 +123,6 @@ def check_faults(scene: Scene, cache: Path, step: int, *, repair: bool) -> dict[
                 counts["reported"] += reported
                 number += step
     return counts
-
-
-def damaged_copy(scene: Scene, cache: Path) -> None:
-    """The scene's cache with one flipped shard and one cut record."""
-    shutil.copytree(scene.cache, cache)
-    files = files_of(cache / scene.store.relative_to(scene.cache))
-    shard = next(path for path in files if "/c/0/" in str(path))
-    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
-    record = next(path for path in files if path.name == "000001.json")
-    record.write_bytes(record.read_bytes()[:-9])
 
 
 @pytest.mark.timeout(1800)

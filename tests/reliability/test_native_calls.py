@@ -16,7 +16,7 @@ import pytest
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract
 from tests.reliability.conftest import Report
-from tests.reliability.scenes import FULL, Scene, make_scene, read_everything, sized, temporaries
+from tests.reliability.scenes import FULL, Scene, damaged_copy, make_scene, read_everything, sized, temporaries
 from unialign.cache.verify import verify_store
 
 CALLS = {
@@ -35,12 +35,17 @@ def can_trace() -> bool:
     return bool(tool) and subprocess.run([str(tool), "-qq", "true"], capture_output=True).returncode == 0
 
 
+def action_of(call: str) -> str:
+    """A repair where nothing else deletes anything."""
+    return "repair" if call == "unlink" else "extract"
+
+
 def refused_run(scene: Scene, cache: Path, call: str, error: str, number: int) -> bool:
     """Extract in a process whose `number`-th call of a kind fails; returns whether one did."""
     log = cache.parent / "strace.log"
     words = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", str(log), "-e", f"trace={CALLS[call]}"]
     words += ["-e", f"inject={CALLS[call]}:error={error}:when={number}"]
-    words += [sys.executable, "-B", "-m", "tests.reliability.program", "extract", str(cache)]
+    words += [sys.executable, "-B", "-m", "tests.reliability.program", action_of(call), str(cache)]
     words += [str(scene.cache.parent / "files"), str(len(scene.sources))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
     refused = "INJECTED" in log.read_text()
@@ -56,12 +61,15 @@ def refused_run(scene: Scene, cache: Path, call: str, error: str, number: int) -
 def check_point(scene: Scene, cache: Path, call: str, error: str, number: int) -> bool:
     """One refused call: what is there can be read or is refused, and the next extraction makes the same store."""
     shutil.rmtree(cache, ignore_errors=True)
+    repair = action_of(call) == "repair"
+    if repair:
+        damaged_copy(scene, cache)
     met = refused_run(scene, cache, call, error, number)
     what = f"{call} {number} {error}"
     store = cache / scene.store.relative_to(scene.cache)
     if store.is_dir():
         read_everything(store, scene.expected, what)
-    extract(cache, scene.sources)
+    extract(cache, scene.sources, repair=repair)
     assert verify_store(store) == [], what
     assert tree_digest(store) == scene.whole, f"{what}: another store"
     assert not temporaries(cache), what

@@ -98,10 +98,10 @@ def check_signals(folder: Path, moments: list[list[signal.Signals]], cluster: st
     choice = random.Random(SEED)
     files, cache = folder / "files", folder / "cache"
     reference = extract(folder / "reference", make_files(files, NUM_SAMPLES)).store
-    interrupted = 0
+    interrupted, workers = 0, 2 if cluster else 1
     for signals in moments:
         # A third of the whole at most, so that the next run has something left to do.
-        wait = choice.uniform(0, PAUSE * NUM_SAMPLES / 3)
+        wait = choice.uniform(0, PAUSE * NUM_SAMPLES / workers / 3)
         interrupted += check_signal(files, cache, cluster, wait, signals)
         if interrupted % 3 == 0:
             finish(files, cache, reference)

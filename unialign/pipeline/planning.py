@@ -1,7 +1,9 @@
 """What an extraction has to do: the samples of a dataset less those that valid records hold, cut into shards."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from unialign.cache.table import SampleTable
 from unialign.stages.extraction.base import Source
@@ -32,22 +34,37 @@ class Plan:
         return sum(len(unit.sources) for unit in self.units)
 
 
-def cut_units(todo: Sequence[Source], taken: Iterable[int], shard_samples: int) -> tuple[Unit, ...]:
-    """The samples in order of id, `shard_samples` to a shard, on the lowest shard numbers that are not taken.
+def cut_units(
+    todo: Sequence[Source], taken: Iterable[int], shard_samples: int, floors: Mapping[str, int] | None = None
+) -> tuple[Unit, ...]:
+    """The samples in order of id, `shard_samples` to a shard, each on the lowest number that will do.
 
+    floors: the shard that holds an older entry of a sample, for those that have one. A later shard supersedes, so the
+    number of the new one is above it, even where a lower one is free.
     Because finished shards are whole, an interrupted extraction that is cut again gets the same samples under the same
     numbers, so the finished store is the same bytes.
     """
     ordered = sorted(todo, key=lambda source: source.id)
-    groups = [tuple(ordered[start : start + shard_samples]) for start in range(0, len(ordered), shard_samples)]
-    used = set(taken)
-    units, number = [], 0
-    for group in groups:
-        while number in used:
-            number += 1
+    floors = floors or {}
+    following = {number: number + 1 for number in taken}
+    units = []
+    for start in range(0, len(ordered), shard_samples):
+        group = tuple(ordered[start : start + shard_samples])
+        number = _free(1 + max(floors.get(source.id, -1) for source in group), following)
+        following[number] = number + 1
         units.append(Unit(number, group))
-        number += 1
     return tuple(units)
+
+
+def _free(number: int, following: dict[int, int]) -> int:
+    """The lowest number from this one on that is not taken; of those that are, `following` holds a higher one."""
+    passed = []
+    while number in following:
+        passed.append(number)
+        number = following[number]
+    for each in passed:
+        following[each] = number
+    return number
 
 
 def make_plan(
@@ -66,32 +83,41 @@ def make_plan(
     were withdrawn; what an older shard says of them does not count. digest: of a source as it is now; called only for
     samples that have an entry.
     """
+    todo: list[Source] = []
+    floors: dict[str, int] = {}
+    taken: list[int] = []
     if table is None or not len(table):
-        todo, taken = list(sources), []
+        todo = list(sources)
     else:
-        spared = _spared(sources, table, digest, retry=retry, lost=lost)
-        todo = [source for source, done in zip(sources, spared, strict=True) if not done]
         taken = table.shards.numbers.tolist()
-    units = cut_units(todo, taken, shard_samples)
+        held = _held(sources, table, digest, retry=retry, lost=lost)
+        for source, (spared, shard) in zip(sources, held, strict=True):
+            if not spared:
+                todo.append(source)
+                if shard >= 0:
+                    floors[source.id] = shard
+    units = cut_units(todo, taken, shard_samples, floors)
     highest = max(max(taken, default=-1), max((unit.shard for unit in units), default=-1))
     return Plan(units, len(sources), len(sources) - len(todo), highest + 1)
 
 
-def _spared(
+def _held(
     sources: Sequence[Source],
     table: SampleTable,
     digest: Callable[[Source], str],
     *,
     retry: bool,
     lost: Collection[str],
-) -> Iterator[bool]:
+) -> Iterator[tuple[bool, int]]:
+    """For each source whether its entry spares it, and the shard of that entry (-1: there is none)."""
     # A block at a time: the lists that this needs would otherwise take 50 MB for a million samples.
     for start in range(0, len(sources), _BLOCK):
         block = sources[start : start + _BLOCK]
         rows = table.find([source.id for source in block])
         held = rows >= 0
+        shards = np.where(held, table.shard[rows], -1)
         if retry:
             held &= table.ok[rows]
         recorded = table.sources_of(rows[held])
-        for source, known in zip(block, held.tolist(), strict=True):
-            yield known and next(recorded) == digest(source) and source.id not in lost
+        for source, known, shard in zip(block, held.tolist(), shards.tolist(), strict=True):
+            yield known and next(recorded) == digest(source) and source.id not in lost, shard

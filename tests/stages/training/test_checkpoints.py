@@ -47,6 +47,22 @@ def test_the_newest_is_found_and_older_ones_go(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted(f"{stem}{suffix}" for stem in (*numbered, "last") for suffix in (".json", ".pt"))
 
 
+def test_a_kill_before_last_was_written_is_made_good(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("last.*")}
+    checkpoints.save(state(4), Position(4))
+    for name, data in before.items():
+        (tmp_path / name).write_bytes(data)
+    found = checkpoints.newest()
+    assert found is not None
+    assert (number_of(found), found.path.name) == (4, "000004-000000000.pt")
+    checkpoints.settle(found)
+    assert (tmp_path / "last.pt").read_bytes() == found.path.read_bytes()
+    found = checkpoints.newest()
+    assert found is not None
+    assert (number_of(found), found.path.name) == (4, "last.pt")
+
+
 def test_a_folder_without_checkpoints_has_none(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, "run").newest() is None
     assert Checkpoints(tmp_path / "nowhere", "run").newest() is None

@@ -85,6 +85,12 @@ class Checkpoints:
             )
         return None
 
+    def settle(self, found: Loaded) -> None:
+        """Make "last" the same as a numbered checkpoint that was found, where a kill came before that was done."""
+        if found.path.stem != LAST:
+            note = self._note(found.path)
+            self._write(LAST, self._checked(found.path), Position(note["epoch"], note["samples"]))
+
     def named(self, name: str) -> Loaded:
         """The checkpoint "best" or "last". Raises `MissingCache` when there is none, `DamagedStore` when it is damaged.
 

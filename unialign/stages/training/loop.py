@@ -127,6 +127,8 @@ class _Run:
         """Continue from the newest checkpoint; returns what to say of it, nothing without one."""
         # Only the first process looks, so that all continue from the same file.
         found = self.checkpoints.newest() if self.processes.first else None
+        if found:
+            self.checkpoints.settle(found)
         state = self.processes.from_first(found.state if found else None)
         if state is None:
             return {}
