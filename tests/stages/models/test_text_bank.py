@@ -91,6 +91,18 @@ def test_no_gradient_reaches_the_main_bank(form: str) -> None:
     assert bank.projection.weight.grad is not None
 
 
+def test_refinement_moves_the_agent_alone() -> None:
+    """Equation 12: the gradient of L_sema is that of S^a; the map that both banks share gets none of it."""
+    bank = _bank("agent")
+    logits = bank.consistency(torch.randn(2, D), torch.randn(L, D), torch.tensor(0.1))
+    sum(value.log_softmax(dim=1)[:, 0].sum() for value in logits.values()).backward()  # type: ignore[union-attr]
+    assert bank.agent is not None
+    assert bank.projection is not None
+    assert bank.agent.grad is not None
+    assert bool(bank.agent.grad.any())
+    assert bank.projection.weight.grad is None
+
+
 def test_consistency_equals_literal_loops() -> None:
     bank = _bank()
     assert bank.agent is not None

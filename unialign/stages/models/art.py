@@ -151,6 +151,9 @@ class ART(nn.Module):
             self.bank = TextBank(initial=text_bank, width=width, momentum=config.momentum)
             if self.bank.agent is not None:
                 self.bank.agent.requires_grad_(bool(tuned))
+            if self.bank.projection is not None:
+                # Without regions nobody reads S, and L_sema leaves the map alone.
+                self.bank.projection.requires_grad_(config.regions)
         if config.regions:
             self.rssa = RegionSemantics(
                 grid_width=width,

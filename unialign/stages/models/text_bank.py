@@ -67,6 +67,8 @@ class TextBank(nn.Module):
     def consistency(self, video: Tensor, prototypes: Tensor, temperature: Tensor) -> dict[str, Tensor]:
         """Logits of the two parts of L_sema, from the agent bank; empty in form 2, which has no agent.
 
+        Of the bank they move S^a alone, as equation 12 says: the map gets no gradient. (Where it did, L_sema with its
+        weight of 5 trained the map that the alignment needs too, and cost the demo's full model 6 points.)
         video (B, D): the clips' features; prototypes (L, D): the classifier's weights. The caller detaches them.
 
         bank_video_logits (B, L): max over prompts of cos(video_b, S^a_nc) / temperature (ART, equations 14 and 15).
@@ -74,9 +76,11 @@ class TextBank(nn.Module):
         row i belongs to class i.
         Deviation: ART prints no temperature; without one the softmax over cosines is almost flat.
         """
-        if self.agent is None:
+        if self.agent is None or self.projection is None:
             return {}
-        texts = self._projected(self.agent)  # (K, L, D)
+        texts = functional.normalize(
+            functional.linear(self.agent, self.projection.weight.detach()), dim=-1
+        )  # (K, L, D)
         logits = {}
         for name, queries in (("bank_video_logits", video), ("bank_prototype_logits", prototypes)):
             cosines = torch.einsum("bd,kld->bkl", functional.normalize(queries.float(), dim=-1), texts)  # (B, K, L)
