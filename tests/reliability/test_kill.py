@@ -1,4 +1,4 @@
-"""kill -9 at random moments of an extraction: the resumed store is byte-identical, nothing recorded is done again.
+"""R1: kill -9 at random moments of an extraction: the resumed store is byte-identical, nothing recorded is done again.
 
 20 kills in the usual run, 200 with RELIABILITY=full.
 """
@@ -16,6 +16,7 @@ import pytest
 
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract, make_files
+from tests.reliability.conftest import Report
 from unialign.cache.verify import verify_store
 
 KILLS = 200 if os.environ.get("RELIABILITY") == "full" else 20
@@ -38,9 +39,8 @@ def start(cache: Path, files: Path, cluster: str = "") -> subprocess.Popen[bytes
 
 
 @pytest.mark.timeout(1200)
-def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path) -> None:
+def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path, report: Report) -> None:
     seed = int(os.environ.get("RELIABILITY_SEED", "0"))
-    print(f"seed {seed}")
     moments = random.Random(seed)
     reference = extract(tmp_path / "reference", make_files(tmp_path / "files", NUM_SAMPLES)).store
     whole = tree_digest(reference)
@@ -68,5 +68,5 @@ def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path) -> None:
         assert tree_digest(store) == whole, f"after {kills} kills, seed {seed}"
         assert verify_store(store) == []
         shutil.rmtree(cache)
-    print(f"{kills} kills, {inside} of them with shards written, 0 different stores")
+    report("R1", seed=seed, kills=kills, after_shards_were_written=inside, different_stores=0)
     assert inside > 0
