@@ -70,3 +70,21 @@ def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path, report: Re
         shutil.rmtree(cache)
     report("R1", seed=seed, kills=kills, after_shards_were_written=inside, different_stores=0)
     assert inside > 0
+
+
+CARELESS = """
+import os, runpy, unialign.pipeline.executors as executors
+entry = executors.Entry
+executors.Entry = lambda *given: entry(*given[:4], {**given[4], "process": os.getpid()})
+runpy.run_module("tests.made_extractor", run_name="__main__")
+"""
+
+
+def test_meta_records_that_name_their_process_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(cache: Path, files: Path, cluster: str = "") -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", CARELESS, str(cache), str(files), str(NUM_SAMPLES), str(PAUSE), cluster]
+        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    monkeypatch.setattr("tests.reliability.test_kill.start", careless)
+    with pytest.raises(AssertionError, match=r"after [0-9]+ kills"):
+        test_killed_and_resumed_stores_are_byte_identical(tmp_path, lambda number, **counts: None)

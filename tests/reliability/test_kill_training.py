@@ -8,7 +8,8 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,11 @@ def train_here(system: str, cache: Path, runs: Path) -> None:
     trained(with_values(config, {**OFTEN, **OWN.get(system, {})}), runs)
 
 
-def started(system: str, cache: Path, runs: Path) -> ForkServerProcess:
+def started(system: str, cache: Path, runs: Path, target: Callable[..., None] = train_here) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     # Imported once, in the server that the processes are forked from.
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=train_here, args=(system, cache, runs))
+    process = context.Process(target=target, args=(system, cache, runs))
     process.start()
     return process
 
@@ -134,3 +135,16 @@ def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path, report: Repo
         assert [place for place, value in expected.items() if not same(value, left[place])] == [], where
         assert not [path for path in runs.rglob(".tmp-*") if ".locks" not in path.parts], where
     report("R24", system=system, kills=kills, runs=rounds, values_of_a_checkpoint=len(expected), different=0)
+
+
+def train_forgetting(system: str, cache: Path, runs: Path) -> None:
+    """A training that goes on with other random numbers than it was killed with."""
+    torch.set_rng_state = lambda state: None
+    train_here(system, cache, runs)
+
+
+def test_meta_a_run_that_forgets_its_random_state_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgetful = partial(started, target=train_forgetting)
+    monkeypatch.setattr("tests.reliability.test_kill_training.started", forgetful)
+    with pytest.raises(AssertionError, match="art, seed"):
+        test_killed_runs_go_on_bit_for_bit("art", tmp_path, lambda number, **counts: None)
