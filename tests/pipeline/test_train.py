@@ -160,6 +160,15 @@ def test_two_processes_do_not_train_one_run(made_caches: Path, finished: RunResu
         pass
 
 
+def test_a_run_of_before_a_change_of_what_is_computed_is_not_reused(
+    made_caches: Path, finished: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unialign.pipeline.preparation.REVISION", 0)
+    again = tiny_training(made_caches, finished.folder.parent)
+    assert not again.reused
+    assert again.key != finished.key
+
+
 def test_a_damaged_result_is_not_reused(made_caches: Path, tmp_path: Path) -> None:
     done = tiny_training(made_caches, tmp_path, epochs=1)
     (done.folder / "result.json").write_text("{")

@@ -19,6 +19,10 @@ from unialign.stages.training.loop import Fitted
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
+# Raised with every change that is meant to change what a model or the loop computes (golden losses change then too), so
+# that a finished run of before is not taken for one of today. 2: L_sema moves the agent bank alone.
+REVISION = 2
+
 
 @dataclass(frozen=True)
 class Options:
@@ -61,9 +65,10 @@ class Prepared:
     report: Callable[[Fitted], Mapping[str, Json]] | None = None
 
     def identity(self, keys: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
-        """What decides the result: settings, the stores' keys, and which samples are used."""
+        """What decides the result: settings, the stores' keys, which samples are used, and what models compute."""
         sides = (self.train_side, self.test_side)
         return {
+            "revision": REVISION,
             "config": {**self.config, "settings": self.settings.identity()},
             "stores": {name: found["key"] for name, found in keys.items()},
             "samples": digest([[list(side.samples.ids), list(side.samples.labels)] for side in sides]),
