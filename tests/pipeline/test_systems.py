@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "unialign": {},
     "art": {"train.model": "art"},
     "alt": {"train.model": "alt"},
+    "alt prompts": {"train.model": "alt", "train.alt.tower": "frozen", "train.alt.num_prompts": 2},
     "alt cached": {"train.model": "alt", "train.alt.tower": "cached", "train.settings.flip": 0.5},
 }
 READ = {"alt cached": {"tokens", "text"}}
@@ -165,7 +166,7 @@ def test_the_corpus_is_that_of_the_file_in_its_order(config: Config, tmp_path: P
     torch.testing.assert_close(corpus, torch.nn.functional.normalize(rows, dim=-1))
     assert evaluate_run(result.folder, DATASET, cache=config.cache).agrees  # without the file
     every = alt_of(config, Options(), tower="cached").config
-    assert every["entities"] == list(ENTITIES)
+    assert list(every["entities"]) == list(ENTITIES)
     file.write_text("arm\nwing\n")
     with pytest.raises(MissingCache, match=r"no row for entity 'wing' .*--entities FILE"):
         train_from_config(chosen)

@@ -1,6 +1,7 @@
 """What systems and backbones cost: parameters and multiply-adds, counted without computing anything."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from unialign.stages.models.backbones import BACKBONES, build_backbone
 from unialign.stages.models.clip_tower import ClipTower, image_transformer
 from unialign.stages.models.dvta import DVTAConfig
 from unialign.stages.models.flops import Cost, cost
+from unialign.stages.models.prompts import Words
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 from unialign.stages.training.settings import settings_from
 
@@ -25,6 +27,7 @@ ASSUMED = {
     "text_width": 512,
     "sentence_width": 768,
     "entities": 548,
+    "tokens_of_a_text": 16,
     "pose_tokens": 25,
     "pose_width": 256,
 }
@@ -58,12 +61,15 @@ def _system_row(name: str, config: Config, views: int) -> dict[str, Json]:
         text_width, tokens = ASSUMED["text_width"], None
         if isinstance(known, ALTConfig):
             text_width, tokens = _clip_shape(known)
+            # Which texts go through the tower changes nothing here: they are embedded once, not with each view.
+            known = replace(known, prompted_texts="labels")
         parts = Parts(
             num_classes=ASSUMED["classes"],
             text_bank=torch.zeros(ASSUMED["prompts"], ASSUMED["classes"], text_width),
             pose_width=ASSUMED["pose_width"],
             corpus=torch.zeros(ASSUMED["entities"], text_width),
             tokens=tokens,
+            words=Words(_words(ASSUMED["prompts"], ASSUMED["classes"])),
         )
         model = system.build(parts, known).eval()
         batch: dict[str, Tensor] = {
@@ -72,9 +78,15 @@ def _system_row(name: str, config: Config, views: int) -> dict[str, Json]:
         }
         if tokens is not None:
             batch = {"tokens": torch.zeros(1, known.num_frames, tokens.num_tokens, tokens.width)}
+        with torch.no_grad():
+            model(batch)  # embeds the texts
         found = cost(model, batch)
     network = known.network if isinstance(known, ALTConfig) else known.backbone
     return _row(name, network, (known.num_frames, known.image_size), found, views)
+
+
+def _words(*shape: int) -> Tensor:
+    return torch.zeros(*shape, ASSUMED["tokens_of_a_text"], dtype=torch.int64)
 
 
 def _dvta_row(config: DVTAConfig) -> dict[str, Json]:

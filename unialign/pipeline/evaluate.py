@@ -135,7 +135,7 @@ def prepare_again(
     """The data and model of a run, from its config.yaml."""
     # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
     options = Options(
-        min_coverage=0.0, templates=tuple(config.get("templates", ())), entities=tuple(config.get("entities", ()))
+        min_coverage=0.0, templates=tuple(config.get("templates", ())), entities=config.get("entities", {})
     )
     settings = replace(settings_from(config["settings"]), num_workers=num_workers)
     model = the_model(config["model"])

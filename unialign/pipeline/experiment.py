@@ -45,7 +45,7 @@ def train_from_config(
     values: Mapping[str, Any] = getattr(section, model.section)
     needed = model.stores(values)
     dataset = dataset or the_dataset(config)
-    entities = tuple(entity.name for entity in read_entities(section.entities)) if section.entities else ()
+    entities = {each.name: each.text for each in read_entities(section.entities)} if section.entities else {}
     if online:
         readers: Mapping[str, CachedModality] = online_readers(needed, dataset, config)
     else:

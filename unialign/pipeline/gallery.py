@@ -59,7 +59,7 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
         elif config["model"] == "art":
             picture = tracklets_of(frames[number], found, dataset.classes, title)
         else:
-            picture = entities_of(frames[number], found, config["entities"] or dataset.classes, title)
+            picture = entities_of(frames[number], found, tuple(config["entities"]) or dataset.classes, title)
         if picture is not None:
             written.append(run / "pictures" / f"{name.replace('/', '-')}.png")
             write_file(written[-1], picture)

@@ -30,14 +30,14 @@ class Options:
 
     min_coverage: smallest share of each side of the split that the caches must hold. templates: those of the text
     store that are used, all that every class has if empty. backbone_weights: a file of weights that the video backbone
-    starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order; all of the text store
-    if empty.
+    starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order, with their texts; all
+    of the text store if empty.
     """
 
     min_coverage: float = 0.95
     templates: tuple[str, ...] = ()
     backbone_weights: Path | None = None
-    entities: tuple[str, ...] = ()
+    entities: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.pipeline.coverage import CachedModality
 from unialign.pipeline.preparation import Options, Prepared, both_sides, build_task, plain, the_reader
@@ -21,6 +22,8 @@ from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.tokens import clip_state
 from unialign.stages.models.alt import TokenShape
 from unialign.stages.models.alt_config import ALTConfig
+from unialign.stages.models.clip_text import token_ids
+from unialign.stages.models.prompts import Words
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 from unialign.stages.training.clips import Clips, Frames, FrameTokens, Labelled, TokenClips
 from unialign.stages.training.loader import BatchSource
@@ -54,9 +57,7 @@ def prepare_alt(
     train, test, shape = _clips(needed, known, settings, (train_side.samples, test_side.samples))
     weights = None if known.tower == "cached" else read_clip(options.backbone_weights)
     templates = options.templates or shared_templates(needed["text"], dataset.classes)
-    entities, corpus = None, None
-    if known.align and known.corpus == "entities":
-        entities, corpus = load_corpus(needed["text"], options.entities)
+    corpus, said = _corpus(known, needed["text"], options)
     config = {
         "model": "alt",
         "dataset": dataset.name,
@@ -64,13 +65,17 @@ def prepare_alt(
         "alt": plain(known),
         "settings": settings.plain(),
         "templates": list(templates),
-        "entities": list(entities or ()),
-        # A description may change under an entity's name, and the store then holds another row.
-        "corpus": None if corpus is None else f"sha256:{sha256(corpus.numpy().tobytes()).hexdigest()}",
-        "backbone_weights": weights[0] if weights else None,
+        **said,
+        "backbone_weights": weights and weights[0],
     }
-    bank = load_text_bank(needed["text"], dataset.classes, templates)
-    parts = Parts(len(dataset.classes), bank, None, corpus, shape, weights[1] if weights else None)
+    parts = Parts(
+        len(dataset.classes),
+        text_bank=load_text_bank(needed["text"], dataset.classes, templates),
+        corpus=corpus,
+        tokens=shape,
+        weights=weights and weights[1],
+        words=prompted_words(known, dataset.classes, templates, options.entities),
+    )
     return Prepared(
         dataset=dataset,
         protocol=protocol,
@@ -101,6 +106,16 @@ def _clips(
     encoding = str(readers["frames"].array_attributes("pictures")["encoding"])
     frames = Frames(readers["frames"], encoding, config.num_frames, config.image_size)
     return Clips(train, frames, None, settings, train=True), Clips(test, frames, None, settings, train=False), None
+
+
+def _corpus(config: ALTConfig, reader: CachedModality, options: Options) -> tuple[Tensor | None, dict[str, Json]]:
+    """The embeddings of the entities, None where none are used, and what config.yaml says of them."""
+    if not config.align or config.corpus != "entities":
+        return None, {"entities": {}, "corpus": None}
+    names, rows = load_corpus(reader, tuple(options.entities))
+    # A description may change under an entity's name, and the store then holds another row.
+    held = f"sha256:{sha256(rows.numpy().tobytes()).hexdigest()}"
+    return rows, {"entities": {name: options.entities.get(name, "") for name in names}, "corpus": held}
 
 
 def frame_tokens(reader: CachedModality, config: ALTConfig, sample: str) -> tuple[FrameTokens, TokenShape]:
@@ -145,6 +160,25 @@ def load_corpus(reader: CachedModality, names: Sequence[str] = ()) -> tuple[tupl
         )
     rows = [reader.read_one(entity_id(name))["embedding"] for name in chosen]
     return chosen, torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+
+def prompted_words(
+    config: ALTConfig, classes: Sequence[str], templates: Sequence[str], entities: Mapping[str, str]
+) -> Words | None:
+    """Token ids of what a text tower with learned prompts embeds, None without such prompts.
+
+    entities: texts by name, needed where the configuration sends entities through the tower. Raises `UsageError` for
+    a text that is too long beside the prompts, and for entities without texts.
+    """
+    if not config.num_prompts:
+        return None
+    filled = [template.replace("{}", name) for template in templates for name in classes]
+    labels = token_ids(config.network, filled, config.num_prompts).reshape(len(templates), len(classes), -1)
+    if config.prompted_texts != "all":
+        return Words(labels)
+    if not entities or not all(entities.values()):
+        raise UsageError("train.alt.prompted_texts: all needs the entities' texts; name their file as train.entities.")
+    return Words(labels, token_ids(config.network, list(entities.values()), config.num_prompts))
 
 
 def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:

@@ -4,22 +4,28 @@ from typing import Any
 
 import pytest
 import torch
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor
 
 from unialign.cache.errors import UsageError
-from unialign.stages.models.alt import ALT, TokenShape, build_alt
+from unialign.stages.models.alt import ALT, TokenShape
+from unialign.stages.models.alt_build import build_alt
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.alt_losses import alt_losses
 from unialign.stages.models.clip_tower import ClipTower
+from unialign.stages.models.prompts import PromptedTexts, Words
 
 B, T, SIDE, N, D, RAW, K, L = 3, 4, 32, 7, 6, 8, 9, 3
 LABELS = torch.tensor([0, 1, 2])
+PROMPTED = ALTConfig(tower="frozen", num_prompts=2, projection="linear", network="ViT-S-32-alt", image_size=32)
 SWITCHES: list[dict[str, Any]] = [
     {},
     {"tower": "frozen"},
     {"tower": "frozen", "tower_adapters": "S"},
     {"tower": "frozen", "tower_adapters": "STM"},
+    {"tower": "frozen", "num_prompts": 2},
+    {"tower": "frozen", "num_prompts": 2, "prompted_texts": "all"},
+    {"tower": "frozen", "num_prompts": 2, "corpus": "labels"},
     {"tower": "cached"},
     {"tower": "cached", "projection": "linear"},
     {"projection": "linear"},
@@ -54,7 +60,20 @@ def _tower(config: ALTConfig, seed: int = 0) -> ClipTower:
         proportional=config.proportional_attention,
         projection="clip" if config.projection == "clip" else "none",
         adapters=config.tower_adapters,
+        num_prompts=config.num_prompts,
     )
+
+
+def _texts(config: ALTConfig) -> PromptedTexts | None:
+    if not config.num_prompts:
+        return None
+    network = TextTransformer(context_length=8, vocab_size=20, width=8, heads=2, layers=2, output_dim=D)
+    words = [
+        torch.cat([torch.full((rows, 1), 18), torch.randint(1, 18, (rows, 2)), torch.full((rows, 1), 19)], dim=1)
+        for rows in (L, K)
+    ]
+    entities = words[1] if config.prompted_texts == "all" else None
+    return PromptedTexts(network=network, words=Words(words[0][None], entities), num_prompts=config.num_prompts)
 
 
 def _model(seed: int = 0, **settings: Any) -> ALT:
@@ -63,7 +82,8 @@ def _model(seed: int = 0, **settings: Any) -> ALT:
     if config.tower == "cached":
         tower = TokenShape(N, D if config.projection == "clip" else RAW)
     torch.manual_seed(seed)
-    return ALT(tower=tower, labels=torch.randn(L, D), corpus=torch.randn(K, D), config=config)
+    texts = _texts(config)
+    return ALT(tower=tower, labels=torch.randn(L, D), corpus=torch.randn(K, D), config=config, texts=texts)
 
 
 def _batch(model: ALT, seed: int = 1) -> dict[str, Tensor]:
@@ -92,8 +112,9 @@ def test_every_switch_moves_what_should_move(switches: dict[str, Any]) -> None:
     (loss,) = alt_losses(model, outputs, LABELS).values()
     loss.backward()
     model.update(outputs, LABELS)
-    adapters = {name for name, _ in model.named_parameters() if name.startswith("tower.") and ".down." in name}
-    frozen = {name for name, _ in model.named_parameters() if name.startswith("tower.") and ".up." not in name}
+    inside = {name for name, _ in model.named_parameters() if name.startswith(("tower.", "texts."))}
+    adapters = {name for name in inside if ".down." in name}
+    frozen = {name for name in inside if ".up." not in name and ".prompts." not in name}
     if switches.get("tower") != "frozen":
         frozen = adapters = set()
     still = {name for name, value in model.named_parameters() if value.grad is None or not bool(value.grad.any())}
@@ -199,6 +220,11 @@ def test_the_tower_learns_slower() -> None:
     [
         ({"tower": "melted"}, "tower 'melted' is unknown; known: tuned, frozen, cached"),
         ({"reduction": "max"}, "reduction 'max'"),
+        ({"num_prompts": 10}, "num_prompts belong into a frozen tower; this one is tuned"),
+        (
+            {"tower": "frozen", "prompted_texts": "all"},
+            "prompted_texts: all needs num_prompts and a corpus of entities",
+        ),
         ({"kernel": 4}, "kernel must be an odd number"),
         ({"num_blocks": 0}, "num_blocks must be at least 1"),
         ({"merged_pairs": -1}, "merged_pairs must be at least 0"),
@@ -232,6 +258,7 @@ def test_data_that_does_not_fit_is_told() -> None:
         ({"corpus": None}, "no entity embeddings"),
         ({"corpus": torch.randn(K, D + 1)}, r"needed is \(entities, 6\)"),
         ({"corpus": empty}, "one of the entity embeddings is empty"),
+        ({"config": PROMPTED}, "alt with num_prompts has no texts"),
         ({"tokens": None}, "extract tokens, or take tower: frozen"),
         ({"tokens": TokenShape(N, RAW)}, "tokens have width 8 and texts 6"),
     ):

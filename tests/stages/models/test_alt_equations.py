@@ -8,8 +8,9 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from unialign.stages.models import alt as alt_module
-from unialign.stages.models.alt import ALT, TokenShape, label_embeddings
+from unialign.stages.models.alt import ALT, TokenShape
 from unialign.stages.models.alt_blocks import AdapterBlock, TokenMlp, align, gumbel_noise
+from unialign.stages.models.alt_build import label_embeddings
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.alt_losses import alt_losses
 

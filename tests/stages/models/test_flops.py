@@ -8,7 +8,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unialign.stages.models.alt import ALT, build_alt
+from unialign.stages.models.alt import ALT
+from unialign.stages.models.alt_build import build_alt
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.clip_tower import ClipTower, image_transformer
 from unialign.stages.models.flops import cost, multiply_adds

@@ -12,25 +12,24 @@ Legend: B batch, T frames, N regions of a frame (class token first), K entities,
     z    MLP(mean over frames of Q_M)                                                (D,)     eq. 9
     p    softmax over classes of C z                                                          eq. 10
 
-S (K, D) and C (L, D) are frozen buffers. Deviations: with align off, where the paper's row is X-CLIP, the frames' e^
-are the queries. The blocks of the tower behind the last one used are removed, so the model has fewer parameters than
-the printed totals, which count the whole tower.
+S (K, D) and C (L, D) are frozen buffers, or come from a text tower with learned prompts (`prompts`). Deviations: with
+align off, where the paper's row is X-CLIP, the frames' e^ are the queries. The blocks of the tower behind the last one
+used are removed, so the model has fewer parameters than the printed totals, which count the whole tower.
 """
 
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from unialign.cache.errors import UsageError
 from unialign.stages.models.alt_blocks import AdapterBlock, align, gumbel_noise, mlp, reduction
 from unialign.stages.models.alt_config import ALTConfig
-from unialign.stages.models.clip_tower import ClipTower, image_transformer, load_clip
+from unialign.stages.models.clip_tower import ClipTower
 from unialign.stages.models.precision import full_precision
+from unialign.stages.models.prompts import PromptedTexts
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class ALT(nn.Module):
 
     tower: what turns frames into tokens, or the shape of cached ones. labels: C (L, D); corpus: S (K, D), needed
     where config.align is on and config.corpus is "entities". Their rows are set to length 1 (C only for "cosine").
+    texts: makes C, or both, anew in each step, in the place of these; needed where config.num_prompts is above 0.
     Raises ValueError for shapes that do not fit together.
     """
 
@@ -53,7 +53,13 @@ class ALT(nn.Module):
     corpus: Tensor | None
 
     def __init__(
-        self, *, tower: ClipTower | TokenShape, labels: Tensor, corpus: Tensor | None, config: ALTConfig
+        self,
+        *,
+        tower: ClipTower | TokenShape,
+        labels: Tensor,
+        corpus: Tensor | None,
+        config: ALTConfig,
+        texts: PromptedTexts | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -61,8 +67,11 @@ class ALT(nn.Module):
         if isinstance(tower, TokenShape) != (config.tower == "cached"):
             raise ValueError(f"a model with tower {config.tower!r} got {type(tower).__name__}")
         self.tower = None if isinstance(tower, TokenShape) else tower
-        if self.tower is not None and config.tower == "frozen" and config.tower_adapters == "none":
+        if self.tower is not None and config.tower_is_fixed:
             self.tower.requires_grad_(False)
+        if (texts is None) != (config.num_prompts == 0):
+            raise ValueError("a text tower comes with learned prompts, and they with it")
+        self.texts = texts
         self.projection = nn.Linear(tower.width, width) if config.projection == "linear" else None
         if self.projection is None and tower.width != width:
             raise ValueError(f"tokens have width {tower.width}, texts {width}")
@@ -95,6 +104,7 @@ class ALT(nn.Module):
         owners (B, T, 1 + P) int64, the token that each input token ended in.
         """
         config = self.config
+        labels, corpus = self._texts()
         regions, outputs = self._regions(batch)  # (B, T, N, D)
         grid = regions.shape[:2]
         frames = regions.flatten(0, 1)  # (M, N, D), M = B T
@@ -104,12 +114,12 @@ class ALT(nn.Module):
             visual = self.visual_mlp(self.visual_reduction(seen)).unflatten(0, grid)  # (B, T, D)
             outputs["visual"] = visual
         queries = visual
-        if self.query_mlp is not None and self.query_reduction is not None and self.corpus is not None:
+        if self.query_mlp is not None and self.query_reduction is not None and corpus is not None:
             with full_precision(frames):
-                whole = frames.to(self.corpus.dtype)
+                whole = frames.to(corpus.dtype)
                 noisy = self.training or config.test_noise
-                noise = gumbel_noise(whole, len(self.corpus)) if noisy else None
-                named, chosen = align(whole, self.corpus, scale=config.gumbel_scale, noise=noise)
+                noise = gumbel_noise(whole, len(corpus)) if noisy else None
+                named, chosen = align(whole, corpus, scale=config.gumbel_scale, noise=noise)
             queries = self.query_mlp(self.query_reduction(named)).unflatten(0, grid)  # (B, T, D)
             outputs["entities"] = chosen.reshape(*regions.shape[:3])
             outputs["queries"] = queries
@@ -117,12 +127,12 @@ class ALT(nn.Module):
             queries = block(queries, visual)
         if queries is None:
             raise AssertionError("needs_visual gives queries where align does not")
-        video = self.head(queries.mean(dim=1)).to(self.labels.dtype)  # (B, D)
+        video = self.head(queries.mean(dim=1)).to(labels.dtype)  # (B, D)
         with full_precision(video):
             if config.logits == "cosine":
-                logits = config.logit_scale * functional.normalize(video, dim=-1) @ self.labels.T
+                logits = config.logit_scale * functional.normalize(video, dim=-1) @ labels.T
             else:
-                logits = video @ self.labels.T
+                logits = video @ labels.T
         return {"logits": logits, "video": video} | outputs
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
@@ -139,6 +149,15 @@ class ALT(nn.Module):
             self.tower.eval()
         return self
 
+    def _texts(self) -> tuple[Tensor, Tensor | None]:
+        """C and S as they are now."""
+        if self.texts is None:
+            return self.labels, self.corpus
+        labels, entities = self.texts()
+        if entities is not None:
+            return labels, entities
+        return labels, labels if self.config.corpus == "labels" else self.corpus
+
     def _regions(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """E (B, T, N, D) at the width of the texts, and where the patches went, if a tower ran."""
         outputs: dict[str, Tensor] = {}
@@ -146,8 +165,7 @@ class ALT(nn.Module):
             tokens = batch["tokens"].to(self.labels.dtype)
         else:
             frames = batch["frames"]
-            fixed = self.config.tower == "frozen" and self.config.tower_adapters == "none"
-            with torch.no_grad() if fixed else nullcontext():
+            with torch.no_grad() if self.config.tower_is_fixed else nullcontext():
                 made = self.tower(frames.flatten(0, 1), num_frames=frames.shape[1])
             tokens = made["tokens"].unflatten(0, frames.shape[:2])  # (B, T, N, D)
             outputs["owners"] = made["owners"].unflatten(0, frames.shape[:2])
@@ -165,77 +183,3 @@ def _block(width: int, config: ALTConfig) -> AdapterBlock:
         ffn_ratio=config.ffn_ratio,
         norm=config.layer_norm,
     )
-
-
-def label_embeddings(bank: Tensor) -> Tensor:
-    """C (L, D) from embeddings of all prompts (prompts, L, D): the mean of unit rows, unit length."""
-    return functional.normalize(functional.normalize(bank.float(), dim=-1).mean(dim=0), dim=-1)
-
-
-def build_alt(
-    *,
-    num_classes: int,
-    text_bank: Tensor | None,
-    corpus: Tensor | None,
-    tokens: TokenShape | None,
-    config: ALTConfig,
-    clip_weights: Mapping[str, Any] | None = None,
-) -> ALT:
-    """ALT from its data; what is learned anew starts at random.
-
-    text_bank: (prompts, num_classes, D) embeddings. corpus (K, D): of entities, by the same text encoder; not used
-    where the alignment is off or takes the labels. tokens: shape of cached ones, used with tower "cached" only.
-    clip_weights: for the tower (`clip_tower.load_clip`); None leaves it random.
-    Raises `UsageError` for data that is missing, empty, or does not fit.
-    """
-    if text_bank is None:
-        raise UsageError("alt has no text embeddings; extract text for this dataset.")
-    if text_bank.ndim != 3 or text_bank.shape[1] != num_classes:
-        raise UsageError(
-            f"the text embeddings have shape {tuple(text_bank.shape)}, needed is (prompts, {num_classes}, width); "
-            "extract text for this dataset."
-        )
-    _check_rows(text_bank, "text embeddings")
-    width = text_bank.shape[-1]
-    if config.align and config.corpus == "entities":
-        if corpus is None:
-            raise UsageError("alt has no entity embeddings; extract text with entities, or take corpus: labels.")
-        if corpus.ndim != 2 or corpus.shape[1] != width:
-            raise UsageError(
-                f"the entity embeddings have shape {tuple(corpus.shape)}, needed is (entities, {width}); "
-                "embed entities and labels with the same text encoder."
-            )
-        _check_rows(corpus, "entity embeddings")
-    tower = _tower(config, tokens, clip_weights)
-    if config.projection == "clip" and tower.width != width:
-        raise UsageError(
-            f"tokens have width {tower.width} and texts {width}; embed texts with the text tower of the same network, "
-            "or take projection: linear."
-        )
-    return ALT(tower=tower, labels=label_embeddings(text_bank), corpus=corpus, config=config)
-
-
-def _tower(
-    config: ALTConfig, tokens: TokenShape | None, clip_weights: Mapping[str, Any] | None
-) -> ClipTower | TokenShape:
-    if config.tower == "cached":
-        if tokens is None:
-            raise UsageError("alt with tower: cached has no tokens; extract tokens, or take tower: frozen.")
-        return tokens
-    network = image_transformer(config.network, image_size=config.image_size)
-    if clip_weights is not None:
-        load_clip(network, clip_weights)
-    return ClipTower(
-        network=network,
-        layer=config.layer,
-        num_pairs=config.merged_pairs,
-        proportional=config.proportional_attention,
-        projection="clip" if config.projection == "clip" else "none",
-        adapters=config.tower_adapters,
-    )
-
-
-def _check_rows(rows: Tensor, what: str) -> None:
-    """Raises `UsageError` where a row (..., D) has no direction."""
-    if not rows.is_meta and not bool((rows.isfinite().all(-1) & (rows != 0).any(-1)).all()):
-        raise UsageError(f"one of the {what} is empty or not finite; extract text again.")

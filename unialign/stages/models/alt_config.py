@@ -10,6 +10,7 @@ from unialign.stages.models.tower_adapters import KINDS
 CHOICES = {
     "tower": ("tuned", "frozen", "cached"),
     "tower_adapters": KINDS,
+    "prompted_texts": ("labels", "all"),
     "projection": ("clip", "linear"),
     "corpus": ("entities", "labels"),
     "reduction": REDUCTIONS,
@@ -26,6 +27,9 @@ class ALTConfig:
     network: OpenCLIP's name. tower: "tuned" trains it, "frozen" runs it without gradients, "cached" reads its tokens
         from the store and holds no tower; then network, layer, merged_pairs and image_size say nothing.
     tower_adapters: "S", "SM", "STM": small trained layers inside a frozen tower, see `tower_adapters`.
+    num_prompts: learned tokens in each layer of the frozen tower and of the frozen text tower (paper: 10), see
+        `prompts`; 0 for none, and texts as they are cached. prompted_texts: which of them go through that tower: the
+        labels alone, or "all", with the entities (the paper does not say).
     layer: the block that gives E; the paper's "second-last" (-2) leaves B/16 109 tokens and L/14 73.
     merged_pairs, proportional_attention: see `tome`; the paper gives 8 pairs and does not speak of the attention.
     projection: how E comes to the width of the texts: CLIP's own last norm and projection, or a learned linear map.
@@ -51,6 +55,8 @@ class ALTConfig:
     image_size: int = 224
     tower: str = "tuned"
     tower_adapters: str = "none"
+    num_prompts: int = 0
+    prompted_texts: str = "labels"
     layer: int = -2
     merged_pairs: int = 8
     proportional_attention: bool = True
@@ -79,25 +85,34 @@ class ALTConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}.")
-        if self.tower_adapters != "none" and self.tower != "frozen":
-            raise UsageError(
-                f"tower_adapters belong into a frozen tower; this one is {self.tower}: take tower: frozen."
-            )
         for name in ("num_frames", "image_size", "mlp_ratio", "num_blocks"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("merged_pairs", "ffn_ratio"):
+        for name in ("merged_pairs", "ffn_ratio", "num_prompts"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be at least 0, not {getattr(self, name)}.")
         for name in ("gumbel_scale", "logit_scale", "tower_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise UsageError(f"{name} must be a finite number above 0, not {getattr(self, name)}.")
+        self._check_tower()
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise UsageError(f"kernel must be an odd number, not {self.kernel}.")
         if not (self.self_attention or self.cross_attention):
             raise UsageError("the adapter needs self_attention or cross_attention.")
         if self.convolution and not self.cross_attention:
             raise UsageError("convolution changes what cross_attention reads; switch both off, or neither.")
+
+    def _check_tower(self) -> None:
+        for name, off in (("tower_adapters", "none"), ("num_prompts", 0)):
+            if getattr(self, name) != off and self.tower != "frozen":
+                raise UsageError(f"{name} belong into a frozen tower; this one is {self.tower}: take tower: frozen.")
+        if self.prompted_texts == "all" and not (self.num_prompts and self.align and self.corpus == "entities"):
+            raise UsageError("prompted_texts: all needs num_prompts and a corpus of entities; take labels.")
+
+    @property
+    def tower_is_fixed(self) -> bool:
+        """Whether nothing in the image tower learns."""
+        return self.tower == "frozen" and self.tower_adapters == "none" and not self.num_prompts
 
     @property
     def needs_visual(self) -> bool:

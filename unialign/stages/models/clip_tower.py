@@ -15,6 +15,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
+from unialign.stages.models.prompts import new_prompts
 from unialign.stages.models.tome import num_left, run_blocks
 from unialign.stages.models.tower_adapters import KINDS, install
 
@@ -38,6 +39,7 @@ class ClipTower(nn.Module):
     layer: the last block used, counted as Python counts: -1 is the last of the network, -2 the one before.
     num_pairs: pairs of tokens merged in each block, proportional: proportional attention, see `tome`.
     adapters: "S", "SM" or "STM" freezes the network and puts trained layers into it, see `tower_adapters`.
+    num_prompts: above 0 freezes the network and puts so many trained tokens into each block, see `prompts`.
     projection: "clip" applies CLIP's last norm and projection to every token, so that tokens lie in the space of the
         texts; "none" gives the block's output (and removes both).
     """
@@ -54,6 +56,7 @@ class ClipTower(nn.Module):
         proportional: bool = True,
         projection: str = "clip",
         adapters: str = "none",
+        num_prompts: int = 0,
     ) -> None:
         super().__init__()
         blocks = network.transformer.resblocks
@@ -79,6 +82,10 @@ class ClipTower(nn.Module):
         if adapters != "none":
             network.requires_grad_(False)
             self.over_time = install(network.transformer.resblocks, adapters, int(network.transformer.width))
+        self.prompts = nn.ParameterList()
+        if num_prompts:
+            network.requires_grad_(False)
+            self.prompts = new_prompts(num_blocks, num_prompts, int(network.transformer.width))
         self.network: Any = network
 
     def forward(self, images: Tensor, num_frames: int = 1) -> dict[str, Tensor]:
@@ -97,6 +104,7 @@ class ClipTower(nn.Module):
             num_pairs=self.num_pairs,
             proportional=self.proportional,
             before=[partial(added, num_frames=num_frames) for added in self.over_time] or None,
+            prompts=self.prompts if len(self.prompts) else None,
         )
         tokens = network.ln_post(state.tokens)
         if network.proj is not None:
@@ -138,7 +146,7 @@ def load_clip(network: "VisionTransformer", state_dict: Mapping[str, Any]) -> in
 
     state_dict: of an OpenCLIP model ("visual." before the names of the image tower), or of its image tower alone. The
     position embedding is resampled where the image size differs.
-    Raises `UsageError` that says what is missing, unexpected or of another shape; then nothing was changed.
+    Raises `UsageError` as `load_part` does.
     """
     prefix = "visual." if any(key.startswith("visual.") for key in state_dict) else ""
     given = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -151,6 +159,16 @@ def load_clip(network: "VisionTransformer", state_dict: Mapping[str, Any]) -> in
     ):
         side = list(network.grid_size)
         given["positional_embedding"] = resample_abs_pos_embed(embedding.unsqueeze(0), side, num_prefix_tokens=1)[0]
+    load_part(network, given, "image tower")
+    return len(state_dict) - len(given)
+
+
+def load_part(network: nn.Module, given: Mapping[str, Any], what: str) -> None:
+    """Put exactly these weights into a part of a CLIP.
+
+    Raises `UsageError` that says what is missing, unexpected or of another shape; then nothing was changed.
+    """
+    target = network.state_dict()
     problems = {
         "missing": [key for key in target if key not in given],
         "unexpected": [key for key in given if key not in target],
@@ -158,6 +176,5 @@ def load_clip(network: "VisionTransformer", state_dict: Mapping[str, Any]) -> in
     }
     found = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in problems.items() if keys]
     if found:
-        raise UsageError(f"the weights do not fit the image tower: {'; '.join(found)}. Give weights of this network.")
+        raise UsageError(f"the weights do not fit the {what}: {'; '.join(found)}. Give weights of this network.")
     network.load_state_dict(given)
-    return len(state_dict) - len(given)

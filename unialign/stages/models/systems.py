@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unialign.cache.errors import UsageError
-from unialign.stages.models.alt import ALT, TokenShape, build_alt
+from unialign.stages.models.alt import ALT, TokenShape
+from unialign.stages.models.alt_build import build_alt
 from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.alt_losses import alt_losses
 from unialign.stages.models.art import ART, ARTConfig
@@ -17,6 +18,7 @@ from unialign.stages.models.backbones import build_backbone, load_pretrained
 from unialign.stages.models.clip_tower import MEAN, STD
 from unialign.stages.models.dvta import DVTA, DVTAConfig
 from unialign.stages.models.dvta_losses import dvta_losses
+from unialign.stages.models.prompts import Words
 from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
 from unialign.stages.models.uni_align_losses import uni_align_losses
 
@@ -34,7 +36,7 @@ class Parts:
     text_bank: S^0, (prompts, num_classes, width) embeddings. pose_width: of cached pose features. corpus: (entities,
     width) embeddings. tokens: shape of the cached tokens of a frame.
     weights: published ones that the video backbone (in ALT: CLIP's image tower) starts from; None leaves it random.
-    descriptions: (num_classes, width) embeddings, as wide as the bank's.
+    descriptions: (num_classes, width) embeddings, as wide as the bank's. words: texts that ALT embeds with prompts.
     """
 
     num_classes: int
@@ -44,6 +46,7 @@ class Parts:
     tokens: TokenShape | None = None
     weights: Mapping[str, Any] | None = None
     descriptions: Tensor | None = None
+    words: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def build_art(parts: Parts, config: ARTConfig) -> ART:
 
 
 def build_alt_system(parts: Parts, config: ALTConfig) -> ALT:
-    """ALT, see `alt.build_alt`; the tower starts from `parts.weights`."""
+    """ALT, see `alt_build.build_alt`; the tower starts from `parts.weights`."""
     return build_alt(
         num_classes=parts.num_classes,
         text_bank=parts.text_bank,
@@ -114,6 +117,7 @@ def build_alt_system(parts: Parts, config: ALTConfig) -> ALT:
         tokens=parts.tokens,
         config=config,
         clip_weights=parts.weights,
+        words=parts.words,
     )
 
 

@@ -109,21 +109,25 @@ def run_blocks(
     num_pairs: int,
     proportional: bool,
     before: Iterable[Callable[[Tensor, Any], Tensor]] | None = None,
+    prompts: Iterable[Tensor] | None = None,
 ) -> Merged:
     """Tokens (B, N, C) through OpenCLIP's `ResidualAttentionBlock`s, merging in each.
 
     proportional: proportional attention. Without merging (num_pairs 0) this is what the blocks themselves compute.
     before: for each block (tokens, block) to what is added to its tokens first.
+    prompts: for each block tokens (n, C) that its tokens attend to beside themselves, and that go no further.
     """
     # Half precision does not count far enough.
     sizes = torch.ones_like(tokens[..., :1], dtype=torch.promote_types(tokens.dtype, torch.float32))
     owners = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
     state = Merged(tokens, sizes, owners)
-    for block, added in zip(blocks, repeat(None) if before is None else before, strict=False):
+    nothing = repeat(None)
+    for block, added, extra in zip(blocks, before or nothing, nothing if prompts is None else prompts, strict=False):
         if added is not None:
             state = Merged(state.tokens + added(state.tokens, block), state.sizes, state.owners)
         weighted = proportional and state.tokens.shape[1] < tokens.shape[1]  # at first all sizes are 1
-        attended, keys = attention(block.attn, block.ln_1(state.tokens), state.sizes if weighted else None)
+        others = None if extra is None else block.ln_1(extra)
+        attended, keys = attention(block.attn, block.ln_1(state.tokens), state.sizes if weighted else None, others)
         state = Merged(state.tokens + block.ls_1(attended), state.sizes, state.owners)
         pairs = possible_pairs(state.tokens.shape[1], num_pairs)
         if pairs:
@@ -134,15 +138,21 @@ def run_blocks(
     return state
 
 
-def attention(module: Any, tokens: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Self-attention by the weights of a `nn.MultiheadAttention`: tokens (B, N, C) to (B, N, C), and the mean of the
+def attention(module: Any, tokens: Tensor, sizes: Tensor | None, others: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Self-attention by the weights of a `nn.MultiheadAttention`: tokens (B, N, C) to (B, N, C), and the mean of their
     keys over the heads (B, N, C / H).
 
-    sizes (B, N, 1): a key's scores get log(size); None: plain attention.
+    sizes (B, N, 1): a key's scores get log(size); None: plain attention. others (n, C): attended to as well, size 1.
     """
-    joint = functional.linear(tokens, module.in_proj_weight, module.in_proj_bias)  # (B, N, 3 C)
-    split = joint.reshape(*joint.shape[:2], 3, module.num_heads, -1)  # (B, N, 3, H, C / H)
-    queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (B, H, N, C / H)
-    mask = None if sizes is None else sizes.log().to(queries.dtype)[:, None, None, :, 0]  # (B, 1, 1, N)
+    num_tokens, num_others = tokens.shape[1], 0 if others is None else len(others)
+    if others is not None:
+        tokens = torch.cat([tokens, others.to(tokens.dtype).expand(len(tokens), -1, -1)], dim=1)
+    joint = functional.linear(tokens, module.in_proj_weight, module.in_proj_bias)  # (B, N + n, 3 C)
+    split = joint.reshape(*joint.shape[:2], 3, module.num_heads, -1)  # (B, N + n, 3, H, C / H)
+    queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (B, H, N + n, C / H)
+    mask = None
+    if sizes is not None:
+        mask = functional.pad(sizes.log().to(queries.dtype)[:, None, None, :, 0], (0, num_others))  # (B, 1, 1, N + n)
+    queries, own_keys = queries[:, :, :num_tokens], keys[:, :, :num_tokens]
     mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    return module.out_proj(mixed.transpose(1, 2).flatten(2)), keys.mean(dim=1)
+    return module.out_proj(mixed.transpose(1, 2).flatten(2)), own_keys.mean(dim=1)
