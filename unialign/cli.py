@@ -9,7 +9,7 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.errors import UnialignError
-from unialign.commands import cache, corpus, extract, models, train
+from unialign.commands import cache, corpus, evaluate, extract, models, train
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Overrides, Root, resolve
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")
 train.add_commands(app)
+evaluate.add_commands(app)
 models.add_commands(app)
 corpus.add_commands(app)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unialign.cache.errors import UsageError
 from unialign.pipeline.config import Config, load_config
 
 DatasetName = Annotated[
@@ -17,6 +18,7 @@ Labels = Annotated[
     Path | None, typer.Option("--labels", help="CSV of path,label (folder); class names, one a line (pyskl, utd-mhad).")
 ]
 Protocol = Annotated[str | None, typer.Option("--protocol", help="Split, such as xsub (`protocol:`).")]
+Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Instead of unialign.yaml in the working folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 Overrides = Annotated[
@@ -27,3 +29,13 @@ Overrides = Annotated[
 def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> Config:
     """The configuration of a command: its flags over overrides over environment over file."""
     return load_config({name.replace("__", "."): value for name, value in flags.items()}, overrides or (), file=config)
+
+
+def chosen_stores(use: list[str] | None) -> dict[str, str] | None:
+    """`--use` as modality to name, None without any. Raises `UsageError` for something of another form."""
+    if not use:
+        return None
+    pairs = [choice.partition("=") for choice in use]
+    if not all(separator and name and store for name, separator, store in pairs):
+        raise UsageError(f"--use {' '.join(use)!r} is not of the form MODALITY=NAME, such as poses=yolo-0123.")
+    return {name: store for name, _, store in pairs}

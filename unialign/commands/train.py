@@ -1,4 +1,4 @@
-"""`unialign train | evaluate | ablate | demo`: stage two."""
+"""`unialign train | ablate | demo`: stage two."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unialign import console
-from unialign.cache.errors import UsageError
 from unialign.commands.options import (
     AsJson,
     Cache,
@@ -20,6 +19,8 @@ from unialign.commands.options import (
     Protocol,
     Root,
     Runs,
+    Use,
+    chosen_stores,
     resolve,
 )
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from unialign.pipeline.trials import Outcome
     from unialign.stages.training.loop import Progress
 
-Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs (`train.settings.epochs`).")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed (`train.settings.seed`).")]
 
@@ -38,7 +38,6 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed (`train.settings.
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the application."""
     app.command("train", epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(train)
-    app.command("evaluate", epilog="Example: unialign evaluate runs/ntu60-unialign-0123456789ab")(evaluate)
     app.command("ablate", epilog="Example: unialign ablate configs/ablations/modalities.yaml")(ablate)
     app.command("demo", epilog="Example: unialign demo --folder demo")(demo)
 
@@ -53,7 +52,9 @@ def train(
     runs: Runs = None,
     labels: Labels = None,
     protocol: Protocol = None,
-    model: Annotated[str | None, typer.Option(help="unialign, art, alt, or stgcn++ (a skeleton encoder).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="unialign, art, alt, dvta, or stgcn++ (a skeleton encoder).")
+    ] = None,
     use: Use = None,
     backbone_weights: Annotated[
         Path | None,
@@ -78,7 +79,7 @@ def train(
         labels=labels,
         protocol=protocol,
         train__model=model,
-        train__stores=_stores(use),
+        train__stores=chosen_stores(use),
         train__backbone_weights=backbone_weights,
         train__settings__epochs=epochs,
         train__settings__seed=seed,
@@ -102,47 +103,6 @@ def train(
     fields["samples extracted"] = result.extracted
     fields["seconds"] = f"{result.seconds:.1f}{' (reused: this run was finished before)' if result.reused else ''}"
     console.show_fields(fields)
-
-
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    root: Root = None,
-    cache: Cache = None,
-    labels: Labels = None,
-    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
-    as_json: AsJson = False,
-    config: ConfigFile = None,
-) -> None:
-    """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
-    from unialign.pipeline.datasets import the_dataset
-    from unialign.pipeline.runs import read_config
-
-    dataset = read_config(run)["dataset"]
-    resolved = resolve(config, None, data=root, cache=cache, labels=labels, dataset=dataset)
-    of_run = the_dataset(resolved)
-    from unialign.pipeline.evaluate import evaluate_run
-    from unialign.pipeline.gallery import draw_run
-
-    cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
-    found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
-    pictures = draw_run(run, of_run, cache_root, keep=keep)
-    if as_json:
-        console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
-        return
-    console.show_fields(
-        {
-            "run": found.run,
-            "checkpoint": found.checkpoint,
-            **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
-            "as recorded": "yes" if found.agrees else f"no: {found.stored}",
-            "pictures": pictures[0].parent,
-        }
-    )
-    rows = [
-        (row["name"], row["samples"], row["correct"], "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}")
-        for row in found.per_class
-    ]
-    console.show_table("classes", ("class", "samples", "correct", "accuracy"), rows)
 
 
 def ablate(
@@ -173,7 +133,7 @@ def ablate(
         runs=runs,
         labels=labels,
         protocol=protocol,
-        train__stores=_stores(use),
+        train__stores=chosen_stores(use),
     )
     made, failed = read_grid(grid), None
     from unialign.pipeline.ablate import FailedTrials
@@ -220,15 +180,6 @@ def demo(
     console.output.print(closing(found.ablation), highlight=False, markup=False)
     for line in found.words():
         console.output.print(line, highlight=False, markup=False)
-
-
-def _stores(use: list[str] | None) -> dict[str, str] | None:
-    if not use:
-        return None
-    pairs = [choice.partition("=") for choice in use]
-    if not all(separator and name and store for name, separator, store in pairs):
-        raise UsageError(f"--use {' '.join(use)!r} is not of the form MODALITY=NAME, such as poses=yolo-0123.")
-    return {name: store for name, _, store in pairs}
 
 
 @contextmanager

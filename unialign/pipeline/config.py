@@ -105,9 +105,10 @@ class ExtractSection(Section):
 class TrainSection(Section):
     """Stage two. stores: name or URL of the store of a modality. remote_cache: GB of disk for blocks of remote ones.
 
-    entities: file that names ALT's corpus; None takes all entities of the text store. settings: `TrainSettings`;
-    unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`;
-    encoder: constructor values of ST-GCN++."""
+    entities: file that names ALT's corpus; None takes all entities of the text store. shots: training samples of each
+    class, chosen by the seed; 0: all. start: folder of a finished run whose weights training starts from. settings:
+    `TrainSettings`; unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`; encoder:
+    constructor values of ST-GCN++."""
 
     model: str = "unialign"
     stores: dict[str, str] = {}
@@ -116,6 +117,8 @@ class TrainSection(Section):
     entities: Path | None = None
     min_coverage: float = Field(0.95, ge=0, le=1)
     backbone_weights: Path | None = None
+    shots: int = Field(0, ge=0)
+    start: Path | None = None
     settings: dict[str, Any] = {}
     unialign: dict[str, Any] = {}
     art: dict[str, Any] = {}

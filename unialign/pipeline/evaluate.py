@@ -12,7 +12,7 @@ from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.coverage import CachedModality
-from unialign.pipeline.models import the_model
+from unialign.pipeline.models import prepare_model, the_model
 from unialign.pipeline.preparation import Options, Prepared
 from unialign.pipeline.runs import read_config, read_json
 from unialign.pipeline.stores import open_remote
@@ -23,7 +23,7 @@ from unialign.stages.training.metrics import confusion_matrix, evaluation
 from unialign.stages.training.prediction import Predictions, predict
 from unialign.stages.training.processes import joined_processes
 from unialign.stages.training.settings import settings_from
-from unialign.stages.training.step import Stepper
+from unialign.stages.training.step import Stepper, Task
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,9 @@ def evaluate_run(
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples of the model's classes.")
     loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
-    with joined_processes(device) as processes:
-        settings = prepared.settings
-        if settings.precision == "fp16" and processes.device.type != "cuda":
-            settings = replace(settings, precision="fp32")
-        stepper = Stepper(prepared.build(), settings, processes)
-        stepper.task.model.load_state_dict(loaded.state["model"])
-        predictions = predict(
-            stepper,
-            Loader(prepared.test, prepared.settings, rank=processes.rank, world_size=processes.world_size),
-        )
+    task = prepared.build()
+    task.model.load_state_dict(loaded.state["model"])
+    predictions = predicted(prepared, task, device)
     side = prepared.test_side
     metrics = evaluation(predictions.scores, side.samples.labels, [label for _, label in side.missing])
     stored = {name: value for name, value in result["metrics" if which == LAST else "best"].items() if name in metrics}
@@ -106,6 +99,16 @@ def evaluate_run(
         largest_change=largest_change(folder / "predictions.npz", prepared, predictions) if which == LAST else None,
         skipped=loaded.skipped,
     )
+
+
+def predicted(prepared: Prepared, task: Task, device: str) -> Predictions:
+    """What a trained task says of the test samples, computed in one process."""
+    settings = prepared.settings
+    with joined_processes(device) as processes:
+        if settings.precision == "fp16" and processes.device.type != "cuda":
+            settings = replace(settings, precision="fp32")
+        loader = Loader(prepared.test, settings, rank=processes.rank, world_size=processes.world_size)
+        return predict(Stepper(task, settings, processes), loader)
 
 
 def open_stores(
@@ -130,20 +133,27 @@ def open_stores(
 
 
 def prepare_again(
-    config: Mapping[str, Any], dataset: Dataset, readers: Mapping[str, CachedModality], num_workers: int
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    readers: Mapping[str, CachedModality],
+    num_workers: int,
+    protocol: str = "",
 ) -> Prepared:
-    """The data and model of a run, from its config.yaml."""
+    """The data and model of a run, from its config.yaml. protocol: of the dataset, another than the run's."""
     # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
     options = Options(
-        min_coverage=0.0, templates=tuple(config.get("templates", ())), entities=config.get("entities", {})
+        min_coverage=0.0,
+        templates=tuple(config.get("templates", ())),
+        entities=config.get("entities", {}),
+        shots=config.get("shots", 0),
     )
     settings = replace(settings_from(config["settings"]), num_workers=num_workers)
-    model = the_model(config["model"])
-    return model.prepare(
+    return prepare_model(
+        config["model"],
         dataset,
-        protocol=config["protocol"],
+        protocol=protocol or config["protocol"],
         readers=readers,
-        model=config[model.section],
+        model=config[the_model(config["model"]).section],
         settings=settings,
         options=options,
     )

@@ -58,7 +58,14 @@ def train_from_config(
         model=values,
         settings=settings_from(section.settings),
         runs=config.runs.resolve(),
-        options=Options(section.min_coverage, section.templates, section.backbone_weights, entities),
+        options=Options(
+            section.min_coverage,
+            section.templates,
+            section.backbone_weights,
+            entities,
+            section.shots,
+            section.start,
+        ),
         show=show,
     )
 

@@ -1,17 +1,21 @@
 """Everything that `train.model` may name: its section of the configuration, the stores it reads, how it is prepared."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from unialign.cache.errors import UsageError
-from unialign.pipeline.preparation import Prepared
+from unialign.pipeline.preparation import Options, Prepared
 from unialign.pipeline.prepare_alt import prepare_alt
 from unialign.pipeline.prepare_dvta import prepare_dvta
 from unialign.pipeline.prepare_encoder import prepare_encoder
 from unialign.pipeline.prepare_unialign import prepare_unialign
+from unialign.pipeline.start import NOTHING, Own, started
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.splits import few_shots
 from unialign.stages.models.systems import SYSTEMS, checked_config
+from unialign.stages.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,29 @@ class Model:
     """How one model is trained.
 
     section: of `train` and of a run's config.yaml, where its settings are. stores: (settings) -> modalities of the
-    cache. prepare: as `prepare_unialign`.
+    cache. prepare: as `prepare_unialign`. own: what a training that starts from a run does not take from it.
+    any_class: nothing that is learned belongs to classes, so those that it never saw are recognised by their texts.
     """
 
     section: str
     stores: Callable[[Mapping[str, Any]], tuple[str, ...]]
     prepare: Callable[..., Prepared]
+    own: Own = NOTHING
+    any_class: bool = False
+
+
+def prepare_model(name: str, dataset: Dataset, *, settings: TrainSettings, options: Options, **given: Any) -> Prepared:
+    """A training of the model of that name, prepared; few shots and weights to start from are the same for all.
+
+    given: protocol, readers and model, as the model's own `prepare` takes them. Raises what that raises, `UsageError`
+    for an unknown model and a class with too few samples, and what `started` raises.
+    """
+    model = the_model(name)
+    few = few_shots(dataset, options.shots, settings.seed)
+    prepared = model.prepare(few, settings=settings, options=options, **given)
+    if options.shots:
+        prepared = replace(prepared, config={**prepared.config, "shots": options.shots})
+    return started(prepared, options.start, model.own) if options.start else prepared
 
 
 def system_stores(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -40,10 +61,23 @@ def the_model(name: str) -> Model:
     return MODELS[name]
 
 
+BANK = ("bank.agent", "bank.main")
 MODELS: dict[str, Model] = {
-    "unialign": Model("unialign", partial(system_stores, "unialign"), prepare_unialign),
-    "art": Model("art", partial(system_stores, "art"), partial(prepare_unialign, name="art")),
-    "alt": Model("alt", partial(system_stores, "alt"), prepare_alt),
-    "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta),
-    "stgcn++": Model("encoder", lambda settings: ("poses",), prepare_encoder),
+    "unialign": Model("unialign", partial(system_stores, "unialign"), prepare_unialign, Own(("head.", *BANK))),
+    "art": Model(
+        "art",
+        partial(system_stores, "art"),
+        partial(prepare_unialign, name="art"),
+        Own(("head.", "video_head.", *BANK)),
+    ),
+    "alt": Model(
+        "alt",
+        partial(system_stores, "alt"),
+        prepare_alt,
+        # Adapters and prompts in a tower that was tuned before, with the text tower that prompts bring along.
+        Own(("labels", "corpus", "texts.labels", "texts.entities"), (".adapter.", ".ls_1.1.", "prompts.", "texts.")),
+        any_class=True,
+    ),
+    "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta, Own(("class_texts",))),
+    "stgcn++": Model("encoder", lambda settings: ("poses",), prepare_encoder, Own(("network.classify.",))),
 }

@@ -31,13 +31,16 @@ class Options:
     min_coverage: smallest share of each side of the split that the caches must hold. templates: those of the text
     store that are used, all that every class has if empty. backbone_weights: a file of weights that the video backbone
     starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order, with their texts; all
-    of the text store if empty.
+    of the text store if empty. shots: training samples of each class, chosen by the seed; 0: all. start: folder of a
+    finished run whose weights training starts from.
     """
 
     min_coverage: float = 0.95
     templates: tuple[str, ...] = ()
     backbone_weights: Path | None = None
     entities: Mapping[str, str] = field(default_factory=dict)
+    shots: int = 0
+    start: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ Each takes the samples last, so that `functools.partial` makes a protocol of it;
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 
-from unialign.stages.datasets.base import Sample, Split
+from unialign.cache.errors import UsageError
+from unialign.stages.datasets.base import Dataset, Sample, Split
 
 SplitRule = Callable[[Sequence[Sample]], Split]
 
@@ -49,9 +52,40 @@ def leave_groups_out(attribute: str, samples: Sequence[Sample]) -> Split:
     return _parts(samples, {sample.id for sample in samples if str(sample.attributes[attribute]) in test_groups})
 
 
+def few_shots(dataset: Dataset, shots: int, seed: int) -> Dataset:
+    """The dataset with `shots` training samples of each class in every protocol; test sides stay. 0: all, as it is.
+
+    Which ones is decided by the SHA-256 of seed and id: those of fewer shots are among those of more. A split raises
+    `UsageError` where a class has fewer training samples.
+    """
+    if not shots:
+        return dataset
+    few = {name: partial(_few, rule, dataset.classes, shots, seed) for name, rule in dataset.protocols.items()}
+    return replace(dataset, protocols=few)
+
+
+def _few(rule: SplitRule, classes: Sequence[str], shots: int, seed: int, samples: Sequence[Sample]) -> Split:
+    split = rule(samples)
+    labels = {sample.id: sample.label for sample in samples}
+    by_label: dict[int, list[str]] = defaultdict(list)
+    for name in split.train:
+        by_label[labels[name]].append(name)
+    for label, names in sorted(by_label.items()):
+        if len(names) < shots:
+            raise UsageError(
+                f"class {classes[label]!r} has {len(names)} training samples, but train.shots is {shots}; lower it."
+            )
+    kept = set().union(*(_ordered(names, f"{seed} ")[:shots] for names in by_label.values()))
+    return Split(tuple(name for name in split.train if name in kept), split.test)
+
+
 def _quarter(names: Iterable[str]) -> set[str]:
-    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    ordered = _ordered(names)
     return set(ordered[: max(len(ordered) // TEST_SHARE, 1 if len(ordered) > 1 else 0)])
+
+
+def _ordered(names: Iterable[str], salt: str = "") -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{salt}{name}".encode()).digest())
 
 
 def _parts(samples: Sequence[Sample], test: Container[str]) -> Split:

@@ -43,17 +43,22 @@ class Adapter(nn.Module):
 
 
 class Beside(nn.Module):
-    """A block's MLP with an adapter beside it."""
+    """A block's MLP with an adapter beside it; the MLP's weights keep their names."""
 
-    def __init__(self, mlp: nn.Module, adapter: Adapter) -> None:
+    def __init__(self, mlp: nn.Sequential, adapter: Adapter) -> None:
         super().__init__()
-        self.mlp = mlp
+        self.steps = [name for name, _ in mlp.named_children()]
+        for name, child in mlp.named_children():
+            self.add_module(name, child)
         self.adapter = adapter
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
-        made: Tensor = self.mlp(rows) + JOINT_SCALE * self.adapter(rows)
-        return made
+        made = rows
+        for name in self.steps:
+            made = self.get_submodule(name)(made)
+        beside: Tensor = self.adapter(rows)
+        return made + JOINT_SCALE * beside
 
 
 class OverTime(nn.Module):

@@ -1,0 +1,103 @@
+"""`unialign evaluate`: a run's checkpoint measured again, on its own test samples or on another dataset's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unialign import console
+from unialign.cache.errors import UsageError
+from unialign.commands.options import AsJson, Cache, ConfigFile, Labels, Root, Use, chosen_stores, resolve
+
+if TYPE_CHECKING:
+    from unialign.pipeline.config import Config
+    from unialign.stages.datasets.base import Dataset
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command into the application."""
+    app.command("evaluate", epilog="Example: unialign evaluate runs/ntu60-unialign-0123456789ab")(evaluate)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Another dataset than the run's, whose classes alt recognises by their texts."),
+    ] = None,
+    root: Root = None,
+    cache: Cache = None,
+    labels: Labels = None,
+    protocol: Annotated[str | None, typer.Option("--protocol", help="Split of that other dataset.")] = None,
+    use: Use = None,
+    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
+    from unialign.pipeline.datasets import the_dataset
+    from unialign.pipeline.runs import read_config
+
+    trained_on = read_config(run)["dataset"]
+    stores = chosen_stores(use)
+    resolved = resolve(
+        config, None, data=root, cache=cache, labels=labels, dataset=dataset or trained_on, train__stores=stores
+    )
+    of_run = the_dataset(resolved)
+    if resolved.dataset != trained_on:
+        if best:
+            raise UsageError("--best is of the run's own dataset; elsewhere its last checkpoint is evaluated.")
+        _elsewhere(run, of_run, resolved, protocol, as_json=as_json)
+        return
+    if protocol or stores:
+        raise UsageError("--protocol and --use go with another --dataset; a run's own split and stores are in it.")
+    from unialign.pipeline.evaluate import evaluate_run
+    from unialign.pipeline.gallery import draw_run
+
+    cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
+    found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
+    pictures = draw_run(run, of_run, cache_root, keep=keep)
+    if as_json:
+        console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
+        return
+    console.show_fields(
+        {
+            "run": found.run,
+            "checkpoint": found.checkpoint,
+            **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
+            "as recorded": "yes" if found.agrees else f"no: {found.stored}",
+            "pictures": pictures[0].parent,
+        }
+    )
+    _show_classes(found.per_class)
+
+
+def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | None, *, as_json: bool) -> None:
+    from unialign.pipeline.evaluate_elsewhere import evaluate_elsewhere, needed_elsewhere
+    from unialign.pipeline.experiment import cached_readers
+
+    readers = cached_readers(needed_elsewhere(run), dataset, config, check=True)
+    found = evaluate_elsewhere(run, dataset, readers=readers, cache=config.cache.resolve(), protocol=protocol)
+    if as_json:
+        console.show_json(found.result())
+        return
+    shared = "not known" if found.shared is None else ", ".join(found.shared) or "none"
+    console.show_fields(
+        {
+            "run": found.run,
+            "trained on": found.trained_on,
+            "tested on": f"{found.dataset}, {found.protocol}",
+            **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
+            "classes of both": shared,
+        }
+    )
+    _show_classes(found.per_class)
+
+
+def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
+    rows = [
+        (row["name"], row["samples"], row["correct"], "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}")
+        for row in classes
+    ]
+    console.show_table("classes", ("class", "samples", "correct", "accuracy"), rows)
