@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format reliability coverage bench clean
+.PHONY: install demo test check format reliability compiled coverage bench clean
 
 install: .venv/.installed
 
@@ -17,9 +17,11 @@ install: .venv/.installed
 demo: install
 	$(BIN)/unialign demo
 
-# Two tests at a time, each network on one thread: what two cores can do.
+# Two tests at a time, each network on one thread: what two cores can do. Each worker begins with one half of the tests,
+# so that what a module shares is made once, and takes from the other when it is done. Compiled modules are kept even
+# where the environment says otherwise: without them every process that a test starts compiles its libraries anew.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Lint, types and import rules.
 check: install
@@ -35,6 +37,11 @@ format: install
 # The long lane of the promises' tests, two at a time, with a table of counts at the end; over half an hour.
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
+
+# The golden losses of all systems, trained through torch.compile; a quarter of an hour, and a C++ compiler is needed.
+compiled: install
+	COMPILED=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=1800 -o faulthandler_timeout=1700 \
+	  tests/golden/test_compiled.py
 
 # All tests once more; fails where they leave out a branch of the cache.
 coverage: install

@@ -101,5 +101,6 @@ def mean_of_pairs(rows: Tensor) -> Tensor:
     unit = functional.normalize(rows, dim=-1)
     number = rows.shape[-2]
     cosines = unit @ unit.transpose(-1, -2)  # (..., K, K)
-    different = ~torch.eye(number, dtype=torch.bool, device=rows.device)
-    return cosines[..., different].mean()
+    same = torch.eye(number, dtype=torch.bool, device=rows.device)
+    # Not the cosines picked by a mask: their number would have to be asked of the device.
+    return cosines.masked_fill(same, 0).sum(dim=(-2, -1)).mean() / (number * (number - 1))

@@ -23,6 +23,9 @@ NOT_IDENTITY = (
     "log_every",
 )
 
+# Fields that came after keys of runs were written: where they say what was done before, keys stay as they were.
+YOUNGER = {"compile": False}
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -34,6 +37,8 @@ class TrainSettings:
         falls to 0 at the last epoch. Both begin with `warmup_epochs` of linear increase.
     gradient_clip: largest norm of the gradient, 0 for no limit.
     precision: "fp32", or automatic mixed precision; "fp16" also scales the loss.
+    compile: train through torch.compile. The first step takes minutes, and losses differ from those without by rounding
+        and by other random numbers (dropout, ALT's noise); evaluation is not compiled.
     num_workers: 0 decodes in a thread beside the training loop, more use processes. `prefetch` batches wait ready.
     read_threads: that gather cached arrays with num_workers of 0, beside the loop itself when it would wait; of
         memory-mapped stores no more than there are cores.
@@ -62,6 +67,7 @@ class TrainSettings:
     warmup_epochs: float = 0.0
     gradient_clip: float = 20.0
     precision: str = "fp32"
+    compile: bool = False
     seed: int = 0
     num_workers: int = 0
     prefetch: int = 3
@@ -127,7 +133,8 @@ class TrainSettings:
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what a run computes, as plain values: part of a run's key."""
-        return {name: value for name, value in self.plain().items() if name not in NOT_IDENTITY}
+        fields = {name: value for name, value in self.plain().items() if name not in NOT_IDENTITY}
+        return {name: value for name, value in fields.items() if YOUNGER.get(name, ...) != value}
 
     def plain(self) -> dict[str, Any]:
         """All fields as values that JSON and YAML know."""

@@ -96,6 +96,8 @@ class Stepper:
         if processes.world_size > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self._whole = DistributedDataParallel(self._whole, device_ids=devices)
+        if settings.compile:
+            self._whole.compile()
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as the settings ask for."""
@@ -113,7 +115,7 @@ class Stepper:
             group["lr"] = rate * group.get("factor", 1.0)
         inputs = self.task.inputs(share.data, self.device)
         with self.autocast():
-            outputs, losses = self._whole(inputs)
+            outputs, losses = self._computed(inputs)
         total = torch.stack(list(losses.values())).sum()
         # DDP averages gradients over processes; so weighted, that is the mean over the batch's clips.
         weight = share.count * self.processes.world_size / share.total
@@ -135,6 +137,20 @@ class Stepper:
         self.scaler.update()
         self._update(outputs, inputs["labels"], share.count)
         return {**report, "gradient_norm": norm}
+
+    def _computed(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if not self.settings.compile:
+            return self._whole(inputs)  # type: ignore[no-any-return]
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+        try:
+            return self._whole(inputs)  # type: ignore[no-any-return]
+        except TorchDynamoException as error:
+            reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2] if line.strip())
+            raise UnialignError(
+                f"torch.compile does not work here ({reason}); set train.settings.compile to false, or install what it "
+                "lacks (a C++ compiler, and Triton for a GPU)."
+            ) from error
 
     def _where(self, share: Share) -> str:
         return (
