@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
+import multiprocessing
 import os
+from multiprocessing import forkserver
 from pathlib import Path
 
 # One thread for the networks of tests: small ones are slower with two, and sums depend on the number.
@@ -9,6 +11,27 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+# They start processes and take longest. First, so that nobody waits for one of them at the end of a run; side by side,
+# so that those which share the server below come to one worker.
+LONGEST = ("test_cli", "test_trials", "test_kill_training", "test_two_processes", "test_kill")
+# What most trainings load, and `unialign` itself; 5 seconds in all.
+PRELOADED = ["tests.golden.curves", "unialign.pipeline.trials", "unialign.cli"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first; all others keep their order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> None:
+    """The one server of this process that others are forked from, with the libraries loaded.
+
+    A sweep starts one where there is none, but which test is the first is chance, and so is what it has loaded: every
+    process of the others would load the rest for itself, which takes longer than a small training.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

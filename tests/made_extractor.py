@@ -1,9 +1,8 @@
-"""A small extractor over real files, for tests of the machinery around extractors; also a program that runs it."""
+"""A small extractor over real files, for tests of the machinery around extractors."""
 
 import hashlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,9 +88,3 @@ def extract(cache: Path, sources: list[Source], extractor: Spectrum = Spectrum()
         collection="made",
         settings=Settings(**{"shard_samples": 4, **settings}),  # type: ignore[arg-type]
     )
-
-
-if __name__ == "__main__":
-    cache, files, number, pause, cluster = sys.argv[1:]
-    done = extract(Path(cache), make_files(Path(files), int(number)), Spectrum(pause=float(pause)), cluster=cluster)
-    print(done.extracted, done.reused)

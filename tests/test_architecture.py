@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,13 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@cache
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
-    tree = ast.parse(path.read_text())
+    tree = syntax(path)
     nodes = ast.walk(tree) if lazy else iter(tree.body)
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -99,7 +105,7 @@ def test_owned_libraries_stay_with_their_owner(path: Path) -> None:
 def test_only_the_atomic_module_writes_renames_or_deletes(path: Path) -> None:
     if name_of(path) == "cache/atomic.py":
         return
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(syntax(path)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
@@ -120,7 +126,7 @@ def test_only_the_atomic_module_writes_renames_or_deletes(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_runs_code_from_data(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
             assert not (node.arg == "allow_pickle" and node.value.value), f"{path}:{node.value.lineno}"
             if node.arg == "weights_only" and not node.value.value:
@@ -133,7 +139,7 @@ def test_nothing_runs_code_from_data(path: Path) -> None:
 def test_files_and_functions_stay_short(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MAX_LINES, f"{name_of(path)}: {len(text.splitlines())} lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.FunctionDef) and not name_of(path).startswith("commands/"):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= MAX_FUNCTION, f"{name_of(path)}: {node.name} has {length} lines"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.forked_command import run_forked
 from unialign.stages.demo.collection import render_collection
 
 
@@ -119,6 +120,7 @@ def losses(trained: dict[str, Any]) -> list[str]:
         return [line["loss"] for line in csv.DictReader(file)]
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     grid = work / "grid.yaml"
     grid.write_text(
@@ -137,9 +139,9 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     for modality in ("frames", "poses"):
         assert run("extract", modality, cwd=work)["extracted"] == 30
     assert run("extract", "text", "--templates", "plain", cwd=work)["quarantined"] == {}
-    lost = run("extract", "pose-features", cwd=work, code=2)
+    lost = run_forked("extract", "pose-features", cwd=work, code=2)
     assert "--weights" in lost["error"]
-    encoder = run(
+    encoder = run_forked(
         "train", "--model", "stgcn++", "--epochs", "1", "train.encoder.width=8", "train.encoder.clip_len=16", cwd=work
     )
     assert Path(encoder["exported"]).is_file()
@@ -154,7 +156,7 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert len(evaluated["pictures"]) > 1
     assert evaluated["metrics"]["top1"] == trained["top1"]
     weights = f"extract.pose_features.weights={encoder['exported']}"
-    online = run("train", "--online", *small, weights, "extract.text.templates=plain", cwd=work)
+    online = run_forked("train", "--online", *small, weights, "extract.text.templates=plain", cwd=work)
     # The same features, made during training instead of read: the same training to the last bit.
     assert online["metrics"] == trained["metrics"]
     assert losses(online) == losses(trained)
@@ -170,6 +172,7 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert len(run("cache", "prune", "--dry-run", cwd=work)["removed"]) == 4
 
 
+@pytest.mark.usefixtures("fork_server")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_yolo_poses_of_real_clips_are_cached_by_their_settings(tmp_path: Path, shared_data: Path) -> None:
     clips = tmp_path / "clips" / "wave"
@@ -192,9 +195,9 @@ def test_yolo_poses_of_real_clips_are_cached_by_their_settings(tmp_path: Path, s
     )
     first = run(*command, cwd=tmp_path)
     assert (first["extracted"], first["quarantined"]) == (2, {})
-    assert run(*command, cwd=tmp_path)["extracted"] == 0
+    assert run_forked(*command, cwd=tmp_path)["extracted"] == 0
     shutil.copy(real[2], clips)
-    assert run(*command, cwd=tmp_path)["extracted"] == 1
-    other = run(*command, "--confidence", "0.4", cwd=tmp_path)
+    assert run_forked(*command, cwd=tmp_path)["extracted"] == 1
+    other = run_forked(*command, "--confidence", "0.4", cwd=tmp_path)
     why = run("cache", "why", first["key"][:12], other["key"][:12], cwd=tmp_path)
     assert why["differences"] == [{"field": "parameters.confidence", "first": 0.25, "second": 0.4}]

@@ -1,7 +1,6 @@
 """A tiny training of UniAlign on tiny stores, started by several tests, also in processes of their own."""
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.loop import Progress
-from unialign.stages.training.processes import Processes, joined_processes
+from unialign.stages.training.processes import Processes
 from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import Stepper, Task
 
@@ -83,17 +82,11 @@ def plain_steps(processes: Processes) -> list[list[float]]:
     return [losses, *task.model.get_parameter("weight").tolist()]
 
 
-def main(cache: str, runs: str, num_train: str = "12", num_test: str = "8") -> None:
-    """Train in this process; what torchrun starts."""
+def train_and_step(cache: Path, runs: Path, num_train: int, num_test: int, processes: Processes) -> None:
+    """Train in this process, one of several, and leave the steps of `plain_steps` beside the run."""
     torch.set_num_threads(1)
-    with joined_processes("cpu") as processes:
-        dataset = made_dataset(int(num_train), int(num_test))
-        result = tiny_training(Path(cache), Path(runs), dataset=dataset)
-        assert result.extracted == 0
-        steps = plain_steps(processes)
-        if processes.first:
-            write_text(Path(runs) / ".steps.json", json.dumps(steps))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    result = tiny_training(cache, runs, dataset=made_dataset(num_train, num_test))
+    assert result.extracted == 0
+    steps = plain_steps(processes)
+    if processes.first:
+        write_text(runs / ".steps.json", json.dumps(steps))

@@ -228,6 +228,7 @@ def test_texts_without_descriptions_do_without_enhancement(config: Config, tmp_p
     assert train_from_config(with_values(chosen, {"train.dvta.enhancement": False})).epochs == 1
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_two_rows_are_ablated_without_extraction(config: Config, tmp_path: Path) -> None:
     rows = (Row(name="DVTA"), Row(name="DA", set={"train.dvta.augmented": False}))
     found, _ = sweep(

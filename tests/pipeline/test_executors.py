@@ -1,12 +1,16 @@
 """Contract of the executors: whatever runs the units, the store is the same bytes."""
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.cache.errors import UsageError
+from unialign.stages.extraction.base import Outcome, Source
 
 
 def test_two_dask_workers_write_the_same_bytes_as_the_loop(tmp_path: Path) -> None:
@@ -38,6 +42,22 @@ def test_a_killed_workers_shard_is_done_by_another(tmp_path: Path) -> None:
     assert not (calls / "armed").exists()
     assert killed.extracted == 20
     assert tree_digest(serial.store) == tree_digest(killed.store)
+
+
+def test_the_loop_gives_back_the_threads_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    inside = []
+
+    class Looking(Spectrum):
+        def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+            inside.append((torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
+            return super().run(sources)
+
+    extract(tmp_path / "cache", make_files(tmp_path / "files", 5), Looking(), threads=2)
+    assert inside == [(2, "2", "2")] * 2
+    assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (1, "1")
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize("cluster", ["remote", "local:two", "tcp:8786"])

@@ -144,6 +144,16 @@ def test_adapters_and_prompts_may_be_put_into_a_tower_that_was_tuned(
         train_from_config(with_values(config, {**ALT, "train.start": result.folder}))
 
 
+def test_a_linear_probe_learns_a_classifier_and_nothing_else(config: Config, trained: RunResult) -> None:
+    probe = {"train.alt.logits": "probe", "train.start": trained.folder, "train.settings.lr": 0.05}
+    result = train_from_config(with_values(config, {**ALT, **probe, "train.settings.epochs": 10}), OTHER)
+    before, after = weights_of(trained), weights_of(result)
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "labels")
+    assert {name for name in after if name not in before} == {"classifier.weight", "classifier.bias"}
+    assert result.metrics["top1"] > 0.6
+    assert evaluate_run(result.folder, OTHER, cache=config.cache).agrees
+
+
 def elsewhere(config: Config, folder: Path, dataset: Dataset = OTHER, **given: Any) -> Any:
     readers = cached_readers(("frames", "text"), dataset, config, check=True)
     return evaluate_elsewhere(folder, dataset, readers=readers, cache=config.cache, **given)
@@ -168,8 +178,11 @@ def test_other_classes_are_recognised_by_their_texts(config: Config, trained: Ru
 
 def test_what_cannot_be_evaluated_elsewhere_is_one_sentence(config: Config, trained: RunResult) -> None:
     closed = train_from_config(with_values(config, MODELS["unialign"]))
-    with pytest.raises(UsageError, match=r"trained on tiny, and unialign knows no other classes; .* or train alt"):
+    with pytest.raises(UsageError, match=r"on tiny, and this unialign knows no other classes; .* or train alt"):
         elsewhere(config, closed.folder)
+    probe = train_from_config(with_values(config, {**ALT, "train.alt.logits": "probe", "train.start": trained.folder}))
+    with pytest.raises(UsageError, match=r"on tiny, and this alt knows no other classes"):
+        elsewhere(config, probe.folder)
     old = next(path.stem for path in (config.cache / "made" / "text").glob("*.zarr") if path.stem not in str(config))
     with pytest.raises(StaleCache, match=r"other settings than the text that .* extract text of other with those"):
         elsewhere(with_values(config, {"train.stores.text": old}), trained.folder)

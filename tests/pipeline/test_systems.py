@@ -197,6 +197,7 @@ def test_what_does_not_fit_is_one_sentence(
     assert not list(tmp_path.glob("*/result.json"))
 
 
+@pytest.mark.usefixtures("fork_server")
 def test_two_rows_of_a_system_are_ablated_without_extraction(config: Config, tmp_path: Path) -> None:
     rows = (Row(name="ART"), Row(name="one tracklet", set={"train.art.num_tracks": 1}))
     common = {"train.model": "art", "train.settings.epochs": 1}

@@ -32,6 +32,7 @@ from unialign.stages.training.loop import Progress
 
 VIDEO = {"train.unialign.modalities": ["video"]}
 TEXT = {"train.unialign.modalities": ["video", "text"]}
+pytestmark = pytest.mark.usefixtures("fork_server")
 # More than any test waits for.
 ENDLESS = {"train.settings.epochs": 10_000, "train.settings.eval_every": 10_000, "train.settings.checkpoint_every": 2}
 
@@ -155,7 +156,6 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_was_finished(config: Con
     grid.write_text(json.dumps({"name": "g", "rows": [{"name": name, "set": made} for name, made in lines.items()]}))
     (tmp_path / "unialign.yaml").write_text(json.dumps(config.dump()))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unialign.pipeline.trials"])
     words = ["ablate", str(grid), "--jobs", "2", "--json", "--config", str(tmp_path / "unialign.yaml")]
     process = context.Process(target=command, args=(words,))
     process.start()
@@ -190,7 +190,6 @@ def stubborn(connection: Connection) -> None:
 def test_a_training_that_reports_nothing_is_ended_with_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unialign.pipeline.trials.GRACE", 0.1)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["unialign.pipeline.trials"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=stubborn, args=(theirs,))
     with contextlib.suppress(KeyboardInterrupt), ended({ours: Running(Trial("a", 0, ()), process)}):

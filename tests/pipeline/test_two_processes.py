@@ -12,7 +12,7 @@ import torch
 from tests.golden.curves import known_networks, make_caches
 from tests.made_stores import made_dataset, made_stores
 from tests.pipeline.made_training import plain_steps
-from tests.pipeline.train_golden import short_config
+from tests.pipeline.train_by_two import short_config
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluate import evaluate_run
 from unialign.stages.training.logs import read_lines
@@ -23,15 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHERS = ("art", "alt", "dvta")
 
 
-def by_two(module: str, *arguments: object) -> None:
-    """Run a module in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command += [str(each) for each in arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def run_of(runs: Path) -> Path:
     """The run folder that was left there."""
     (run,) = (path for path in runs.iterdir() if not path.name.startswith("."))
@@ -39,13 +30,24 @@ def run_of(runs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Cache and run folder of a training by two processes."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes have trained from tiny stores (`tiny`) and the other systems from golden ones (`golden`)."""
     folder = tmp_path_factory.mktemp("two")
     # Batches of 5, 5 and 1: in the last one the second process has nothing of its own. 7 test samples.
-    made_stores(folder / "cache", DATASET)
-    by_two("tests.pipeline.made_training", folder / "cache", folder / "runs", 11, 7)
-    return folder / "cache", run_of(folder / "runs")
+    made_stores(folder / "tiny" / "cache", DATASET)
+    make_caches(folder / "golden")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.pipeline.train_by_two", str(folder), *OTHERS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> tuple[Path, Path]:
+    """Cache and run folder of the training from tiny stores."""
+    return folder / "tiny" / "cache", run_of(folder / "tiny" / "runs")
 
 
 def test_one_process_writes_the_run(trained: tuple[Path, Path]) -> None:
@@ -80,15 +82,14 @@ def test_the_random_state_of_each_process_is_kept(trained: tuple[Path, Path]) ->
     assert not torch.equal(state["random"][0]["cpu"], state["random"][1]["cpu"])
 
 
-def test_the_other_systems_train_in_two_processes_and_measure_the_same_in_one(tmp_path: Path) -> None:
-    cache, runs = make_caches(tmp_path), tmp_path / "runs"
-    by_two("tests.pipeline.train_golden", cache, runs, *OTHERS)
+def test_the_other_systems_train_in_two_processes_and_measure_the_same_in_one(folder: Path, tmp_path: Path) -> None:
+    golden = folder / "golden"
     for system in OTHERS:
-        run = run_of(runs / system)
+        run = run_of(golden / "runs" / system)
         result, environment = (json.loads((run / name).read_text()) for name in ("result.json", "env.json"))
         assert (result["epochs"], environment["processes"]) == (2, 2), system
-        with known_networks(tmp_path / "scratch-0"):
-            found = evaluate_run(run, the_dataset(short_config(system, cache, runs)), cache=cache)
+        with known_networks(tmp_path):
+            found = evaluate_run(run, the_dataset(short_config(system, golden)), cache=golden / "cache")
         assert found.agrees, system
         assert found.largest_change is not None
         assert found.largest_change < 1e-5, (system, found)

@@ -3,39 +3,41 @@
 20 kills in the usual run, 200 with RELIABILITY=full.
 """
 
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
 from tests.cache.test_store import tree_digest
-from tests.made_extractor import extract, make_files
+from tests.made_extractor import Spectrum, extract, make_files
 from tests.reliability.conftest import Report
 from unialign.cache.verify import verify_store
+from unialign.pipeline import executors
 
+# Forked with the libraries loaded, so that the whole life of a process is the extraction.
+pytestmark = pytest.mark.usefixtures("fork_server")
 KILLS = 200 if os.environ.get("RELIABILITY") == "full" else 20
 NUM_SAMPLES = 64
 PAUSE = 0.004
 
 
-def start(cache: Path, files: Path, cluster: str = "") -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.made_extractor",
-        str(cache),
-        str(files),
-        str(NUM_SAMPLES),
-        str(PAUSE),
-        cluster,
-    ]
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def work(cache: Path, files: Path) -> None:
+    """The extraction; what is started, killed and started again."""
+    extract(cache, make_files(files, NUM_SAMPLES), Spectrum(pause=PAUSE))
+
+
+def start(cache: Path, files: Path, target: Callable[[Path, Path], None] = work) -> ForkServerProcess:
+    process = multiprocessing.get_context("forkserver").Process(target=target, args=(cache, files))
+    process.start()
+    return process
 
 
 @pytest.mark.timeout(1200)
@@ -44,26 +46,28 @@ def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path, report: Re
     moments = random.Random(seed)
     reference = extract(tmp_path / "reference", make_files(tmp_path / "files", NUM_SAMPLES)).store
     whole = tree_digest(reference)
-    started = time.monotonic()
-    child = start(tmp_path / "timed", tmp_path / "files")
-    child.communicate(timeout=60)
-    duration = time.monotonic() - started
+    # The first one also waits for the server to be there.
+    for name in ("first", "timed"):
+        started = time.monotonic()
+        child = start(tmp_path / name, tmp_path / "files")
+        child.join(60)
+        duration = time.monotonic() - started
+        assert child.exitcode == 0
     kills = inside = 0
     while kills < KILLS:
         cache = tmp_path / "cache"
         while True:
             child = start(cache, tmp_path / "files")
-            try:
-                # From the moment when imports are about done to the expected end: where the writing happens.
-                child.wait(timeout=moments.uniform(0.4, 1.0) * duration)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
+            # From its start to the expected end.
+            child.join(moments.uniform(0, 1) * duration)
+            if child.is_alive():
+                child.kill()
                 kills += 1
                 inside += any(cache.glob("made/poses/*/records/*.json"))
-            _, err = child.communicate()
-            if child.returncode == 0:
+            child.join()
+            if child.exitcode == 0:
                 break
-            assert child.returncode == -signal.SIGKILL, err.decode()
+            assert child.exitcode == -signal.SIGKILL
         store = cache / reference.relative_to(tmp_path / "reference")
         assert tree_digest(store) == whole, f"after {kills} kills, seed {seed}"
         assert verify_store(store) == []
@@ -72,19 +76,14 @@ def test_killed_and_resumed_stores_are_byte_identical(tmp_path: Path, report: Re
     assert inside > 0
 
 
-CARELESS = """
-import os, runpy, unialign.pipeline.executors as executors
-entry = executors.Entry
-executors.Entry = lambda *given: entry(*given[:4], {**given[4], "process": os.getpid()})
-runpy.run_module("tests.made_extractor", run_name="__main__")
-"""
+def careless_work(cache: Path, files: Path) -> None:
+    """An extraction whose records name the process that wrote them."""
+    entry = executors.Entry
+    executors.Entry = lambda *given: entry(*given[:4], {**given[4], "process": os.getpid()})  # type: ignore[misc]
+    work(cache, files)
 
 
 def test_meta_records_that_name_their_process_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(cache: Path, files: Path, cluster: str = "") -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", CARELESS, str(cache), str(files), str(NUM_SAMPLES), str(PAUSE), cluster]
-        return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    monkeypatch.setattr("tests.reliability.test_kill.start", careless)
+    monkeypatch.setattr("tests.reliability.test_kill.start", partial(start, target=careless_work))
     with pytest.raises(AssertionError, match=r"after [0-9]+ kills"):
         test_killed_and_resumed_stores_are_byte_identical(tmp_path, lambda number, **counts: None)

@@ -23,6 +23,7 @@ from tests.reliability.conftest import Report
 from unialign.pipeline.config import with_values
 from unialign.stages.training.logs import read_lines
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 FULL = os.environ.get("RELIABILITY") == "full"
 KILLS = 30 if FULL else 2
 EPOCHS = 20 if FULL else 3
@@ -41,10 +42,7 @@ def train_here(system: str, cache: Path, runs: Path) -> None:
 
 
 def started(system: str, cache: Path, runs: Path, target: Callable[..., None] = train_here) -> ForkServerProcess:
-    context = multiprocessing.get_context("forkserver")
-    # Imported once, in the server that the processes are forked from.
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=target, args=(system, cache, runs))
+    process = multiprocessing.get_context("forkserver").Process(target=target, args=(system, cache, runs))
     process.start()
     return process
 

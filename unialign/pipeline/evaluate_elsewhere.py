@@ -92,10 +92,10 @@ def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     """The modalities that a run reads. Raises `UsageError` for a model that knows only the classes of its training."""
     config = read_config(folder)
     model = the_model(config["model"])
-    if not model.any_class:
+    if not model.any_class(config[model.section]):
         raise UsageError(
-            f"{folder} was trained on {config['dataset']}, and {config['model']} knows no other classes; evaluate it "
-            "there, or train alt, which recognises classes by their texts."
+            f"{folder} was trained on {config['dataset']}, and this {config['model']} knows no other classes; evaluate "
+            "it there, or train alt (no probe), which recognises classes by their texts."
         )
     return model.stores(config[model.section])
 

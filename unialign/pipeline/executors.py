@@ -19,6 +19,7 @@ from unialign.stages.extraction.base import Extractor
 
 # Deaths of a worker that one unit may cause before the run stops.
 ALLOWED_FAILURES = 3
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,28 @@ def run_unit(job: Job, unit: Unit) -> Done:
 
 def limit_threads(threads: int) -> None:
     """Give the networks of this process that many threads; floating-point sums depend on it."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in VARIABLES:
         os.environ[name] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+@contextmanager
+def threads_given_back() -> Iterator[None]:
+    """What `limit_threads` changes inside is afterwards as before: a notebook or a program goes on with its own."""
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if torch:
+            torch.set_num_threads(threads)
 
 
 Executor = Callable[[Job, Sequence[Unit]], Iterator[Done]]
@@ -64,7 +83,9 @@ Executor = Callable[[Job, Sequence[Unit]], Iterator[Done]]
 def run_serial(job: Job, units: Sequence[Unit]) -> Iterator[Done]:
     """One unit after the other, here."""
     for unit in units:
-        yield run_unit(job, unit)
+        with threads_given_back():
+            done = run_unit(job, unit)
+        yield done
 
 
 def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:

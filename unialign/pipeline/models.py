@@ -24,14 +24,14 @@ class Model:
 
     section: of `train` and of a run's config.yaml, where its settings are. stores: (settings) -> modalities of the
     cache. prepare: as `prepare_unialign`. own: what a training that starts from a run does not take from it.
-    any_class: nothing that is learned belongs to classes, so those that it never saw are recognised by their texts.
+    any_class: (settings) -> nothing that is learned belongs to classes; unseen ones are recognised by their texts.
     """
 
     section: str
     stores: Callable[[Mapping[str, Any]], tuple[str, ...]]
     prepare: Callable[..., Prepared]
     own: Own = NOTHING
-    any_class: bool = False
+    any_class: Callable[[Mapping[str, Any]], bool] = lambda settings: False
 
 
 def prepare_model(name: str, dataset: Dataset, *, settings: TrainSettings, options: Options, **given: Any) -> Prepared:
@@ -61,6 +61,7 @@ def the_model(name: str) -> Model:
     return MODELS[name]
 
 
+TEXTS = ("labels", "corpus", "texts.labels", "texts.entities")
 BANK = ("bank.agent", "bank.main")
 MODELS: dict[str, Model] = {
     "unialign": Model("unialign", partial(system_stores, "unialign"), prepare_unialign, Own(("head.", *BANK))),
@@ -75,8 +76,8 @@ MODELS: dict[str, Model] = {
         partial(system_stores, "alt"),
         prepare_alt,
         # Adapters and prompts in a tower that was tuned before, with the text tower that prompts bring along.
-        Own(("labels", "corpus", "texts.labels", "texts.entities"), (".adapter.", ".ls_1.1.", "prompts.", "texts.")),
-        any_class=True,
+        Own((*TEXTS, "classifier."), (".adapter.", ".ls_1.1.", "prompts.", "texts.")),
+        any_class=lambda settings: settings.get("logits") != "probe",
     ),
     "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta, Own(("class_texts",))),
     "stgcn++": Model("encoder", lambda settings: ("poses",), prepare_encoder, Own(("network.classify.",))),

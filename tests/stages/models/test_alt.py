@@ -45,6 +45,7 @@ SWITCHES: list[dict[str, Any]] = [
     {"self_attention": False},
     {"ffn_ratio": 0},
     {"layer_norm": False},
+    {"logits": "probe"},
     {"logits": "plain", "gumbel_scale": 1.0, "test_noise": True},
     {"proportional_attention": False, "merged_pairs": 0, "layer": -1},
 ]
@@ -117,6 +118,8 @@ def test_every_switch_moves_what_should_move(switches: dict[str, Any]) -> None:
     frozen = {name for name in inside if ".up." not in name and ".prompts." not in name}
     if switches.get("tower") != "frozen":
         frozen = adapters = set()
+    if switches.get("logits") == "probe":
+        frozen = {name for name, _ in model.named_parameters() if not name.startswith("classifier.")}
     still = {name for name, value in model.named_parameters() if value.grad is None or not bool(value.grad.any())}
     # The way back through an adapter begins at a layer of zeros.
     assert still == frozen

@@ -93,6 +93,10 @@ class ALT(nn.Module):
             self.visual_mlp = self.query_mlp if shared else mlp(width, config.mlp_ratio)
         self.blocks = nn.ModuleList(_block(width, config) for _ in range(config.num_blocks))
         self.head = mlp(width, config.mlp_ratio)
+        self.classifier: nn.Linear | None = None
+        if config.logits == "probe":
+            self.requires_grad_(False)
+            self.classifier = nn.Linear(width, len(labels))
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions and what the drawings need.
@@ -129,7 +133,9 @@ class ALT(nn.Module):
             raise AssertionError("needs_visual gives queries where align does not")
         video = self.head(queries.mean(dim=1)).to(labels.dtype)  # (B, D)
         with full_precision(video):
-            if config.logits == "cosine":
+            if self.classifier is not None:
+                logits = self.classifier(video)
+            elif config.logits == "cosine":
                 logits = config.logit_scale * functional.normalize(video, dim=-1) @ labels.T
             else:
                 logits = video @ labels.T
@@ -143,8 +149,8 @@ class ALT(nn.Module):
         return self.config.tower_rate if name.startswith("tower.") and self.config.tower == "tuned" else 1.0
 
     def train(self, mode: bool = True) -> "ALT":
-        """Training or evaluation; a frozen tower stays in evaluation."""
-        super().train(mode)
+        """Training or evaluation; a frozen tower stays in evaluation, and so does all of what is probed."""
+        super().train(mode and self.classifier is None)
         if self.tower is not None and self.config.tower == "frozen":
             self.tower.eval()
         return self

@@ -15,7 +15,7 @@ CHOICES = {
     "corpus": ("entities", "labels"),
     "reduction": REDUCTIONS,
     "visual": ("regions", "class"),
-    "logits": ("cosine", "plain"),
+    "logits": ("cosine", "plain", "probe"),
 }
 
 
@@ -46,7 +46,8 @@ class ALTConfig:
     self_attention, cross_attention, convolution: its parts. kernel: frames that a convolution sees.
     ffn_ratio: hidden width of the MLP behind each attention over D, 0 for none. layer_norm: before each part.
 
-    logits: "cosine" takes unit vectors times logit_scale (CLIP's 100), "plain" is C z as printed.
+    logits: "cosine" takes unit vectors times logit_scale (CLIP's 100), "plain" is C z as printed; "probe" is the linear
+        probe of the paper: a linear classifier of z learns, and all else stays as it starts (`train.start`).
     tower_rate: the tower's learning rate over that of the rest (8e-6 and 8e-5 in the paper).
     """
 

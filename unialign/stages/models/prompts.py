@@ -65,7 +65,7 @@ class PromptedTexts(nn.Module):
             functional.normalize(rows.mean(dim=0), dim=-1),
             None if self.entities is None else self.embed(self.entities),
         )
-        if not (self.training or torch.is_grad_enabled()):
+        if not (self.training or rows.requires_grad):
             self.kept = found
         return found
 
