@@ -257,7 +257,7 @@ def test_data_that_does_not_fit_is_told() -> None:
     for change, told in (
         ({"text_bank": None}, "no text embeddings"),
         ({"num_classes": 5}, r"shape \(2, 3, 6\), needed is \(prompts, 5, width\)"),
-        ({"text_bank": torch.full((2, L, D), float("nan"))}, "one of the text embeddings is empty or not finite"),
+        ({"text_bank": torch.full((2, L, D), float("nan"))}, "text embedding of prompt 0, class 0 is empty"),
         ({"corpus": None}, "no entity embeddings"),
         ({"corpus": torch.randn(K, D + 1)}, r"needed is \(entities, 6\)"),
         ({"corpus": empty}, "one of the entity embeddings is empty"),

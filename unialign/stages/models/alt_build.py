@@ -12,6 +12,7 @@ from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.clip_text import load_text, text_transformer
 from unialign.stages.models.clip_tower import ClipTower, image_transformer, load_clip
 from unialign.stages.models.prompts import PromptedTexts, Words
+from unialign.stages.models.text_bank import check_bank
 
 
 def label_embeddings(bank: Tensor) -> Tensor:
@@ -39,12 +40,7 @@ def build_alt(
     """
     if text_bank is None:
         raise UsageError("alt has no text embeddings; extract text for this dataset.")
-    if text_bank.ndim != 3 or text_bank.shape[1] != num_classes:
-        raise UsageError(
-            f"the text embeddings have shape {tuple(text_bank.shape)}, needed is (prompts, {num_classes}, width); "
-            "extract text for this dataset."
-        )
-    _check_rows(text_bank, "text embeddings")
+    check_bank(text_bank, num_classes)
     width = text_bank.shape[-1]
     if config.align and config.corpus == "entities":
         if corpus is None:
@@ -54,7 +50,8 @@ def build_alt(
                 f"the entity embeddings have shape {tuple(corpus.shape)}, needed is (entities, {width}); "
                 "embed entities and labels with the same text encoder."
             )
-        _check_rows(corpus, "entity embeddings")
+        if not corpus.is_meta and not bool((corpus.isfinite().all(-1) & (corpus != 0).any(-1)).all()):
+            raise UsageError("one of the entity embeddings is empty or not finite; extract text again.")
     tower = _tower(config, tokens, clip_weights)
     if config.projection == "clip" and tower.width != width:
         raise UsageError(
@@ -93,9 +90,3 @@ def _texts(config: ALTConfig, words: Words | None, clip_weights: Mapping[str, An
     if clip_weights is not None:
         load_text(network, clip_weights)
     return PromptedTexts(network=network, words=words, num_prompts=config.num_prompts)
-
-
-def _check_rows(rows: Tensor, what: str) -> None:
-    """Raises `UsageError` where a row (..., D) has no direction."""
-    if not rows.is_meta and not bool((rows.isfinite().all(-1) & (rows != 0).any(-1)).all()):
-        raise UsageError(f"one of the {what} is empty or not finite; extract text again.")

@@ -40,17 +40,7 @@ class PairNetwork(nn.Module):
         """
         visual = functional.linear(poses, self.first.weight[:, : self.width])  # (B, H)
         textual = functional.linear(texts, self.first.weight[:, self.width :], self.first.bias)  # (U, S, H)
-        with torch.no_grad():
-            # Rounding keeps order, so the sums of extremes bound the sums below as they come out.
-            lowest = visual.amin(dim=0) + textual.amin(dim=(0, 1))
-            highest = visual.amax(dim=0) + textual.amax(dim=(0, 1))
-            # Mixing with weights that sum to 1 only up to rounding may pass the bounds by so much.
-            margin = 0.0 if weights is None else 1e-2 * (highest - lowest)
-            if visual.is_meta:  # without values, whose cost is counted: the most that it can be
-                always, varying = torch.arange(0), torch.arange(len(lowest))
-            else:
-                always = (lowest > margin).nonzero().squeeze(1)
-                varying = ((lowest <= margin) & (highest > -margin)).nonzero().squeeze(1)
+        always, varying = _units(visual, textual, exact=weights is None)
         linear, bent = self.second.weight[:, always], self.second.weight[:, varying]  # (D, .), (D, .)
         visual_part = functional.linear(visual[:, always], linear)  # (B, D)
         text_part = functional.linear(textual[..., always], linear, self.second.bias)  # (U, S, D)
@@ -65,6 +55,23 @@ class PairNetwork(nn.Module):
             second = torch.addmm(rest, hidden, bent.T).relu_()
             scores.append(self.last(second).view(len(texts), -1).T)  # (b, U)
         return torch.cat(scores)
+
+
+@torch.no_grad()
+def _units(visual: Tensor, textual: Tensor, *, exact: bool) -> tuple[Tensor | slice, Tensor | slice]:
+    """Places of the hidden units that are positive for every pair of (B, H) and (U, S, H), and of those that vary.
+
+    exact: nothing is mixed in between. How many there are depends on values; where those are not at hand (a cost is
+    counted, or a graph compiled, which this would cut), all units count as varying.
+    """
+    if visual.is_meta or torch.compiler.is_compiling():
+        return slice(0, 0), slice(None)
+    # Rounding keeps order, so the sums of extremes bound the sums as they come out.
+    lowest = visual.amin(dim=0) + textual.amin(dim=(0, 1))
+    highest = visual.amax(dim=0) + textual.amax(dim=(0, 1))
+    # Mixing with weights that sum to 1 only up to rounding may pass the bounds by so much.
+    margin = 0.0 if exact else 1e-2 * (highest - lowest)
+    return (lowest > margin).nonzero().squeeze(1), ((lowest <= margin) & (highest > -margin)).nonzero().squeeze(1)
 
 
 def _mixed(poses: Tensor, texts: Tensor, weights: Tensor | None) -> Tensor:

@@ -19,6 +19,7 @@ from unialign.stages.models.clip_tower import MEAN, STD
 from unialign.stages.models.dvta import DVTA, DVTAConfig
 from unialign.stages.models.dvta_losses import dvta_losses
 from unialign.stages.models.prompts import Words
+from unialign.stages.models.text_bank import check_bank
 from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
 from unialign.stages.models.uni_align_losses import uni_align_losses
 
@@ -146,21 +147,6 @@ def started_backbone(config: UniAlignConfig | ARTConfig, weights: Mapping[str, A
     if weights:
         load_pretrained(backbone, weights)
     return backbone
-
-
-def check_bank(bank: Tensor, num_classes: int) -> None:
-    """Raise `UsageError` unless a text bank is (prompts, num_classes, width) with something in every row."""
-    if bank.ndim != 3 or bank.shape[1] != num_classes:
-        raise UsageError(
-            f"the text embeddings have shape {tuple(bank.shape)}, needed is (prompts, {num_classes}, width); "
-            "extract text for this dataset."
-        )
-    if bank.is_meta:  # a bank without values, whose cost is counted
-        return
-    bad = ~(bank.isfinite().all(-1) & (bank != 0).any(-1))  # (prompts, classes)
-    if bool(bad.any()):
-        prompt, label = bad.nonzero()[0].tolist()
-        raise UsageError(f"the text embedding of prompt {prompt}, class {label} is empty; extract text again.")
 
 
 def checked_config(kind: type[C], config: Mapping[str, Any]) -> C:

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from unialign.cache.errors import UsageError
+
 FORMS = ("agent", "feature")
 
 
@@ -111,3 +113,18 @@ class TextBank(nn.Module):
         if self.projection is None:
             return rows
         return functional.normalize(self.projection(rows), dim=-1)
+
+
+def check_bank(bank: Tensor, num_classes: int) -> None:
+    """Raise `UsageError` unless a text bank is (prompts, num_classes, width) with something in every row."""
+    if bank.ndim != 3 or bank.shape[1] != num_classes:
+        raise UsageError(
+            f"the text embeddings have shape {tuple(bank.shape)}, needed is (prompts, {num_classes}, width); "
+            "extract text for this dataset."
+        )
+    if bank.is_meta:  # a bank without values, whose cost is counted
+        return
+    bad = ~(bank.isfinite().all(-1) & (bank != 0).any(-1))  # (prompts, classes)
+    if bool(bad.any()):
+        prompt, label = bad.nonzero()[0].tolist()
+        raise UsageError(f"the text embedding of prompt {prompt}, class {label} is empty; extract text again.")
