@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tests.golden.curves import STEPS, VALUES, first_difference, golden_config, losses_of, make_caches, trained
 from tests.golden.write import golden_file
+from unialign.pipeline.config import with_values
 from unialign.stages.models.systems import SYSTEMS
 from unialign.stages.training.loop import Progress
 
@@ -39,6 +40,15 @@ def test_every_step_has_its_golden_loss(system: str, cache: Path, tmp_path: Path
     found = losses_of(trained(golden_config(system, cache, tmp_path / "runs"), tmp_path).folder)
     assert len(found) == STEPS
     assert not (wrong := first_difference(found, golden(system))), f"{system}: {wrong}"
+
+
+@pytest.mark.parametrize("system", VALUES)
+def test_mixed_precision_stays_near_the_golden_losses(system: str, cache: Path, tmp_path: Path) -> None:
+    """All 80 steps in bfloat16, so that a loss that drifts or a term that half precision swallows is seen."""
+    config = golden_config(system, cache, tmp_path / "runs")
+    found = losses_of(trained(with_values(config, {"train.settings.precision": "bf16"}), tmp_path).folder)
+    away = [abs(one - other) / max(1.0, abs(other)) for one, other in zip(found, golden(system), strict=True)]
+    assert 0 < max(away) < 0.04  # 0.002 to 0.02 were seen
 
 
 @pytest.mark.parametrize("system", VALUES)
