@@ -7,20 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.made_stores import CLASSES, made_dataset, made_stores
+from tests.made_stores import CLASSES, made_dataset
 from tests.pipeline.made_training import readers_of, tiny_training
 from unialign.cache.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluate import evaluate_run
 from unialign.pipeline.train import RunResult
 
 DATASET = made_dataset()
-
-
-@pytest.fixture(scope="module")
-def made_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    made_stores(cache, DATASET)
-    return cache
 
 
 @pytest.fixture(scope="module")

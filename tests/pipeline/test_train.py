@@ -14,19 +14,16 @@ from tests.made_stores import (
     TEMPLATES,
     frames_store,
     made_dataset,
-    made_stores,
     pose_features_store,
     poses_store,
-    text_store,
 )
 from tests.pipeline.made_training import MODEL, SETTINGS, readers_of, tiny_training
 from unialign.cache.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.preparation import Options
 from unialign.pipeline.prepare_unialign import read_weights
 from unialign.pipeline.runs import run_of, sole_writer
-from unialign.pipeline.text_bank import load_text_bank, shared_templates
-from unialign.pipeline.train import RunResult, train_encoder, train_unialign
-from unialign.stages.extraction.pose_encoder import load_encoder
+from unialign.pipeline.text_bank import load_text_bank
+from unialign.pipeline.train import RunResult, train_unialign
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.settings import settings_from
 
@@ -44,13 +41,6 @@ def test_published_weights_without_a_network_say_how_to_give_a_file(monkeypatch:
         read_weights(Path("hub"), "tsm-tiny")
     with pytest.raises(UsageError, match="no such file"):
         read_weights(Path("none.pt"), "tsm-tiny")
-
-
-@pytest.fixture(scope="module")
-def made_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    made_stores(cache, DATASET)
-    return cache
 
 
 @pytest.fixture(scope="module")
@@ -219,89 +209,6 @@ def test_modalities_that_are_off_need_no_store(made_caches: Path, tmp_path: Path
     assert set(result.keys) == {"frames"}
     with pytest.raises(MissingCache, match="`unialign extract text --dataset tiny`"):
         train_on(frames, tmp_path, 1.0, modalities=["video", "text"])
-
-
-def test_the_text_bank_has_the_rows_asked_for(made_caches: Path, tmp_path: Path) -> None:
-    reader = readers_of(made_caches)["text"]
-    assert shared_templates(reader, CLASSES) == tuple(sorted(TEMPLATES))
-    bank = load_text_bank(reader, CLASSES, ["{}"])
-    assert bank.shape == (1, 4, 8)
-    np.testing.assert_array_equal(bank[0, 2].numpy(), reader.read_one("label|{}|squat")["embedding"])
-    assert torch.equal(load_text_bank(reader, CLASSES)[1], bank[0])
-    with pytest.raises(MissingCache, match=r"no row for class 'swim'.*unialign extract text"):
-        load_text_bank(reader, [*CLASSES, "swim"])
-    with pytest.raises(MissingCache, match=r"no row for template 'other \{\}'"):
-        load_text_bank(reader, CLASSES, ["other {}"])
-
-
-def test_a_template_that_lacks_a_class_is_left_out(tmp_path: Path) -> None:
-    class Joined:
-        """Two stores of texts as one."""
-
-        def __init__(self) -> None:
-            self.parts = [
-                text_store(tmp_path / "a", CLASSES, ["{}"]),
-                text_store(tmp_path / "b", CLASSES[:3], ["a {}"]),
-            ]
-            self.ids = tuple(sorted({name for part in self.parts for name in part.ids}))
-
-        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-            return next(part for part in self.parts if sample in part.ids).read_one(sample)
-
-        def array_attributes(self, name: str, /) -> dict[str, Any]:
-            return {}
-
-    assert shared_templates(Joined(), CLASSES) == ("{}",)
-    assert load_text_bank(Joined(), CLASSES).shape == (1, 4, 8)
-    assert shared_templates(Joined(), CLASSES[:2]) == ("a {}", "{}")
-
-
-def encoder(made_caches: Path, runs: Path, protocol: str, epochs: int = 2, lr: float = 0.05, **model: Any) -> RunResult:
-    return train_encoder(
-        DATASET,
-        protocol=protocol,
-        readers=readers_of(made_caches),
-        model={"width": 8, "clip_len": 12, **model},
-        settings=settings_from({"epochs": epochs, "lr": lr, "batch_size": 6, "checkpoint_batches": 0}, SETTINGS),
-        runs=runs,
-    )
-
-
-def test_a_trained_encoder_can_be_read_by_extraction(made_caches: Path, tmp_path: Path) -> None:
-    result = encoder(made_caches, tmp_path, "whole")
-    assert result.exported == result.folder / "encoder.pt"
-    assert {"top1", "mean_class"} <= result.metrics.keys()
-    loaded = load_encoder(result.folder / "encoder.pt")
-    assert (loaded.name, loaded.layout.name, loaded.recipe, loaded.clip_len) == ("stgcn++", "coco-17", "pyskl-2d", 12)
-    assert (loaded.classes, loaded.protocol, loaded.dataset) == (CLASSES, "whole", "tiny")
-    kept = torch.load(result.folder / "checkpoints/last.pt")["model"]
-    assert all(torch.equal(value, kept[f"network.{name}"]) for name, value in loaded.network.state_dict().items())
-    again = encoder(made_caches, tmp_path, "whole")
-    assert again.reused
-    assert again.exported == result.exported
-
-
-def test_an_encoder_for_a_zero_shot_protocol_never_sees_unseen_classes(made_caches: Path, tmp_path: Path) -> None:
-    result = encoder(made_caches, tmp_path, "seen", epochs=1)
-    assert load_encoder(result.folder / "encoder.pt").classes == ("wave left", "wave right")
-    assert result.samples["train"]["used"] == 10
-    assert result.metrics == {}  # no test sample is of a class that it knows
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [({"depth": 3}, "unknown setting 'depth'"), ({"width": 2}, "a width of at least"), ({"crop": 0}, "a crop above 0")],
-)
-def test_bad_encoder_settings_are_named(made_caches: Path, tmp_path: Path, model: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        encoder(made_caches, tmp_path, "whole", **model)
-
-
-def test_an_encoder_learns_what_the_poses_tell(made_caches: Path, tmp_path: Path) -> None:
-    result = encoder(made_caches, tmp_path, "whole", epochs=9, lr=0.1)
-    rows = (result.folder / "metrics.csv").read_text().splitlines()
-    losses = [float(row.split(",")[1]) for row in rows[1:]]
-    assert min(losses) < 0.7 * losses[0]  # batches of six are noisy for batch statistics
 
 
 def test_unknown_samples_of_a_protocol_are_refused(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from unialign.stages.extraction.text import (
     text_extractor,
     text_rows,
     unit_rows,
-    windows,
 )
 from unialign.stages.extraction.text_network import TextEncoder
 from unialign.stages.extraction.text_report import closest_pairs
+from unialign.stages.extraction.text_windows import windows
 
 LONG = " ".join(["one two three four five six"] * 100)  # 600 words of one token each
 
