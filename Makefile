@@ -34,7 +34,7 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The long lane of the promises' tests, two at a time, with a table of counts at the end; over half an hour.
+# The long lane of the promises' tests, two at a time, with a table of counts at the end; a quarter of an hour.
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
 
