@@ -165,6 +165,12 @@ def test_the_corpus_is_that_of_the_file_in_its_order(config: Config, tmp_path: P
     corpus = last(result)["model"]["corpus"]
     torch.testing.assert_close(corpus, torch.nn.functional.normalize(rows, dim=-1))
     assert evaluate_run(result.folder, DATASET, cache=config.cache).agrees  # without the file
+    path = result.folder / "config.yaml"
+    path.write_text(
+        path.read_text().replace("entities:\n  leg: 'leg: part of a body'\n  arm: arm", "entities: [leg, arm]")
+    )
+    assert "entities: [leg, arm]" in path.read_text()
+    assert evaluate_run(result.folder, DATASET, cache=config.cache).agrees  # a run of before texts were kept
     every = alt_of(config, Options(), tower="cached").config
     assert list(every["entities"]) == list(ENTITIES)
     file.write_text("arm\nwing\n")

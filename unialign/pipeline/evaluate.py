@@ -141,10 +141,12 @@ def prepare_again(
 ) -> Prepared:
     """The data and model of a run, from its config.yaml. protocol: of the dataset, another than the run's."""
     # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
+    entities = config.get("entities", {})
     options = Options(
         min_coverage=0.0,
         templates=tuple(config.get("templates", ())),
-        entities=config.get("entities", {}),
+        # Runs of before there were prompts name them without their texts.
+        entities=entities if isinstance(entities, Mapping) else dict.fromkeys(entities, ""),
         shots=config.get("shots", 0),
     )
     settings = replace(settings_from(config["settings"]), num_workers=num_workers)

@@ -171,5 +171,6 @@ def test_token_ids_are_those_of_openclip_and_never_cut() -> None:
     ("name", "told"), [("ViT-Z", "OpenCLIP has no network 'ViT-Z'"), ("ViT-B-16-SigLIP", "is not CLIP's own")]
 )
 def test_networks_that_do_not_read_as_clip_does_are_told(name: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        text_transformer(name)
+    for use in (text_transformer, lambda name: token_ids(name, TEXTS, 0)):
+        with pytest.raises(UsageError, match=told):
+            use(name)

@@ -26,17 +26,11 @@ def text_transformer(name: str) -> "TextTransformer":
 
     Raises `UsageError` for an unknown name, and for a network that does not read from left to right as CLIP's does.
     """
-    from open_clip import get_model_config, list_models  # takes seconds to import
-    from open_clip.transformer import QuickGELU, TextTransformer
+    from open_clip.transformer import QuickGELU, TextTransformer  # takes seconds to import
 
-    if name not in list_models():
-        raise UsageError(f"OpenCLIP has no network {name!r}; take for example ViT-B-16 or ViT-L-14-quickgelu.")
-    whole = get_model_config(name)
-    config = dict(whole["text_cfg"])
-    if not set(config) <= KNOWN:
-        raise UsageError(f"the text tower of {name} is not CLIP's own; take for example ViT-B-16 or ViT-L-14.")
+    whole = _network(name)
     act_layer = QuickGELU if whole.get("quick_gelu", False) else nn.GELU
-    return TextTransformer(output_dim=whole["embed_dim"], act_layer=act_layer, **config)
+    return TextTransformer(output_dim=whole["embed_dim"], act_layer=act_layer, **whole["text_cfg"])
 
 
 def load_text(network: "TextTransformer", state_dict: Mapping[str, Any]) -> None:
@@ -50,10 +44,12 @@ def load_text(network: "TextTransformer", state_dict: Mapping[str, Any]) -> None
 def token_ids(name: str, texts: Sequence[str], room: int) -> Tensor:
     """Ids of the texts' tokens (N, W) int64 with start and end, zeros behind, W those of the longest text.
 
-    room: places of the network's context that must stay free. Raises `UsageError` for a text that does not fit.
+    room: places of the network's context that must stay free. Raises `UsageError` for a text that does not fit, and as
+    `text_transformer` does.
     """
     import open_clip  # takes seconds to import
 
+    _network(name)  # the tokenizers of others would be looked for on the network
     tokenizer: Any = open_clip.get_tokenizer(name)
     rows = [tokenizer.encode(text) for text in texts]
     longest = max(len(row) for row in rows) + 2
@@ -67,3 +63,15 @@ def token_ids(name: str, texts: Sequence[str], room: int) -> Tensor:
     for place, row in enumerate(rows):
         ids[place, : len(row) + 2] = torch.tensor([tokenizer.sot_token_id, *row, tokenizer.eot_token_id])
     return ids
+
+
+def _network(name: str) -> dict[str, Any]:
+    """What OpenCLIP knows of a network. Raises `UsageError`, see `text_transformer`."""
+    from open_clip import get_model_config, list_models  # takes seconds to import
+
+    if name not in list_models():
+        raise UsageError(f"OpenCLIP has no network {name!r}; take for example ViT-B-16 or ViT-L-14-quickgelu.")
+    whole: dict[str, Any] = get_model_config(name)
+    if not set(whole["text_cfg"]) <= KNOWN:
+        raise UsageError(f"the text tower of {name} is not CLIP's own; take for example ViT-B-16 or ViT-L-14.")
+    return whole
