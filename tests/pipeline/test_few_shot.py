@@ -55,12 +55,17 @@ def texts_of_both(cache: Path) -> StoreReader:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
-    with known_clip(tmp_path_factory.mktemp("clip")) as weights:
-        made = made_config(tmp_path_factory.mktemp("work"), weights)
-        text = texts_of_both(made.cache)
-        save_manifest(OTHER, made.cache)
-        yield with_values(made, {"train.stores.text": text.path.stem})
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with known_clip(tmp_path_factory.mktemp("clip")) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def config(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    made = made_config(tmp_path_factory.mktemp("work"), weights)
+    text = texts_of_both(made.cache)
+    save_manifest(OTHER, made.cache)
+    return with_values(made, {"train.stores.text": text.path.stem})
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +137,11 @@ def test_what_a_run_cannot_start_from_is_one_sentence(config: Config, trained: R
 
 @pytest.mark.parametrize("added", [{"num_prompts": 2}, {"tower_adapters": "SM"}, {"tower_adapters": "STM"}], ids=str)
 def test_adapters_and_prompts_may_be_put_into_a_tower_that_was_tuned(
-    config: Config, trained: RunResult, added: dict[str, Any]
+    config: Config, weights: Path, trained: RunResult, added: dict[str, Any]
 ) -> None:
     values = {f"train.alt.{name}": value for name, value in {"tower": "frozen", **added}.items()}
+    if "num_prompts" in added:  # the text tower's
+        values["train.backbone_weights"] = weights
     result = train_from_config(with_values(config, {**ALT, **values, "train.start": trained.folder}))
     before, after = weights_of(trained), weights_of(result)
     tower = [name for name in before if name.startswith("tower.")]

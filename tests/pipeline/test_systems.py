@@ -73,8 +73,12 @@ def last(result: RunResult) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_stopped_run_goes_on_bit_for_bit_and_is_evaluated(config: Config, tmp_path: Path, case: str) -> None:
+def test_a_stopped_run_goes_on_bit_for_bit_and_is_evaluated(
+    config: Config, weights: Path, tmp_path: Path, case: str
+) -> None:
     chosen = with_values(config, CASES[case])
+    if case == "alt prompts":
+        chosen = with_values(chosen, {"train.backbone_weights": weights})
     whole = train_from_config(chosen)
     assert (whole.model, whole.epochs, whole.extracted) == (chosen.train.model, 2, 0)
     assert set(whole.keys) == READ.get(case, {"frames", "text"})
@@ -186,6 +190,9 @@ def test_the_corpus_is_that_of_the_file_in_its_order(config: Config, tmp_path: P
         ({"train.model": "art", "train.art.num_tracks": 5}, "num_tracks is 5, but there are only 4 classes"),
         ({"train.model": "art", "train.art.backbone": "x"}, "backbone 'x' is unknown"),
         ({"train.model": "alt", "train.alt.tower": "thawed"}, "tower 'thawed' is unknown"),
+        ({"train.model": "alt", "train.alt.tower": "frozen"}, "nothing says what it holds; give OpenCLIP weights as"),
+        ({**CASES["alt prompts"]}, "runs CLIP's text tower; give its weights as train.backbone_weights"),
+        ({"train.model": "alt", "train.alt.logits": "probe"}, "nothing says what is probed; give a run as train.start"),
         ({"train.model": "alt", "train.alt.network": "ViT-B-16"}, "tokens have width 512 and texts 8"),
         ({"train.model": "alt", "train.backbone_weights": "hub"}, "a file of OpenCLIP weights"),
         ({"train.model": "alt", "train.entities": "none.tsv"}, "none.tsv: cannot be read"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from unialign.cache.errors import UsageError
 from unialign.pipeline.preparation import Options, Prepared
-from unialign.pipeline.prepare_alt import prepare_alt
+from unialign.pipeline.prepare_alt import check_start, prepare_alt
 from unialign.pipeline.prepare_dvta import prepare_dvta
 from unialign.pipeline.prepare_encoder import prepare_encoder
 from unialign.pipeline.prepare_unialign import prepare_unialign
@@ -24,6 +24,7 @@ class Model:
 
     section: of `train` and of a run's config.yaml, where its settings are. stores: (settings) -> modalities of the
     cache. prepare: as `prepare_unialign`. own: what a training that starts from a run does not take from it.
+    check: (settings, options) -> raises `UsageError` for a training that makes no sense, though its model can be built.
     any_class: (settings) -> nothing that is learned belongs to classes; unseen ones are recognised by their texts.
     """
 
@@ -31,6 +32,7 @@ class Model:
     stores: Callable[[Mapping[str, Any]], tuple[str, ...]]
     prepare: Callable[..., Prepared]
     own: Own = NOTHING
+    check: Callable[[Mapping[str, Any], Options], None] = lambda settings, options: None
     any_class: Callable[[Mapping[str, Any]], bool] = lambda settings: False
 
 
@@ -77,6 +79,7 @@ MODELS: dict[str, Model] = {
         prepare_alt,
         # Adapters and prompts in a tower that was tuned before, with the text tower that prompts bring along.
         Own((*TEXTS, "classifier."), (".adapter.", ".ls_1.1.", "prompts.", "texts.")),
+        check=check_start,
         any_class=lambda settings: settings.get("logits") != "probe",
     ),
     "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta, Own(("class_texts",))),

@@ -91,6 +91,20 @@ def prepare_alt(
     )
 
 
+def check_start(settings: Mapping[str, Any], options: Options) -> None:
+    """Raises `UsageError` for a training in which something that never learns would stay random."""
+    known = checked_config(ALTConfig, settings)
+    if known.num_prompts and options.backbone_weights is None:
+        raise UsageError("train.alt.num_prompts runs CLIP's text tower; give its weights as train.backbone_weights.")
+    if known.tower == "frozen" and options.backbone_weights is None and options.start is None:
+        raise UsageError(
+            "train.alt.tower is frozen, but nothing says what it holds; give OpenCLIP weights as "
+            "train.backbone_weights, or a run as train.start."
+        )
+    if known.logits == "probe" and options.start is None:
+        raise UsageError("train.alt.logits is probe, but nothing says what is probed; give a run as train.start.")
+
+
 def _clips(
     readers: Mapping[str, CachedModality], config: ALTConfig, settings: TrainSettings, sides: tuple[Labelled, Labelled]
 ) -> tuple[BatchSource, BatchSource, TokenShape | None]:

@@ -19,7 +19,7 @@ from unialign.cache.keys import digest
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline import runs as folders
 from unialign.pipeline.coverage import CachedModality
-from unialign.pipeline.models import prepare_model
+from unialign.pipeline.models import prepare_model, the_model
 from unialign.pipeline.preparation import Options, Prepared
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import Checkpoints
@@ -87,8 +87,10 @@ def train_model(
     Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
     process trains the same run, `UnialignError` for a loss that is not finite.
     """
+    options = options or Options()
+    the_model(name).check(model, options)
     prepared = prepare_model(
-        name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options or Options()
+        name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options
     )
     return train(prepared, runs, show)
 
