@@ -25,6 +25,17 @@ def test_overrides_set_nested_values_of_their_own_kind() -> None:
     assert found.train.settings == {"epochs": 3}
 
 
+@pytest.mark.parametrize(("text", "value"), [("8e-5", 8e-5), ("1E3", 1e3), ("-.5e+2", -50.0), ("2.5e-1", 0.25)])
+def test_numbers_with_an_exponent_need_no_point(tmp_path: Path, text: str, value: float) -> None:
+    file = tmp_path / "unialign.yaml"
+    file.write_text(f"train: {{settings: {{lr: {text}}}}}\n")
+    for found in (load_config({}, [f"train.settings.lr={text}"], environment={}), load_config({}, file=file)):
+        assert found.train.settings == {"lr": value}
+    words = load_config({}, ["train.templates=['8e-5 {}', e5]", "train.stores.text=e5-0123"], environment={}).train
+    assert words.templates == ("8e-5 {}", "e5")
+    assert words.stores == {"text": "e5-0123"}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -34,6 +45,7 @@ def test_overrides_set_nested_values_of_their_own_kind() -> None:
         ("extract.poses.image_size=100", "multiple of 32"),
         ("extract.frames.encoding=gif", "extract.frames.encoding: input should be 'jpeg' or 'rgb24'"),
         ("nonsense", "key.sub=value"),
+        ("train.settings.lr=[1", r"'train\.settings\.lr=\[1': '\[1' is no value of YAML"),
         ("data.sub=1", "data"),
     ],
 )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unialign.cache.arrays import Json
 from unialign.cache.errors import UsageError
+from unialign.pipeline.yaml_values import read_yaml
 
 FILE = "unialign.yaml"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
@@ -166,7 +167,10 @@ def load_config(
         name, separator, text = override.partition("=")
         if not separator or not name:
             raise UsageError(f"{override!r} is not of the form key.sub=value, such as train.settings.epochs=5.")
-        _set(values, name, yaml.safe_load(text))
+        try:
+            _set(values, name, read_yaml(text))
+        except yaml.YAMLError as error:
+            raise UsageError(f"{override!r}: {text!r} is no value of YAML; put texts with signs in quotes.") from error
     for name, value in flags.items():
         if value is not None:
             _set(values, name, value)
@@ -194,7 +198,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
             raise UsageError(f"the configuration file {path} does not exist.")
         return {}
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unialign.cache.errors import UsageError
+from unialign.pipeline.yaml_values import read_yaml
 
 
 class Row(BaseModel):
@@ -88,7 +89,7 @@ def read_grid(path: Path) -> Grid:
     if not path.is_file():
         raise UsageError(f"the grid {path} does not exist.")
     try:
-        return Grid.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Grid.model_validate(read_yaml(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     except ValidationError as error:
