@@ -40,6 +40,22 @@ def test_a_system_that_takes_no_byte_is_an_error_and_leaves_the_old_file(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_signal_right_after_the_temporary_was_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, flags: int, mode: int = 0o777) -> int:
+        handle = os.open(path, flags, mode)
+        if flags & os.O_CREAT:
+            os.close(handle)
+            raise KeyboardInterrupt
+        return handle
+
+    monkeypatch.setattr(atomic, "system", Changed(open=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write_file(tmp_path / "file", b"new")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_temporary_that_cannot_be_made_is_the_error_that_comes_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

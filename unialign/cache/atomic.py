@@ -64,9 +64,10 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
     Raises `OSError` (full disk, no permission); the temporary is gone then and the old content still there.
     """
     temporary = temporary_name(path)
-    handle = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     checksum, size = hashlib.sha256(), 0
+    # A signal may end the work at any moment, also between the making of the file and the next line.
     try:
+        handle = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
             for part in gathered(parts):
                 checksum.update(part)
