@@ -1,13 +1,12 @@
 """Contract of ALT's learned prompts in training: texts from file to tower, frozen weights, evaluation."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.pipeline.made_systems import DATASET, ENTITIES, known_clip, made_config
+from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
 from unialign.cache.errors import UsageError
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluate import evaluate_run
@@ -19,12 +18,6 @@ from unialign.stages.models.clip_text import load_text, text_transformer
 from unialign.stages.models.prompts import PromptedTexts
 
 PROMPTED = {"train.model": "alt", "train.alt.tower": "frozen", "train.alt.num_prompts": 2}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with known_clip(tmp_path_factory.mktemp("clip")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 evaluation of such a run on classes that it never saw."""
 
 import json
-from collections.abc import Iterator
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from tests.made_stores import CLASSES, TEMPLATES, write_store
-from tests.pipeline.made_systems import DATASET, ENTITIES, known_clip, made_config
+from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
@@ -24,6 +24,8 @@ from unialign.pipeline.evaluate import evaluate_run
 from unialign.pipeline.evaluate_elsewhere import evaluate_elsewhere
 from unialign.pipeline.experiment import cached_readers, train_from_config
 from unialign.pipeline.manifest import save_manifest
+from unialign.pipeline.models import the_model
+from unialign.pipeline.preparation import Options
 from unialign.pipeline.train import RunResult
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
@@ -52,12 +54,6 @@ def texts_of_both(cache: Path) -> StoreReader:
         values |= {f"label|{template}|{name}": {"embedding": row} for template in TEMPLATES}
     spec = ArraySpec("embedding", "float32", (8,), ("channel",))
     return write_store(cache, "text", (spec,), values, fields={"both": "yes"})
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with known_clip(tmp_path_factory.mktemp("clip")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +157,26 @@ def test_a_linear_probe_learns_a_classifier_and_nothing_else(config: Config, tra
     assert evaluate_run(result.folder, OTHER, cache=config.cache).agrees
 
 
+def test_what_a_run_has_seen_stays_known_over_all_that_start_from_it(config: Config, trained: RunResult) -> None:
+    chain = with_values(config, {**ALT, "train.start": trained.folder})
+    second = train_from_config(chain, OTHER)
+    third = replace(DATASET, name="third", classes=("roll", "jump", "bow", "turn"))
+    found = elsewhere(config, second.folder, third)
+    assert found.trained_on == ("other", "tiny")
+    assert found.shared == third.classes  # "jump" of the first run, the others of the second
+    # Under "seen" the first run's training samples are tested, also behind another run.
+    for folder in (trained.folder, second.folder):
+        leaking = with_values(config, {**ALT, "train.start": folder, "protocol": "seen"})
+        with pytest.raises(UsageError, match=r"was trained \(whole\) on 6 samples that seen of tiny tests \(clip002\)"):
+            train_from_config(leaking)
+
+
+@pytest.mark.parametrize("name", ["dvta", "stgcn++"])
+def test_zero_shot_results_and_their_encoders_start_from_no_run(trained: RunResult, name: str) -> None:
+    with pytest.raises(UsageError, match=rf"{re.escape(name)} starts from no run .* which classes are unseen"):
+        the_model(name).check({}, Options(start=trained.folder))
+
+
 def elsewhere(config: Config, folder: Path, dataset: Dataset = OTHER, **given: Any) -> Any:
     readers = cached_readers(("frames", "text"), dataset, config, check=True)
     return evaluate_elsewhere(folder, dataset, readers=readers, cache=config.cache, **given)
@@ -168,7 +184,7 @@ def elsewhere(config: Config, folder: Path, dataset: Dataset = OTHER, **given: A
 
 def test_other_classes_are_recognised_by_their_texts(config: Config, trained: RunResult) -> None:
     found = elsewhere(config, trained.folder)
-    assert (found.trained_on, found.dataset, found.protocol) == ("tiny", "other", "whole")
+    assert (found.trained_on, found.dataset, found.protocol) == (("tiny",), "other", "whole")
     assert [row["name"] for row in found.per_class] == list(OTHERS)
     assert sum(row["samples"] for row in found.per_class) == 8
     assert found.shared == ("Squat",)

@@ -1,7 +1,7 @@
 """Contract of the systems: all train, resume, evaluate and are ablated from the same caches by the same loop."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tests.pipeline.made_systems import DATASET, ENTITIES, NETWORK, SYSTEMS, known_clip, made_config
+from tests.pipeline.made_systems import DATASET, ENTITIES, NETWORK, SYSTEMS, made_config
 from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
@@ -41,12 +41,6 @@ CASES: dict[str, dict[str, Any]] = {
     "alt cached": {"train.model": "alt", "train.alt.tower": "cached", "train.settings.flip": 0.5},
 }
 READ = {"alt cached": {"tokens", "text"}}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with known_clip(tmp_path_factory.mktemp("clip")) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | 
     console.show_fields(
         {
             "run": found.run,
-            "trained on": found.trained_on,
+            "trained on": ", ".join(found.trained_on),
             "tested on": f"{found.dataset}, {found.protocol}",
             **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
             "classes of both": shared,

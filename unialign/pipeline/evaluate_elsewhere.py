@@ -4,7 +4,7 @@ Protocol: zero-shot transfer as in ALT (Chen et al., CVPR 2024, its table of zer
 tested on the classes and the test samples of another; nothing is learned from that one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from unialign.pipeline.evaluate import class_rows, predicted, prepare_again
 from unialign.pipeline.manifest import load_manifest
 from unialign.pipeline.models import the_model
 from unialign.pipeline.runs import read_config, read_json
-from unialign.pipeline.start import build_from, trained_weights
+from unialign.pipeline.start import build_from, finished_run, trained_on
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.metrics import confusion_matrix, evaluation
 
@@ -28,13 +28,14 @@ SAME = ("text", "tokens")
 class Elsewhere:
     """What a run gives on another dataset.
 
-    metrics, per_class: as in `evaluate.Evaluated`. trained_on: the run's dataset. shared: names of classes that both
-    datasets have, so that zero-shot is too much to say of them; None where the other's names are not in the cache.
+    metrics, per_class: as in `evaluate.Evaluated`. trained_on: datasets of the run and of those it started from.
+    shared: names of classes that one of those has too, so that zero-shot is too much to say of them; None where the
+    names of one are not in the cache.
     keys: of the stores that were read.
     """
 
     run: str
-    trained_on: str
+    trained_on: tuple[str, ...]
     dataset: str
     protocol: str
     metrics: Mapping[str, float]
@@ -70,20 +71,20 @@ def evaluate_elsewhere(
     prepared = prepare_again(config, dataset, readers, num_workers, protocol or dataset.default_protocol)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples.")
-    _, _, state = trained_weights(folder)
-    task = build_from(prepared.build, state, the_model(config["model"]).own, folder)
+    task = build_from(prepared.build, finished_run(folder).weights, the_model(config["model"]).own, folder)
     scores = predicted(prepared, task, device).scores
     side = prepared.test_side
     missing = [label for _, label in side.missing]
+    before = tuple(dict.fromkeys(name for name, _ in trained_on(config)))
     confusion = confusion_matrix(scores.argmax(axis=1), side.samples.labels, len(dataset.classes))
     return Elsewhere(
         run=folder.name,
-        trained_on=config["dataset"],
+        trained_on=before,
         dataset=dataset.name,
         protocol=prepared.protocol,
         metrics=evaluation(scores, side.samples.labels, missing),
         per_class=class_rows(dataset.classes, confusion, missing),
-        shared=shared_classes(cache, config["dataset"], dataset),
+        shared=shared_classes(cache, before, dataset),
         keys={name: reader.store.key.digest for name, reader in readers.items() if isinstance(reader, Recorded)},
     )
 
@@ -100,10 +101,10 @@ def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     return model.stores(config[model.section])
 
 
-def shared_classes(cache: Path, name: str, dataset: Dataset) -> tuple[str, ...] | None:
-    """Classes of a dataset that the one called `name` has too, by their names but for case; None without its list."""
+def shared_classes(cache: Path, names: Sequence[str], dataset: Dataset) -> tuple[str, ...] | None:
+    """Classes of a dataset that one of those called `names` has too, by name but for case; None without their lists."""
     try:
-        known = {each.casefold() for each in load_manifest(cache, name).classes}
+        known = {each.casefold() for name in names for each in load_manifest(cache, name).classes}
     except MissingCache:
         return None
     return tuple(each for each in dataset.classes if each.casefold() in known)

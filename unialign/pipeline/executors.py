@@ -61,7 +61,10 @@ def limit_threads(threads: int) -> None:
 
 @contextmanager
 def threads_given_back() -> Iterator[None]:
-    """What `limit_threads` changes inside is afterwards as before: a notebook or a program goes on with its own."""
+    """What `limit_threads` changes inside is afterwards as before: a notebook or a program goes on with its own.
+
+    A torch that is loaded inside for the first time keeps the threads that it was loaded with.
+    """
     before = {name: os.environ.get(name) for name in VARIABLES}
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch else 0

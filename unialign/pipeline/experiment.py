@@ -59,12 +59,12 @@ def train_from_config(
         settings=settings_from(section.settings),
         runs=config.runs.resolve(),
         options=Options(
-            section.min_coverage,
-            section.templates,
-            section.backbone_weights,
-            entities,
-            section.shots,
-            section.start,
+            min_coverage=section.min_coverage,
+            templates=section.templates,
+            backbone_weights=section.backbone_weights,
+            entities=entities,
+            shots=section.shots,
+            start=section.start,
         ),
         show=show,
     )

@@ -11,7 +11,7 @@ from unialign.pipeline.prepare_alt import check_start, prepare_alt
 from unialign.pipeline.prepare_dvta import prepare_dvta
 from unialign.pipeline.prepare_encoder import prepare_encoder
 from unialign.pipeline.prepare_unialign import prepare_unialign
-from unialign.pipeline.start import NOTHING, Own, started
+from unialign.pipeline.start import NOTHING, Own, check_no_start, started
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
 from unialign.stages.models.systems import SYSTEMS, checked_config
@@ -47,7 +47,7 @@ def prepare_model(name: str, dataset: Dataset, *, settings: TrainSettings, optio
     prepared = model.prepare(few, settings=settings, options=options, **given)
     if options.shots:
         prepared = replace(prepared, config={**prepared.config, "shots": options.shots})
-    return started(prepared, options.start, model.own) if options.start else prepared
+    return started(prepared, dataset, options.start, model.own) if options.start else prepared
 
 
 def system_stores(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -82,6 +82,6 @@ MODELS: dict[str, Model] = {
         check=check_start,
         any_class=lambda settings: settings.get("logits") != "probe",
     ),
-    "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta, Own(("class_texts",))),
-    "stgcn++": Model("encoder", lambda settings: ("poses",), prepare_encoder, Own(("network.classify.",))),
+    "dvta": Model("dvta", partial(system_stores, "dvta"), prepare_dvta, check=partial(check_no_start, "dvta")),
+    "stgcn++": Model("encoder", lambda settings: ("poses",), prepare_encoder, check=partial(check_no_start, "stgcn++")),
 }
