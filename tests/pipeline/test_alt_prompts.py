@@ -8,7 +8,8 @@ import torch
 
 from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
 from unialign.cache.errors import UsageError
-from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.config import Config, load_config, with_values
+from unialign.pipeline.costs import model_costs
 from unialign.pipeline.evaluate import evaluate_run
 from unialign.pipeline.experiment import train_from_config
 from unialign.pipeline.prepare_alt import prompted_words
@@ -77,3 +78,13 @@ def test_a_text_that_leaves_no_room_for_the_prompts_is_told(config: Config, tmp_
     crowded = with_values(config, {"train.alt.num_prompts": 30, "runs": tmp_path})
     with pytest.raises(UsageError, match=r"tokens, but tiny-system-tower reads 32 and 30 of them are learned prompts"):
         train_from_config(crowded)
+
+
+def test_prompts_are_counted_and_texts_are_not_counted_with_each_view() -> None:
+    """145,920 numbers: 10 in each of 12 layers of the text tower and 11 of the image tower."""
+    found = {}
+    for num_prompts in (0, 10):
+        values = [f"train.alt.num_prompts={num_prompts}", "train.alt.tower=frozen"]
+        (found[num_prompts],) = model_costs(load_config({}, values, environment={}), ["alt"])["systems"]
+    assert found[10]["trained"] - found[0]["trained"] == 10 * (11 * 768 + 12 * 512)
+    assert 1.015 < found[10]["gflops_view"] / found[0]["gflops_view"] < 1.02
