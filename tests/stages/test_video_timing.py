@@ -1,4 +1,4 @@
-"""Odd files that are whole: edit lists, repeated pictures, fragments, variable rates, rotation; and those with holes."""
+"""Odd files that are whole: edit lists, repeated pictures, fragments, variable rates, rotation; and holes in time."""
 
 import struct
 from collections.abc import Sequence
