@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md, read from the syntax tree: who imports whom, who may write, how long it is."""
+"""The rules of docs/architecture.md, read from the syntax tree: imports, writers, lengths of functions."""
 
 import ast
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "unialign"
 FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = ("cache", "stages", "pipeline", "commands")
-MAX_LINES, MAX_FUNCTION = 300, 60
+MAX_FUNCTION = 60
 
 # Names that one place owns: import name -> modules that may use it.
 OWNED = {
@@ -136,9 +136,7 @@ def test_nothing_runs_code_from_data(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_and_functions_stay_short(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= MAX_LINES, f"{name_of(path)}: {len(text.splitlines())} lines"
+def test_functions_stay_short(path: Path) -> None:
     for node in ast.walk(syntax(path)):
         if isinstance(node, ast.FunctionDef) and not name_of(path).startswith("commands/"):
             length = (node.end_lineno or 0) - node.lineno + 1

@@ -26,10 +26,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Split:
-    """Sample ids of one protocol; the two never overlap."""
+    """Sample ids of one protocol; the parts never overlap. val: to choose a model by; empty where there is none."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    val: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
