@@ -29,6 +29,8 @@ LARGEST_SIDE = 8192
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi", "matroska,webm", "mpeg", "mpegts", "asf")
 # Same bytes on every processor: the flags forbid rounding that depends on the vector instructions at hand.
 CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+# Tags need not be UTF-8: PyAV refused such a file until it was told otherwise; since 19 it needs no telling.
+ANY_TAGS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # An MPEG-4 part 2 packet this small says "the same picture again" and gives no frame.
 LARGEST_REPEAT = 8
 
@@ -100,7 +102,7 @@ class Video:
             # An open file instead of its name: a name could be read as an address of a protocol.
             with (
                 self.path.open("rb") as file,
-                av.open(file, container_options=options, metadata_errors="replace") as it,
+                av.open(file, container_options=options, **ANY_TAGS) as it,
             ):
                 if it.format.name not in CONTAINERS:
                     raise self._failure(f"{it.format.name} files are not read")
@@ -168,6 +170,7 @@ class Tally:
         self.stream, self.is_avi = stream, container.format.name == "avi"
         self.is_mpeg4 = stream.codec_context.name in ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3")
         self.rate = float(stream.average_rate or stream.guessed_rate or 0)
+        self.tick = float(stream.time_base)
         self.is_exact = stream.frames > 0
         self.start = (container.start_time or 0) / av.time_base
         self.duration = (container.duration or 0) / av.time_base
@@ -211,7 +214,7 @@ class Tally:
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
         if not steps or not self.rate:
             return False
-        wanted = 1 / (self.rate * float(self.stream.time_base))
+        wanted = 1 / (self.rate * self.tick)
         # Times are whole ticks (milliseconds in mkv), so a step may be one off.
         usual = sum(abs(step - wanted) <= max(1.0, 0.1 * wanted) for step in steps)
         return usual >= 0.9 * len(steps)
