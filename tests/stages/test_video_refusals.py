@@ -45,6 +45,21 @@ def test_a_picture_file_and_a_sound_file_are_refused(tmp_path: Path) -> None:
     assert (found, video.reason) == ("unreadable", "holds no video stream")
 
 
+def test_tags_in_another_encoding_do_not_matter(clips: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("clip.avi", "clip.mp4"):
+        with av.open(str(clips[name])) as read, av.open(str(tmp_path / name), "w") as out:
+            out.metadata["title"] = "Saint-Tropez"
+            copy = out.add_stream_from_template(read.streams.video[0])
+            for packet in read.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+        data = (tmp_path / name).read_bytes()
+        assert data.count(b"Saint-Tropez") == 1
+        (tmp_path / name).write_bytes(data.replace(b"Saint-Tropez", "Béjaïa, 2019".encode("latin-1")))
+        assert status(tmp_path / name)[0] == "ok"
+
+
 def test_pictures_above_the_limit_are_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "wide.mp4", "mp4", "libx264", [np.zeros((16, 8208, 3), dtype=np.uint8)])
     found, video = status(path)
