@@ -1,3 +1,82 @@
-"""unialign: a two-stage offline feature cache and trainer for fine-grained action recognition."""
+"""unialign: a two-stage offline feature cache and trainer for fine-grained action recognition.
+
+    import unialign as ua
+
+    store = ua.open_store("cache/demo/poses/skeleton-0123456789ab.zarr")
+    for batch in ua.batches([store], batch_size=64, window=32):
+        ...
+
+What can be imported from here is listed in `__all__` and described in docs/python.md; everything below the package is
+internal and may move. Importing it loads neither torch nor zarr: each name is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "unialign.api": (
+        "ablate",
+        "batches",
+        "dataset",
+        "evaluate",
+        "extract",
+        "list_stores",
+        "load_dataset",
+        "open_store",
+        "train",
+    ),
+    "unialign.cache.writing": ("write_store",),
+    "unialign.cache.arrays": ("ArraySpec",),
+    "unialign.stages.extraction.base": ("Extractor", "Outcome", "Source"),
+    "unialign.cache.errors": (
+        "CacheProblem",
+        "CorruptInput",
+        "DamagedStore",
+        "LockedStore",
+        "MissingCache",
+        "StaleCache",
+        "UnialignError",
+        "UsageError",
+    ),
+}
+_HOME = {name: module for module, names in _PLACES.items() for name in names}
+
+if TYPE_CHECKING:
+    from unialign.api import ablate as ablate
+    from unialign.api import batches as batches
+    from unialign.api import dataset as dataset
+    from unialign.api import evaluate as evaluate
+    from unialign.api import extract as extract
+    from unialign.api import list_stores as list_stores
+    from unialign.api import load_dataset as load_dataset
+    from unialign.api import open_store as open_store
+    from unialign.api import train as train
+    from unialign.cache.arrays import ArraySpec as ArraySpec
+    from unialign.cache.errors import CacheProblem as CacheProblem
+    from unialign.cache.errors import CorruptInput as CorruptInput
+    from unialign.cache.errors import DamagedStore as DamagedStore
+    from unialign.cache.errors import LockedStore as LockedStore
+    from unialign.cache.errors import MissingCache as MissingCache
+    from unialign.cache.errors import StaleCache as StaleCache
+    from unialign.cache.errors import UnialignError as UnialignError
+    from unialign.cache.errors import UsageError as UsageError
+    from unialign.cache.writing import write_store as write_store
+    from unialign.stages.extraction.base import Extractor as Extractor
+    from unialign.stages.extraction.base import Outcome as Outcome
+    from unialign.stages.extraction.base import Source as Source
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'unialign' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

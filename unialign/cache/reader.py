@@ -73,6 +73,36 @@ class Recorded(ABC):
             return self.table.ids
         return tuple(name for name, ok in zip(self.table.ids, held.tolist(), strict=True) if ok)
 
+    def __len__(self) -> int:
+        """Samples that have features."""
+        return int(np.count_nonzero(self.table.ok))
+
+    def __contains__(self, sample: object) -> bool:
+        """Whether a sample has features."""
+        row = self.table.row(sample) if isinstance(sample, str) else -1
+        return row >= 0 and bool(self.table.ok[row])
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids of the samples that have features, sorted."""
+        return iter(self.ids)
+
+    def __getitem__(self, sample: str) -> dict[str, np.ndarray]:
+        """All arrays of one sample, see `read_one`. For many samples at once: `unialign.batches`."""
+        return self.read_one(sample)
+
+    def __repr__(self) -> str:
+        """Modality, samples, coverage, and a line per array with its axes and units."""
+        held, known = len(self), len(self.table)
+        lines = [f"<{self.store.modality} of {self.store.collection}: {held:,} of {known:,} samples, {self.where}>"]
+        for spec in self.store.arrays:
+            axes = ", ".join(
+                f"{name} {'up to ' if spec.ragged and not place else ''}{size}"
+                for place, (name, size) in enumerate(zip(spec.dims, spec.shape, strict=True))
+            )
+            units = spec.attributes.get("units")
+            lines.append(f"  {spec.name}: {spec.dtype} ({axes}){f', {units}' if isinstance(units, str) else ''}")
+        return "\n".join(lines)
+
     def sources(self) -> dict[str, str]:
         """Digest of what each sample that has features was made from, by id."""
         return dict(zip(self.ids, self.table.sources_of(np.flatnonzero(self.table.ok)), strict=True))

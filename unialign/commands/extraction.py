@@ -1,6 +1,5 @@
 """What the commands of `unialign extract` share: their options, and the extraction itself."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,34 +44,13 @@ def execution(
 
 def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
     """Extract a modality as configured and say what was done; exit code 3 with quarantined samples."""
-    from unialign.pipeline.extract import Extraction, Settings, run_extraction
-    from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
-    from unialign.pipeline.manifest import save_manifest
+    from unialign.pipeline.extractors import extract_configured
 
     dataset = rooted_dataset(config)
-    workers = int(config.extract.cluster.partition(":")[2] or 1) if config.extract.cluster.startswith("local") else 1
-    prepared = prepare(modality, dataset, config)
-    settings = Settings(
-        cluster=config.extract.cluster,
-        threads=config.extract.threads or max(1, (os.cpu_count() or 1) // workers),
-        shard_samples=config.extract.shard_samples or SHARD_SAMPLES[modality],
-        codec=config.extract.codec,
-        repair=repair,
-        retry=retry,
-        dry_run=dry_run,
-    )
     with console.progress_bar(f"extract {modality}", hidden=as_json) as progress:
-        done: Extraction = run_extraction(
-            prepared.extractor,
-            prepared.sources,
-            cache=config.cache.resolve(),
-            collection=dataset.collection,
-            settings=settings,
-            current=prepared.current,
-            progress=progress,
+        done = extract_configured(
+            modality, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress
         )
-    if not dry_run:
-        save_manifest(dataset, config.cache.resolve())
     work = f"{done.total - done.reused:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:
         console.show_json(done.result())

@@ -1,5 +1,6 @@
 """From the configuration to the extractor of a modality and the samples that it gets."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.config import Config
+from unialign.pipeline.extract import Extraction, Progress, Settings, run_extraction
+from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Source
@@ -41,6 +44,45 @@ def prepare(modality: str, dataset: Dataset, config: Config) -> Prepared:
     Raises `UsageError` for settings that do not fit, `MissingCache` when an input modality was not extracted yet.
     """
     return _PREPARE[modality](dataset, config)
+
+
+def extract_configured(
+    modality: str,
+    dataset: Dataset,
+    config: Config,
+    *,
+    repair: bool = False,
+    retry: bool = False,
+    dry_run: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Extraction:
+    """Extract a modality of a dataset as configured, and list the dataset beside the stores.
+
+    Raises what `prepare` and `run_extraction` raise.
+    """
+    workers = int(config.extract.cluster.partition(":")[2] or 1) if config.extract.cluster.startswith("local") else 1
+    prepared = prepare(modality, dataset, config)
+    settings = Settings(
+        cluster=config.extract.cluster,
+        threads=config.extract.threads or max(1, (os.cpu_count() or 1) // workers),
+        shard_samples=config.extract.shard_samples or SHARD_SAMPLES[modality],
+        codec=config.extract.codec,
+        repair=repair,
+        retry=retry,
+        dry_run=dry_run,
+    )
+    done = run_extraction(
+        prepared.extractor,
+        prepared.sources,
+        cache=config.cache.resolve(),
+        collection=dataset.collection,
+        settings=settings,
+        current=prepared.current,
+        progress=progress,
+    )
+    if not dry_run:
+        save_manifest(dataset, config.cache.resolve())
+    return done
 
 
 def _files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
