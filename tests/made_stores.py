@@ -154,7 +154,7 @@ def poses_store(cache: Path, dataset: Dataset, failed: Sequence[str] = ()) -> St
         keypoints[:, 0, :, 2] = 0.9
         keypoints[2] = np.nan
         values[sample.id] = {
-            "keypoints": keypoints.astype(np.float16),
+            "keypoints": keypoints.astype(np.float32),
             "frame_size": np.array([160, 120], dtype=np.int32),
         }
     return write_store(cache, "poses", pixel_specs(32, 2), values, failed=failed)

@@ -20,8 +20,9 @@ from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
 # Raised with every change that is meant to change what a model or the loop computes (golden losses change then too), so
-# that a finished run of before is not taken for one of today. 2: L_sema moves the agent bank alone.
-REVISION = 2
+# that a finished run of before is not taken for one of today. 2: L_sema moves the agent bank alone. 3: training reads
+# width and height of poses' frames as extraction does.
+REVISION = 3
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _check_numbers(path: Path, reader: StoreReader, spec: ArraySpec, layout: str
             if not np.array_equal(values, outcome.arrays[name], equal_nan=True):
                 raise UsageError(
                     f"{reader.path}: {name} of sample {outcome.id} would change in a pyskl pickle (a person whose "
-                    "numbers are all zero is absent there, and pixels are float16); export to a .h5 file instead."
+                    "numbers are all zero is absent there); export to a .h5 file instead."
                 )
         progress(len(reader.ids) + number + 1, 2 * len(reader.ids))
 

@@ -72,16 +72,15 @@ def _not_held(file: PysklFile, known: dict[str, int]) -> tuple[str, ...]:
             outside += 1
             continue
         other += annotation.label != known[annotation.id]
-        held = np.float16 if annotation.keypoint.shape[3] == 2 else np.float32
         for values in (annotation.keypoint, annotation.score):
-            if values is not None and not np.can_cast(values.dtype, held):
+            if values is not None and not np.can_cast(values.dtype, np.float32):
                 with np.errstate(over="ignore"):
-                    rounded += not np.array_equal(values.astype(held), values, equal_nan=True)
+                    rounded += not np.array_equal(values.astype(np.float32), values, equal_nan=True)
     phrases = ["entries of annotations beside those of the format, and original_shape"]
     if outside:
         phrases.append(f"{outside} annotations that are no sample of the dataset")
     if other:
         phrases.append(f"{other} labels that are not those of the dataset")
     if rounded:
-        phrases.append(f"digits of {rounded} arrays beyond float16 for pixels and scores, float32 for metres")
+        phrases.append(f"digits of {rounded} arrays beyond float32")
     return tuple(phrases)

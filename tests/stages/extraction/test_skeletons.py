@@ -167,6 +167,14 @@ def test_a_pickle_gives_pixels_scores_and_the_size_of_frames(tmp_path: Path) -> 
     assert outcomes[0].detail == {"frames": 3, "persons": 3, "frames_without_person": 0}
 
 
+def test_pixels_of_large_frames_keep_their_digits(tmp_path: Path) -> None:
+    large = annotation("large", [0.7])
+    large["keypoint"] = large["keypoint"].astype(np.float32) + np.float32(3800.25)
+    path = packed(tmp_path, [large])
+    (outcome,) = PysklSkeletons(path).run([Source("large", path)])
+    assert (outcome.arrays["keypoints"][:, 0, :, :2] == [3800.25, 3850.25]).all()
+
+
 def test_a_pickle_in_metres_has_no_frame_size(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(3, 5, 25, 3)).astype(np.float16)
     points[0] = 0
@@ -188,7 +196,9 @@ def test_annotations_that_do_not_fit_get_their_status(tmp_path: Path) -> None:
     endless = annotation("endless", [0.5])
     endless["keypoint"][0, 0, 0, 0] = np.inf
     far = annotation("far", [0.5])
-    far["keypoint"] = far["keypoint"].astype(np.float32) + 70_000
+    far["keypoint"] = far["keypoint"].astype(np.float64) + 1e39
+    sure = annotation("sure", [0.5])
+    sure["keypoint_score"] = sure["keypoint_score"].astype(np.float64) * 1e39
     zero = annotation("zero", [0.0])
     zero["keypoint"][:] = 0
     entries = [
@@ -199,6 +209,7 @@ def test_annotations_that_do_not_fit_get_their_status(tmp_path: Path) -> None:
         bare,
         endless,
         far,
+        sure,
         zero,
     ]
     path = packed(tmp_path, entries)
@@ -209,7 +220,7 @@ def test_annotations_that_do_not_fit_get_their_status(tmp_path: Path) -> None:
         "ok",
         "no-person",
         "too-long",
-        *["unreadable"] * 4,
+        *["unreadable"] * 5,
         "no-person",
         "missing-file",
         "missing-file",

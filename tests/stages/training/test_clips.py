@@ -1,5 +1,6 @@
 """Contract of the clips: augmentation is a function of (seed, epoch, sample); evaluation has none."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.made_stores import (
     pose_features_store,
     poses_store,
 )
+from unialign.cache.arrays import Json
 from unialign.cache.errors import CorruptInput, MissingCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.prepare_unialign import pose_tokens
@@ -187,15 +189,37 @@ def test_pose_clips_are_random_parts_in_training_only(made_caches: Path) -> None
 def test_pose_clips_in_evaluation_are_those_of_extraction(made_caches: Path) -> None:
     made = pose_clips(made_caches, TrainSettings(), train=False)
     stored = made.poses.reader.read_one(SAMPLES.ids[5])
-    size = tuple(map(float, stored["frame_size"]))
-    expected = pyskl_2d(stored["keypoints"], LAYOUTS["coco-17"], View(0, 1, False), Shape(16, 2), (size[0], size[1]))
+    height, width = map(float, stored["frame_size"])
+    expected = pyskl_2d(stored["keypoints"], LAYOUTS["coco-17"], View(0, 1, False), Shape(16, 2), (width, height))
     np.testing.assert_array_equal(made.__getitems__([(3, 5)])["keypoints"][0].numpy(), expected.keypoints)
+
+
+def test_pose_clips_of_a_store_in_float16_are_the_same_but_for_its_digits(made_caches: Path) -> None:
+    """As stores of poses were before revision 2."""
+    new = opened(made_caches, "poses")
+
+    class Old:
+        array_attributes = new.array_attributes
+
+        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
+            stored = new.read_one(sample)
+            return {**stored, "keypoints": stored["keypoints"].astype(np.float16)}
+
+    for train in (True, False):
+        made = pose_clips(made_caches, TrainSettings(), train=train)
+        old = PoseClips(SAMPLES, replace(made.poses, reader=Old()), TrainSettings(), train=train)
+        first, second = (clips.__getitems__([(0, 5)])["keypoints"] for clips in (made, old))
+        assert first.dtype == second.dtype == torch.float32
+        torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
 
 
 def test_a_pose_clip_that_shows_nobody_names_its_sample(made_caches: Path) -> None:
     class Empty:
         def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
             return {"keypoints": np.full((5, 2, 17, 3), np.nan, np.float16), "frame_size": np.array([64, 48])}
+
+        def array_attributes(self, name: str, /) -> Mapping[str, Json]:
+            return {"axes": ["height", "width"]}
 
     poses = Poses(Empty(), LAYOUTS["coco-17"], "pyskl-2d", Shape(8, 2))
     for train in (True, False):

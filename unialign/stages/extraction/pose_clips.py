@@ -5,16 +5,40 @@ C coordinates. In the cache what is absent is NaN; in a clip it is zero, because
 mask tells absent persons apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 
+from unialign.cache.arrays import Json
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.stages.models.skeleton_graph import Layout
 
 LOWEST_SCORE = 0.01  # PYSKL, PreNormalize2D: a joint with this score or less has not been seen
+
+
+class Described(Protocol):
+    """Poses that say what their arrays hold: `cache.reader.StoreReader`, or anything that answers the same."""
+
+    def array_attributes(self, name: str, /) -> Mapping[str, Json]:
+        """Units, joint order and the like of one array."""
+
+
+def frame_size(reader: Described, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
+    """(width, height) of a sample's frames in pixels, None for poses without any; the array names its entries.
+
+    Raises `UsageError` where it does not.
+    """
+    if "frame_size" not in sample:
+        return None
+    attributes = reader.array_attributes("frame_size")
+    names = attributes.get("axes") or attributes.get("size") or ()
+    sides = dict(zip(names, sample["frame_size"].tolist(), strict=False))
+    if not {"width", "height"} <= sides.keys():
+        raise UsageError("frame_size of the poses does not say which entry is the width; extract them again.")
+    return float(sides["width"]), float(sides["height"])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import CorruptInput, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.pose_clips import RECIPES, Clip, View, clip_grid
+from unialign.stages.extraction.pose_clips import RECIPES, Clip, Described, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
 from unialign.stages.models.skeleton_graph import layout_of
 
@@ -26,7 +26,7 @@ REVISION = 1
 LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)"}
 
 
-class Poses(Protocol):
+class Poses(Described, Protocol):
     """Poses by sample id: `cache.reader.StoreReader`, or anything that answers the same."""
 
     def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
@@ -34,9 +34,6 @@ class Poses(Protocol):
 
     def source(self, sample: str, /) -> str:
         """Digest of what they were made from."""
-
-    def array_attributes(self, name: str, /) -> Mapping[str, Json]:
-        """Units, joint order and the like of one array."""
 
 
 @dataclass(frozen=True)
@@ -203,15 +200,3 @@ def check_layout(reader: Poses, encoder: Encoder) -> None:
             f"the joints of the poses are {found}, but the encoder {encoder.name} needs {encoder.layout.name}; "
             "extract other poses or name another encoder."
         )
-
-
-def frame_size(reader: Poses, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
-    """(width, height) of a sample's frames in pixels, None for poses without any; the array names its entries."""
-    if "frame_size" not in sample:
-        return None
-    attributes = reader.array_attributes("frame_size")
-    names = attributes.get("axes") or attributes.get("size") or ()
-    sides = dict(zip(names, sample["frame_size"].tolist(), strict=False))
-    if not {"width", "height"} <= sides.keys():
-        raise UsageError("frame_size of the poses does not say which entry is the width; extract them again.")
-    return float(sides["width"]), float(sides["height"])

@@ -25,6 +25,8 @@ JOINTS = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
 )  # fmt: skip
+# 2: people chosen and joined anew, float32 in place of float16.
+REVISION = 2
 # The grey that Ultralytics' networks saw around pictures in training.
 PADDING = 114
 # Strides of the network's coarsest feature map.
@@ -115,7 +117,7 @@ class YoloPoses:
         )  # fmt: skip
         return {
             "extractor": self.name,
-            "revision": 1,
+            "revision": REVISION,
             "parameters": {name: getattr(self, name) for name in names},
             "weights": self.weights_digest,
             "decoder": decoder_version(),
@@ -128,7 +130,7 @@ class YoloPoses:
         return (
             ArraySpec(
                 "keypoints",
-                "float16",
+                "float32",
                 (self.max_frames, self.num_people, len(JOINTS), 3),
                 ("frame", "person", "joint", "coordinate"),
                 ragged=True,
@@ -193,7 +195,7 @@ class YoloPoses:
         frames = [to_detections(persons, height, width, self.image_size) for persons in clip.found]
         persons = track_persons(frames, self.num_people, self.longest_gap)
         arrays: dict[str, np.ndarray] = {
-            "keypoints": persons.keypoints.astype(np.float16),
+            "keypoints": persons.keypoints,
             "frame_size": np.array([height, width], dtype=np.int32),
             "fps": np.array(video.video.fps, dtype=np.float32),
         }

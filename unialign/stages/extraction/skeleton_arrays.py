@@ -66,10 +66,13 @@ def picture_spec(max_frames: int, num_people: int) -> ArraySpec:
 
 
 def pixel_specs(max_frames: int, num_people: int) -> tuple[ArraySpec, ArraySpec]:
-    """The arrays of 2-D keypoints: (T, P, 17, 3) float16, x and y in pixels and score; and the size of the frames."""
+    """The arrays of 2-D keypoints: (T, P, 17, 3) float32, x and y in pixels and score; and the size of the frames.
+
+    float16, which stores of before revision 2 have, knows only whole pixels from 1024 on and every other from 2048 on.
+    """
     keypoints = ArraySpec(
         "keypoints",
-        "float16",
+        "float32",
         (max_frames, num_people, len(JOINTS["coco-17"]), 3),
         DIMS,
         ragged=True,

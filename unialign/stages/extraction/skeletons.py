@@ -24,6 +24,9 @@ from unialign.stages.extraction.skeleton_input import read_source
 Flags = NDArray[np.bool_]
 
 REVISION = 1
+# 2: float32 in place of float16.
+PIXEL_REVISION = 2
+LARGEST = np.finfo(np.float32).max
 PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 
 
@@ -122,10 +125,11 @@ class PysklSkeletons:
 
     def key(self) -> Mapping[str, Json]:
         """See `Extractor`. Reads the pickle unless the layout is given."""
+        layout = self._layout()
         return {
             "extractor": self.name,
-            "revision": REVISION,
-            "layout": self._layout(),
+            "revision": REVISION if layout == "ntu-25" else PIXEL_REVISION,
+            "layout": layout,
             "num_people": self.num_people,
             "max_frames": self.max_frames,
         }
@@ -170,8 +174,8 @@ class PysklSkeletons:
             why = f"{people.shape[2]} joints with {people.shape[3]} coordinates are not the layout {layout}"
         elif layout == "coco-17" and (annotation.score is None or annotation.img_shape is None):
             why = "2-D keypoints without 'keypoint_score' or 'img_shape'"
-        elif np.isinf(people).any():
-            why = "a keypoint is infinite"
+        elif any((np.abs(values) > LARGEST).any() for values in (people, annotation.score) if values is not None):
+            why = "a keypoint or its score is infinite or does not fit into float32"
         if why:
             return Outcome(annotation.id, "unreadable", digest, detail={"why": why})
         if annotation.total_frames > self.max_frames:
@@ -186,16 +190,12 @@ class PysklSkeletons:
             return Outcome(annotation.id, "no-person", digest, detail=detail)
         if layout == "ntu-25":
             return Outcome(annotation.id, "ok", digest, {"keypoints": keypoints.astype(np.float32)}, detail)
-        with np.errstate(over="ignore"):
-            pixels = keypoints.astype(np.float16)
-        if np.isinf(pixels).any():
-            return Outcome(annotation.id, "unreadable", digest, detail={"why": "a pixel does not fit into float16"})
         height, width = annotation.img_shape or (0, 0)
         return Outcome(
             annotation.id,
             "ok",
             digest,
-            {"keypoints": pixels, "frame_size": np.array([height, width], np.int32)},
+            {"keypoints": keypoints, "frame_size": np.array([height, width], np.int32)},
             detail,
         )
 

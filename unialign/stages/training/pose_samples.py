@@ -5,13 +5,14 @@ Legend: B clips, M person slots, T frames of a clip, V joints, C coordinates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from unialign.cache.errors import CorruptInput
-from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, Clip, Shape, View
+from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, Clip, Described, Shape, View, frame_size
 from unialign.stages.models.skeleton_graph import Layout
 from unialign.stages.training.augmentation import sparse_frames
 from unialign.stages.training.clips import Batch, Labelled, Pick, Reader
@@ -21,6 +22,10 @@ from unialign.stages.training.settings import TrainSettings
 MIDDLE = View(offset=0, num_offsets=1, flip=False)
 
 
+class PoseReader(Reader, Described, Protocol):
+    """Poses by sample id, with what their arrays mean."""
+
+
 @dataclass(frozen=True)
 class Poses:
     """The store of poses and how clips are made of them.
@@ -28,7 +33,7 @@ class Poses:
     recipe: name in `pose_clips.RECIPES`. crop: shortest random part of a sample, as a share of its frames.
     """
 
-    reader: Reader
+    reader: PoseReader
     layout: Layout
     recipe: str
     shape: Shape
@@ -70,15 +75,14 @@ class PoseClips(Dataset[Batch]):
     def _clip(self, epoch: int, index: int) -> Clip:
         sample, poses = self.samples.ids[index], self.poses
         stored = poses.reader.read_one(sample)
-        keypoints, view, size = stored["keypoints"], MIDDLE, stored.get("frame_size")
+        keypoints, view, size = stored["keypoints"], MIDDLE, frame_size(poses.reader, stored)
         if self.train:
             generator = sample_generator(self.settings.seed, epoch, index)
             shown = frames_with_somebody(keypoints[:, : poses.shape.num_persons], scored=size is not None)
             keypoints = random_part(keypoints, shown, generator, poses.crop, poses.shape.num_frames)
             view = View(offset=0, num_offsets=1, flip=bool(generator.random() < self.settings.flip))
-        frame_size = None if size is None else (float(size[0]), float(size[1]))
         try:
-            return RECIPES[poses.recipe](keypoints, poses.layout, view, poses.shape, frame_size)
+            return RECIPES[poses.recipe](keypoints, poses.layout, view, poses.shape, size)
         except CorruptInput as error:
             raise CorruptInput(f"poses of sample {sample!r}: {error}", error.status) from error
 
