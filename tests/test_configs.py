@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from unialign.cache.errors import UsageError
 from unialign.pipeline.config import load_config
 from unialign.pipeline.demo import demo_config
+from unialign.pipeline.grid import read_grid, ready_grids
 from unialign.stages.models.systems import SYSTEMS, checked_config
 from unialign.stages.training.settings import settings_from
 
@@ -25,3 +27,12 @@ def test_the_configuration_of_the_demo_trains_as_the_demo_does_so_that_its_runs_
     assert (config.dataset, config.data, config.cache, config.runs) == (demo.dataset, demo.data, demo.cache, demo.runs)
     assert config.train.unialign == demo.train.unialign
     assert settings_from(config.train.settings).identity() == settings_from(demo.train.settings).identity()
+
+
+def test_a_ready_grid_is_found_by_its_name_and_an_unknown_one_lists_them() -> None:
+    assert read_grid("modalities").name == "modalities"
+    assert set(ready_grids()) >= {"modalities", "cmsa", "text", "art", "alt", "dvta"}
+    assert all(ready_grids().values())
+    for wrong in ("modality", "../grids/modalities", "missing.yaml"):
+        with pytest.raises(UsageError, match="neither a file nor one of the ready ones: alt, "):
+            read_grid(wrong)

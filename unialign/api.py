@@ -203,5 +203,5 @@ def ablate(grid: Place, *, config: Config | Place | None = None, jobs: int | Non
     from unialign.pipeline.grid import read_grid
     from unialign.pipeline.sweep import sweep
 
-    ablation, _ = sweep(read_grid(Path(grid)), configured(config, **values), jobs=jobs)
+    ablation, _ = sweep(read_grid(grid), configured(config, **values), jobs=jobs)
     return ablation

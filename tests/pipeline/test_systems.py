@@ -215,7 +215,7 @@ def test_two_rows_of_a_system_are_ablated_without_extraction(config: Config, tmp
     assert (folder / "ablation.md").is_file()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "unialign" / "grids").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_grids_of_the_project_are_valid(path: Path) -> None:
     for trial in trials(read_grid(path)):
         section = with_values(Config(), dict(trial.values)).train

@@ -38,7 +38,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed (`train.settings.
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the application."""
     app.command("train", epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(train)
-    app.command("ablate", epilog="Example: unialign ablate configs/ablations/modalities.yaml")(ablate)
+    app.command("ablate", epilog="Example: unialign ablate modalities")(ablate)
     app.command("demo", epilog="Example: unialign demo --folder demo")(demo)
 
 
@@ -106,7 +106,10 @@ def train(
 
 
 def ablate(
-    grid: Annotated[Path, typer.Argument(help="A grid: a YAML file of rows or axes.")],
+    grid: Annotated[
+        str,
+        typer.Argument(help="A YAML file of rows or axes, or the name of a ready grid (an unknown name lists them)."),
+    ],
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,

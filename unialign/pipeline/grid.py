@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from unialign.cache.errors import UsageError
 from unialign.pipeline.yaml_values import read_yaml
 
+READY = Path(__file__).resolve().parents[1] / "grids"
+
 
 class Row(BaseModel):
     """One row of the table: a name and the values that it sets."""
@@ -84,10 +86,38 @@ def shown(value: object) -> str:
     return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
 
 
-def read_grid(path: Path) -> Grid:
-    """The grid in a file. Raises `UsageError` naming the file and the field for anything that is not one."""
-    if not path.is_file():
-        raise UsageError(f"the grid {path} does not exist.")
+def ready_grids() -> dict[str, str]:
+    """The grids that come with the package: name to what it compares, the comment at the top of its file."""
+    found = sorted(READY.glob("*.yaml"))
+    return {path.stem: _first_comment(path.read_text(encoding="utf-8")) for path in found}
+
+
+def grid_path(grid: str | Path) -> Path:
+    """The file of a grid, which is given as a path or as the name of one that comes with the package.
+
+    Raises `UsageError` where it is neither.
+    """
+    path = Path(grid)
+    if path.is_file():
+        return path
+    ready = READY / f"{grid}.yaml"
+    # A name has no separators, so nothing outside of the folder can be meant.
+    if path.name == str(grid) and ready.is_file():
+        return ready
+    raise UsageError(f"the grid {grid} is neither a file nor one of the ready ones: {', '.join(ready_grids())}.")
+
+
+def _first_comment(text: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ").strip() for line in lines)
+
+
+def read_grid(grid: str | Path) -> Grid:
+    """The grid in a file, or the ready one of that name, see `grid_path`.
+
+    Raises `UsageError` naming the file and the field for anything that is not a grid.
+    """
+    path = grid_path(grid)
     try:
         return Grid.model_validate(read_yaml(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
