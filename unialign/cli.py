@@ -1,5 +1,6 @@
 """The command line: parse, call the pipeline, print, exit code. Imports no network library at start-up."""
 
+import io
 import signal
 import sys
 from types import FrameType
@@ -81,20 +82,22 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     as_json = "--json" in sys.argv
+    # A terminal or a file in an encoding that lacks a character of a name.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UnialignError as error:
         if as_json:
             console.show_json({"error": str(error), "exit_code": error.exit_code})
-        console.messages.print(f"error: {error}", style="red", highlight=False, markup=False)
+        console.messages.print(f"error: {error}", style="red")
         sys.exit(error.exit_code)
     except OSError as error:
         # A full disk, a lost mount, a missing permission: expected in this line of work, and nothing of it is a defect.
         if as_json:
             console.show_json({"error": str(error), "exit_code": 1})
-        console.messages.print(
-            f"error: {error}; what was finished is kept.", style="red", highlight=False, markup=False
-        )
+        console.messages.print(f"error: {error}; what was finished is kept.", style="red")
         sys.exit(1)
     except Interrupted as interrupted:
         console.messages.print("interrupted; everything finished so far is kept.", style="yellow")

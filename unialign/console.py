@@ -2,12 +2,12 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,10 +23,30 @@ from rich.text import Text
 
 from unialign.cache.arrays import Json
 
+
+def visible(text: str) -> str:
+    """The text with what cannot be shown written out: control characters, bytes of a name that are not UTF-8."""
+    hidden = {char for char in text if unicodedata.category(char) in {"Cc", "Cs"}} - {"\n"}
+    return text.translate({ord(char): repr(char)[1:-1] for char in hidden}) if hidden else text
+
+
+class _Plain(Console):
+    """Shows names of files, stores and samples as they are: no [brackets] are markup, no :colons: emoji, no code is
+    sent to the terminal, and no number is coloured.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """What every string goes through, those in tables too."""
+        return super().render_str(visible(text), **options)
+
+
 # Results go to standard output, everything else to standard error, so that `--json` can be piped.
 # A pipe or a file has no width; tables are not to be folded there.
-output = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-messages = Console(stderr=True, soft_wrap=True)
+output = _Plain(width=None if sys.stdout.isatty() else 160)
+messages = _Plain(stderr=True)
 
 
 class Rate(ProgressColumn):
@@ -48,7 +68,7 @@ class Update(Protocol):
 def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
     """A bar with rate and time left; the block calls (done, total) or (done, total, text). `hidden` with `--json`."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -56,10 +76,10 @@ def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages, disable=hidden, transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(visible(title), total=None)
 
         def update(done: int, total: int, text: str = title) -> None:
-            bar.update(task, completed=done, total=total, description=text)
+            bar.update(task, completed=done, total=total, description=visible(text))
 
         yield update
 
@@ -70,13 +90,13 @@ def show_json(value: Mapping[str, Json] | Sequence[Json]) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; numbers align right, and brackets in a text are brackets."""
+    """A table; numbers align right."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else escape(str(value)) for value in row))
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
     output.print(table)
 
 
@@ -84,7 +104,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
     """Name and value, a line each."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
-        output.print(f"{name:<{width}}  {value}", highlight=False, markup=False)
+        output.print(f"{name:<{width}}  {value}")
 
 
 def human_bytes(number: float) -> str:

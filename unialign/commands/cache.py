@@ -192,7 +192,7 @@ def prune(
     console.messages.print(f"{done.kept} stores kept, {len(done.temporaries)} unfinished folders cleared.")
     for why, paths in (("it is being written", done.busy), ("it cannot be read", done.unreadable)):
         for path in paths:
-            console.messages.print(f"kept because {why}: {path}", highlight=False, markup=False)
+            console.messages.print(f"kept because {why}: {path}")
 
 
 transfer.add_commands(app)

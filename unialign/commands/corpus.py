@@ -8,6 +8,7 @@ import typer
 from unialign import console
 from unialign.cache.errors import UsageError
 from unialign.commands.options import AsJson
+from unialign.pipeline.user_paths import expanded_path
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -47,9 +48,10 @@ def corpus(
         first, _, second = paths.partition(",")
         if not name or not first:
             raise UsageError(f"--labels {given!r} is not of the form NAME=FILE, such as ucf101=ucf101.txt.")
-        texts.setdefault(name, []).extend(label_texts(Path(first), Path(second) if second else None))
-    parts = read_entities(body_parts) if body_parts else BODY_PARTS
-    found = build_corpus(texts, [read_entities(path) for path in words], parts)
+        files = [expanded_path(Path(path)) for path in (first, second) if path]
+        texts.setdefault(name, []).extend(label_texts(*files))
+    parts = read_entities(expanded_path(body_parts)) if body_parts else BODY_PARTS
+    found = build_corpus(texts, [read_entities(expanded_path(path)) for path in words], parts)
     write_text(file, entities_text(found))
     described = sum(bool(entity.description) for entity in found)
     if as_json:

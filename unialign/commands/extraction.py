@@ -67,7 +67,7 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
         if modality == "text" and not dry_run:
             _show_alike(done.store, dataset.classes)
         for name, status, why in done.problems[:FAILED_SHOWN]:
-            console.messages.print(f"  {name}: {status}{f' ({why})' if why else ''}", highlight=False, markup=False)
+            console.messages.print(f"  {name}: {status}{f' ({why})' if why else ''}")
         if len(done.problems) > FAILED_SHOWN:
             console.messages.print(f"  and {len(done.problems) - FAILED_SHOWN} more")
     if done.quarantined:

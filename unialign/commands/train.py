@@ -155,10 +155,10 @@ def ablate(
         console.show_json({**found.result(), "folder": str(folder), **problem})
     else:
         console.show_table(f"{found.name}: accuracy in per cent", columns(found), table(found))
-        console.output.print(closing(found), highlight=False, markup=False)
-        console.output.print(f"tables and pictures: {folder}", highlight=False, markup=False)
+        console.output.print(closing(found))
+        console.output.print(f"tables and pictures: {folder}")
     if failed:
-        console.messages.print(f"error: {failed}", style="red", highlight=False, markup=False)
+        console.messages.print(f"error: {failed}", style="red")
         raise typer.Exit(failed.exit_code)
 
 
@@ -169,20 +169,21 @@ def demo(
     """Render a small collection, extract every modality, train UniAlign and run the modality ablation, offline."""
     from unialign.pipeline.ablation_tables import closing, columns, table
     from unialign.pipeline.demo import run_demo
+    from unialign.pipeline.user_paths import expanded_path
 
     def say(text: str) -> None:
         if not as_json:
-            console.messages.print(text, highlight=False, markup=False)
+            console.messages.print(text)
 
     with console.progress_bar("demo", hidden=as_json) as progress:
-        found = run_demo(folder.resolve(), say=say, progress=progress)
+        found = run_demo(expanded_path(folder).resolve(), say=say, progress=progress)
     if as_json:
         console.show_json(found.result())
         return
     console.show_table("modality ablation: accuracy in per cent", columns(found.ablation), table(found.ablation))
-    console.output.print(closing(found.ablation), highlight=False, markup=False)
+    console.output.print(closing(found.ablation))
     for line in found.words():
-        console.output.print(line, highlight=False, markup=False)
+        console.output.print(line)
 
 
 @contextmanager

@@ -143,4 +143,4 @@ def _show(result: dict[str, Json], *, as_json: bool) -> None:
     failed = ", ".join(f"{count} {status}" for status, count in result["quarantined"].items())
     console.show_fields({**shown, "quarantined": failed or "none"})
     for phrase in result["not_held"]:
-        console.messages.print(f"not held by the format: {phrase}", highlight=False, markup=False)
+        console.messages.print(f"not held by the format: {phrase}")

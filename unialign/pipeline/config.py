@@ -13,24 +13,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unialign.cache.arrays import Json
 from unialign.cache.errors import UsageError
+from unialign.pipeline.user_paths import UserPath, UserText, expanded_path
 from unialign.pipeline.yaml_values import read_yaml
 
-FILE = "unialign.yaml"
+FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PosesSection(Section):
     """`extract poses`. source: "video" (a pose network) or "skeleton" (ready-made files, or a pyskl pickle)."""
 
     source: Literal["video", "skeleton"] = "video"
-    weights: Path | None = None
-    pickle: Path | None = None
+    weights: UserPath | None = None
+    pickle: UserPath | None = None
     confidence: float = Field(0.25, ge=0, le=1)
     num_people: int = Field(2, ge=1)
     image_size: int = Field(640, ge=32, multiple_of=32)
@@ -40,8 +41,8 @@ class PosesSection(Section):
 class PoseFeaturesSection(Section):
     """`extract pose-features`. weights: Shift-GCN weights, or a checkpoint of `train --model stgcn++`."""
 
-    weights: Path | None = None
-    poses: str | None = None
+    weights: UserPath | None = None
+    poses: UserText | None = None
     num_offsets: int = Field(4, ge=1)
     flips: bool = True
 
@@ -53,10 +54,10 @@ class TextSection(Section):
 
     encoder: Literal["minilm", "openclip", "sentence"] = "minilm"
     model: str | None = None
-    weights: Path | None = None
-    templates: str = "action"
-    descriptions: Path | None = None
-    entities: Path | None = None
+    weights: UserPath | None = None
+    templates: UserText = "action"
+    descriptions: UserPath | None = None
+    entities: UserPath | None = None
     long_text: Literal["error", "windows"] = "error"
 
 
@@ -73,8 +74,8 @@ class TokensSection(Section):
     """`extract tokens`: a CLIP image tower on cached frames. The fields: `stages.extraction.tokens.Tokens`."""
 
     model: str = "ViT-B-16-quickgelu:openai"
-    weights: Path | None = None
-    frames: str | None = None
+    weights: UserPath | None = None
+    frames: UserText | None = None
     num_frames: int = Field(8, ge=1)
     num_offsets: int = Field(1, ge=1)
     flips: bool = False
@@ -112,14 +113,14 @@ class TrainSection(Section):
     constructor values of ST-GCN++."""
 
     model: str = "unialign"
-    stores: dict[str, str] = {}
+    stores: dict[str, UserText] = {}
     remote_cache: float = Field(20, ge=0)
     templates: tuple[str, ...] = ()
-    entities: Path | None = None
+    entities: UserPath | None = None
     min_coverage: float = Field(0.95, ge=0, le=1)
-    backbone_weights: Path | None = None
+    backbone_weights: UserPath | None = None
     shots: int = Field(0, ge=0)
-    start: Path | None = None
+    start: UserPath | None = None
     settings: dict[str, Any] = {}
     unialign: dict[str, Any] = {}
     art: dict[str, Any] = {}
@@ -129,14 +130,14 @@ class TrainSection(Section):
 
 
 class Config(Section):
-    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder."""
+    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded."""
 
-    data: Path | None = None
-    cache: Path = Path("cache")
-    runs: Path = Path("runs")
+    data: UserPath | None = None
+    cache: UserPath = Path("cache")
+    runs: UserPath = Path("runs")
     dataset: str | None = None
     protocol: str | None = None
-    labels: Path | None = None
+    labels: UserPath | None = None
     extract: ExtractSection = ExtractSection()
     train: TrainSection = TrainSection()
 
@@ -155,11 +156,11 @@ def load_config(
     """The resolved configuration.
 
     flags: dotted names to values; None means "not given". overrides: "train.settings.epochs=5", values as YAML.
-    Raises `UsageError` that names the field for an unknown key or a value of the wrong kind.
+    Raises `UsageError` that names the field for an unknown key, a value of the wrong kind, or an unset variable.
     """
     environment = os.environ if environment is None else environment
-    path = file or Path(FILE)
-    values = _read_file(path, required=file is not None)
+    path = _file(file, environment)
+    values = _read_file(path) if file or os.path.lexists(path) else {}
     for name, variable in ENVIRONMENT.items():
         if environment.get(variable):
             values[name] = environment[variable]
@@ -173,8 +174,9 @@ def load_config(
             raise UsageError(f"{override!r}: {text!r} is no value of YAML; put texts with signs in quotes.") from error
     for name, value in flags.items():
         if value is not None:
-            _set(values, name, value)
-    return _validated(values, path)
+            # As text, so that ~ is expanded: no shell does that behind the = of `--cache=~/x`.
+            _set(values, name, str(value) if isinstance(value, Path) else value)
+    return _validated(values, path, environment)
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -182,21 +184,31 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     changed = config.model_dump(mode="python")
     for name, value in values.items():
         _set(changed, name, value)
-    return _validated(changed, Path(FILE))
+    return _validated(changed, Path(FILE), os.environ)
 
 
-def _validated(values: Mapping[str, Any], path: Path) -> Config:
+def _validated(values: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Config:
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(values, context=environment)
     except ValidationError as error:
         raise UsageError(_describe(error, path)) from error
 
 
-def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
+def _file(named: Path | None, environment: Mapping[str, str]) -> Path:
+    """The file to read: the named one, or unialign.yaml or .yml of the working folder, but not both."""
+    if named is not None:
+        return expanded_path(named, environment)
+    first, second = Path(FILE), Path(OTHER_FILE)
+    if not os.path.lexists(second):
+        return first
+    if os.path.lexists(first):
+        raise UsageError(f"{first} and {second} both lie in {Path.cwd()}; keep one of them.")
+    return second
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        if required:
-            raise UsageError(f"the configuration file {path} does not exist.")
-        return {}
+        raise UsageError(f"the configuration file {path} does not exist, or is not a file.")
     try:
         values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -225,7 +237,8 @@ def _describe(error: ValidationError, path: Path) -> str:
         if problem["type"] == "extra_forbidden":
             problems.append(f"unknown key {name!r}; known here: {', '.join(_known(problem['loc'][:-1]))}")
         else:
-            problems.append(f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{name}: {message[0].lower()}{message[1:]}")
     return f"configuration ({path.name}, environment and flags): {'; '.join(problems)}."
 
 

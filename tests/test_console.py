@@ -1,0 +1,62 @@
+"""What is printed shows names as they are, whatever is in them; see `console`."""
+
+import io
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unialign import console
+
+NAMES = ("[/x]", "[red]a[/red]", "[link=file:///x]", ":bug:", r"\[x]", "{task}", "[[", "名前", "a\u00a0b")
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the command line prints on standard output."""
+    stream = io.StringIO()
+    monkeypatch.setattr(console.output, "_file", stream)
+    return stream
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_are_everywhere_in_a_table(shown: io.StringIO, name: str) -> None:
+    console.show_table(f"title {name}", ("store", f"column {name}"), [("first", f"cell {name}")])
+    console.show_fields({f"field {name}": f"value {name}"})
+    console.output.print(f"line {name}")
+    for place in ("title", "column", "cell", "field", "value", "line"):
+        assert f"{place} {name}" in shown.getvalue()
+
+
+def test_a_bar_is_named_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console.messages, "_file", stream)
+    monkeypatch.setattr(console.messages, "_force_terminal", True)
+    monkeypatch.setattr(console.messages, "is_interactive", True)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.progress_bar("verify [/x]", hidden=False) as update:
+        update(1, 2, "row [bold]:bug: \x1b[31m")
+        # It is drawn ten times a second.
+        time.sleep(0.4)
+    assert r"row [bold]:bug: \x1b[31m" in stream.getvalue(), stream.getvalue()
+
+
+@pytest.mark.parametrize(("name", "written"), [("\x1b[2J", r"\x1b[2J"), ("a\rb", r"a\rb"), ("\udcff", r"\udcff")])
+def test_what_cannot_be_shown_is_written_out(shown: io.StringIO, name: str, written: str) -> None:
+    console.show_table(name, (name,), [(name,)])
+    console.show_fields({name: name})
+    assert shown.getvalue().count(written) == 5
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_ends_no_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "unialign.cli", "cache", "info", "名前"],
+        env={"PYTHONIOENCODING": "ascii", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
+    assert r"\u540d" in done.stderr
