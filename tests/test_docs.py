@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from unialign.cli import app
 from unialign.pipeline.config import Config
+from unialign.stages.datasets.labels_csv import DESCRIPTION_COLUMNS, GROUP_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS
+from unialign.stages.datasets.splits import PARTS
 from unialign.stages.models.systems import SYSTEMS
 from unialign.stages.training.settings import TrainSettings
 
@@ -57,3 +59,9 @@ def test_the_readme_names_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (ROOT / link).exists(), link
+
+
+def test_the_page_on_data_sets_lists_every_value_that_is_understood() -> None:
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    columns = (*PATH_COLUMNS, *LABEL_COLUMNS, *DESCRIPTION_COLUMNS, *GROUP_COLUMNS)
+    assert [word for word in (*PARTS, *columns) if f"`{word}`" not in page] == []

@@ -23,7 +23,7 @@ from unialign.pipeline.pyskl_import import import_pyskl
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.pickles import load_restricted, write_pickle
 from unialign.stages.datasets.pyskl import load_pyskl
-from unialign.stages.datasets.splits import by_id
+from unialign.stages.datasets.splits import by_part
 from unialign.stages.extraction.skeleton_arrays import metre_spec, picture_spec, pixel_specs
 
 
@@ -248,7 +248,7 @@ def test_numbers_that_would_change_are_refused(tmp_path: Path) -> None:
 def test_labels_and_splits_that_would_change_are_refused(tmp_path: Path) -> None:
     reader = flat_store(tmp_path, {"clip000": pixels(0), "clip001": pixels(1)})
     samples = (Sample("clip000", 0, {}), Sample("clip001", 1, {}))
-    rule = partial(by_id, frozenset(["clip000"]), frozenset(["clip001"]))
+    rule = partial(by_part, {"clip000": "train", "clip001": "test"})
     dataset = Dataset("tiny", COLLECTION, Path("nowhere"), ("a", "b"), samples, {"odd_": rule})
     refused(tmp_path, reader, dataset, "a label or a split would change")
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
     splits = {}
     for name, protocol in dataset.protocols.items():
         split = protocol(dataset.samples)
-        splits[name] = {"train": list(split.train), "test": list(split.test)}
+        # A split without val is written as it was before there was one.
+        splits[name] = {part: list(ids) for part, ids in asdict(split).items() if ids or part != "val"}
     body = {
         "dataset": dataset.name,
         "collection": dataset.collection,
@@ -61,7 +63,7 @@ def read_manifest(path: Path) -> Dataset:
         if body.pop("digest") != digest(body):
             raise DamagedStore(f"{path}: does not match its own digest; run any `unialign extract` of it again.")
         protocols: dict[str, Callable[[Sequence[Sample]], Split]] = {
-            name: partial(_stored_split, Split(tuple(split["train"]), tuple(split["test"])))
+            name: partial(_stored_split, Split(*(tuple(split.get(part, ())) for part in ("train", "test", "val"))))
             for name, split in body["protocols"].items()
         }
         return Dataset(

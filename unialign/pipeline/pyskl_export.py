@@ -16,7 +16,7 @@ from unialign.cache.arrays import ArraySpec
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import list_records, read_record
-from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.datasets.pickles import write_pickle
 from unialign.stages.datasets.pyskl import load_pyskl
 from unialign.stages.extraction.base import Source
@@ -43,7 +43,8 @@ def export_pyskl(
 ) -> PysklExport:
     """Write the poses in the store at `path` with the labels and splits of a dataset to a new pickle.
 
-    Each protocol becomes the splits `<protocol>_train` and `<protocol>_val`. A person who is absent from a frame (NaN
+    Each protocol becomes the splits `<protocol>_train` and `<protocol>_val` (where it has a val part, also
+    `<protocol>_test`). A person who is absent from a frame (NaN
     in the store) is zero there, as pyskl writes it; joints that alone are missing stay NaN. The file is read back
     before it is put in place, and refused unless every number, label and split comes out as it went in. The format is
     one object, so it takes the memory of all poses twice. progress: called with (steps done, steps), two for a sample.
@@ -134,12 +135,18 @@ def _annotation(reader: StoreReader, name: str, label: int, layout: str) -> dict
 
 
 def _splits(dataset: Dataset, held: frozenset[str]) -> dict[str, list[str]]:
-    splits = {}
+    splits: dict[str, list[str]] = {}
     for protocol in dataset.protocols:
         split = dataset.split(protocol)
-        splits[f"{protocol}_train"] = [name for name in split.train if name in held]
-        splits[f"{protocol}_val"] = [name for name in split.test if name in held]
+        splits |= {name: [each for each in ids if each in held] for name, ids in _named(protocol, split).items()}
     return splits
+
+
+def _named(protocol: str, split: Split) -> dict[str, tuple[str, ...]]:
+    """The parts by their names in the file. pyskl calls val what is tested; only where there is a val is it test."""
+    if split.val:
+        return {f"{protocol}_train": split.train, f"{protocol}_val": split.val, f"{protocol}_test": split.test}
+    return {f"{protocol}_train": split.train, f"{protocol}_val": split.test}
 
 
 def _check_splits(
@@ -153,8 +160,7 @@ def _check_splits(
         raise UsageError(f"{reader.path}: cannot be held by a pyskl pickle: {reason}") from error
     back: dict[str, list[str]] = {}
     for protocol in found.protocols:
-        split = found.split(protocol)
-        back |= {f"{protocol}_train": list(split.train), f"{protocol}_val": list(split.test)}
+        back |= {name: list(ids) for name, ids in _named(protocol, found.split(protocol)).items()}
     same = {name: sorted(ids) for name, ids in back.items()} == {name: sorted(ids) for name, ids in splits.items()}
     if not same or {sample.id: sample.label for sample in found.samples} != {name: labels[name] for name in reader.ids}:
         raise UsageError(

@@ -78,6 +78,33 @@ def test_a_csv_without_header_and_with_numbers_as_labels(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("train", "val", "test"), ("a", "b", "c")),
+        (("Training", "VALIDATION", "Testing"), ("a", "b", "c")),
+        (("train", "dev", "eval"), ("a", "b", "c")),
+        (("train", "valid", "valid"), ("a", "", "bc")),
+        (("train", "train", "test"), ("ab", "", "c")),
+    ],
+)
+def test_every_name_of_a_part_is_understood(tmp_path: Path, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    root = clips(tmp_path / "set", "a.mp4", "b.mp4", "c.mp4")
+    lines = "".join(f"{name}.mp4,x,{word}\n" for name, word in zip("abc", words, strict=True))
+    (root / "labels.csv").write_text(f"path,label,split\n{lines}")
+    split = load_folder(root).split()
+    assert tuple(map("".join, (split.train, split.val, split.test))) == parts
+
+
+def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "a.mp4", "b.mp4", "c.mp4")
+    text = ' PATH ,Label,\r\na.mp4,"jump, high",\r\n\r\nb.mp4, run ,\r\nc.mp4,run,,,\r\n'
+    (root / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    dataset = load_folder(root)
+    assert dataset.classes == ("jump, high", "run")
+    assert [sample.label for sample in dataset.samples] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "holds no lines"),
@@ -94,7 +121,16 @@ def test_a_csv_without_header_and_with_numbers_as_labels(tmp_path: Path) -> None
         ("path,label\na.txt,x\n", "which is no video"),
         ("path,label\na.mp4\n", "line 2 has 1 of the 2"),
         ("path,label\na.mp4, \n", "empty label"),
-        ("path,label,split\na.mp4,x,val\n", "write train or test"),
+        ("path,label,split\na.mp4,x,trial\n", "line 2 has the split 'trial'; known are train, training, val"),
+        ("path,label,split\na.mp4,x,test\nA.mp4,y,eval\n", "both a test and an eval part"),
+        ("path,label\na.mp4,jump, high\n", "line 2 has 3 cells, but line 1 has 2"),
+        ("a.mp4,x\nA.mp4,jump,high\n", "line 2 has 3 cells, but line 1 has 2"),
+        ("path\tlabel\na.mp4\tx\n", "separated by tabs"),
+        ("path;label\na.mp4;jump, high\n", "separated by semicolons"),
+        ("a.mp4|x\n", "separated by vertical bars"),
+        ("path,label,Label\na.mp4,x,y\n", "line 1 has the column 'label' 2 times"),
+        ('path,label\na.mp4,"x\nA.mp4,y"\n', "line 2: the label goes on over several lines"),
+        ('path,label,description\n\na.mp4,x,"so\nA.mp4,y,so"\n', "line 3: the description goes on"),
         ("path,label\na.mp4,x\na.mp4,y\n", "lines 2 and 3 both list"),
         ("path,label\na.mp4,x\na.avi,x\n", "both give the sample id 'a'"),
         ("path,label\na.mp4,x\nA.mp4,x\n", "only in case"),

@@ -107,7 +107,7 @@ def test_the_layout_of_ddnet_is_refused(shared_data: Path) -> None:
         read_pyskl(shared_data / "skeletons" / "jhmdb" / "GT_test_1.pkl")
 
 
-def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path) -> None:
     splits = {
         "xsub_train": ["c", "a"],
         "xsub_val": ["b", "lost"],
@@ -125,7 +125,56 @@ def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path, caplog: pytest.Log
     assert dataset.classes == ("class 0", "class 1", "class 2")
     assert list(dataset.protocols) == ["xsub", "split1", "split"]
     assert (dataset.split().train, dataset.split().test) == (("a", "c"), ("b",))
-    assert "1 ids of splits xsub_train and xsub_val have no annotation" in caplog.text
+    assert dataset.notes == (
+        "1 ids of splits 'xsub_train' and 'xsub_val' have no annotation",
+        "split 'odd_train' is not used: a protocol needs a train part and another one",
+    )
+
+
+@pytest.mark.parametrize(
+    ("splits", "protocols"),
+    [
+        ({"train_xsub": "abc", "val_xsub": "de"}, {"xsub": ("abc", "", "de")}),
+        ({"training": "abc", "validation": "de"}, {"split": ("abc", "", "de")}),
+        ({"train": "abc", "val": "d", "test": "e"}, {"split": ("abc", "d", "e")}),
+        ({"test_xset": "e", "xset_dev": "d", "Train-xset": "abc"}, {"xset": ("abc", "d", "e")}),
+        ({"xview.TRAIN": "abc", "xview.Testing": "de", "all": "abcde"}, {"xview": ("abc", "", "de")}),
+        (
+            {"train1": "a", "test1": "b", "train_2": "c", "valid_2": "d"},
+            {"split1": ("a", "", "b"), "2": ("c", "", "d")},
+        ),
+        ({"train_val": "abcd", "test": "e"}, {}),
+        ({"trainxsub": "abc", "valxsub": "de"}, {}),
+        ({"train": "abc", "val": "xyz"}, {}),
+        ({"train": "ab", "dev": "c", "eval": "de"}, {"split": ("ab", "c", "de")}),
+    ],
+)
+def test_names_of_splits_are_used_or_named(
+    tmp_path: Path, splits: dict[str, str], protocols: dict[str, tuple[str, str, str]]
+) -> None:
+    content = {"split": {name: list(ids) for name, ids in splits.items()}, "annotations": [*map(annotation, "abcde")]}
+    dataset = load_pyskl(write(tmp_path, content))
+    found = {name: dataset.split(name) for name in dataset.protocols if name != "holdout"}
+    assert {name: tuple(map("".join, (s.train, s.val, s.test))) for name, s in found.items()} == protocols
+    used = "".join("".join(parts) for parts in protocols.values())
+    for name, ids in splits.items():
+        assert set(ids) <= set(used) or any(repr(name) in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("splits", "error", "problem"),
+    [
+        ({"xsub_train": "a", "xsub_val": "b", "val_xsub": "c"}, CorruptInput, "both the val part of one protocol"),
+        ({"train": "a", "val": "b", "test": "b"}, CorruptInput, "'b' is both in split 'val' and in 'test'"),
+        ({"train": "a", "eval": "b", "test": "c"}, UsageError, "both a test and an eval part"),
+    ],
+)
+def test_splits_that_leave_it_open_are_refused(
+    tmp_path: Path, splits: dict[str, str], error: type[Exception], problem: str
+) -> None:
+    content = {"split": {name: list(ids) for name, ids in splits.items()}, "annotations": [*map(annotation, "abc")]}
+    with pytest.raises(error, match=problem):
+        load_pyskl(write(tmp_path, content))
 
 
 def test_a_file_without_splits_is_held_out(tmp_path: Path) -> None:

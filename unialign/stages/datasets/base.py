@@ -41,6 +41,7 @@ class Dataset:
     samples: sorted by id, ids unique.
     protocols: name to a function of the samples that returns a `Split`; the first is the default.
     descriptions: per class (by label) any number of longer texts; empty when there are none.
+    notes: what of the source is not used, or not as it stands there, a phrase each.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     protocols: Mapping[str, Callable[[Sequence[Sample]], Split]]
     descriptions: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]
@@ -65,7 +67,7 @@ class Dataset:
         return next(iter(self.protocols))
 
     def split(self, protocol: str | None = None) -> Split:
-        """Train and test ids of a protocol. Raises `UsageError` for a name that the dataset does not have."""
+        """Train, test and val ids of a protocol. Raises `UsageError` for a name that the dataset does not have."""
         name = protocol or self.default_protocol
         if name not in self.protocols:
             raise UsageError(f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}.")

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample
-from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
+from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelList, LabelRow, read_label_rows
 from unialign.stages.datasets.scan import VIDEO_SUFFIXES, check_name, refuse_collisions, refuse_link_outside, walk_files
-from unialign.stages.datasets.splits import SplitRule, by_attribute, holdout, leave_groups_out
+from unialign.stages.datasets.splits import SplitRule, by_part, holdout, leave_groups_out
 
 
 def load_folder(root: Path, labels: Path | None = None) -> Dataset:
@@ -29,7 +29,8 @@ def load_folder(root: Path, labels: Path | None = None) -> Dataset:
         labels = root / "labels.csv"
     if labels is not None and not labels.is_file():
         raise UsageError(f"{labels}: the list of labels is not a file; give a CSV with path,label lines.")
-    rows = _rows_of_class_folders(root) if labels is None else read_label_rows(labels)
+    listed = LabelList(tuple(_rows_of_class_folders(root))) if labels is None else read_label_rows(labels)
+    rows = listed.rows
     if not rows:
         raise UsageError(
             f"{root}: no videos in class folders found; expected <class>/<name>.mp4 or a CSV of path,label."
@@ -48,6 +49,7 @@ def load_folder(root: Path, labels: Path | None = None) -> Dataset:
         samples=samples,
         protocols=_protocols(samples),
         descriptions=_descriptions(rows, names),
+        notes=tuple(f"column {name!r} is not used" for name in listed.unused),
     )
 
 
@@ -67,7 +69,7 @@ def _rows_of_class_folders(root: Path) -> list[LabelRow]:
         folder = PurePosixPath(name).parts[0]
         if folder == name:
             raise UsageError(f"{path}: lies beside the class folders, so it has no label; move it or give a CSV.")
-        rows.append(LabelRow(0, name, folder, {}, ""))
+        rows.append(LabelRow(0, name, folder))
     return rows
 
 
@@ -113,7 +115,7 @@ def _protocols(samples: Sequence[Sample]) -> dict[str, SplitRule]:
     columns = samples[0].attributes
     protocols: dict[str, SplitRule] = {}
     if "split" in columns:
-        protocols["split"] = partial(by_attribute, "split", frozenset({"train"}))
+        protocols["split"] = partial(by_part, {sample.id: str(sample.attributes["split"]) for sample in samples})
     protocols["holdout"] = holdout
     group = next((name for name in GROUP_COLUMNS if name in columns), None)
     if group is not None and len({sample.attributes[group] for sample in samples}) > 1:

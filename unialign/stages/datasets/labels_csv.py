@@ -1,20 +1,26 @@
 """Reading a CSV of paths and labels."""
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
 from unialign.stages.datasets.scan import VIDEO_SUFFIXES, check_name
+from unialign.stages.datasets.splits import PARTS, check_words, part_named
 
 PATH_COLUMNS = ("path", "file")
 LABEL_COLUMNS = ("label", "class")
 DESCRIPTION_COLUMNS = ("description", "source_description")
-GROUP_COLUMNS = ("group", "subject", "room")
+GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participant", "room")
 
 # Four times the size of the largest list in use (Kinetics-700); more is no label file.
 MAX_BYTES = 256 * 2**20
+
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+# A description whose quote is not closed goes on over the next clips of the list.
+_NEXT_CLIP = re.compile(rf"[\r\n][^\r\n,]*({'|'.join(re.escape(each) for each in VIDEO_SUFFIXES)})\"?,", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -22,65 +28,89 @@ class LabelRow:
     """One labelled clip of a CSV.
 
     path: relative to the data root, with "/".
-    attributes: the values of the columns split, group, subject and room, where the file has them.
+    attributes: the values of the columns split ("train", "val" or "test") and those of `GROUP_COLUMNS`, where the file
+        has them.
     description: "" when there is none.
     """
 
     line: int
     path: str
     label: str
-    attributes: Mapping[str, int | str]
-    description: str
+    attributes: Mapping[str, int | str] = field(default_factory=dict)
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class LabelList:
+    """A whole CSV. unused: names of the columns that say nothing to this program."""
+
+    rows: tuple[LabelRow, ...]
+    unused: tuple[str, ...] = ()
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Every line that is not blank, as its line number and its cells without surrounding blanks.
 
-    Raises `UsageError` for a file that is not readable, not UTF-8, not CSV or larger than 256 MiB.
+    A row that goes on over several lines (in quotes) has the number of its first one. Raises `UsageError` for a file
+    that is not readable, not UTF-8, not CSV or larger than 256 MiB.
     """
+    rows: list[tuple[int, list[str]]] = []
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of labels.")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+            first = 1
+            for row in reader:
+                rows.append((first, [cell.strip() for cell in row]))
+                first = reader.line_num + 1
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8 text at byte {error.start}; save it as UTF-8.") from error
     except csv.Error as error:
-        raise UsageError(f"{path}: line {reader.line_num} is not CSV ({error}).") from error
+        raise UsageError(f"{path}: line {first} is not CSV ({error}).") from error
     return [(line, row) for line, row in rows if any(row)]
 
 
-def read_label_rows(path: Path) -> list[LabelRow]:
+def read_label_rows(path: Path) -> LabelList:
     """The clips of a CSV with or without a header line.
 
-    A header names a path column (path, file) and a label column (label, class); split, group, subject, room,
-    description and source_description are used where present, other columns are not. Without a header the file has
-    exactly two columns: path, label. Raises `UsageError` naming the line for anything else, for hostile paths, for
-    files that are no videos, for a split other than train or test, and for a path that is listed twice.
+    A header names a path column (path, file) and a label column (label, class); split, the columns of `GROUP_COLUMNS`,
+    description and source_description are used where present. Without a header the file has exactly two columns: path,
+    label. A split is one of `PARTS`, in any case. Raises `UsageError` naming the line for anything else, for rows with
+    more cells than the first line (an unquoted comma), for hostile paths, for files that are no videos, and for a path
+    that is listed twice.
     """
     rows = read_rows(path)
     if not rows:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
+    width = len(rows[0][1])
     columns = _columns(path, rows[0][1])
+    unused: tuple[str, ...] = ()
     if columns is None:
         columns = {"path": 0, "label": 1}
     else:
+        unused = tuple(name for at, name in enumerate(rows[0][1]) if name and at not in columns.values())
         rows = rows[1:]
     found: dict[str, LabelRow] = {}
     for line, cells in rows:
+        if any(cells[width:]):
+            raise UsageError(
+                f"{path}: line {line} has {len(cells)} cells, but line 1 has {width}; put a text with commas in quotes."
+            )
         row = _label_row(path, line, cells, columns)
         other = found.setdefault(row.path, row)
         if other is not row:
             raise UsageError(f"{path}: lines {other.line} and {line} both list {row.path!r}; keep one.")
+    if "split" in columns:
+        check_words((cells[columns["split"]] for _, cells in rows), str(path))
     if not found:
         raise UsageError(f"{path}: holds a header but no clips; give one `path,label` line a clip.")
-    return list(found.values())
+    return LabelList(tuple(found.values()), unused)
 
 
-def _columns(path: Path, first: list[str]) -> dict[str, int] | None:
+def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
     """Where each known column stands, None for a file without a header line."""
     names = [cell.lower() for cell in first]
     path_column = next((name for name in PATH_COLUMNS if name in names), None)
@@ -88,30 +118,43 @@ def _columns(path: Path, first: list[str]) -> dict[str, int] | None:
     if path_column is None or label_column is None:
         if len(first) == 2 and PurePosixPath(first[0]).suffix.lower() in VIDEO_SUFFIXES:
             return None
+        for sign, what in _SEPARATORS.items():
+            if any(sign in cell for cell in first):
+                raise UsageError(f"{path}: line 1 is separated by {what}; save the list as CSV, separated by commas.")
         raise UsageError(
             f"{path}: line 1 is neither a header with path,label (or file,class) nor a video's path,label."
         )
-    columns = {"path": names.index(path_column), "label": names.index(label_column)}
-    columns |= {name: names.index(name) for name in ("split", *GROUP_COLUMNS) if name in names}
     description = next((name for name in DESCRIPTION_COLUMNS if name in names), None)
-    return columns if description is None else columns | {"description": names.index(description)}
+    wanted = {"path": path_column, "label": label_column, "description": description}
+    wanted |= {name: name for name in ("split", *GROUP_COLUMNS) if name in names}
+    twice = next((name for name in wanted.values() if name is not None and names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path}: line 1 has the column {twice!r} {names.count(twice)} times; rename all but one.")
+    return {column: names.index(name) for column, name in wanted.items() if name is not None}
 
 
-def _label_row(path: Path, line: int, cells: list[str], columns: Mapping[str, int]) -> LabelRow:
+def _label_row(path: Path, line: int, cells: Sequence[str], columns: Mapping[str, int]) -> LabelRow:
     if len(cells) <= max(columns.values()):
         raise UsageError(f"{path}: line {line} has {len(cells)} of the {max(columns.values()) + 1} columns it needs.")
-    name = check_name(cells[columns["path"]], f"{path}: line {line}")
+    values = {column: cells[at] for column, at in columns.items()}
+    for column, value in values.items():
+        if (len(value.splitlines()) > 1 and column != "description") or _NEXT_CLIP.search(value):
+            raise UsageError(f"{path}: line {line}: the {column} goes on over several lines; close its quote.")
+    name = check_name(values["path"], f"{path}: line {line}")
     if PurePosixPath(name).suffix.lower() not in VIDEO_SUFFIXES:
         raise UsageError(
             f"{path}: line {line} lists {name!r}, which is no video ({', '.join(sorted(VIDEO_SUFFIXES))})."
         )
-    values = {column: cells[at] for column, at in columns.items()}
-    for column in ("label", *(name for name in ("split", *GROUP_COLUMNS) if name in columns)):
+    used = [name for name in ("split", *GROUP_COLUMNS) if name in columns]
+    for column in ("label", *used):
         if not values[column]:
             raise UsageError(f"{path}: line {line} has an empty {column}.")
-    attributes: dict[str, int | str] = {key: values[key] for key in GROUP_COLUMNS if key in values}
-    if "split" in values:
-        attributes["split"] = values["split"].lower()
-        if attributes["split"] not in {"train", "test"}:
-            raise UsageError(f"{path}: line {line} has the split {values['split']!r}; write train or test.")
+    attributes: dict[str, int | str] = {column: values[column] for column in used}
+    if "split" in attributes:
+        part = part_named(values["split"])
+        if part is None:
+            raise UsageError(
+                f"{path}: line {line} has the split {values['split']!r}; known are {', '.join(PARTS)}, in any case."
+            )
+        attributes["split"] = part
     return LabelRow(line, name, values["label"], attributes, values.get("description", ""))

@@ -5,10 +5,9 @@ Legend: M persons, T frames, V joints, C coordinates.
 Source: the data formats of https://github.com/kennymckormick/pyskl and https://github.com/open-mmlab/mmaction2.
 """
 
-import logging
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,9 @@ from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.folder import slug
 from unialign.stages.datasets.pickles import load_restricted
 from unialign.stages.datasets.scan import check_name, refuse_collisions
-from unialign.stages.datasets.splits import SplitRule, by_id, holdout
+from unialign.stages.datasets.splits import PARTS, SplitRule, by_part, check_words, holdout
 
-log = logging.getLogger(__name__)
-
-_TRAIN_SPLIT = re.compile(r"(?P<prefix>(?:.*_)?)train(?P<number>\d*)")
+_PART = re.compile(rf"(?<![^_. -])(?P<part>{'|'.join(PARTS)})(?P<number>[0-9]*)(?![^_. -])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +77,13 @@ def read_pyskl(path: Path) -> PysklFile:
 def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
     """The dataset "pyskl" of one pickle; every sample's "skeleton" file is the pickle itself.
 
-    Classes are the lines of `labels` (UTF-8 text), or "class 0", "class 1", ... without it. Each pair of splits
-    `<name>_train` and `<name>_val` (or `_test`; train1 and test1, ...) is a protocol `<name>` ("split", "split1"
-    where there is no name); a file without such a pair has the protocol "holdout". Ids of a split that have no
-    annotation are left out of it and counted in the log.
-    Raises `CorruptInput` as `read_pyskl`, and for a split whose parts overlap; `UsageError` for unusable labels,
-    hostile ids and a file without annotations.
+    Classes are the lines of `labels` (UTF-8 text), or "class 0", "class 1", ... without it. Splits whose names say a
+    part of `PARTS` and otherwise the same (xsub_train and xsub_val, train_xsub and test_xsub, training and validation,
+    train1, val1 and test1) are a protocol ("xsub", "split", "split1"); val is what is tested where there is no test. A
+    file without any has the protocol "holdout". Splits that are not used, and ids without an annotation, which are left
+    out, are in the notes.
+    Raises `CorruptInput` as `read_pyskl`, and for a split whose parts overlap or are there twice; `UsageError` for
+    unusable labels, hostile ids and a file without annotations.
     """
     file = read_pyskl(root)
     if not file.annotations:
@@ -96,13 +94,15 @@ def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
         Sample(check_name(annotation.id, str(root)), annotation.label, {"skeleton": root})
         for annotation in file.annotations
     ]
+    protocols, notes = _protocols(root, file.splits, {sample.id for sample in samples})
     return Dataset(
         name="pyskl",
         collection=f"pyskl-{slug(root.stem)}",
         root=root,
         classes=_class_names(root, num_classes, labels),
         samples=tuple(sorted(samples, key=lambda sample: sample.id)),
-        protocols=_protocols(root, file.splits, {sample.id for sample in samples}) or {"holdout": holdout},
+        protocols=protocols or {"holdout": holdout},
+        notes=tuple(notes),
     )
 
 
@@ -162,22 +162,53 @@ def _class_names(root: Path, num_classes: int, labels: Path | None) -> tuple[str
     return tuple(names)
 
 
-def _protocols(root: Path, splits: Mapping[str, Sequence[str]], known: set[str]) -> dict[str, SplitRule]:
+def _protocols(
+    root: Path, splits: Mapping[str, Sequence[str]], known: Collection[str]
+) -> tuple[dict[str, SplitRule], list[str]]:
+    """The protocols that the names of the splits tell, and a note for each split that is in none."""
+    named: dict[str, dict[str, str]] = defaultdict(dict)  # protocol, part: the split of the file
+    notes = []
+    check_words((match["part"] for name in splits for match in _PART.finditer(name)), str(root))
+    for name in splits:
+        protocol, part = _protocol_and_part(name)
+        if not part:
+            notes.append(f"split {name!r} is not used: its name has no part ({', '.join(PARTS)}), or several")
+        elif part in named[protocol]:
+            other = named[protocol][part]
+            raise CorruptInput(f"{root}: the splits {other!r} and {name!r} are both the {part} part of one protocol.")
+        else:
+            named[protocol][part] = name
     protocols: dict[str, SplitRule] = {}
-    for name, train in splits.items():
-        match = _TRAIN_SPLIT.fullmatch(name)
-        if match is None:
-            continue
-        endings = (f"{match['prefix']}{part}{match['number']}" for part in ("val", "test"))
-        partner = next((ending for ending in endings if ending in splits), None)
-        if partner is None:
-            continue
-        both = set(train) & set(splits[partner])
-        if both:
-            raise CorruptInput(f"{root}: {min(both)!r} is both in split {name!r} and in {partner!r}.")
-        unknown = len(set(train) - known) + len(set(splits[partner]) - known)
-        if unknown:
-            log.warning("%s: %d ids of splits %s and %s have no annotation", root.name, unknown, name, partner)
-        protocol = f"{match['prefix'].rstrip('_') or 'split'}{match['number']}"
-        protocols[protocol] = partial(by_id, frozenset(train), frozenset(splits[partner]))
-    return protocols
+    for protocol, names in named.items():
+        part_of: dict[str, str] = {}
+        for part, split in names.items():
+            for each in splits[split]:
+                if part_of.setdefault(each, part) != part:
+                    raise CorruptInput(f"{root}: {each!r} is both in split {names[part_of[each]]!r} and in {split!r}.")
+        shown = " and ".join(repr(split) for split in names.values())
+        held = {part for each, part in part_of.items() if each in known}
+        empty = next((split for part, split in names.items() if part not in held and splits[split]), None)
+        if len(names) == 1 or "train" not in names:
+            notes.append(f"split {shown} is not used: a protocol needs a train part and another one")
+        elif empty is not None:
+            notes.append(f"splits {shown} are not used: no id of {empty!r} has an annotation")
+        else:
+            protocols[protocol] = partial(by_part, part_of)
+            lost = sum(each not in known for each in part_of)
+            if lost:
+                notes.append(f"{lost} ids of splits {shown} have no annotation")
+    return protocols, notes
+
+
+def _protocol_and_part(name: str) -> tuple[str, str]:
+    """The protocol and the part that the name of a split tells: ("xsub", "val") of "xsub_val" and of "val_xsub".
+
+    A number at the part's word belongs to the protocol: ("split1", "test") of "test1". ("", "") where the name has no
+    word of `PARTS` between underscores, hyphens, dots or blanks, or two of them.
+    """
+    found = list(_PART.finditer(name))
+    if len(found) != 1:
+        return "", ""
+    (match,) = found
+    rest = [each for each in (name[: match.start()].rstrip("_-. "), name[match.end() :].lstrip("_-. ")) if each]
+    return f"{'_'.join(rest) or 'split'}{match['number']}", PARTS[match["part"].lower()]

@@ -1,11 +1,11 @@
-"""Rules that part samples into train and test, used as the protocols of datasets.
+"""Rules that divide samples into train, val and test, used as the protocols of datasets.
 
-Each takes the samples last, so that `functools.partial` makes a protocol of it; train and test never overlap.
+Each takes the samples last, so that `functools.partial` makes a protocol of it; the parts never overlap.
 """
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,8 +14,33 @@ from unialign.stages.datasets.base import Dataset, Sample, Split
 
 SplitRule = Callable[[Sequence[Sample]], Split]
 
+# What the parts of a split are called by lists, folders and pickles, in any case.
+PARTS: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+}
+
 # One in four: large enough to tell classes apart in sets of a few dozen clips.
 TEST_SHARE = 4
+
+
+def part_named(name: str) -> str | None:
+    """The part that a word of `PARTS` means, in any case; None for any other text."""
+    return PARTS.get(name.strip().casefold())
+
+
+def check_words(words: Iterable[str], where: str) -> None:
+    """Raise `UsageError` where words of `PARTS` that are used together leave open what is tested."""
+    used = {word.strip().casefold() for word in words}
+    if "eval" in used and used & {"test", "testing"}:
+        raise UsageError(f"{where}: has both a test and an eval part; call the one to choose a model by val.")
 
 
 def by_attribute(attribute: str, train: Container[int | str], samples: Sequence[Sample]) -> Split:
@@ -26,12 +51,15 @@ def by_attribute(attribute: str, train: Container[int | str], samples: Sequence[
     )
 
 
-def by_id(train: Container[str], test: Container[str], samples: Sequence[Sample]) -> Split:
-    """Train and test are the samples that the two lists name; a sample in neither is in neither part."""
-    return Split(
-        train=tuple(sample.id for sample in samples if sample.id in train),
-        test=tuple(sample.id for sample in samples if sample.id in test),
+def by_part(part_of: Mapping[str, str], samples: Sequence[Sample]) -> Split:
+    """The part that `part_of` names for each id ("train", "val" or "test"); a sample without one is in none.
+
+    Where nobody is in test, val is what is tested: data sets that publish two parts call the second one either.
+    """
+    train, val, test = (
+        tuple(each.id for each in samples if part_of.get(each.id) == part) for part in ("train", "val", "test")
     )
+    return Split(train, test, val) if test else Split(train, val)
 
 
 def holdout(samples: Sequence[Sample]) -> Split:
@@ -53,7 +81,7 @@ def leave_groups_out(attribute: str, samples: Sequence[Sample]) -> Split:
 
 
 def few_shots(dataset: Dataset, shots: int, seed: int) -> Dataset:
-    """The dataset with `shots` training samples of each class in every protocol; test sides stay. 0: all, as it is.
+    """The dataset with `shots` training samples of each class in every protocol; val and test stay. 0: all, as it is.
 
     Which ones is decided by the SHA-256 of seed and id: those of fewer shots are among those of more. A split raises
     `UsageError` where a class has fewer training samples.
@@ -76,7 +104,7 @@ def _few(rule: SplitRule, classes: Sequence[str], shots: int, seed: int, samples
                 f"class {classes[label]!r} has {len(names)} training samples, but train.shots is {shots}; lower it."
             )
     kept = set().union(*(_ordered(names, f"{seed} ")[:shots] for names in by_label.values()))
-    return Split(tuple(name for name in split.train if name in kept), split.test)
+    return replace(split, train=tuple(name for name in split.train if name in kept))
 
 
 def _quarter(names: Iterable[str]) -> set[str]:

@@ -102,4 +102,5 @@ def _kept(split: Split, samples: Sequence[Sample], hidden: Sequence[int], tested
     return Split(
         train=tuple(name for name in split.train if label[name] not in hidden),
         test=tuple(name for name in split.test if tested is None or label[name] in tested),
+        val=tuple(name for name in split.val if label[name] not in hidden),
     )

@@ -1,0 +1,27 @@
+"""The list of a dataset beside its stores: what it keeps."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from unialign.pipeline.manifest import load_manifest, manifest_path, save_manifest
+from unialign.stages.datasets.base import Dataset, Sample, Split
+from unialign.stages.datasets.splits import by_part
+
+
+def a_dataset(parts: dict[str, str]) -> Dataset:
+    samples = tuple(Sample(name, 0, {}) for name in sorted(parts))
+    return Dataset("tiny", "made", Path("nowhere"), ("wave",), samples, {"split": partial(by_part, parts)})
+
+
+def test_all_three_parts_are_kept(tmp_path: Path) -> None:
+    save_manifest(a_dataset({"a": "train", "b": "val", "c": "test"}), tmp_path)
+    assert load_manifest(tmp_path, "tiny").split() == Split(("a",), ("c",), ("b",))
+
+
+def test_a_list_from_before_there_was_val_opens(tmp_path: Path) -> None:
+    dataset = a_dataset({"a": "train", "c": "test"})
+    save_manifest(dataset, tmp_path)
+    body = json.loads(manifest_path(tmp_path, "made", "tiny").read_text())
+    assert body["protocols"] == {"split": {"train": ["a"], "test": ["c"]}}
+    assert load_manifest(tmp_path, "tiny").split() == Split(("a",), ("c",))
