@@ -55,7 +55,9 @@ def test_extract_again_extracts_nothing_one_more_clip_one_another_setting_all(tm
         path.unlink()
     command = ("extract", "poses", "--dataset", "demo", "--root", root, "--source", "skeleton", "--cache", "cache")
     first = run(*command, cwd=tmp_path)
-    assert set(first) == {"modality", "key", "store", "total", "extracted", "reused", "quarantined", "seconds"}
+    assert set(first) == {
+        *("modality", "key", "store", "total", "attempted", "extracted", "reused", "quarantined", "seconds")
+    }
     assert (first["total"], first["extracted"], first["quarantined"]) == (5, 5, {})
     assert run(*command, cwd=tmp_path)["extracted"] == 0
     shutil.copy(collection / "skeletons" / names[5].name, names[5])
@@ -78,7 +80,7 @@ def test_a_quarantined_sample_gives_exit_code_three(tmp_path: Path) -> None:
     (tmp_path / "clips" / "jump").mkdir(parents=True)
     (tmp_path / "clips" / "jump" / "broken.mp4").write_bytes(b"not a video")
     found = run("extract", "frames", "--dataset", "folder", "--root", "clips", cwd=tmp_path, code=3)
-    assert (found["quarantined"], found["extracted"]) == ({"unreadable": 1}, 1)
+    assert (found["quarantined"], found["attempted"], found["extracted"]) == ({"unreadable": 1}, 1, 0)
 
 
 @pytest.mark.parametrize(

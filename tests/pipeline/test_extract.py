@@ -2,10 +2,12 @@
 
 import multiprocessing
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +17,10 @@ from unialign.cache.errors import DamagedStore, LockedStore
 from unialign.cache.keys import differences
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import StoreReader
-from unialign.cache.records import record_path
+from unialign.cache.records import count_environments, read_record, record_path
 from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
+from unialign.pipeline.hardware import processor
 from unialign.pipeline.planning import cut_units
 from unialign.stages.extraction.base import Source
 
@@ -48,8 +51,40 @@ def test_every_sample_is_stored_or_counted_by_status(tmp_path: Path) -> None:
     sources = [*make_files(tmp_path / "files", 9, bad=(2, 5)), Source("gone", None)]
     done = extract(tmp_path / "cache", sources)
     assert done.quarantined == {"missing-file": 1, "truncated": 2}
+    assert (done.attempted, done.extracted, done.reused) == (10, 7, 0)
     assert len(StoreReader(done.store).ids) + sum(done.quarantined.values()) == done.total == 10
-    assert extract(tmp_path / "cache", sources).extracted == 0
+    again = extract(tmp_path / "cache", sources)
+    assert (again.attempted, again.extracted, again.reused) == (0, 0, 7)
+
+
+def test_a_record_says_what_computed_its_shard_and_a_mixed_store_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = make_files(tmp_path / "files", 12)
+    store = extract(tmp_path / "cache", sources[:8]).store
+    assert read_record(record_path(store, 0)).environment == {"processor": processor()}
+    assert count_environments(store) == [{"processor": processor(), "shards": 2}]
+    monkeypatch.setattr("unialign.pipeline.hardware.processor", lambda: "Other 9000")
+    extract(tmp_path / "cache", sources)
+    assert count_environments(store) == [
+        {"processor": processor(), "shards": 2},
+        {"processor": "Other 9000", "shards": 1},
+    ]
+    assert verify_store(store) == []
+
+
+def test_a_record_of_a_network_names_device_and_builds(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Network(Spectrum):
+        device: str = "auto"
+
+    store = extract(tmp_path / "cache", make_files(tmp_path / "files", 2), Network(), threads=2).store
+    environment = dict(read_record(record_path(store, 0)).environment)
+    if torch.cuda.is_available():
+        assert environment["device"] == torch.cuda.get_device_name()
+    else:
+        expected = {"device": "cpu", "torch": torch.__version__, "threads": 2}
+        assert environment == {"processor": processor(), **expected}
 
 
 def test_a_changed_source_is_extracted_again_and_replaces_the_old(tmp_path: Path) -> None:
@@ -67,7 +102,8 @@ def test_a_mended_source_leaves_quarantine_and_retry_tries_the_others(tmp_path: 
     sources[1].path.write_bytes(b"ok now")  # type: ignore[union-attr]
     mended = extract(tmp_path / "cache", sources)
     assert (mended.extracted, mended.quarantined) == (1, {"truncated": 1})
-    assert extract(tmp_path / "cache", sources, retry=True).extracted == 1
+    again = extract(tmp_path / "cache", sources, retry=True)
+    assert (again.attempted, again.extracted, again.quarantined) == (1, 0, {"truncated": 1})
 
 
 def test_repair_does_the_damaged_shards_only_and_restores_every_byte(tmp_path: Path) -> None:
@@ -94,7 +130,7 @@ def test_repair_does_the_damaged_shards_only_and_restores_every_byte(tmp_path: P
 def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     sources = make_files(tmp_path / "files", 5)
     planned = extract(tmp_path / "cache", sources, dry_run=True)
-    assert (planned.total, planned.reused, planned.extracted) == (5, 0, 0)
+    assert (planned.total, planned.attempted, planned.reused, planned.extracted) == (5, 5, 0, 0)
     assert not planned.store.exists()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,9 @@ FORMAT = 2
 
 # Bytes of `{"digest":"<64 hex>",`, with which every record begins.
 _HEAD = 77
+
+# What follows it where a record says what computed its shard, and bytes that this takes at most.
+_ENVIRONMENT, _ENVIRONMENT_BYTES = '"environment":', 4096
 
 # `ok`, or why a sample has no features. "too-long" is a clip with more frames than the store's frame axis.
 STATUSES = (
@@ -64,11 +68,15 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class Record:
-    """One shard: the samples in its slots, in slot order, and the file of each array (none if no sample is ok)."""
+    """One shard: the samples in its slots, in slot order, and the file of each array (none if no sample is ok).
+
+    environment: what computed it, see `write_shard`; empty in records of before it was written down.
+    """
 
     shard: int
     entries: tuple[Entry, ...]
     files: Mapping[str, ShardFile]
+    environment: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in self.entries:
@@ -105,6 +113,8 @@ def write_record(store: Path, record: Record) -> None:
         ],
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in record.files.items()},
     }
+    if record.environment:
+        body["environment"] = dict(record.environment)
     # The record vouches for itself too: a flipped bit in it must not turn into another sample's id.
     write_file(record_path(store, record.shard), _signed(canonical(body)[1:] + b"\n"))
 
@@ -152,6 +162,7 @@ def decode_record(data: bytes, name: str) -> Record:
             shard=body["shard"],
             entries=tuple(Entry(**sample) for sample in body["samples"]),
             files={array: ShardFile(**file) for array, file in body["files"].items()},
+            environment=dict(body.get("environment", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStore(f"{name}: the record cannot be read ({error}); run `unialign cache verify`.") from error
@@ -161,3 +172,27 @@ def list_records(store: Path) -> list[Path]:
     """The record files of a store in shard order; nothing is opened."""
     folder = store / "records"
     return sorted(folder.glob("[0-9]*.json")) if folder.is_dir() else []
+
+
+def count_environments(store: Path) -> list[dict[str, Json]]:
+    """What computed the shards of a store: each `Record.environment` with its number of "shards", most first.
+
+    More than one row is a mixed store. Only the beginning of each record is read, and nothing is verified: it informs.
+    """
+    counts: Counter[str] = Counter()
+    for path in list_records(store):
+        counts[_environment(path)] += 1
+    return [{**json.loads(text), "shards": count} for text, count in sorted(counts.items(), key=lambda each: -each[1])]
+
+
+def _environment(path: Path) -> str:
+    """The canonical text of a record's `environment`, "{}" where it has none: of the sorted keys it is the first."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD + _ENVIRONMENT_BYTES)[_HEAD:].decode(errors="replace")
+    if not head.startswith(_ENVIRONMENT):
+        return "{}"
+    try:
+        value, _ = json.JSONDecoder().raw_decode(head, len(_ENVIRONMENT))
+    except ValueError:
+        return "{}"
+    return canonical(value).decode() if isinstance(value, dict) else "{}"

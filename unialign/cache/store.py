@@ -205,13 +205,18 @@ def grow_store(store: Store, num_shards: int) -> None:
 
 
 def write_shard(
-    store: Store, shard: int, entries: Sequence[Entry], values: Sequence[Mapping[str, np.ndarray]]
+    store: Store,
+    shard: int,
+    entries: Sequence[Entry],
+    values: Sequence[Mapping[str, np.ndarray]],
+    environment: Mapping[str, Json] | None = None,
 ) -> Record:
     """Store one work unit: every array's shard file, then the record that vouches for them.
 
     Raises `ValueError` for arrays of one sample that disagree on the length of an axis.
     entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged
-    axes and the checksums are filled in from the values. Returns the record.
+    axes and the checksums are filled in from the values. environment: what computed the values (processor, device,
+    builds of libraries): on one machine always the same, since it is in the record's bytes. Returns the record.
     """
     if not 0 < len(entries) <= store.shard_samples:
         raise ValueError(f"a shard holds 1 to {store.shard_samples} samples, {len(entries)} given")
@@ -240,7 +245,7 @@ def write_shard(
         )
         for entry, value, own in zip(entries, values, checksums, strict=True)
     )
-    record = Record(shard, complete, files)
+    record = Record(shard, complete, files, environment or {})
     write_record(store.path, record)
     return record
 

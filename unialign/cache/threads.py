@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
+from unialign.cache.cores import usable_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -29,7 +31,7 @@ def spread(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
 
     Nothing of it runs any more when this returns or raises.
     """
-    num_parts = min(len(os.sched_getaffinity(0)), len(items))
+    num_parts = min(usable_cores(), len(items))
     if num_parts < 2:
         return work(items)
     bounds = [len(items) * part // num_parts for part in range(num_parts + 1)]

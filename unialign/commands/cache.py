@@ -1,5 +1,6 @@
 """`unialign cache ...`: what lies in the cache, and whether it is whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -45,11 +46,12 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
     from unialign.cache.index import load_table
     from unialign.cache.inventory import find_store, summarise
     from unialign.cache.keys import flatten
+    from unialign.cache.records import count_environments
     from unialign.cache.store import open_store
 
     path = find_store(resolve(config, None, cache=cache).cache.resolve(), store)
     opened, summary = open_store(path), summarise(path)
-    table = load_table(path)
+    table, environments = load_table(path), count_environments(path)
     failed = {entry.id: entry.status for entry in map(table.entry, (~table.ok).nonzero()[0].tolist())}
     if as_json:
         arrays: list[Json] = [
@@ -63,6 +65,7 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
                 "fields": dict(opened.key.fields),
                 "arrays": arrays,
                 "attributes": dict(opened.attributes),
+                "environment": environments,
                 "failed": failed,
             }
         )
@@ -74,6 +77,9 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
         [(spec.name, spec.dtype, str(spec.shape), ", ".join(spec.dims)) for spec in opened.arrays],
     )
     console.show_table(f"key {opened.key.digest}", ("field", "value"), list(flatten(opened.key.fields)))
+    mixed = " (mixed: outputs of networks may differ in their last digits)" if len(environments) > 1 else ""
+    rows = [(row["shards"], described(row)) for row in environments]
+    console.show_table(f"built by{mixed}", ("shards", "processor, device, libraries"), rows)
     if failed:
         console.show_table("quarantined", ("sample", "status"), sorted(failed.items()))
 
@@ -140,21 +146,41 @@ def verify(
 
 @app.command("why", epilog="Example: unialign cache why yolo-0123 yolo-4567")
 def why(first: Name, second: Name, cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """Which fields of two stores' keys differ."""
+    """Which fields of two stores' keys differ, and what computed each of them."""
     from unialign.cache.inventory import find_store
     from unialign.cache.keys import differences
+    from unialign.cache.records import count_environments
     from unialign.cache.store import open_store
 
     root = resolve(config, None, cache=cache).cache.resolve()
     left, right = open_store(find_store(root, first)), open_store(find_store(root, second))
     rows = differences(left.key.fields, right.key.fields)
+    environments = [count_environments(store.path) for store in (left, right)]
     if as_json:
-        console.show_json({"first": left.name, "second": right.name, "differences": [dict(row) for row in rows]})
-    elif rows:
+        found = {"first": left.name, "second": right.name, "differences": [dict(row) for row in rows]}
+        console.show_json({**found, "environment": {"first": environments[0], "second": environments[1]}})
+        return
+    if rows:
         shown = [(row["field"], str(row["first"]), str(row["second"])) for row in rows]
         console.show_table("different fields", ("field", left.name, right.name), shown)
     else:
         console.output.print("The two keys are equal.")
+    console.show_fields(
+        {
+            f"{store.name} built by": "; ".join(f"{described(row)} ({row['shards']} shards)" for row in each)
+            for store, each in zip((left, right), environments, strict=True)
+        }
+    )
+
+
+def described(environment: Mapping[str, Json]) -> str:
+    """What computed a shard, in one line."""
+    values = [
+        str(value) if name in ("processor", "device") else f"{name} {value}"
+        for name, value in environment.items()
+        if name != "shards" and value is not None
+    ]
+    return ", ".join(values) or "not recorded"
 
 
 @app.command("prune", epilog="Example: unialign cache prune --dry-run")

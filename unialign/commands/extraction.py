@@ -13,7 +13,8 @@ Cluster = Annotated[
     str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", help="Threads of the networks in each worker (0: all cores).")
+    int | None,
+    typer.Option("--threads", help="Threads of the networks in each worker (0: what cores allow, at most 4)."),
 ]
 ShardSamples = Annotated[int | None, typer.Option("--shard-samples", help="Samples in a shard of a new store.")]
 Codec = Annotated[
@@ -51,7 +52,7 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
         done = extract_configured(
             modality, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress
         )
-    work = f"{done.total - done.reused:,} to do" if dry_run else f"{done.extracted:,} extracted"
+    work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:
         console.show_json(done.result())
     else:

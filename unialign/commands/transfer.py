@@ -124,7 +124,7 @@ def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: 
         "samples": found["total"] - sum(found["quarantined"].values()),
         "quarantined": found["quarantined"],
         "extracted": found["extracted"],
-        "reused": found["extracted"] == 0,
+        "reused": found["attempted"] == 0,
         "not_held": list(done.not_held),
     }
 

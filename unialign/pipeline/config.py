@@ -87,7 +87,7 @@ class TokensSection(Section):
 
 
 class ExtractSection(Section):
-    """How stage one runs. threads: of the networks in each worker (0: all cores, shared among local workers).
+    """How stage one runs. threads: of the networks in each worker (0: the cores over the local workers, at most 4).
 
     shard_samples: of a new store (0: by modality). codec: of a new store; uncompressed is right on local disks, since
     float16 features shrink by only 5-10 %; compression is meant for remote stores."""

@@ -9,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from unialign import __version__
 from unialign.cache.arrays import Json
+from unialign.cache.cores import usable_cores
 from unialign.cache.inventory import iterate_stores
 from unialign.pipeline.config import Config
+from unialign.pipeline.hardware import processor
 
 PACKAGES = (
     "torch",
@@ -41,7 +43,8 @@ def diagnose(config: Config) -> dict[str, Json]:
             "unialign": __version__,
             "python": sys.version.split()[0],
             "system": f"{platform.system()} {platform.release()}",
-            "cores": os.cpu_count(),
+            "processor": processor(),
+            "cores": usable_cores(),
             **{name: package_version(name) for name in PACKAGES},
         },
         "devices": _devices(),

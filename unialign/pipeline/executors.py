@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unialign.cache.cores import free_cores
 from unialign.cache.errors import UnialignError, UsageError
 from unialign.cache.records import Entry
 from unialign.cache.store import open_store, write_shard
+from unialign.pipeline.hardware import environment_of
 from unialign.pipeline.planning import Unit
 from unialign.stages.extraction.base import Extractor
 
@@ -47,7 +49,8 @@ def run_unit(job: Job, unit: Unit) -> Done:
     if [outcome.id for outcome in outcomes] != [source.id for source in unit.sources]:
         raise RuntimeError(f"extractor {job.extractor.name} did not return one outcome per sample, in order")
     entries = [Entry(found.id, found.status, found.source, {}, found.detail) for found in outcomes]
-    write_shard(store, unit.shard, entries, [found.arrays for found in outcomes])
+    environment = environment_of(job.extractor, job.threads)
+    write_shard(store, unit.shard, entries, [found.arrays for found in outcomes], environment)
     return Done(unit.shard, tuple((found.id, found.status, found.source) for found in outcomes))
 
 
@@ -143,7 +146,7 @@ def executor(cluster: str, threads: int) -> Iterator[Executor]:
     }
     with dask.config.set(settings):
         if kind == "local" and (number.isdigit() or not number):
-            workers = int(number or os.cpu_count() or 1)
+            workers = int(number or free_cores())
             with (
                 LocalCluster(
                     n_workers=workers,

@@ -48,12 +48,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did. quarantined: every sample of the dataset without features, counted by status."""
+    """What an extraction did.
+
+    attempted: samples that this call worked on; with `dry_run`, those that it would work on. extracted: those of them
+    that have features now. reused: samples that had features before. quarantined: every sample of the dataset without
+    features, counted by status. So total = extracted + reused + the sum of quarantined, but for a dry run.
+    """
 
     modality: str
     key: Key
     store: Path
     total: int
+    attempted: int
     extracted: int
     reused: int
     quarantined: dict[str, int]
@@ -67,6 +73,7 @@ class Extraction:
             "key": self.key.digest,
             "store": str(self.store),
             "total": self.total,
+            "attempted": self.attempted,
             "extracted": self.extracted,
             "reused": self.reused,
             "quarantined": self.quarantined,
@@ -98,7 +105,8 @@ def run_extraction(
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
         plan = _plan(store, sources, current, settings, set())
-        return Extraction(extractor.modality, key, path, plan.total, 0, plan.reused, {}, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Extraction(extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds)
     wanted = Store(
         path=path,
         collection=collection,
@@ -116,7 +124,7 @@ def run_extraction(
         store = create_store(wanted)
         lost = _clean(store, repair=settings.repair)
         plan = _plan(store, sources, current, settings, lost)
-        _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
+        extracted = _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
         write_index(path)
         digests.save()
     table = load_table(path)
@@ -127,8 +135,9 @@ def run_extraction(
         key=key,
         store=path,
         total=plan.total,
-        extracted=plan.to_do,
-        reused=plan.reused,
+        attempted=plan.to_do,
+        extracted=extracted,
+        reused=plan.total - extracted - len(failed),
         quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
         seconds=time.monotonic() - started,
         problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
@@ -164,20 +173,23 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
 
 def _run_plan(
     job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests, progress: Progress
-) -> None:
+) -> int:
+    """Do what there is to do; returns how many samples have features now that had none, or older ones."""
     if not plan.units:
-        return
+        return 0
     grow_store(store, plan.num_shards)
     files = {source.id: source.path for unit in plan.units for source in unit.sources if source.path}
     stamps = {name: digests.stamp(path) for name, path in files.items()}
-    finished = 0
+    finished = extracted = 0
     progress(0, plan.to_do)
     with executor(settings.cluster, settings.threads) as run:
         for number, done in enumerate(run(job, plan.units), start=1):
-            for name, _, digest in done.samples:
+            for name, status, digest in done.samples:
+                extracted += status == "ok"
                 if name in files:
                     digests.learn(files[name], stamps[name], digest)
             finished += len(done.samples)
             progress(finished, plan.to_do)
             if number % INDEX_EVERY == 0:
                 write_index(store.path)
+    return extracted

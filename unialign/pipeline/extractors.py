@@ -1,15 +1,16 @@
 """From the configuration to the extractor of a modality and the samples that it gets."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unialign.cache.cores import usable_cores
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.config import Config
 from unialign.pipeline.extract import Extraction, Progress, Settings, run_extraction
+from unialign.pipeline.hardware import network_threads
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
 from unialign.stages.datasets.base import Dataset
@@ -60,11 +61,10 @@ def extract_configured(
 
     Raises what `prepare` and `run_extraction` raise.
     """
-    workers = int(config.extract.cluster.partition(":")[2] or 1) if config.extract.cluster.startswith("local") else 1
     prepared = prepare(modality, dataset, config)
     settings = Settings(
         cluster=config.extract.cluster,
-        threads=config.extract.threads or max(1, (os.cpu_count() or 1) // workers),
+        threads=config.extract.threads or network_threads(config.extract.cluster, usable_cores()),
         shard_samples=config.extract.shard_samples or SHARD_SAMPLES[modality],
         codec=config.extract.codec,
         repair=repair,

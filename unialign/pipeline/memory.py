@@ -1,6 +1,5 @@
 """How much memory a process took at most, how much the machine still has, and whether one more training fits."""
 
-import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,11 +34,6 @@ def available_memory() -> int | None:
     if machine is None:
         return None
     return min([machine * 1024, *(_left(group) for group in _groups())])
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def one_more_fits(available: int | None, need: int | None, running: Sequence[int]) -> bool:

@@ -14,7 +14,6 @@ The key is the digest of everything that decides the result; the same training a
 
 import io
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,9 +28,11 @@ import yaml
 
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
+from unialign.cache.cores import usable_cores
 from unialign.cache.errors import DamagedStore, LockedStore, MissingCache
 from unialign.cache.keys import SHORT, digest
 from unialign.cache.lock import store_lock
+from unialign.pipeline.hardware import processor
 from unialign.pipeline.memory import peak_gpu_memory, peak_memory
 
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
@@ -155,7 +156,8 @@ def environment(device: torch.device, world_size: int) -> dict[str, Json]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "processor": processor(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cuda": torch.version.cuda if device.type == "cuda" else None,

@@ -3,7 +3,7 @@
 **Equal numbers.** Floating-point sums depend on the number of threads, so every trial has the same: one, or
 OMP_NUM_THREADS where that is set. How many trials run at once changes nothing in any of them.
 
-**How many at once.** As many as the caller says; otherwise `cores // threads`, one on a GPU, and fewer where memory is
+**How many at once.** As many as the caller says; otherwise as idle cores allow, one on a GPU, and fewer where memory is
 short: the first trial runs alone until it has trained a whole epoch, with its evaluation; from then on another one
 starts whenever it and all running ones fit into the free memory, each counted with a quarter more than the largest peak
 seen (`memory.one_more_fits`).
@@ -25,13 +25,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from unialign.cache.cores import free_cores
 from unialign.cache.errors import LockedStore, UnialignError
 from unialign.pipeline.ablate import FailedTrial, TrialResult
 from unialign.pipeline.config import Config
 from unialign.pipeline.executors import limit_threads
 from unialign.pipeline.experiment import train_trial
 from unialign.pipeline.grid import Trial
-from unialign.pipeline.memory import available_memory, cores, one_more_fits, peak_memory
+from unialign.pipeline.memory import available_memory, one_more_fits, peak_memory
 from unialign.pipeline.runs import memory_of
 from unialign.stages.training.loop import Progress
 
@@ -85,7 +86,7 @@ def train_trials(
     jobs: trials side by side; None leaves it to the rule above. Left by an exception (an interrupt, or one of `done`),
     all processes have ended.
     """
-    most = jobs or (1 if on_gpu else max(1, cores() // threads_per_trial()))
+    most = jobs or (1 if on_gpu else max(1, free_cores() // threads_per_trial()))
     waiting, locked, largest = deque(trials), list[Trial](), 0
     running: dict[Connection, Running] = {}
     with ended(running):

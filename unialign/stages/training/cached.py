@@ -4,7 +4,6 @@ Works under a stock `torch.utils.data.DataLoader` with any number of workers (fo
 `loader.Loader`, whose threads fill memory that is used again.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from unialign.cache.batches import BatchReader
 from unialign.cache.claims import Gathering
+from unialign.cache.cores import usable_cores
 from unialign.cache.errors import UsageError
 from unialign.cache.joined import Buffers, Joined
 from unialign.stages.training.clips import Batch
@@ -107,7 +107,7 @@ class CachedArrays(Dataset[Batch]):
     def _gathered(self, reader: BatchReader, batches: Sequence[Picks], threads: int, depth: int) -> Generator[Batch]:
         assert self._pool is not None
         # The loop is one of those that gather; more of them than cores would only take turns.
-        count = max(1, min(threads, len(os.sched_getaffinity(0)) - 1))
+        count = max(1, min(threads, usable_cores() - 1))
         depth += count
         work = Gathering(reader, self._pool.size, depth)
         helpers = [threading.Thread(target=work.work, name="batches", daemon=True) for _ in range(count)]
