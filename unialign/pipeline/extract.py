@@ -15,7 +15,7 @@ from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
 from unialign.cache.mend import restore_group, restore_metadata
 from unialign.cache.reader import check_sizes
-from unialign.cache.records import read_record, record_path
+from unialign.cache.records import Entry, read_record, record_path
 from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
@@ -127,9 +127,7 @@ def run_extraction(
         extracted = _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
         write_index(path)
         digests.save()
-    table = load_table(path)
-    rows = table.find([source.id for source in sources])
-    failed = [table.entry(row) for row in rows[(rows >= 0) & ~table.ok[rows]].tolist()]
+    failed = _failed(path, sources)
     return Extraction(
         modality=extractor.modality,
         key=key,
@@ -142,6 +140,13 @@ def run_extraction(
         seconds=time.monotonic() - started,
         problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
     )
+
+
+def _failed(store: Path, sources: Sequence[Source]) -> list[Entry]:
+    """What the records say of the samples that have no features."""
+    table = load_table(store)
+    rows = table.find([source.id for source in sources])
+    return [table.entry(row) for row in rows[(rows >= 0) & ~table.ok[rows]].tolist()]
 
 
 def _plan(
