@@ -114,7 +114,19 @@ def test_doctor_names_versions_devices_and_what_is_missing(tmp_path: Path) -> No
     found = run("doctor", cwd=tmp_path)
     assert found["environment"]["zarr"]
     assert "cpu" in found["devices"]
-    assert {check["check"] for check in found["checks"] if not check["ok"]} >= {"data root", "pose weights", "stores"}
+    assert re.fullmatch(r"\d+\.\d+.*", found["environment"]["ffmpeg"])
+    ready = {check["check"]: check["ok"] for check in found["checks"]}
+    assert {name for name, ok in ready.items() if not ok} >= {"data root", "pose weights", "stores"}
+    assert ready["video decoding"]
+
+
+def test_doctor_fails_where_pyav_cannot_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('libavcodec.so.63: cannot open shared object file')\n")
+    found = run("doctor", cwd=tmp_path, code=1)
+    assert re.match(r"a clip cannot be .* with PyAV .* \(ImportError: libavcodec.*\); install the PyAV", found["error"])
+    assert found["exit_code"] == 1
+    assert found["environment"]["ffmpeg"] == "not importable"
+    assert [check["advice"] for check in found["checks"] if check["check"] == "video decoding"] == [found["error"]]
 
 
 def losses(trained: dict[str, Any]) -> list[str]:

@@ -53,16 +53,19 @@ def doctor(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """What is installed, which devices there are, and what is missing for the main job."""
+    """What is installed and works (a clip is encoded and decoded), which devices there are, what the main job lacks."""
     from unialign.pipeline.doctor import diagnose
 
     found = diagnose(resolve(config, overrides, dataset=dataset, data=root, cache=cache))
     if as_json:
         console.show_json(found)
-        return
-    console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **found["paths"]})
-    rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
-    console.show_table("ready", ("part", "ready", "if not"), rows)
+    else:
+        console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **found["paths"]})
+        rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
+        console.show_table("ready", ("part", "ready", "if not"), rows)
+    if "error" in found:
+        console.messages.print(f"error: {found['error']}", style="red")
+        raise typer.Exit(found["exit_code"])
 
 
 class Interrupted(BaseException):

@@ -5,7 +5,12 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
 
 from unialign import __version__
 from unialign.cache.arrays import Json
@@ -37,7 +42,11 @@ def package_version(name: str) -> str:
 
 
 def diagnose(config: Config) -> dict[str, Json]:
-    """One JSON object: "environment", "devices", "paths", and "checks" ([{"check", "ok", "advice"}])."""
+    """One JSON object: "environment", "devices", "paths", and "checks" ([{"check", "ok", "advice"}]).
+
+    Where what is installed does not work, also "error" (a sentence) and "exit_code".
+    """
+    broken = decoding_problem()
     return {
         "environment": {
             "unialign": __version__,
@@ -46,6 +55,7 @@ def diagnose(config: Config) -> dict[str, Json]:
             "processor": processor(),
             "cores": usable_cores(),
             **{name: package_version(name) for name in PACKAGES},
+            "ffmpeg": ffmpeg_version(),
         },
         "devices": _devices(),
         "paths": {
@@ -54,8 +64,47 @@ def diagnose(config: Config) -> dict[str, Json]:
             "runs": str(config.runs.resolve()),
             "dataset": config.dataset,
         },
-        "checks": _checks(config),
+        "checks": [{"check": "video decoding", "ok": not broken, "advice": broken}, *_checks(config)],
+        **({"error": broken, "exit_code": 1} if broken else {}),
     }
+
+
+def ffmpeg_version() -> str:
+    """Version of the FFmpeg that comes with PyAV, or "not importable"."""
+    try:
+        from unialign.stages import video
+    except ImportError:
+        return "not importable"
+    return video.ffmpeg_version()
+
+
+def decoding_problem() -> str:
+    """Encode a small clip, decode it and compare; empty where the pictures come back, else what is wrong."""
+    # Flat colours, which come back to within 4 from a codec that is this generous.
+    pictures = [np.full((32, 48, 3), (10 * number, 240 - 10 * number, 128), dtype=np.uint8) for number in range(12)]
+    try:
+        from unialign.stages.video import Video, encode_clip
+
+        with tempfile.TemporaryDirectory() as folder:
+            clip = Path(folder) / "clip.mp4"
+            encode_clip(clip, pictures, fps=12, crf=10)
+            decoded = list(Video(clip).frames())
+    except Exception as error:  # noqa: BLE001 - libraries that do not fit together raise whatever they raise
+        problem = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+    else:
+        problem = _difference(decoded, pictures)
+    if not problem:
+        return ""
+    versions = f"PyAV {package_version('av')}, FFmpeg {ffmpeg_version()}"
+    return f"a clip cannot be encoded and decoded with {versions} ({problem}); install the PyAV of requirements.txt."
+
+
+def _difference(decoded: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> str:
+    """What a viewer would see; empty for the little that encoding takes away."""
+    if len(decoded) != len(pictures):
+        return f"{len(decoded)} of {len(pictures)} pictures come back"
+    furthest = max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(decoded, pictures, strict=True))
+    return f"pixels are up to {furthest} of 255 away" if furthest > 12 else ""
 
 
 def _devices() -> list[Json]:

@@ -43,6 +43,11 @@ def decoder_version() -> dict[str, str]:
     return {"av": str(av.__version__), **versions}
 
 
+def ffmpeg_version() -> str:
+    """Version of the FFmpeg that PyAV brings."""
+    return str(av.ffmpeg_version_info)
+
+
 def decode_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of a clip, see `Video.frames`."""
     return Video(path).frames()
@@ -259,4 +264,4 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], fps: int, options: Mapp
         container.mux(stream.encode())
 
 
-__all__ = ["Video", "decode_frames", "decoder_version", "encode_clip"]
+__all__ = ["Video", "decode_frames", "decoder_version", "encode_clip", "ffmpeg_version"]
