@@ -56,7 +56,8 @@ def test_extract_again_extracts_nothing_one_more_clip_one_another_setting_all(tm
     command = ("extract", "poses", "--dataset", "demo", "--root", root, "--source", "skeleton", "--cache", "cache")
     first = run(*command, cwd=tmp_path)
     assert set(first) == {
-        *("modality", "key", "store", "total", "attempted", "extracted", "reused", "quarantined", "seconds")
+        *("modality", "key", "store", "total", "attempted", "extracted", "reused", "quarantined", "reasons"),
+        *("seconds", "dataset"),
     }
     assert (first["total"], first["extracted"], first["quarantined"]) == (5, 5, {})
     assert run(*command, cwd=tmp_path)["extracted"] == 0
@@ -78,9 +79,15 @@ def test_extract_again_extracts_nothing_one_more_clip_one_another_setting_all(tm
 
 def test_a_quarantined_sample_gives_exit_code_three(tmp_path: Path) -> None:
     (tmp_path / "clips" / "jump").mkdir(parents=True)
-    (tmp_path / "clips" / "jump" / "broken.mp4").write_bytes(b"not a video")
+    (tmp_path / "clips" / "run").mkdir()
+    for name in ("jump/broken.mp4", "run/broken.mp4", "run/cut.mp4"):
+        (tmp_path / "clips" / name).write_bytes(b"not a video")
     found = run("extract", "frames", "--dataset", "folder", "--root", "clips", cwd=tmp_path, code=3)
-    assert (found["quarantined"], found["attempted"], found["extracted"]) == ({"unreadable": 1}, 1, 0)
+    assert (found["quarantined"], found["attempted"], found["extracted"]) == ({"unreadable": 3}, 3, 0)
+    (reason,) = found["reasons"]
+    assert (reason["status"], reason["samples"], reason["first"]) == ("unreadable", 3, "jump/broken")
+    assert found["dataset"]["classes"] == {"jump": 1, "run": 2}
+    assert found["dataset"]["protocols"] == {"holdout": {"train": 2, "val": 0, "test": 1}}
 
 
 @pytest.mark.parametrize(
@@ -191,9 +198,10 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
 def test_yolo_poses_of_real_clips_are_cached_by_their_settings(tmp_path: Path, shared_data: Path) -> None:
     clips = tmp_path / "clips" / "wave"
     clips.mkdir(parents=True)
+    (tmp_path / "clips" / "bow").mkdir()
     real = sorted((shared_data / "videos" / "gestures" / "photo").glob("*.mp4"))[:3]
-    for path in real[:2]:
-        shutil.copy(path, clips)
+    shutil.copy(real[0], clips)
+    shutil.copy(real[1], tmp_path / "clips" / "bow")
     weights = shared_data / "weights" / "yolo11n-pose.pt"
     command = (
         "extract",

@@ -125,15 +125,17 @@ def configured(config: Config | Place | None = None, **values: Any) -> Config:
     return load_config(named, file=Path(config) if config is not None else None)
 
 
-def load_dataset(name: str, root: Place, *, labels: Place | None = None) -> "Dataset":
+def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: Sequence[Place] = ()) -> "Dataset":
     """A dataset read from its data root: samples, class names, splits (`dataset.split("xsub").train`).
 
-    name: as for `--dataset`. labels: a CSV of path,label, where the dataset takes one. Raises `UsageError` for an
-    unknown name and for a root that holds something else.
+    name: as for `--dataset`. labels: a CSV of path,label, where the dataset takes one. roots: other folders that links
+    and absolute paths in lists may lead into. Raises `UsageError` for an unknown name and for a root that holds
+    something else.
     """
     from unialign.stages.datasets import catalog
 
-    return catalog.load_dataset(name, Path(root).resolve(), Path(labels) if labels is not None else None)
+    folders = [Path(each).resolve() for each in roots]
+    return catalog.load_dataset(name, Path(root).resolve(), Path(labels) if labels is not None else None, folders)
 
 
 def extract(

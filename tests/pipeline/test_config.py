@@ -137,7 +137,14 @@ def test_every_path_field_is_among_the_expanded_ones() -> None:
             elif "Path" in str(field.annotation):
                 yield f"{prefix}{name}"
 
-    assert set(paths(Config)) <= set(PATH_FIELDS)
+    assert set(paths(Config)) <= {*PATH_FIELDS, "roots"}
+
+
+def test_roots_are_expanded_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = load_config({}, ["roots=[~/clips, $SCRATCH/more]"], environment={"SCRATCH": "/scratch/me"})
+    assert config.roots == (Path("/home/me/clips"), Path("/scratch/me/more"))
+    assert with_values(config, {"protocol": "x"}).roots == config.roots
 
 
 @pytest.mark.parametrize(

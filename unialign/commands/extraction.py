@@ -8,6 +8,7 @@ import typer
 from unialign import console
 from unialign.pipeline.config import Config
 from unialign.pipeline.datasets import rooted_dataset
+from unialign.stages.datasets.facts import dataset_facts, shown_facts
 
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
@@ -27,7 +28,7 @@ Retry = Annotated[bool, typer.Option("--retry", help="Try quarantined samples ag
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file of the network.")]
 
-FAILED_SHOWN = 10
+REASONS_SHOWN = 10
 
 
 def execution(
@@ -48,13 +49,16 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
     from unialign.pipeline.extractors import extract_configured
 
     dataset = rooted_dataset(config)
+    facts = dataset_facts(dataset)
+    if not as_json:
+        console.show_fields(shown_facts(facts))
     with console.progress_bar(f"extract {modality}", hidden=as_json) as progress:
         done = extract_configured(
             modality, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress
         )
     work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:
-        console.show_json(done.result())
+        console.show_json({**done.result(), "dataset": facts})
     else:
         console.show_fields(
             {
@@ -67,10 +71,11 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
         )
         if modality == "text" and not dry_run:
             _show_alike(done.store, dataset.classes)
-        for name, status, why in done.problems[:FAILED_SHOWN]:
-            console.messages.print(f"  {name}: {status}{f' ({why})' if why else ''}")
-        if len(done.problems) > FAILED_SHOWN:
-            console.messages.print(f"  and {len(done.problems) - FAILED_SHOWN} more")
+        for reason in done.reasons[:REASONS_SHOWN]:
+            why = f" ({reason['why']})" if reason["why"] else ""
+            console.messages.print(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
+        if len(done.reasons) > REASONS_SHOWN:
+            console.messages.print(f"  and {len(done.reasons) - REASONS_SHOWN} more reasons; --json lists them")
     if done.quarantined:
         raise typer.Exit(3)
 

@@ -17,7 +17,10 @@ Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (`
 Labels = Annotated[
     Path | None, typer.Option("--labels", help="CSV of path,label (folder); class names, one a line (pyskl, utd-mhad).")
 ]
-Protocol = Annotated[str | None, typer.Option("--protocol", help="Split, such as xsub (`protocol:`).")]
+Protocol = Annotated[
+    str | None,
+    typer.Option("--protocol", help="Split, such as xsub, or subject=anna,ben: these are tested (`protocol:`)."),
+]
 Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Instead of unialign.yaml in the working folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]

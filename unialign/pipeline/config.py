@@ -130,9 +130,12 @@ class TrainSection(Section):
 
 
 class Config(Section):
-    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded."""
+    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded.
+
+    roots: folders beside the data root that links in it, and absolute paths in lists, may lead into."""
 
     data: UserPath | None = None
+    roots: tuple[UserPath, ...] = ()
     cache: UserPath = Path("cache")
     runs: UserPath = Path("runs")
     dataset: str | None = None

@@ -1,5 +1,7 @@
 """The dataset that a configuration names; light to import, so that what is missing is said before torch is loaded."""
 
+from pathlib import Path
+
 from unialign.cache.errors import UsageError
 from unialign.pipeline.config import Config
 from unialign.pipeline.manifest import load_manifest
@@ -12,7 +14,7 @@ def rooted_dataset(config: Config) -> Dataset:
     name = _name(config)
     if config.data is None:
         raise UsageError("no data root is configured; give --root, UNIALIGN_DATA or `data:` in unialign.yaml.")
-    return load_dataset(name, config.data.resolve(), config.labels)
+    return _loaded(name, config.data, config)
 
 
 def the_dataset(config: Config) -> Dataset:
@@ -22,8 +24,12 @@ def the_dataset(config: Config) -> Dataset:
     """
     name = _name(config)
     if config.data is not None and config.data.exists():
-        return load_dataset(name, config.data.resolve(), config.labels)
+        return _loaded(name, config.data, config)
     return load_manifest(config.cache.resolve(), name)
+
+
+def _loaded(name: str, data: Path, config: Config) -> Dataset:
+    return load_dataset(name, data.resolve(), config.labels, [folder.resolve() for folder in config.roots])
 
 
 def _name(config: Config) -> str:

@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,17 @@ class Extraction:
     seconds: float
     problems: tuple[tuple[str, str, str], ...] = ()
 
+    @property
+    def reasons(self) -> tuple[Mapping[str, Json], ...]:
+        """Why samples have no features: each status and reason once, with how many samples and the first of them."""
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, status, why in self.problems:
+            groups[status, why].append(name)
+        ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+        return tuple(
+            {"status": status, "why": why, "samples": len(names), "first": names[0]} for (status, why), names in ordered
+        )
+
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints."""
         return {
@@ -77,6 +88,7 @@ class Extraction:
             "extracted": self.extracted,
             "reused": self.reused,
             "quarantined": self.quarantined,
+            "reasons": list(self.reasons),
             "seconds": round(self.seconds, 3),
         }
 

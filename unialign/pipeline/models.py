@@ -43,7 +43,7 @@ def prepare_model(name: str, dataset: Dataset, *, settings: TrainSettings, optio
     for an unknown model and a class with too few samples, and what `started` raises.
     """
     model = the_model(name)
-    few = few_shots(dataset, options.shots, settings.seed)
+    few = few_shots(dataset, options.shots, settings.seed, given.get("protocol"))
     prepared = model.prepare(few, settings=settings, options=options, **given)
     if options.shots:
         prepared = replace(prepared, config={**prepared.config, "shots": options.shots})

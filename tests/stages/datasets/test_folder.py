@@ -27,6 +27,7 @@ def test_class_folders_give_sorted_classes_and_relative_ids(tmp_path: Path) -> N
         tmp_path / "My Clips!",
         "take_off/b.MP4",
         "take_off/a.v2.avi",
+        "land/c.mov",
         "land/day 1/c.webm",
         "land/notes.txt",
         ".git/x.mp4",
@@ -35,12 +36,14 @@ def test_class_folders_give_sorted_classes_and_relative_ids(tmp_path: Path) -> N
     assert dataset.collection == "folder-my-clips"
     assert dataset.classes == ("land", "take off")
     assert [(sample.id, sample.label) for sample in dataset.samples] == [
+        ("land/c", 0),
         ("land/day 1/c", 0),
         ("take_off/a.v2", 1),
         ("take_off/b", 1),
     ]
     assert dataset.samples[0].files["video"].is_file()
     assert list(dataset.protocols) == ["holdout"]
+    assert dataset.notes == ("files not taken: 1 .txt",)
 
 
 def test_a_csv_gives_labels_attributes_and_protocols(tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_a_csv_gives_labels_attributes_and_protocols(tmp_path: Path) -> None:
     assert dataset.samples[0].files == {}
     assert dataset.default_protocol == "split"
     assert dataset.split().test == ("gone", "x/2")
-    assert list(dataset.protocols) == ["split", "holdout", "group"]
+    assert list(dataset.protocols) == ["split", "group", "holdout"]
     assert set(dataset.split("group").test) in ({"x/1"}, {"gone", "x/2", "y/3"})
 
 
@@ -136,6 +139,7 @@ def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         ("path,label\na.mp4,x\nA.mp4,x\n", "only in case"),
         ("path,label\ncafé.mp4,x\ncafe\u0301.mp4,x\n", "Unicode form"),
         ("path,label\na.mp4,x_y\nb.mp4,x y\n", "read the same"),
+        ("path,label\na.mp4,Jump\nb.mp4,jump\n", "read the same"),
         ("path,label\nb.mp4,x\n", "none of the 1 videos"),
         ('path,label\n"a.mp4,x\n', "is not CSV"),
         ("path,label\n" + "x" * 200_000 + ",y\n", "not CSV"),
@@ -162,13 +166,13 @@ def test_class_folders_refuse_stray_colliding_and_linked_videos(tmp_path: Path) 
     with pytest.raises(UsageError, match="beside the class folders"):
         load_folder(clips(tmp_path / "stray", "a/b.mp4", "c.mp4"))
     with pytest.raises(UsageError, match="both give the sample id 'a/b'"):
-        load_folder(clips(tmp_path / "twice", "a/b.mp4", "a/b.avi"))
+        load_folder(clips(tmp_path / "twice", "a/b.mp4", "a/b.avi", "c/d.mp4"))
     with pytest.raises(UsageError, match="differ only in case"):
-        load_folder(clips(tmp_path / "case", "a/b.mp4", "a/B.mp4"))
+        load_folder(clips(tmp_path / "case", "a/b.mp4", "a/B.mp4", "c/d.mp4"))
     with pytest.raises(UsageError, match="backslash"):
         load_folder(clips(tmp_path / "odd", "a/b\\c.mp4"))
     outside = clips(tmp_path / "outside", "secret.mp4") / "secret.mp4"
-    linked = clips(tmp_path / "linked", "a/b.mp4")
+    linked = clips(tmp_path / "linked", "a/b.mp4", "d/e.mp4")
     (linked / "a" / "c.mp4").symlink_to(outside)
     with pytest.raises(UsageError, match="out of the data root"):
         load_folder(linked)

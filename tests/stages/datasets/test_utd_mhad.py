@@ -71,9 +71,9 @@ def test_class_names_come_from_a_file(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"move {number}" for number in range(27)))
     assert load_dataset("utd-mhad", tmp_path / "data", names).classes[26] == "move 26"
-    for text in ("one\ntwo\n", "\n".join(["same"] * 27)):
+    for text, problem in {"one\ntwo\n": "give the 27", "\n".join(["same"] * 27): "occurs twice"}.items():
         names.write_text(text)
-        with pytest.raises(UsageError, match="give the 27 of utd-mhad"):
+        with pytest.raises(UsageError, match=problem):
             load_utd_mhad(tmp_path / "data", names)
     with pytest.raises(UsageError, match="cannot be read as UTF-8"):
         load_utd_mhad(tmp_path / "data", tmp_path / "absent.txt")

@@ -1,7 +1,8 @@
 """What a dataset adapter yields: samples, class names, and splits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,8 +68,34 @@ class Dataset:
         return next(iter(self.protocols))
 
     def split(self, protocol: str | None = None) -> Split:
-        """Train, test and val ids of a protocol. Raises `UsageError` for a name that the dataset does not have."""
+        """Train, test and val ids of a protocol, see `rule`."""
+        return self.rule(protocol)(self.samples)
+
+    def rule(self, protocol: str | None = None) -> Callable[[Sequence[Sample]], Split]:
+        """The protocol of that name, or the one that "subject=anna,ben" describes: these are tested, all others train.
+
+        The word before the = is an attribute of the samples other than split. Raises `UsageError` for a name, attribute
+        or value that the dataset does not have, and where nobody would be left to train on.
+        """
         name = protocol or self.default_protocol
-        if name not in self.protocols:
-            raise UsageError(f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}.")
-        return self.protocols[name](self.samples)
+        if name in self.protocols:
+            return self.protocols[name]
+        attribute, sign, values = name.partition("=")
+        known = sorted({each for sample in self.samples for each in sample.attributes if each != "split"})
+        if not sign or attribute not in known:
+            tested = f", or {known[0]}=... to say which are tested ({', '.join(known)})" if known else ""
+            raise UsageError(
+                f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}{tested}."
+            )
+        found = {str(sample.attributes.get(attribute)) for sample in self.samples}
+        wanted = frozenset(value.strip() for value in values.split(","))
+        if not wanted <= found or wanted == found:
+            which = f"no {attribute} {min(wanted - found)!r}" if wanted - found else f"no {attribute} left to train on"
+            raise UsageError(f"protocol {name}: {self.name} has {which}; it has {', '.join(sorted(found))}.")
+        return partial(_tested, attribute, wanted)
+
+
+def _tested(attribute: str, values: Container[str], samples: Sequence[Sample]) -> Split:
+    tested = {sample.id for sample in samples if str(sample.attributes.get(attribute)) in values}
+    train, test = (tuple(each.id for each in samples if (each.id in tested) == side) for side in (False, True))
+    return Split(train, test)

@@ -1,6 +1,6 @@
 """Every dataset that the program knows, by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +25,10 @@ _WITH_LABELS = frozenset({"folder", "pyskl", "utd-mhad"})
 _ROOT_IS_FILE = frozenset({"pyskl"})
 
 
-def load_dataset(name: str, root: Path, labels: Path | None = None) -> Dataset:
+def load_dataset(name: str, root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset of that name read from `root`: a folder, for "pyskl" a pickle file.
+
+    roots: other folders that links, and absolute paths in lists, may lead into.
 
     labels: for "folder" a CSV of path,label, for "pyskl" and "utd-mhad" a text file with one class name a line. Raises
     `UsageError` for an unknown name, a root that does not exist or holds no samples, two files of one sample, and
@@ -42,8 +44,7 @@ def load_dataset(name: str, root: Path, labels: Path | None = None) -> Dataset:
         raise UsageError(
             f"{root} is not a folder; give the data root with --root, UNIALIGN_DATA or `data:` in unialign.yaml."
         )
-    if labels is None:
-        return DATASETS[name](root)
-    if name not in _WITH_LABELS:
+    given: dict[str, object] = {} if name in _ROOT_IS_FILE else {"roots": roots}
+    if labels is not None and name not in _WITH_LABELS:
         raise UsageError(f"dataset {name} brings its own labels; leave out {labels}.")
-    return DATASETS[name](root, labels=labels)
+    return DATASETS[name](root, **given, **({} if labels is None else {"labels": labels}))

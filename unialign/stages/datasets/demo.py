@@ -1,5 +1,6 @@
 """The demonstration set: what `stages.demo` renders, named and laid out like NTU RGB+D."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,9 @@ TRAIN_PERFORMERS = frozenset(range(1, 1000, 2))
 TRAIN_CAMERAS = frozenset(range(2, 1000))
 
 
-def load_demo(root: Path) -> Dataset:
+def load_demo(root: Path, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "demo": `rgb/<name>_rgb.mp4`, `skeletons/<name>.skeleton` and `classes.csv` below `root`.
 
-    `classes.csv` has the columns label (from 0), name, description; several rows of a label add descriptions.
     `classes.csv` has the columns label (from 0), name, description; several rows of a label add descriptions.
     Protocols: "xsub" trains on performers with odd numbers, "xview" on all cameras but the first. The label of a
     sample is its action number minus one. Raises `UsageError` for a missing or broken `classes.csv`, an action that
@@ -24,7 +24,7 @@ def load_demo(root: Path) -> Dataset:
     """
     classes, descriptions = _read_classes(root / "classes.csv")
     samples = []
-    for identifier, files in sorted(find_ntu_files(root).items()):
+    for identifier, files in sorted(find_ntu_files(root, roots).items()):
         numbers = parse_name(identifier)
         if not 0 <= numbers.label < len(classes):
             raise UsageError(f"{root / 'classes.csv'}: no row with label {numbers.label}, needed by {identifier}.")

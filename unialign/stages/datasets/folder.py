@@ -5,38 +5,44 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample
-from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelList, LabelRow, read_label_rows
-from unialign.stages.datasets.scan import VIDEO_SUFFIXES, check_name, refuse_collisions, refuse_link_outside, walk_files
-from unialign.stages.datasets.splits import SplitRule, by_part, holdout, leave_groups_out
+from unialign.stages.datasets.class_folders import read_class_folders
+from unialign.stages.datasets.class_names import spoken_names
+from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
+from unialign.stages.datasets.scan import refuse_collisions, refuse_link_outside
+from unialign.stages.datasets.splits import SplitRule, by_attribute, by_part, holdout, leave_groups_out
+
+# UCF101: v_ApplyEyeMakeup_g08_c01.avi is clip 1 of group 8. Its three official splits test these groups.
+_UCF101 = re.compile(r"v_.+_(g\d\d)_c\d\d", re.ASCII)
+_UCF101_TESTS = {f"ucf101-{n + 1}": tuple(f"g{group:02d}" for group in range(7 * n + 1, 7 * n + 8)) for n in range(3)}
 
 
-def load_folder(root: Path, labels: Path | None = None) -> Dataset:
+def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "folder": class folders with videos, or the clips of a CSV (`labels`, else `labels.csv` in the root).
 
-    Ids are paths relative to the root without their suffix ("emergency/roomA_00"). Classes are the folder names, or
-    the labels of the CSV, sorted (by value when all are whole numbers), with underscores read as spaces. Protocols:
-    "split" where the CSV has such a column (then the default), "holdout" always, "group" where the CSV has a group,
-    subject or room column with two or more values. A video that the CSV lists and the disk lacks stays a sample
-    without files. Descriptions of a class are the different texts of its rows, those of rows marked as test left out.
-    Raises `UsageError` for hostile or colliding names, links out of the root, double ids and unreadable lists.
+    roots: other folders that links and absolute paths may lead into. Ids are paths relative to the root (of those, to
+    their folder) without their suffix ("emergency/roomA_00"). Classes are the folder names, see `read_class_folders`,
+    or the labels of the CSV, sorted (by value when all are whole numbers), as `spoken_names` has them. Protocols, the
+    first is the default: "split" where the CSV has such a column or the folders are the parts of a split; "ucf101-1" to
+    "ucf101-3" where all files are named as in UCF101; "group" where the CSV has a column of groups (or UCF101 has)
+    with two or more values; "holdout" always. A video that the CSV lists and the disk lacks stays a sample without
+    files. Descriptions of a class are the different texts of its rows, those of rows marked as test left out.
+    Raises `UsageError` for hostile or colliding names, links out of the root, double ids, unreadable lists, and folders
+    that `read_class_folders` refuses.
     """
     if labels is None and (root / "labels.csv").is_file():
         labels = root / "labels.csv"
     if labels is not None and not labels.is_file():
         raise UsageError(f"{labels}: the list of labels is not a file; give a CSV with path,label lines.")
-    listed = LabelList(tuple(_rows_of_class_folders(root))) if labels is None else read_label_rows(labels)
-    rows = listed.rows
-    if not rows:
-        raise UsageError(
-            f"{root}: no videos in class folders found; expected <class>/<name>.mp4 or a CSV of path,label."
-        )
+    listed = read_class_folders(root, roots) if labels is None else read_label_rows(labels, root, roots)
+    rows = _with_groups(listed.rows)
     names = _sorted_labels({row.label for row in rows})
-    samples = _samples(root, rows, {name: index for index, name in enumerate(names)})
+    samples = _samples(root, roots, rows, {name: index for index, name in enumerate(names)})
     if labels is not None and not any(sample.files for sample in samples):
         raise UsageError(
             f"{labels}: none of the {len(samples)} videos it lists lies below {root}; check the data root."
@@ -45,11 +51,11 @@ def load_folder(root: Path, labels: Path | None = None) -> Dataset:
         name="folder",
         collection=f"folder-{slug(root.resolve().name)}",
         root=root,
-        classes=_readable(names, root),
+        classes=spoken_names(names, str(root)),
         samples=samples,
         protocols=_protocols(samples),
         descriptions=_descriptions(rows, names),
-        notes=tuple(f"column {name!r} is not used" for name in listed.unused),
+        notes=listed.notes,
     )
 
 
@@ -59,37 +65,39 @@ def slug(name: str) -> str:
     return plain[:64] or hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
-def _rows_of_class_folders(root: Path) -> list[LabelRow]:
-    rows = []
-    for entry in walk_files(root):
-        path = Path(entry.path)
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            continue
-        name = check_name(path.relative_to(root).as_posix(), str(root))
-        folder = PurePosixPath(name).parts[0]
-        if folder == name:
-            raise UsageError(f"{path}: lies beside the class folders, so it has no label; move it or give a CSV.")
-        rows.append(LabelRow(0, name, folder))
-    return rows
+def _with_groups(rows: Sequence[LabelRow]) -> Sequence[LabelRow]:
+    """The rows with UCF101's groups, where all are named so and the list has no groups of its own."""
+    found = [_UCF101.fullmatch(PurePosixPath(row.path).stem) for row in rows]
+    if any(name in rows[0].attributes for name in GROUP_COLUMNS):
+        return rows
+    groups = [match[1] for match in found if match]
+    if len(groups) < len(rows):
+        return rows
+    return [
+        replace(row, attributes={**row.attributes, "group": group}) for row, group in zip(rows, groups, strict=True)
+    ]
 
 
-def _samples(root: Path, rows: Sequence[LabelRow], label_of: Mapping[str, int]) -> tuple[Sample, ...]:
-    real_root = os.path.realpath(root)
-    real_folders: dict[Path, bool] = {}
-    by_id: dict[str, tuple[Sample, str]] = {}
+def _samples(
+    root: Path, roots: Sequence[Path], rows: Sequence[LabelRow], label_of: Mapping[str, int]
+) -> tuple[Sample, ...]:
+    allowed = [os.path.realpath(folder) for folder in (root, *roots)]
+    fine: dict[Path, bool] = {}  # folders, whether they are where links may lead
+    by_id: dict[str, tuple[Sample, Path]] = {}
     for row in rows:
-        path = root / row.path
-        if path.parent not in real_folders:
-            real_folders[path.parent] = Path(os.path.realpath(path.parent)).is_relative_to(real_root)
-        if not real_folders[path.parent] or path.is_symlink():
-            refuse_link_outside(path, root)
+        path = (row.folder or root) / row.path
+        if path.parent not in fine:
+            real = Path(os.path.realpath(path.parent))
+            fine[path.parent] = any(real.is_relative_to(folder) for folder in allowed)
+        if not fine[path.parent] or path.is_symlink():
+            refuse_link_outside(path, root, roots)
         files = {"video": path} if path.is_file() else {}
         identifier = PurePosixPath(row.path).with_suffix("").as_posix()
         sample = Sample(identifier, label_of[row.label], files, row.attributes)
-        _, other = by_id.setdefault(identifier, (sample, row.path))
-        if other != row.path:
+        _, other = by_id.setdefault(identifier, (sample, path))
+        if other != path:
             raise UsageError(
-                f"{root / other} and {path}: both give the sample id {identifier!r}; rename or remove one of them."
+                f"{other} and {path}: both give the sample id {identifier!r}; rename or remove one of them."
             )
     refuse_collisions(by_id, str(root))
     return tuple(by_id[identifier][0] for identifier in sorted(by_id))
@@ -101,25 +109,20 @@ def _sorted_labels(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
-def _readable(names: Sequence[str], root: Path) -> tuple[str, ...]:
-    readable: dict[str, str] = {}
-    for name in names:
-        spoken = " ".join(name.replace("_", " ").split())
-        other = readable.setdefault(spoken, name)
-        if other != name or not spoken:
-            raise UsageError(f"{root}: the classes {other!r} and {name!r} read the same; rename one.")
-    return tuple(readable)
-
-
 def _protocols(samples: Sequence[Sample]) -> dict[str, SplitRule]:
     columns = samples[0].attributes
     protocols: dict[str, SplitRule] = {}
     if "split" in columns:
         protocols["split"] = partial(by_part, {sample.id: str(sample.attributes["split"]) for sample in samples})
-    protocols["holdout"] = holdout
     group = next((name for name in GROUP_COLUMNS if name in columns), None)
-    if group is not None and len({sample.attributes[group] for sample in samples}) > 1:
+    groups = {sample.attributes[group] for sample in samples} if group is not None else set()
+    if all(_UCF101.fullmatch(PurePosixPath(sample.id).name) for sample in samples):
+        for name, tested in _UCF101_TESTS.items():
+            if groups & set(tested) and groups - set(tested):
+                protocols[name] = partial(by_attribute, "group", groups - set(tested))
+    if group is not None and len(groups) > 1:
         protocols["group"] = partial(leave_groups_out, group)
+    protocols["holdout"] = holdout
     return protocols
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
-from unialign.stages.datasets.scan import VIDEO_SUFFIXES, check_name
+from unialign.stages.datasets.scan import VIDEO_SUFFIXES, relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named
 
 PATH_COLUMNS = ("path", "file")
@@ -27,10 +27,11 @@ _NEXT_CLIP = re.compile(rf"[\r\n][^\r\n,]*({'|'.join(re.escape(each) for each in
 class LabelRow:
     """One labelled clip of a CSV.
 
-    path: relative to the data root, with "/".
+    path: relative to the folder, with "/".
     attributes: the values of the columns split ("train", "val" or "test") and those of `GROUP_COLUMNS`, where the file
         has them.
     description: "" when there is none.
+    folder: that `path` is relative to, where it is not the data root.
     """
 
     line: int
@@ -38,14 +39,15 @@ class LabelRow:
     label: str
     attributes: Mapping[str, int | str] = field(default_factory=dict)
     description: str = ""
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
 class LabelList:
-    """A whole CSV. unused: names of the columns that say nothing to this program."""
+    """All labelled clips of a source. notes: what of it is not used, a phrase each."""
 
     rows: tuple[LabelRow, ...]
-    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
@@ -73,8 +75,8 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(line, row) for line, row in rows if any(row)]
 
 
-def read_label_rows(path: Path) -> LabelList:
-    """The clips of a CSV with or without a header line.
+def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> LabelList:
+    """The clips of a CSV with or without a header line; their paths are relative, or below `root` or one of `roots`.
 
     A header names a path column (path, file) and a label column (label, class); split, the columns of `GROUP_COLUMNS`,
     description and source_description are used where present. Without a header the file has exactly two columns: path,
@@ -87,27 +89,29 @@ def read_label_rows(path: Path) -> LabelList:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
     width = len(rows[0][1])
     columns = _columns(path, rows[0][1])
-    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if columns is None:
         columns = {"path": 0, "label": 1}
     else:
-        unused = tuple(name for at, name in enumerate(rows[0][1]) if name and at not in columns.values())
+        notes = tuple(
+            f"column {name!r} is not used" for at, name in enumerate(rows[0][1]) if name and at not in columns.values()
+        )
         rows = rows[1:]
-    found: dict[str, LabelRow] = {}
+    found: dict[tuple[Path | None, str], LabelRow] = {}
     for line, cells in rows:
         if any(cells[width:]):
             raise UsageError(
                 f"{path}: line {line} has {len(cells)} cells, but line 1 has {width}; put a text with commas in quotes."
             )
-        row = _label_row(path, line, cells, columns)
-        other = found.setdefault(row.path, row)
+        row = _label_row(path, line, cells, columns, (root, *roots))
+        other = found.setdefault((row.folder, row.path), row)
         if other is not row:
             raise UsageError(f"{path}: lines {other.line} and {line} both list {row.path!r}; keep one.")
     if "split" in columns:
         check_words((cells[columns["split"]] for _, cells in rows), str(path))
     if not found:
         raise UsageError(f"{path}: holds a header but no clips; give one `path,label` line a clip.")
-    return LabelList(tuple(found.values()), unused)
+    return LabelList(tuple(found.values()), notes)
 
 
 def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
@@ -133,14 +137,16 @@ def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
     return {column: names.index(name) for column, name in wanted.items() if name is not None}
 
 
-def _label_row(path: Path, line: int, cells: Sequence[str], columns: Mapping[str, int]) -> LabelRow:
+def _label_row(
+    path: Path, line: int, cells: Sequence[str], columns: Mapping[str, int], roots: Sequence[Path]
+) -> LabelRow:
     if len(cells) <= max(columns.values()):
         raise UsageError(f"{path}: line {line} has {len(cells)} of the {max(columns.values()) + 1} columns it needs.")
     values = {column: cells[at] for column, at in columns.items()}
     for column, value in values.items():
         if (len(value.splitlines()) > 1 and column != "description") or _NEXT_CLIP.search(value):
             raise UsageError(f"{path}: line {line}: the {column} goes on over several lines; close its quote.")
-    name = check_name(values["path"], f"{path}: line {line}")
+    name, folder = relative_name(values["path"], roots[0], roots[1:], f"{path}: line {line}")
     if PurePosixPath(name).suffix.lower() not in VIDEO_SUFFIXES:
         raise UsageError(
             f"{path}: line {line} lists {name!r}, which is no video ({', '.join(sorted(VIDEO_SUFFIXES))})."
@@ -157,4 +163,5 @@ def _label_row(path: Path, line: int, cells: Sequence[str], columns: Mapping[str
                 f"{path}: line {line} has the split {values['split']!r}; known are {', '.join(PARTS)}, in any case."
             )
         attributes["split"] = part
-    return LabelRow(line, name, values["label"], attributes, values.get("description", ""))
+    text = values.get("description", "")
+    return LabelRow(line, name, values["label"], attributes, text, folder if folder != roots[0] else None)

@@ -6,7 +6,7 @@ https://github.com/shahroudy/NTURGB-D for the file names, subject lists and samp
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
@@ -117,20 +117,21 @@ def missing_skeletons() -> frozenset[str]:
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
-def find_ntu_files(root: Path) -> dict[str, dict[str, Path]]:
+def find_ntu_files(root: Path, roots: Sequence[Path] = ()) -> dict[str, dict[str, Path]]:
     """The files below `root` by sample name and kind ("video", "skeleton").
 
-    Those are `<name>_rgb.avi` (or .mp4, .mkv) and `<name>.skeleton`; all other names are passed over. Raises
-    `UsageError` for two files of one kind with the same name and for links out of the root.
+    Those are `<name>_rgb.avi` (or .mp4, .mkv) and `<name>.skeleton`; all other names are passed over. roots: where
+    links may lead beside the root. Raises `UsageError` for two files of one kind with the same name and for links that
+    lead elsewhere.
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
-    for entry in walk_files(root):
+    for entry in walk_files(root, roots):
         match = _FILE.fullmatch(entry.name)
         if match is None:
             continue
         path = Path(entry.path)
         if entry.is_symlink():
-            refuse_link_outside(path, root)
+            refuse_link_outside(path, root, roots)
         kind = "skeleton" if entry.name.endswith(".skeleton") else "video"
         other = files[match[1]].setdefault(kind, path)
         if other is not path:
@@ -138,7 +139,7 @@ def find_ntu_files(root: Path) -> dict[str, dict[str, Path]]:
     return dict(files)
 
 
-def load_ntu(root: Path, name: str) -> Dataset:
+def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "ntu60" or "ntu120" (collection "ntu") from all folders below `root`.
 
     "ntu60" takes setups 1-17 and actions 1-60, also where the folder holds the 120 extension. The published list of
@@ -152,7 +153,7 @@ def load_ntu(root: Path, name: str) -> Dataset:
     """
     edition = _EDITIONS[name]
     samples = []
-    for identifier, files in sorted(find_ntu_files(root).items()):
+    for identifier, files in sorted(find_ntu_files(root, roots).items()):
         numbers = parse_name(identifier)
         if name == "ntu60" and (numbers.setup > edition.setup or numbers.action > edition.action):
             continue

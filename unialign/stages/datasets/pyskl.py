@@ -17,6 +17,7 @@ import numpy as np
 
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.class_names import read_class_names
 from unialign.stages.datasets.folder import slug
 from unialign.stages.datasets.pickles import load_restricted
 from unialign.stages.datasets.scan import check_name, refuse_collisions
@@ -150,16 +151,10 @@ def _picture_size(where: str, value: Any) -> tuple[int, int] | None:
 def _class_names(root: Path, num_classes: int, labels: Path | None) -> tuple[str, ...]:
     if labels is None:
         return tuple(f"class {label}" for label in range(num_classes))
-    try:
-        lines = labels.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{labels}: cannot be read as UTF-8 text; give one class name a line.") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = read_class_names(labels)
     if len(names) < num_classes:
         raise UsageError(f"{labels}: {len(names)} class names, but {root} has labels up to {num_classes - 1}.")
-    if len(set(names)) != len(names):
-        raise UsageError(f"{labels}: a class name occurs twice; give each class its own.")
-    return tuple(names)
+    return names
 
 
 def _protocols(

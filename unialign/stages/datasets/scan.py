@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from unialign.cache.errors import UsageError
@@ -11,14 +11,18 @@ VIDEO_SUFFIXES = frozenset({".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mp
 MAX_NAME_LENGTH = 300
 
 
-def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
+def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[str]]:
     """Every file below `root`, folder by folder in sorted order; names that begin with a dot are left out.
 
-    Links to folders inside the root are not followed (the folder is found by itself). Links to files are yielded;
-    whoever uses one calls `refuse_link_outside`. Raises `UsageError` for a folder that cannot be listed and for a
-    link to a folder outside the root.
+    roots: other folders that links may lead into. Linked folders there are followed, under the names of the links; a
+    link to a folder inside the root is only where that is hidden (others are found by themselves). Links to files are
+    yielded; whoever uses one calls `refuse_link_outside`. Raises `UsageError` for a folder that cannot be listed, for a
+    link to a folder elsewhere, and for two links to one folder.
     """
     pending = [str(root)]
+    real_root = os.path.realpath(root)
+    # Bounds what links that lead to folders with links can cost, and ends loops.
+    linked: dict[str, str] = {}
     while pending:
         folder = pending.pop()
         try:
@@ -31,7 +35,14 @@ def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
             if entry.name.startswith("."):
                 continue
             if entry.is_symlink() and entry.is_dir():
-                refuse_link_outside(Path(entry.path), root)
+                refuse_link_outside(Path(entry.path), root, roots)
+                real = os.path.realpath(entry.path)
+                if Path(real).is_relative_to(real_root) and not _hidden(Path(real).relative_to(real_root)):
+                    continue
+                other = linked.setdefault(real, entry.path)
+                if other != entry.path:
+                    raise UsageError(f"{other} and {entry.path}: both lead to the folder {real}; remove one of them.")
+                deeper.append(entry.path)
             elif entry.is_dir(follow_symlinks=False):
                 deeper.append(entry.path)
             else:
@@ -39,13 +50,40 @@ def walk_files(root: Path) -> Iterator[os.DirEntry[str]]:
         pending.extend(reversed(deeper))
 
 
-def refuse_link_outside(path: Path, root: Path) -> None:
-    """Raise `UsageError` when `path`, with all links resolved, is not an existing thing below `root`."""
+def _hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
+
+
+def refuse_link_outside(path: Path, root: Path, roots: Sequence[Path] = ()) -> None:
+    """Raise `UsageError` when `path`, with all links resolved, is not an existing thing below `root` or `roots`."""
     real = os.path.realpath(path)
-    if not Path(real).is_relative_to(os.path.realpath(root)):
-        raise UsageError(f"{path}: a link that leads out of the data root {root}; put the data itself below the root.")
+    if not any(Path(real).is_relative_to(os.path.realpath(allowed)) for allowed in (root, *roots)):
+        raise UsageError(
+            f"{path}: a link that leads out of the data root {root}; put the data itself below the root, or name the "
+            "folder that it leads to in `roots:` of unialign.yaml."
+        )
     if not os.path.exists(real):
         raise UsageError(f"{path}: a link to nothing; remove it or restore its target.")
+
+
+def relative_name(name: str, root: Path, roots: Sequence[Path], where: str) -> tuple[str, Path]:
+    """The plain name of a file that a list names (see `check_name`), and the folder below which it lies.
+
+    An absolute path below `root` or one of `roots` is that folder and the rest, so that no id holds where a machine
+    keeps its data. Raises `UsageError` as `check_name`, and for an absolute path elsewhere.
+    """
+    path = Path(name)
+    if not path.is_absolute() or ".." in path.parts or "\0" in name:
+        return check_name(name, where), root
+    for written in (path, Path(os.path.realpath(path.parent), path.name)):
+        for allowed in (root, *roots):
+            for folder in (allowed, Path(os.path.realpath(allowed))):
+                if written != folder and written.is_relative_to(folder):
+                    return check_name(written.relative_to(folder).as_posix(), where), allowed
+    raise UsageError(
+        f"{where}: the name {name[:80]!a} is absolute and not below {root}; give a path relative to the data "
+        "root, or name the folder that it lies in in `roots:` of unialign.yaml."
+    )
 
 
 def check_name(name: str, where: str) -> str:

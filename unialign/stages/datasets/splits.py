@@ -80,15 +80,18 @@ def leave_groups_out(attribute: str, samples: Sequence[Sample]) -> Split:
     return _parts(samples, {sample.id for sample in samples if str(sample.attributes[attribute]) in test_groups})
 
 
-def few_shots(dataset: Dataset, shots: int, seed: int) -> Dataset:
+def few_shots(dataset: Dataset, shots: int, seed: int, protocol: str | None = None) -> Dataset:
     """The dataset with `shots` training samples of each class in every protocol; val and test stay. 0: all, as it is.
+
+    protocol: one that may be described rather than named, see `Dataset.rule`.
 
     Which ones is decided by the SHA-256 of seed and id: those of fewer shots are among those of more. A split raises
     `UsageError` where a class has fewer training samples.
     """
     if not shots:
         return dataset
-    few = {name: partial(_few, rule, dataset.classes, shots, seed) for name, rule in dataset.protocols.items()}
+    names = dict.fromkeys([*dataset.protocols, protocol or dataset.default_protocol])
+    few = {name: partial(_few, dataset.rule(name), dataset.classes, shots, seed) for name in names}
     return replace(dataset, protocols=few)
 
 

@@ -8,6 +8,7 @@ with the array `d_skel` (20, 3, T) in metres; the colour videos, where they lie 
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.class_names import read_class_names
 from unialign.stages.datasets.mat_files import read_mat_array
 from unialign.stages.datasets.scan import refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import SplitRule, by_attribute
@@ -32,7 +34,7 @@ _FILE = re.compile(r"(a(\d{1,2})_s(\d)_t(\d))_(?:skeleton\.mat|color\.(?:avi|mp4
 _HIGHEST = {"action": NUM_CLASSES, "subject": 8, "trial": 4}
 
 
-def load_utd_mhad(root: Path, labels: Path | None = None) -> Dataset:
+def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "utd-mhad" from all folders below `root`.
 
     labels: UTF-8 text with the 27 class names in order, one a line; "class 0", "class 1", ... without it.
@@ -43,13 +45,13 @@ def load_utd_mhad(root: Path, labels: Path | None = None) -> Dataset:
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     numbers: dict[str, dict[str, int]] = {}
-    for entry in walk_files(root):
+    for entry in walk_files(root, roots):
         match = _FILE.fullmatch(entry.name)
         if match is None:
             continue
         path = Path(entry.path)
         if entry.is_symlink():
-            refuse_link_outside(path, root)
+            refuse_link_outside(path, root, roots)
         numbers[match[1]] = dict(zip(_HIGHEST, (int(number) for number in match.groups()[1:]), strict=True))
         for field, number in numbers[match[1]].items():
             if not 1 <= number <= _HIGHEST[field]:
@@ -108,11 +110,7 @@ def _protocols() -> dict[str, SplitRule]:
 def _class_names(labels: Path | None) -> tuple[str, ...]:
     if labels is None:
         return tuple(f"class {label}" for label in range(NUM_CLASSES))
-    try:
-        lines = labels.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{labels}: cannot be read as UTF-8 text; give one class name a line.") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(names) != NUM_CLASSES or len(set(names)) != NUM_CLASSES:
-        raise UsageError(f"{labels}: {len(set(names))} different class names; give the {NUM_CLASSES} of utd-mhad.")
+    names = read_class_names(labels)
+    if len(names) != NUM_CLASSES:
+        raise UsageError(f"{labels}: {len(names)} class names; give the {NUM_CLASSES} of utd-mhad.")
     return names

@@ -160,7 +160,7 @@ class TextEmbeddings:
         for source in sources:
             digest = f"sha256:{sha256(source.text.encode()).hexdigest()}"
             if not source.text.strip():
-                yield Outcome(source.id, "unreadable", digest, detail={"reason": "the text is blank"})
+                yield Outcome(source.id, "unreadable", digest, detail={"why": "the text is blank"})
                 continue
             pieces = windows(source.text, network.count_tokens, network.max_tokens)
             detail = {"tokens": network.count_tokens(source.text), "windows": len(pieces)}

@@ -1,0 +1,116 @@
+"""Folders of videos as labels: one folder a class, or train/, val/ and test/ with class folders in each."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from unialign.cache.errors import UsageError
+from unialign.stages.datasets.labels_csv import LabelList, LabelRow
+from unialign.stages.datasets.scan import VIDEO_SUFFIXES, check_name, walk_files
+from unialign.stages.datasets.splits import check_words, part_named
+
+_SHOWN = 5
+
+
+def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
+    """One row per video: its class is the folder below the root, or below the part of the split.
+
+    Where every folder with videos is called as a part of a split (see `splits.PARTS`), the folders in these are the
+    classes, and the rows have the part as their split. In a class folder the videos may lie deeper (class/person/clip).
+    Notes name folders that are no class because no file in them is read, and count the files that are not.
+    Raises `UsageError` with what was seen for videos beside class folders, parts beside classes, class folders on
+    different levels, and a single class; for names and links as `check_name` and `walk_files` do.
+    """
+    videos: list[PurePosixPath] = []
+    others: list[PurePosixPath] = []
+    for entry in walk_files(root, roots):
+        name = Path(entry.path).relative_to(root).as_posix()
+        if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
+            videos.append(PurePosixPath(check_name(name, str(root))))
+        else:
+            others.append(PurePosixPath(name))
+    if not videos:
+        seen = f"; there are {_kinds(others)}" if others else ""
+        raise UsageError(
+            f"{root}: no videos in class folders found{seen}; expected <class>/<name>.mp4 or a CSV of path,label."
+        )
+    level = _level_of_classes(root, videos)
+    _check_levels(root, videos, level)
+    rows = [
+        LabelRow(0, str(name), name.parts[level], {"split": str(part_named(name.parts[0]))} if level else {})
+        for name in videos
+    ]
+    return LabelList(tuple(rows), (*_silent_folders(root, videos, others, level), *_not_taken(others)))
+
+
+def _level_of_classes(root: Path, videos: Sequence[PurePosixPath]) -> int:
+    """0 where the folders in the root are classes, 1 where they are the parts of a split."""
+    tops = sorted({name.parts[0] for name in videos if len(name.parts) > 1})
+    parts = [top for top in tops if part_named(top)]
+    if parts and len(parts) < len(tops):
+        classes = [top for top in tops if top not in parts]
+        raise UsageError(
+            f"{root}: {_listed(parts)} would be parts of a split, {_listed(classes)} beside them classes; move them "
+            "apart, or give a CSV of path,label."
+        )
+    check_words(parts, str(root))
+    return 1 if parts else 0
+
+
+def _check_levels(root: Path, videos: Sequence[PurePosixPath], level: int) -> None:
+    depths: dict[str, set[int]] = defaultdict(set)
+    for name in videos:
+        if len(name.parts) <= level + 1:
+            where = f"in {name.parts[0]}/ without a class folder" if level else "beside the class folders"
+            raise UsageError(f"{root / name}: lies {where}, so it has no label; move it or give a CSV.")
+        depths[name.parts[level]].add(len(name.parts) - level)
+    flat, deep = ({each for each, found in depths.items() if (2 in found) == direct} for direct in (True, False))
+    if flat and deep:
+        raise UsageError(
+            f"{root}: {_listed(flat)} hold videos themselves, {_listed(deep)} only in folders of their own, so the "
+            "classes would be on two levels; move them to one, or give a CSV of path,label."
+        )
+    if len(depths) == 1:
+        (only,) = depths
+        inner = sorted({name.parts[level + 1] for name in videos if len(name.parts) > level + 2})
+        advice = f"with the folders {_listed(inner)} as classes, give --root {root / only}; otherwise " if inner else ""
+        raise UsageError(
+            f"{root}: all {len(videos)} videos are in one class folder, {only!r}, which leaves nothing to tell apart; "
+            f"{advice}give another data root, or a CSV of path,label."
+        )
+
+
+def _silent_folders(
+    root: Path, videos: Sequence[PurePosixPath], others: Sequence[PurePosixPath], level: int
+) -> list[str]:
+    """A note for each folder without a video where classes are, so that no class goes without a word."""
+    spoken = {name.parts[:end] for name in videos for end in (1, 2)}
+    notes = []
+    for parent in [root, *(root / part for part in sorted({name.parts[0] for name in videos}))][: None if level else 1]:
+        for folder in sorted(each.name for each in os.scandir(parent) if each.is_dir()):
+            parts = (parent / folder).relative_to(root).parts
+            if folder.startswith(".") or parts in spoken:
+                continue
+            files = [name for name in others if name.parts[: len(parts)] == parts]
+            what = f"none of its files is a video that is read ({_kinds(files)})" if files else "it is empty"
+            if (parent / folder).is_symlink():
+                what = f"a link to {os.path.relpath(os.path.realpath(parent / folder), root)}" if not files else what
+            notes.append(f"folder {'/'.join(parts)} is no class: {what}")
+    return notes
+
+
+def _not_taken(others: Sequence[PurePosixPath]) -> list[str]:
+    return [f"files not taken: {_kinds(others)}"] if others else []
+
+
+def _kinds(names: Sequence[PurePosixPath]) -> str:
+    counts = Counter(name.suffix.lower() or "without ending" for name in names).most_common()
+    more = len(names) - sum(count for _, count in counts[:_SHOWN])
+    return ", ".join([f"{count} {kind}" for kind, count in counts[:_SHOWN]] + ([f"{more} others"] if more else []))
+
+
+def _listed(names: Sequence[str] | set[str]) -> str:
+    ordered = sorted(names)
+    more = [f"{len(ordered) - _SHOWN} more"] if len(ordered) > _SHOWN else []
+    return ", ".join([*(f"{name}/" for name in ordered[:_SHOWN]), *more])

@@ -1,0 +1,86 @@
+"""Class names as a person would say them, from folder names, labels of a CSV and lists of names."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from unialign.cache.errors import UsageError
+
+_NUMBERED = re.compile(r"(\d+)[\s,:.)]+(\S.*)")
+
+
+def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names in their order: "take_off" is "take off", "ApplyEyeMakeup" is "apply eye makeup".
+
+    Underscores are blanks. A name without blanks whose words begin with capitals is cut before each capital and each
+    number, in lower case but for abbreviations ("CPRTraining" is "CPR training"); where one name of a list is
+    written so, capitalised single words of it are in lower case too. Brackets around a placeholder ("[something]") go.
+    Raises `UsageError` beginning with `where` for an empty name, and for two that differ only in what is changed here,
+    or in case.
+    """
+    camel = any(_is_camel(word) for name in names if " " not in name for word in name.split("_"))
+    known: dict[str, str] = {}
+    spoken = []
+    for name in names:
+        words = " ".join(re.sub(r"\[([^\[\]]+)\]", r"\1", name).replace("_", " ").split())
+        if camel and " " not in name:
+            words = " ".join(_lower(part) for word in words.split() for part in _parts(word))
+        if not words:
+            raise UsageError(f"{where}: the class {name!r} has no letters; rename it.")
+        other = known.setdefault(words.casefold(), name)
+        if other != name:
+            raise UsageError(f"{where}: the classes {other!r} and {name!r} read the same; rename one.")
+        spoken.append(words)
+    return tuple(spoken)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """The names of a UTF-8 text, one a line in label order, as `spoken_names` has them.
+
+    Where every line begins with its number, counted from 0 or 1 (as in UCF101's classInd.txt), the number is left out.
+    Raises `UsageError` for a file that cannot be read, or without names, and as `spoken_names` does.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text; give one class name a line.") from error
+    if not lines:
+        raise UsageError(f"{path}: holds no class names; give one a line.")
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    numbers = [int(match[1]) for match in numbered if match]
+    if numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        lines = [match[2] for match in numbered if match]
+    twice = _twice(lines)
+    if twice is not None:
+        raise UsageError(f"{path}: the class name {twice!r} occurs twice; give each class its own.")
+    return spoken_names(lines, str(path))
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _is_camel(word: str) -> bool:
+    return not word[:1].islower() and any(first.islower() and then.isupper() for first, then in pairwise(word))
+
+
+def _parts(word: str) -> list[str]:
+    """The word cut before each capital that begins a word, and before and behind numbers; "3D" and "v2" stay whole."""
+    if word[:1].islower():
+        return [word]
+    cuts = [0]
+    for at in range(1, len(word)):
+        before, here = word[at - 1], word[at]
+        begins = here.isupper() and (before.islower() or (word[at + 1 : at + 2].islower() and before.isupper()))
+        counts = here.isdigit() and before.isalpha()
+        counted = before.isdigit() and here.isupper() and word[at + 1 : at + 2].islower()
+        if begins or counts or counted:
+            cuts.append(at)
+    return [word[start:end] for start, end in zip(cuts, [*cuts[1:], len(word)], strict=True)]
+
+
+def _lower(word: str) -> str:
+    # Words that begin with a small letter ("iPhone") are written as they mean to be.
+    return word if word[:1].islower() or (len(word) > 1 and word.isupper()) else word.lower()

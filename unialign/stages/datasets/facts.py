@@ -1,0 +1,47 @@
+"""What was understood of a data set, before anything is made of it."""
+
+from collections import Counter
+
+from unialign.cache.arrays import Json
+from unialign.stages.datasets.base import Dataset
+
+# All of NTU RGB+D 120, and a page of the terminal; the object has all.
+_CLASSES_SHOWN = 120
+_PROTOCOLS_SHOWN = 12
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Json]:
+    """Samples of each class, sizes of the parts of each protocol, and notes, as the object that `--json` prints."""
+    counts = Counter(sample.label for sample in dataset.samples)
+    splits = {name: dataset.split(name) for name in dataset.protocols}
+    return {
+        "name": dataset.name,
+        "collection": dataset.collection,
+        "samples": len(dataset.samples),
+        "classes": {name: counts[label] for label, name in enumerate(dataset.classes)},
+        "protocols": {
+            name: {"train": len(split.train), "val": len(split.val), "test": len(split.test)}
+            for name, split in splits.items()
+        },
+        "notes": list(dataset.notes),
+    }
+
+
+def shown_facts(facts: dict[str, Json]) -> dict[str, str]:
+    """The same as lines for people."""
+    classes = _some([f"{name} {count:,}" for name, count in facts["classes"].items()], _CLASSES_SHOWN)
+    sizes = [
+        f"{name}: {', '.join(f'{count:,} {part}' for part, count in parts.items() if count or part != 'val')}"
+        for name, parts in facts["protocols"].items()
+    ]
+    shown = {
+        "dataset": f"{facts['name']}: {facts['samples']:,} clips, {len(facts['classes']):,} classes",
+        "classes": classes,
+        "splits": _some(sizes, _PROTOCOLS_SHOWN, "; "),
+    }
+    return shown | ({"notes": "; ".join(facts["notes"])} if facts["notes"] else {})
+
+
+def _some(items: list[str], count: int, sign: str = ", ") -> str:
+    more = [f"and {len(items) - count:,} more"] if len(items) > count else []
+    return sign.join([*items[:count], *more])
