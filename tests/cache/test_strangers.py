@@ -6,6 +6,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.cache.test_store import build, sample, tree_digest
 from tests.forged import forge_group, forge_index, forge_record, forge_shard
 from tests.made_extractor import extract, make_files
 from unialign.cache.batches import BatchReader
-from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.fetching import FetchingReader
 from unialign.cache.index import forget_shard, load_table, read_index, write_index
 from unialign.cache.inventory import iterate_stores, summarise
@@ -364,10 +365,20 @@ def test_a_pipe_a_folder_or_a_huge_file_in_the_place_of_metadata_is_damage(
 
 
 def test_a_store_of_the_same_key_with_other_arrays_is_not_written(tmp_path: Path) -> None:
-    store = build(tmp_path)
-    forge_group(store.path, lambda body: body["arrays"][1].update(dtype="int32"))
+    sources = make_files(tmp_path / "files", 6)
+    store = extract(tmp_path / "cache", sources).store
+    forge_group(store, lambda body: body["arrays"][0].update(dims=["other"] * len(body["arrays"][0]["dims"])))
     with pytest.raises(DamagedStore, match="other arrays than its extractor makes"):
-        create_store(store)
+        extract(tmp_path / "cache", sources)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "records"])
+def test_a_store_that_could_not_be_opened_again_is_not_made(tmp_path: Path, name: str) -> None:
+    store = build(tmp_path / "whole")
+    path = tmp_path / "made" / "poses" / store.path.name
+    with pytest.raises(UsageError, match="cannot be made"):
+        create_store(replace(store, path=path, arrays=(replace(store.arrays[0], name=name),)))
+    assert not list(tmp_path.glob("made/*/*"))
 
 
 def test_metadata_of_an_array_are_believed_as_the_store_writes_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from unialign.cache import atomic
 from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.bounded import check_inside, parse_json, read_plain
 from unialign.cache.codecs import CODECS, codec_versions
-from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.keys import SHORT, Key, digest
 from unialign.cache.records import Entry, Record, ShardFile, write_record
 from unialign.cache.schema import METADATA_BYTES, GroupBody, reason
@@ -135,17 +135,21 @@ def json_bytes(value: Json) -> bytes:
 def create_store(store: Store) -> Store:
     """Make an empty store (or return the one that is there): metadata only, put in place by one rename.
 
-    Raises `DamagedStore` when what is there belongs to another key, or has other arrays.
+    Raises `DamagedStore` when what is there belongs to another key; `UsageError` for one
+    that could not be opened again, because of its names or sizes.
     """
     if store.path.exists():
         found = open_store(store.path)
         if found.key.digest != store.key.digest:
             raise DamagedStore(f"{store.path}: the folder holds another key; move it away.")
-        if [_layout(spec) for spec in found.arrays] != [_layout(spec) for spec in store.arrays]:
-            raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
         return found
+    group = json_bytes(group_metadata(store))
+    try:
+        decode_store(store.path, group, f"{store.path} cannot be made")
+    except DamagedStore as error:
+        raise UsageError(str(error)) from error
     temporary = atomic.temporary_name(store.path)
-    atomic.write_file(temporary / "zarr.json", json_bytes(group_metadata(store)))
+    atomic.write_file(temporary / "zarr.json", group)
     for spec in store.arrays:
         atomic.write_file(temporary / spec.name / "zarr.json", json_bytes(array_metadata(store, spec, 0)))
     # A store that Zarr itself cannot open is never published.
@@ -155,9 +159,9 @@ def create_store(store: Store) -> Store:
     return store
 
 
-def _layout(spec: ArraySpec) -> tuple[Json, ...]:
-    """What decides whether a sample fits; how it is cut into chunks is the store's own affair."""
-    return spec.name, spec.dtype, spec.shape, spec.dims, spec.ragged
+def layout(store: Store) -> list[Json]:
+    """What decides whether a sample fits into a store; how it is cut into chunks is the store's own affair."""
+    return [(spec.name, spec.dtype, spec.shape, spec.dims, spec.ragged) for spec in store.arrays]
 
 
 def open_store(path: Path) -> Store:

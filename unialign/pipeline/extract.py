@@ -16,7 +16,7 @@ from unialign.cache.lock import store_lock
 from unialign.cache.mend import restore_group, restore_metadata
 from unialign.cache.reader import check_sizes
 from unialign.cache.records import Entry, read_record, record_path
-from unialign.cache.store import Store, create_store, grow_store, open_store, store_path
+from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
 from unialign.pipeline.planning import Plan, make_plan
@@ -133,7 +133,7 @@ def run_extraction(
         atomic.sweep_beside(path)
         if settings.repair and path.exists():
             restore_group(wanted)
-        store = create_store(wanted)
+        store = _opened(wanted)
         lost = _clean(store, repair=settings.repair)
         plan = _plan(store, sources, current, settings, lost)
         extracted = _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
@@ -152,6 +152,14 @@ def run_extraction(
         seconds=time.monotonic() - started,
         problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
     )
+
+
+def _opened(wanted: Store) -> Store:
+    """The store that an extractor describes, made if need be. Raises `DamagedStore` for one with other arrays."""
+    store = create_store(wanted)
+    if layout(store) != layout(wanted):
+        raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
+    return store
 
 
 def _failed(store: Path, sources: Sequence[Source]) -> list[Entry]:
