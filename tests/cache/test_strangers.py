@@ -147,6 +147,7 @@ INDEX_CHANGES: dict[str, Callable[[dict[str, Any], dict[str, np.ndarray]], objec
     "an axis of another name": lambda head, columns: head["columns"][8].__setitem__(0, "lengths/else"),
     "a column that is not there": lambda head, columns: head["columns"].pop(1),
     "rows of a column": lambda head, columns: head["columns"][1].__setitem__(2, [3]),
+    "an array without SHA-256": lambda head, columns: head["columns"].pop(),
     "a column beyond the end": lambda head, columns: head["columns"][1].__setitem__(3, 2**40),
     "a column before the beginning": lambda head, columns: head["columns"][1].__setitem__(3, -9),
     "more bytes than there are": lambda head, columns: head["columns"][0].__setitem__(2, [2**40]),

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unialign.cache.records import STATUSES
+from unialign.cache.records import STATUSES, Record
 from unialign.cache.schema import MAX_SHARD
 from unialign.cache.shards import index_bytes
 from unialign.cache.store import Store
-from unialign.cache.table import ABSENT, OK, SampleTable, Texts
+from unialign.cache.table import ABSENT, OK, SampleTable, Texts, table_of
 
 _BLOCK = 1 << 16
 _MAX_CHECKSUM = 2**32 - 1
@@ -25,6 +25,11 @@ def check_table(store: Store, table: SampleTable) -> None:
     _check_shards(store, table)
     _check_places(table)
     _check_rows(store, table)
+
+
+def check_record(store: Store, record: Record) -> None:
+    """The same for all samples of one shard, also those that a later shard supersedes. Raises `ValueError`."""
+    check_table(store, table_of([record], [0]))
 
 
 def _require(fine: np.ndarray, table: SampleTable, what: str) -> None:
@@ -66,7 +71,7 @@ def _check_shards(store: Store, table: SampleTable) -> None:
     if ((shards.samples < 1) | (shards.samples > store.shard_samples)).any():
         raise ValueError(f"a shard holds 1 to {store.shard_samples} samples, another number is given")
     _check_axes(shards.bytes, {spec.name for spec in store.arrays}, "files of arrays")
-    _check_axes(shards.sha256, set(shards.bytes), "SHA-256 of files of arrays")
+    _check_axes(shards.sha256, set(shards.bytes), "SHA-256 of files of arrays", complete=True)
     for name, sizes in shards.bytes.items():
         if ((sizes != ABSENT) & (sizes < index_bytes(store.array(name), store.shard_samples))).any():
             raise ValueError(f"a file of array {name} is shorter than its index")

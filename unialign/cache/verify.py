@@ -7,12 +7,11 @@ from pathlib import Path
 
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import PREFIX
-from unialign.cache.checks import check_table
+from unialign.cache.checks import check_record
 from unialign.cache.errors import DamagedStore
 from unialign.cache.index import check_index, index_path
 from unialign.cache.records import Record, list_records, read_record, shard_of
 from unialign.cache.store import Store, is_store_name, open_store, read_num_shards
-from unialign.cache.table import table_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
         try:
             record = read_record(file)
             # One that no record of this store can be is damage of its shard, however well it is signed.
-            check_table(store, table_of([record], [0]))
+            check_record(store, record)
         except (DamagedStore, ValueError) as error:
             damage.append(Damage(shard_of(file.name), str(file.relative_to(path)), str(error)))
             continue

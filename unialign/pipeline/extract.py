@@ -162,7 +162,7 @@ def _opened(wanted: Store) -> Store:
     return store
 
 
-def _failed(store: Path, sources: Sequence[Source]) -> list[Entry]:
+def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:
     """What the records say of the samples that have no features."""
     table = load_table(store)
     rows = table.find([source.id for source in sources])
