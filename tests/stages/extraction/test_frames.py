@@ -147,6 +147,33 @@ def test_settings_are_checked_and_part_of_the_key() -> None:
     assert Frames(encoding="rgb24", quality=80).key() == Frames(encoding="rgb24").key()
 
 
+@given(height=st.integers(1, 8192), width=st.integers(1, 8192), short_side=st.integers(16, 300))
+def test_every_stored_size_fits_and_keeps_its_shape(height: int, width: int, short_side: int) -> None:
+    size = stored_size(height, width, short_side)
+    assert max(size) <= Frames(short_side=short_side).longest_side
+    assert min(size) <= short_side
+    assert min(size) == short_side or max(size) == Frames(short_side=short_side).longest_side
+    # Both sides are rounded to whole pixels.
+    assert abs(size[0] * width - size[1] * height) <= (height + width) / 2 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("size", "stored"), [((600, 200), (307, 102)), ((96, 576), (51, 307)), ((64, 152), (128, 304))]
+)
+@pytest.mark.parametrize("encoding", ["jpeg", "rgb24"])
+def test_tall_and_wide_pictures_are_stored_smaller(
+    tmp_path: Path, size: tuple[int, int], stored: tuple[int, int], encoding: str
+) -> None:
+    encode_clip(tmp_path / "clip.mp4", noise(5, *size), fps=10, crf=1)
+    extractor = Frames(num_frames=4, encoding=encoding, quality=95)
+    (outcome,) = extract(extractor, tmp_path / "clip.mp4")
+    assert outcome.status == "ok"
+    assert outcome.arrays["size"].tolist() == list(stored)
+    assert outcome.arrays["source_size"].tolist() == list(size)
+    assert len(outcome.arrays["pictures"]) <= extractor.max_bytes
+    assert pictures_of(extractor, outcome).shape == (4, *stored, 3)
+
+
 def test_the_short_side_is_exact() -> None:
     assert stored_size(240, 320, 128) == (128, 171)
     assert stored_size(1920, 1080, 128) == (228, 128)

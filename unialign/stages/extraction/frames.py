@@ -14,8 +14,11 @@ from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.pictures import ENCODINGS, encode_picture
 from unialign.stages.video import decoder_version
 
-# Wider (or taller) pictures than this times the short side are refused: 2.39 is the widest film format.
+# The longer side is stored with at most this times the short side: 2.39 is the widest film format. People cut out of
+# a picture are taller; they are stored smaller, so that every clip fits into the same bytes.
 WIDEST = 2.4
+# Pictures whose shorter side would be less are refused: a strip shows nobody.
+NARROWEST = 16
 # Small pictures held while a clip is decoded, per picture kept.
 CANDIDATES = 32
 # JPEG at quality 95 took at most 0.49 of the bare bytes on noise and chequers, and 640 bytes of header a picture.
@@ -23,10 +26,20 @@ JPEG_SHARE, JPEG_HEADER, BEST_QUALITY = 0.5, 1024, 95
 
 
 def stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at `short_side` and the other rounded to the nearest pixel."""
-    shortest = min(height, width)
-    new_height, new_width = ((2 * edge * short_side + shortest) // (2 * shortest) for edge in (height, width))
-    return new_height, new_width
+    """(height, width) with the shorter side at `short_side` and the other rounded to the nearest pixel.
+
+    Where that is above `WIDEST` times `short_side`, the longer side is this and the shorter one follows.
+    """
+    edge, wanted = min(height, width), short_side
+    longest = int(short_side * WIDEST)
+    if scaled(max(height, width), short_side, edge) > longest:
+        edge, wanted = max(height, width), longest
+    return scaled(height, wanted, edge), scaled(width, wanted, edge)
+
+
+def scaled(length: int, to: int, of: int) -> int:
+    """length x to / of, rounded to the nearest whole number, halves up."""
+    return (2 * length * to + of) // (2 * of)
 
 
 def kept_indices(total: int, num_frames: int) -> list[int]:
@@ -76,7 +89,8 @@ def sampled(pictures: Iterator[np.ndarray], num_frames: int, short_side: int) ->
 class Frames:
     """Extractor of `frames`.
 
-    short_side: pixels of the shorter side of a stored picture. num_frames: pictures kept of a clip, see `kept_indices`.
+    short_side: pixels of the shorter side of a stored picture, but see `stored_size`.
+    num_frames: pictures kept of a clip, see `kept_indices`.
     encoding: "jpeg" (with `quality`, 1 to 95) or "rgb24" (bare bytes, about ten times the size).
     """
 
@@ -173,11 +187,10 @@ class Frames:
         return video.outcome(arrays, {"kept": len(indices)})
 
     def narrow_frames(self, video: SourceVideo) -> Iterator[np.ndarray]:
-        """The frames of a clip, none of them if its pictures are too wide to be stored."""
+        """The frames of a clip, none of them if its pictures are too narrow to be stored."""
         for picture in video.frames():
-            size = stored_size(picture.shape[0], picture.shape[1], self.short_side)
-            if max(size) > self.longest_side:
+            if min(stored_size(picture.shape[0], picture.shape[1], self.short_side)) < NARROWEST:
                 shape = f"{picture.shape[1]} x {picture.shape[0]}"
-                video.fail("unreadable", f"pictures of {shape} are wider than {WIDEST} times their height or taller")
+                video.fail("unreadable", f"pictures of {shape} would be stored with a side below {NARROWEST} pixels")
                 return
             yield picture
