@@ -19,9 +19,8 @@ def measured(paths: list[Path]) -> Usage:
 
 def filled(cache: Path) -> Path:
     """A cache with a store, a damaged one, a lock, and temporaries in a store and beside it."""
-    store = build(cache, bad=(3,))
-    path = store.path
-    write_index(store)
+    path = build(cache, bad=(3,)).path
+    write_index(path)
     other = build(cache / "second").path
     other.rename(path.with_name("other-0123456789ab.zarr"))
     (path.with_name("other-0123456789ab.zarr") / "zarr.json").write_text("{}")

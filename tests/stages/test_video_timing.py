@@ -1,4 +1,4 @@
-"""Odd files that are whole: edit lists, repeated pictures, fragments, variable rates, rotation; and holes in time."""
+"""Odd files that are whole: edit lists, repeated pictures, fragments, variable rates; and holes in time."""
 
 import struct
 from collections.abc import Sequence
@@ -24,6 +24,46 @@ def test_frames_hidden_by_an_edit_list_are_not_missed(clips: dict[str, Path], tm
     found, video = status(path)
     assert found == "ok"
     assert video.decoded == NUM_FRAMES - 10
+
+
+def with_edits(source: Path, path: Path, edits: Sequence[tuple[int, int]]) -> Path:
+    """A copy of an mp4, whose index stands at its end, with other edits: (milliseconds, first tick or -1)."""
+    data = source.read_bytes()
+    start = data.find(b"elst") - 4
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    body = struct.pack(">II", 0, len(edits)) + b"".join(struct.pack(">IiI", *edit, 1 << 16) for edit in edits)
+    grown = bytearray(data[:start] + struct.pack(">I4s", 8 + len(body), b"elst") + body + data[end:])
+    for name in (b"moov", b"trak", b"edts"):
+        place = data.rfind(name, 0, start) - 4
+        size = int.from_bytes(grown[place : place + 4], "big") + 8 + len(body) - (end - start)
+        grown[place : place + 4] = size.to_bytes(4, "big")
+    path.write_bytes(grown)
+    return path
+
+
+# 512 ticks a frame; the first frame is at tick 1024, since B-frames are decoded early.
+EDITS = {
+    "whole": ([(3000, 1024)], range(90)),
+    "end": ([(1000, 1024)], range(30)),
+    "start": ([(2000, 1024 + 30 * 512)], range(30, 90)),
+    "both": ([(1000, 1024 + 15 * 512)], range(15, 45)),
+    "later": ([(700, -1), (1000, 1024)], range(30)),
+    "two": ([(500, 1024), (500, 1024 + 60 * 512)], [*range(15), *range(60, 75)]),
+    "backwards": ([(500, 1024 + 60 * 512), (500, 1024)], [*range(60, 75), *range(15)]),
+    "again": ([(500, 1024), (500, 1024)], [*range(15), *range(15)]),
+    "too long": ([(9000, 1024)], range(90)),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_only_what_an_edit_list_plays_is_shown_and_counted(clips: dict[str, Path], tmp_path: Path, name: str) -> None:
+    edits, played = EDITS[name]
+    path = with_edits(clips["clip.mp4"], tmp_path / "edited.mp4", edits)
+    found, video = status(path)
+    assert (found, video.decoded, video.declared) == ("ok", len(played), len(played)), video.reason
+    whole = list(decode_frames(clips["clip.mp4"]))
+    for place, shown in zip(played, decode_frames(path), strict=True):
+        np.testing.assert_array_equal(shown, whole[place])
 
 
 def test_repeated_pictures_of_an_avi_are_not_missed(clips: dict[str, Path], tmp_path: Path) -> None:
@@ -86,15 +126,3 @@ def test_a_variable_rate_without_a_frame_count_is_ok(tmp_path: Path) -> None:
     assert (found, video.decoded) == ("ok", 60)
     assert video.declared is not None
     assert video.declared > 90
-
-
-@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
-def test_rotation_is_applied(clips: dict[str, Path], tmp_path: Path, matrix: tuple[int, ...], turns: int) -> None:
-    data = clips["clip.mp4"].read_bytes()
-    place = data.find(b"tkhd") + 44
-    a, b, c, d = (value << 16 for value in matrix)
-    path = tmp_path / "turned.mp4"
-    path.write_bytes(data[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[place + 36 :])
-    upright, turned = next(decode_frames(clips["clip.mp4"])), next(decode_frames(path))
-    np.testing.assert_array_equal(turned, np.rot90(upright, turns))
-    assert turned.flags.c_contiguous

@@ -1,40 +1,49 @@
 """Reading and writing of video clips; the only module that imports PyAV.
 
 A decoder says little about damage: of a clip cut in half many just give the first half. So every clip is judged by
-what its container promised (see `Video.frames`). Tried with 25 cuts and 25 runs of 400 zeroed bytes for each container
-(90-frame clips, PyAV 18.1):
+what its container promised (`truncation.Tally`) and by its structure (`video_structure.is_cut`). Tried with 25 cuts and
+25 runs of 400 zeroed bytes for each container (PyAV 18.1 and 19.0):
 
-- found: every cut of an avi, mkv, webm, mp4 and mov but for the last 2 % or 3 frames of mkv and webm (an mp4 or mov
-  without its index cannot be opened at all); every zeroed stretch in MPEG-4 part 2 and nearly all in MPEG-2.
-- not found: a cut mpegts that ends between two pictures (half of them), now and then such an mpeg or wmv: these promise
-  no length that survives the cut. Zeroed bytes inside a picture that decode to wrong colours without an error: one
-  stretch in ten of h264 and hevc with small pictures, four in ten with large ones, one in three of vp9 and wmv.
+- found: every cut of an avi, mkv, webm, flv, mp4, mov, mxf, wmv, ogv, gif and ivf but for the last 2 % or 3 frames of
+  those that state a duration (an mp4 or mov without its index cannot be opened at all); every zeroed stretch in MPEG-4
+  part 2 and nearly all in MPEG-2.
+- not found: a cut mpegts that ends between two pictures (half of them), now and then such an mpeg, and a cut bare
+  stream (dv, mjpeg, y4m, now and then h264): these promise no length that survives the cut. Zeroed bytes inside a
+  picture that decode to wrong colours without an error: one stretch in ten of h264 and hevc with small pictures, four
+  in ten with large ones, one in three of vp9 and wmv.
 """
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import Flags
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from unialign.cache import atomic
 from unialign.cache.errors import CorruptInput
+from unialign.stages.containers import CONTAINERS
+from unialign.stages.truncation import Tally
+from unialign.stages.video_structure import is_cut
 
 LARGEST_SIDE = 8192
-# libavformat's own names. Not here: concat, hls, dash and image2, which open other files or addresses.
-CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "avi", "matroska,webm", "mpeg", "mpegts", "asf")
 # Same bytes on every processor: the flags forbid rounding that depends on the vector instructions at hand.
 CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 # Tags need not be UTF-8: PyAV refused such a file until it was told otherwise; since 19 it needs no telling.
 ANY_TAGS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 # The same for x264: its fastest instructions round differently, and those of AVX-512 read memory that nobody wrote.
 ENCODER = {"threads": "1", "x264-params": "cpu-independent=1"}
-# An MPEG-4 part 2 packet this small says "the same picture again" and gives no frame.
-LARGEST_REPEAT = 8
+# Pixels this near to square are square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
+SQUARE = 0.01
+# The first entries of a display matrix: (a, b, c, d).
+Matrix = tuple[float, float, float, float]
 
 
 def decoder_version() -> dict[str, str]:
@@ -57,9 +66,10 @@ class Video:
     """One clip, decoded once from start to end; its counts are filled in on the way and hold after a failure too.
 
     decoded: pictures the decoder gave.
-    declared: pictures the container promises (its count, or duration x average rate); None when it promises nothing.
+    declared: pictures the container promises to show (its count, or duration x rate); None when it promises nothing.
     corrupt: pictures or packets that FFmpeg marks as damaged.
-    size: (height, width) as shown, after rotation; (0, 0) before the first frame.
+    size: (height, width) as shown: upright, with square pixels; (0, 0) before the first frame.
+    pixel_aspect: width of a coded pixel over its height, as far as it is not square: Fraction(4, 3).
     fps: average frames per second; NaN when the container does not say.
     reason: why the clip was refused, without its path; "" while all is well.
     """
@@ -70,39 +80,44 @@ class Video:
         self.declared: int | None = None
         self.corrupt = 0
         self.size = (0, 0)
+        self.pixel_aspect = Fraction(1)
         self.fps = float("nan")
         self.reason = ""
+        self._matrix: Matrix = (1, 0, 0, 1)
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Frames in display order as RGB uint8 (H, W, 3), upright (rotations by 90 degrees in the file are applied).
+        """Frames in display order as RGB uint8 (H, W, 3), as a player shows them.
 
-        One decoder thread, so that damage is met in the same order everywhere. Frames that an edit list hides are
-        left out, as players do.
+        Of several pictures in a file the default one is taken, else the largest; cover art is none. Turned and mirrored
+        as the file says, to the nearest quarter turn. Where pixels are not square (by more than 1 %), the shorter side
+        of a pixel is stretched: 720 x 576 with pixels of 64:45 are 1024 x 576. Frames that an edit list hides are left
+        out. One decoder thread, so that damage is met in the same order everywhere.
 
         Raises `CorruptInput`, some of it only after the last frame, so use nothing before the end. Its status:
         "missing-file"; "unreadable" (no video, a container that is not one of `CONTAINERS`, a decoder error, a picture
-        above 8192 x 8192, a size that changes on the way); "truncated" (fewer frames than declared; for a container
-        that only states a duration: it ends more than 3 frames and 2 % early, or lacks as many at a constant rate);
-        "corrupt-frames" (a picture marked as damaged: no frame is given from there on).
+        above 8192 x 8192, a size that changes on the way); "truncated" (see `Tally.missing`); "corrupt-frames" (a
+        picture marked as damaged: no frame is given from there on).
         """
         if not self.path.exists():
             raise self._failure("no such file", "missing-file")
         if not self.path.is_file():
             raise self._failure("is not a file")
         with self._opened() as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise self._failure("holds no video stream")
+            stream = self._stream(container)
             tally = Tally(container, stream)
             self.declared, self.fps = tally.declared, tally.rate or float("nan")
+            self._learn_aspect(stream)
             context = stream.codec_context
             self._check_size(context.height, context.width)
             context.thread_count = 1
+            # Else what a stream cuts off on the left stays, where it is no multiple of a processor's registers.
+            context.flags |= Flags.unaligned
             context.options = {"max_pixels": str(LARGEST_SIDE**2)}
             yield from self._decoded(container, stream, tally)
+            tally.finish(stream)
         self._judge(tally)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
         options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
         try:
@@ -117,29 +132,59 @@ class Video:
         except (av.FFmpegError, OSError) as error:
             text = error.strerror or type(error).__name__
             if self.declared is None and not self.decoded:
-                text = f"cannot be opened as mov/mp4, avi, mkv/webm, mpeg, mpegts or asf/wmv ({text})"
+                text = f"cannot be opened as a video ({text})"
             else:
-                text = f"the decoder gave up after {self.decoded} of {self.declared} frames ({text})"
+                text = f"the decoder gave up after {self.decoded} of {self.declared or 'unknown'} frames ({text})"
             raise self._failure(text) from error
+
+    def _stream(self, container: Any) -> Any:
+        """The stream of pictures that a player shows."""
+        stills = Disposition.attached_pic | Disposition.timed_thumbnails
+        streams = [one for one in container.streams.video if not one.disposition & stills]
+        if not streams:
+            raise self._failure("holds no video stream")
+        streams = [one for one in streams if one.codec_context is not None]
+        if not streams:
+            raise self._failure("holds video of a kind that FFmpeg has no decoder for")
+
+        def rank(stream: Any) -> tuple[bool, int]:
+            context = stream.codec_context
+            return bool(stream.disposition & Disposition.default), context.height * context.width
+
+        return max(streams, key=rank)
+
+    def _learn_aspect(self, stream: Any) -> None:
+        stated = stream.sample_aspect_ratio
+        aspect = Fraction(stated.numerator, stated.denominator) if stated else Fraction(1)
+        if abs(aspect - 1) >= SQUARE:
+            self.pixel_aspect = aspect
 
     def _decoded(self, container: Any, stream: Any, tally: "Tally") -> Iterator[np.ndarray]:
         reformatter = VideoReformatter()
-        for packet in container.demux():
-            tally.count(packet)
-            if packet.stream_index != stream.index:
-                continue
-            self.corrupt += bool(packet.is_corrupt and packet.size)
-            for frame in packet.decode():
-                self.decoded += 1
-                self.corrupt += bool(frame.is_corrupt)
-                self._check_size(frame.height, frame.width)
-                if not self.corrupt:
-                    converted = reformatter.reformat(frame, format="rgb24", interpolation=CONVERSION, threads=1)
-                    yield self._upright(converted.to_ndarray(), frame.rotation)
+        for packet in packets(container, tally.streams):
+            tally.count(packet, is_ours=packet.stream is stream)
+            # Empty packets hold no picture, and to the decoder one means the end.
+            if packet.stream is stream and packet.size:
+                self.corrupt += bool(packet.is_corrupt)
+                yield from self._pictures(stream.decode(packet), reformatter)
+        yield from self._pictures(stream.decode(None), reformatter)
 
-    def _upright(self, picture: np.ndarray, rotation: int) -> np.ndarray:
-        if rotation % 90 == 0:
-            picture = np.rot90(picture, rotation // 90)
+    def _pictures(self, frames: Iterable[Any], reformatter: VideoReformatter) -> Iterator[np.ndarray]:
+        for frame in frames:
+            self.decoded += 1
+            self.corrupt += bool(frame.is_corrupt)
+            height, width = square_size(frame.height, frame.width, self.pixel_aspect)
+            self._check_size(height, width)
+            if not self.corrupt:
+                converted = reformatter.reformat(
+                    frame, width, height, format="rgb24", interpolation=CONVERSION, threads=1
+                )
+                yield self._upright(converted.to_ndarray(), frame)
+
+    def _upright(self, picture: np.ndarray, frame: Any) -> np.ndarray:
+        # A stream of H.264 may say it once, for all that follow.
+        self._matrix = display_matrix(frame) or self._matrix
+        picture = turned(picture, self._matrix)
         size = (picture.shape[0], picture.shape[1])
         if self.size not in ((0, 0), size):
             raise self._failure(f"the picture size changes from {self.size} to {size} at frame {self.decoded - 1}")
@@ -153,8 +198,13 @@ class Video:
             )
 
     def _judge(self, tally: "Tally") -> None:
-        if tally.is_short(self.decoded):
-            raise self._failure(f"ends after {self.decoded} of {self.declared} declared frames", "truncated")
+        missing = tally.missing(self.decoded)
+        self.declared = tally.declared
+        if not missing and tally.is_open:
+            with self.path.open("rb") as file:
+                missing = "ends before its container does" if is_cut(file, tally.kind) else ""
+        if missing:
+            raise self._failure(missing, "truncated")
         if self.corrupt:
             raise self._failure(f"{self.corrupt} damaged pictures among {self.decoded}", "corrupt-frames")
         if not self.decoded:
@@ -165,66 +215,44 @@ class Video:
         return CorruptInput(f"{self.path}: {reason}; replace the file or leave the sample out.", status)
 
 
-class Tally:
-    """What a container promised and what its packets brought, to tell whether the end is missing.
+def packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
+    """All packets of some streams, in the order of the file; PyAV adds an empty one per stream at the end."""
+    with contextlib.suppress(IndexError):
+        # At the end PyAV 18 looks for streams that showed up on the way and that it has not listed; 19 does not.
+        yield from container.demux(*streams)
 
-    Two kinds of promise. mp4 and avi state the number of frames; what they hide on purpose is subtracted: frames before
-    an edit list's start, avi entries without data and MPEG-4 packets that repeat the picture before. The others state
-    a duration, which all streams together must reach; where the video's rate is constant, so must its frame count.
-    """
 
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.stream, self.is_avi = stream, container.format.name == "avi"
-        self.is_mpeg4 = stream.codec_context.name in ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3")
-        self.rate = float(stream.average_rate or stream.guessed_rate or 0)
-        self.tick = float(stream.time_base)
-        self.is_exact = stream.frames > 0
-        self.start = (container.start_time or 0) / av.time_base
-        self.duration = (container.duration or 0) / av.time_base
-        seconds = float(stream.duration * stream.time_base) if stream.duration else self.duration
-        self.declared = stream.frames or round(seconds * self.rate) or None
-        self.end = 0.0
-        self.hidden = 0
-        self.tiny = 0
-        self.times: list[int] = []
-        self.stamps: list[int] = []
+def square_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """(height, width) of a picture once its pixels are square: the shorter side of a pixel is stretched."""
+    if pixel_aspect == 1:
+        return height, width
+    if pixel_aspect > 1:
+        return height, round(width * pixel_aspect)
+    return round(height / pixel_aspect), width
 
-    def count(self, packet: Any) -> None:
-        """Take note of one packet of any stream."""
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if not packet.size or stamp is None:
-            return
-        self.end = max(self.end, float((stamp + (packet.duration or 0)) * packet.time_base) - self.start)
-        if packet.stream_index == self.stream.index:
-            self.hidden += packet.is_discard
-            self.tiny += self.is_mpeg4 and packet.size <= LARGEST_REPEAT
-            self.times.append(stamp)
-            self.stamps.append(stamp if packet.dts is None else packet.dts)
 
-    def is_short(self, decoded: int) -> bool:
-        """Whether frames are missing that the container promised."""
-        if self.declared is None:
-            return False
-        if self.is_exact:
-            repeated = min(self.tiny, max(0, len(self.stamps) - decoded))
-            if self.is_avi and self.stamps:
-                repeated += max(0, self.stamps[-1] + 1 - len(self.stamps))
-            return decoded < self.declared - self.hidden - repeated
-        tolerance = max(3, 0.02 * self.declared)
-        if (self.duration - self.end) * self.rate > tolerance:
-            return True
-        return self.has_constant_rate() and decoded < self.declared - self.hidden - tolerance
+def display_matrix(frame: Any) -> Matrix | None:
+    """How the picture is shown: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None where not stated."""
+    try:
+        data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:
+        # PyAV 18 lists none of a frame's side data when FFmpeg knows a kind that it does not; the rotation it tells.
+        angle = math.radians(frame.rotation)
+        return math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    if data is None:
+        return None
+    a, b, _, c, d = np.frombuffer(data, dtype=np.int32)[:5].tolist()
+    return a, b, c, d
 
-    def has_constant_rate(self) -> bool:
-        """Whether nine in ten frames follow each other at the average rate: then the rest are holes, not a habit."""
-        times = sorted(self.times)
-        steps = [later - earlier for earlier, later in itertools.pairwise(times)]
-        if not steps or not self.rate:
-            return False
-        wanted = 1 / (self.rate * self.tick)
-        # Times are whole ticks (milliseconds in mkv), so a step may be one off.
-        usual = sum(abs(step - wanted) <= max(1.0, 0.1 * wanted) for step in steps)
-        return usual >= 0.9 * len(steps)
+
+def turned(picture: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """A view of the picture as one of its eight orientations, the nearest to the matrix."""
+    a, b, c, d = matrix
+    down, right = d, a
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture = picture.swapaxes(0, 1)
+        down, right = b, c
+    return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
 def encode_clip(path: Path, frames: Iterable[np.ndarray], fps: int, crf: int = 23) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
+from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.labels_csv import LabelList, LabelRow
-from unialign.stages.datasets.scan import VIDEO_SUFFIXES, check_name, walk_files
+from unialign.stages.datasets.scan import check_name, walk_files
 from unialign.stages.datasets.splits import check_words, part_named
 
 _SHOWN = 5

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
-from unialign.stages.datasets.scan import VIDEO_SUFFIXES, relative_name
+from unialign.stages.containers import VIDEO_SUFFIXES
+from unialign.stages.datasets.scan import relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named
 
 PATH_COLUMNS = ("path", "file")

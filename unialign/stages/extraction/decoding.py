@@ -55,6 +55,8 @@ class SourceVideo:
     def counts(self) -> dict[str, Json]:
         """What a record says of the decoding."""
         counts: dict[str, Json] = {"decoded": self.video.decoded, "declared": self.video.declared}
+        if self.video.pixel_aspect != 1:
+            counts["pixel_aspect"] = str(self.video.pixel_aspect)
         return counts if not self.video.corrupt else {**counts, "corrupt": self.video.corrupt}
 
     def outcome(self, arrays: Mapping[str, np.ndarray], detail: Mapping[str, Json]) -> Outcome:

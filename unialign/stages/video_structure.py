@@ -1,0 +1,78 @@
+"""What the bytes of a video file say about its end, where FFmpeg does not ask: is it all there?"""
+
+import os
+from collections.abc import Callable
+from typing import BinaryIO
+
+# Of an ASF file: the object that holds its size (8CABDCA1-A947-11CF-8EE4-00C00C205365).
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# A page of Ogg has at most 255 segments of 255 bytes, and a header.
+OGG_PAGE = 27 + 255 + 255 * 255
+
+
+def is_cut(file: BinaryIO, container: str) -> bool:
+    """Whether a file of that container (FFmpeg's name) ends before its own structure does; the place in it is kept.
+
+    Known are: asf (its header holds the size of the file), mp4 and mov (a box that passes the end), ogg (the last page
+    is marked) and gif (its last byte, zeros apart). False where the container has no such mark.
+    """
+    ends = ENDS.get(container)
+    if ends is None:
+        return False
+    place = file.tell()
+    try:
+        return ends(file, file.seek(0, os.SEEK_END))
+    finally:
+        file.seek(place)
+
+
+def _asf(file: BinaryIO, size: int) -> bool:
+    file.seek(0)
+    head = file.read(2**16)
+    start = head.find(ASF_PROPERTIES)
+    fields = head[start + 24 : start + 92]
+    if start < 0 or len(fields) < 68:
+        return False
+    # The file identifier, then the size; after five times and counts the flags, of which the first says "broadcast".
+    return not fields[64] & 1 and int.from_bytes(fields[16:24], "little") > size
+
+
+def _boxes(file: BinaryIO, size: int) -> bool:
+    place = 0
+    while place + 8 <= size:
+        file.seek(place)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:
+            # 0 is "up to the end", the rest is no box.
+            return False
+        place += length
+        if place > size:
+            # What else stands behind the boxes of some phones is no loss.
+            return kind in (b"moof", b"mdat", b"moov")
+    return False
+
+
+def _ogg(file: BinaryIO, size: int) -> bool:
+    file.seek(max(0, size - 2 * OGG_PAGE))
+    tail = file.read()
+    start = tail.rfind(b"OggS")
+    if start < 0 or len(tail) < start + 27:
+        return True
+    segments = tail[start + 27 : start + 27 + tail[start + 26]]
+    return not tail[start + 5] & 4 or start + 27 + tail[start + 26] + sum(segments) > len(tail)
+
+
+def _gif(file: BinaryIO, size: int) -> bool:
+    file.seek(max(0, size - 64))
+    return not file.read().rstrip(b"\0").endswith(b";")
+
+
+ENDS: dict[str, Callable[[BinaryIO, int], bool]] = {
+    "asf": _asf,
+    "mov,mp4,m4a,3gp,3g2,mj2": _boxes,
+    "ogg": _ogg,
+    "gif": _gif,
+}
