@@ -56,7 +56,7 @@ def make(folder: Path, kind: str, samples: int) -> Path:
         if kind == "fixed":
             with (folder / "raw").open("ab") as file:
                 file.write(np.stack(clips).tobytes())
-    write_index(store.path)
+    write_index(store)
     return store.path
 
 

@@ -54,7 +54,7 @@ def make_store(folder: Path, codec: str, samples: int) -> Store:
         columns = {spec.name: values(spec, numbers, 0) for spec in arrays}
         rows = [{name: np.asarray(column[slot]) for name, column in columns.items()} for slot in range(len(numbers))]
         write_shard(store, shard, [Entry(sample_id(number), "ok", "sha256:made") for number in numbers], rows)
-    write_index(store.path)
+    write_index(store)
     return store
 
 

@@ -154,7 +154,7 @@ def make_data(workload: Workload, samples: int, folder: Path, *, whole: bool = T
         for store, specs in stores:
             write_shard(store, shard, entries, rows_of({spec.name: made[spec.name] for spec in specs}))
     for store, _ in stores:
-        write_index(store.path)
+        write_index(store)
     return data
 
 

@@ -144,7 +144,7 @@ def made(
         entries = [Entry(f"clip{n:03d}", "truncated" if n in bad else "ok", f"sha256:{n}") for n in numbers]
         values = [{} if n in bad else {spec.name: sample(n + shift)[spec.name] for spec in arrays} for n in numbers]
         write_shard(store, shard, entries, values)
-    write_index(store.path)
+    write_index(store)
     return store
 
 

@@ -84,7 +84,7 @@ def test_a_compressed_store_comes_back_too(tmp_path: Path, codec: str) -> None:
     store = create_store(Store(path, "made", "poses", key, ARRAYS, 4, {}, codec))
     grow_store(store, 1)
     write_shard(store, 0, [Entry("one", "ok", "sha256:1")], [sample(1)])
-    write_index(path)
+    write_index(open_store(path))
     export_hdf5(path, tmp_path / "x.h5")
     assert tree_digest(import_hdf5(tmp_path / "x.h5", tmp_path / "b").store.path) == tree_digest(path)
 
@@ -118,7 +118,7 @@ def test_a_store_without_data_comes_back(tmp_path: Path, kind: str) -> None:
 
 def test_the_index_comes_back_where_there_was_one(tmp_path: Path) -> None:
     store = grown(tmp_path / "a")
-    write_index(store.path)
+    write_index(store)
     export_hdf5(store.path, tmp_path / "x.h5")
     assert tree_digest(import_hdf5(tmp_path / "x.h5", tmp_path / "b").store.path) == tree_digest(store.path)
 

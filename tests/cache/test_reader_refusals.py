@@ -72,11 +72,11 @@ def test_without_advice_to_the_system_everything_is_read_all_the_same(
 
 def test_an_index_that_is_a_link_does_not_count(tmp_path: Path) -> None:
     store = build(tmp_path)
-    write_index(store.path)
+    write_index(store)
     moved = index_path(store.path).rename(tmp_path / "index")
     index_path(store.path).symlink_to(moved)
-    assert read_index(store.path) is None
-    assert len(load_table(store.path).ids) == len(StoreReader(store.path).table.ids)
+    assert read_index(store) is None
+    assert len(load_table(store).ids) == len(StoreReader(store.path).table.ids)
 
 
 def test_a_store_is_found_by_its_path_and_its_row_is_plain(tmp_path: Path) -> None:

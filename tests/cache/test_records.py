@@ -75,10 +75,10 @@ def test_a_record_whose_checksums_do_not_fit_its_files_is_refused() -> None:
 def test_group_metadata_that_cannot_be_read_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = build(tmp_path)
 
-    def fail(self: Path) -> bytes:
+    def fail(path: Path, limit: int) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr("unialign.cache.store.read_plain", fail)
     with pytest.raises(DamagedStore, match=r"zarr.json: the metadata cannot be read \(.*Permission denied"):
         open_store(store.path)
 

@@ -12,6 +12,7 @@ import zarrs  # noqa: F401 - registers the codec pipeline
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.index import forget_shard
 from unialign.cache.keys import Key
 from unialign.cache.mend import restore_metadata
 from unialign.cache.reader import StoreReader
@@ -19,7 +20,6 @@ from unialign.cache.records import Entry, record_path
 from unialign.cache.store import (
     Store,
     create_store,
-    forget_shard,
     grow_store,
     open_store,
     store_path,
@@ -257,7 +257,9 @@ def test_growing_never_shrinks_and_metadata_is_restored(tmp_path: Path) -> None:
     (store.path / "feature" / "zarr.json").unlink()
     (store.path / "count" / "zarr.json").write_text("{}")
     body = json.loads((store.path / "keypoints" / "zarr.json").read_bytes())
-    (store.path / "keypoints" / "zarr.json").write_text(json.dumps({**body, "shape": [4, *body["shape"][1:]]}))
+    (store.path / "keypoints" / "zarr.json").write_text(
+        json.dumps({**body, "shape": [4, *body["shape"][1:]]}, indent=2) + "\n"
+    )
     named = [(found.file, found.problem.partition(" (")[0]) for found in verify_store(store.path)]
     unreadable = "the array's metadata cannot be read"
     assert ("count/zarr.json", unreadable) in named

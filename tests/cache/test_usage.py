@@ -19,8 +19,9 @@ def measured(paths: list[Path]) -> Usage:
 
 def filled(cache: Path) -> Path:
     """A cache with a store, a damaged one, a lock, and temporaries in a store and beside it."""
-    path = build(cache, bad=(3,)).path
-    write_index(path)
+    store = build(cache, bad=(3,))
+    path = store.path
+    write_index(store)
     other = build(cache / "second").path
     other.rename(path.with_name("other-0123456789ab.zarr"))
     (path.with_name("other-0123456789ab.zarr") / "zarr.json").write_text("{}")

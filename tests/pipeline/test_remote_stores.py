@@ -28,7 +28,7 @@ def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_
     # Made from poses that are nowhere here.
     stores["pose-features"] = pose_features_store(folder, dataset, fields={"poses": "5e" * 32})
     for reader in stores.values():
-        write_index(reader.path)
+        write_index(reader.store)
     with serving(tmp_path / "site") as site:
         urls = {
             name: f"{site.url}/{reader.path.relative_to(site.folder).as_posix()}" for name, reader in stores.items()

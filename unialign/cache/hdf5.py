@@ -15,21 +15,20 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-import zarr
 
 from unialign.cache import atomic
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.checks import check_record
 from unialign.cache.errors import DamagedStore, UsageError
 from unialign.cache.index import index_path
 from unialign.cache.keys import canonical
 from unialign.cache.reader import Place, StoreReader
 from unialign.cache.records import Record, list_records, read_record
-from unialign.cache.shards import little_endian
-from unialign.cache.store import Store
+from unialign.cache.shards import little_endian, read_sample
+from unialign.cache.store import Store, read_num_shards
 
 FORMAT, VERSION = "unialign store", 1
 # Object headers with checksums, so that the library itself notices damage; readable from HDF5 1.10 (2016) on.
@@ -86,7 +85,7 @@ def _write_head(file: h5py.File, reader: StoreReader) -> dict[str, np.ndarray]:
     lengths: dict[str, list[int]] = {spec.name: [] for spec in store.arrays if spec.ragged}
     texts, numbers = _texts(file, "records/text", len(paths)), []
     for number, path in enumerate(paths):
-        record = read_record(path)
+        record = _checked_record(store, path)
         texts[number] = path.read_text(encoding="utf-8")
         numbers.append(record.shard)
         for slot, entry in enumerate(record.entries):
@@ -103,7 +102,7 @@ def _write_head(file: h5py.File, reader: StoreReader) -> dict[str, np.ndarray]:
         modality=store.modality,
         store=store.name,
         key=store.key.digest,
-        num_shards=_num_shards(store),
+        num_shards=read_num_shards(store, store.arrays[0]),
         index=index_path(store.path).is_file(),
     )
     _texts(file, "metadata", None)[()] = (store.path / "zarr.json").read_text(encoding="utf-8")
@@ -133,7 +132,7 @@ def _write_arrays(file: h5py.File, reader: StoreReader, offsets: Mapping[str, np
     row, rows, texts = 0, len(file["samples/id"]), file["records/text"].asstr()
     progress(0, rows)
     for number, shard in enumerate(list_records(store.path)):
-        record = read_record(shard)
+        record = _checked_record(store, shard)
         if number >= len(texts) or texts[number] != shard.read_text(encoding="utf-8"):
             raise DamagedStore(f"{shard} was changed during the export; export the store again when nobody writes it.")
         for values in _held(reader, record):
@@ -144,43 +143,41 @@ def _write_arrays(file: h5py.File, reader: StoreReader, offsets: Mapping[str, np
         progress(row, rows)
 
 
+def _checked_record(store: Store, path: Path) -> Record:
+    record = read_record(path)
+    try:
+        check_record(store, record)
+    except ValueError as error:
+        raise DamagedStore(f"{path}: {error}; run `unialign cache verify`.") from error
+    return record
+
+
 def _held(reader: StoreReader, record: Record) -> Iterator[dict[str, np.ndarray]]:
-    """The arrays of every slot of a shard that holds data, in slot order, superseded ones included."""
-    old: Mapping[str, Any] | None = None
+    """The arrays of every slot of a shard that holds data, in slot order, superseded ones included.
+
+    As the record says, whatever the index does: the lengths in the file are those of the records.
+    """
+    store = reader.store
     for slot, entry in enumerate(record.entries):
         if entry.status != "ok":
             continue
-        if _is_current(reader, entry.id, Place(record.shard, slot)):
-            yield reader.read_one(entry.id)
-            continue
-        old = old or _checked_arrays(reader.store, record)
         values = {}
-        for spec in reader.store.arrays:
-            place = record.shard * reader.store.shard_samples + slot
-            end = entry.lengths[spec.dims[0]] if spec.ragged else None
-            found = old[spec.name][place, :end] if spec.ragged else old[spec.name][place]
-            values[spec.name] = np.asarray(found, dtype=spec.dtype)
+        for spec in store.arrays:
+            shard, path = reader.shard(spec.name, record.shard), store.shard_path(spec.name, record.shard)
+            values[spec.name] = read_sample(
+                spec,
+                shard.data.data,
+                shard.index[slot],
+                entry.lengths[spec.dims[0]] if spec.ragged else None,
+                codec=store.codec,
+                checksum=entry.checksums[spec.name],
+                name=str(path),
+            )
         yield values
 
 
 def _is_current(reader: StoreReader, sample: str, place: Place) -> bool:
     return reader.status(sample) == "ok" and reader.place(sample) == place
-
-
-def _checked_arrays(store: Store, record: Record) -> dict[str, Any]:
-    """The arrays of a store as Zarr gives them, once the files of one shard are known to be what was written."""
-    for name, expected in record.files.items():
-        path = store.shard_path(name, record.shard)
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected.sha256:
-                raise DamagedStore(f"{path} is not what was written; run `unialign cache verify`.")
-    return {spec.name: zarr.open_array(store.path / spec.name, mode="r") for spec in store.arrays}
-
-
-def _num_shards(store: Store) -> int:
-    """Length of the sample axis in shards; an extraction that is cut short leaves it longer than the records."""
-    spec = store.arrays[0]
-    return int(zarr.open_array(store.path / spec.name, mode="r").shape[0]) // store.shard_samples
 
 
 def _texts(file: h5py.File, name: str, count: int | None) -> h5py.Dataset:

@@ -86,7 +86,7 @@ def import_hdf5(source: Path, cache: Path, progress: Progress = lambda done, tot
             finally:
                 atomic.remove(staging)
             if head.index:
-                write_index(head.path)
+                write_index(open_store(head.path))
     return Imported(open_store(head.path), reused=False)
 
 

@@ -7,8 +7,10 @@ shard deletes it first.
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,13 +18,41 @@ import numpy as np
 
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
+from unialign.cache.bounded import check_inside, read_plain
+from unialign.cache.checks import check_table
 from unialign.cache.errors import DamagedStore
-from unialign.cache.records import Record, read_record, record_path
+from unialign.cache.records import Record, read_record, record_path, shard_of
+from unialign.cache.schema import IndexHead
+from unialign.cache.store import Store
 from unialign.cache.table import SampleTable, Shards, Texts, merged, table_of
 
 FORMAT = 1
 NAME = "index.bin"
+# A million samples take 150 MB.
+INDEX_BYTES = 4 << 30
 _ALIGN, _SHA_BYTES = 64, 32
+
+# The type of each column, and its shape behind the first axis; `names` are as wide as the longest id.
+_COLUMNS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "status": ("|u1", ()),
+    "shard": ("<i4", ()),
+    "slot": ("<i4", ()),
+    "source": ("|u1", (32,)),
+    "notes.ends": ("<i8", ()),
+    "notes.data": ("|u1", ()),
+    "shards.numbers": ("<i4", ()),
+    "shards.samples": ("<i4", ()),
+    "shards.record_bytes": ("<i8", ()),
+}
+_FAMILIES: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "lengths": ("<i4", ()),
+    "checksums": ("<i8", ()),
+    "bytes": ("<i8", ()),
+    "sha256": ("|u1", (32,)),
+}
+_OF_SHARDS = {"shards.numbers", "shards.samples", "shards.record_bytes", "bytes", "sha256"}
+_ID_TYPE = re.compile(r"\|S[1-9][0-9]{0,4}")
+_MAX_HEAD = 1 << 20
 
 
 def index_path(store: Path) -> Path:
@@ -30,69 +60,85 @@ def index_path(store: Path) -> Path:
     return store / "records" / NAME
 
 
-def load_table(store: Path, *, strict: bool = False) -> SampleTable:
-    """What all records of a store say. Raises `DamagedStore` for a record that was changed.
+def load_table(store: Store, *, strict: bool = False) -> SampleTable:
+    """What all records of a store say, checked against its arrays.
 
+    Raises `DamagedStore` for a record that was changed or says what no record of this store can.
     strict: also for one that the index names but that has gone, deleted by someone who did not know better.
     """
     known = read_index(store)
-    sizes = record_sizes(store)
+    sizes = record_sizes(store.path)
     if known is None:
         return _read_records(store, sizes)
     if not _covers(known, sizes):
         lost = lost_records(known, sizes)
         # A writer that withdraws shards deletes the index before it deletes records.
-        if strict and lost and index_path(store).exists():
-            raise DamagedStore(f"{record_path(store, lost[0])} is missing; run `unialign cache verify`.")
+        if strict and lost and index_path(store.path).exists():
+            raise DamagedStore(f"{record_path(store.path, lost[0])} is missing; run `unialign cache verify`.")
         return _read_records(store, sizes)
     covered = set(known.shards.numbers.tolist())
     fresh = {shard: size for shard, size in sizes.items() if shard not in covered}
     return merged(known, _read_records(store, fresh)) if fresh else known
 
 
-def write_index(store: Path) -> None:
+def write_index(store: Store) -> None:
     """Bring the index up to date with the records; nothing happens when it is. Only a store's one writer calls this."""
-    sizes = record_sizes(store)
+    sizes = record_sizes(store.path)
     known = read_index(store)
     if known is None:
-        forget_index(store)
+        forget_index(store.path)
     if sizes and not (known and _covers(known, sizes) and len(known.shards.numbers) == len(sizes)):
-        atomic.write_parts(index_path(store), _encoded(load_table(store), store.name))
+        path = index_path(store.path)
+        check_inside(store.path, path)
+        atomic.write_parts(path, _encoded(load_table(store), store.name))
 
 
 def forget_index(store: Path) -> None:
     """Delete the index, before a record that it covers goes."""
+    check_inside(store, index_path(store))
     atomic.remove(index_path(store))
 
 
-def read_index(store: Path) -> SampleTable | None:
+def forget_shard(store: Store, shard: int) -> None:
+    """Withdraw a shard: the index and its record first, so that no reader trusts the files, then the files."""
+    forget_index(store.path)
+    for path in (record_path(store.path, shard), *(store.path / spec.name / "c" / str(shard) for spec in store.arrays)):
+        check_inside(store.path, path)
+        atomic.remove(path)
+
+
+def read_index(store: Store) -> SampleTable | None:
     """The table that the index holds; None when there is none, or when it is not what was written."""
-    if index_path(store).is_symlink():
-        return None
     try:
-        data = index_path(store).read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
+        return decode_index(read_plain(index_path(store.path), INDEX_BYTES), store)
+    except OSError:
+        # Nothing is lost with it: the records say the same.
         return None
-    return decode_index(data, store.name)
 
 
-def decode_index(data: bytes, store: str) -> SampleTable | None:
-    """The table in the bytes of an index; None when they are not what was written for a store of that name."""
+def decode_index(data: bytes, store: Store) -> SampleTable | None:
+    """The table in the bytes of an index; None when they are not what was written for this store."""
     if hashlib.sha256(memoryview(data)[:-_SHA_BYTES]).digest() != data[-_SHA_BYTES:]:
         return None
-    return _decoded(data, store)
+    try:
+        table = _decoded(data, store.name)
+        if table is not None:
+            check_table(store, table)
+    except (ValueError, KeyError):
+        return None
+    return table
 
 
-def check_index(store: Path, records: Sequence[Record]) -> list[tuple[int | None, str, str]]:
+def check_index(store: Store, records: Sequence[Record]) -> list[tuple[int | None, str, str]]:
     """What is wrong with the index: (shard, file, problem). records: those that can be read, in shard order."""
     name = f"records/{NAME}"
-    if not os.path.lexists(index_path(store)):
+    if not os.path.lexists(index_path(store.path)):
         return []
-    table, sizes = read_index(store), record_sizes(store)
+    table, sizes = read_index(store), record_sizes(store.path)
     if table is None:
         return [(None, name, "the index of records was changed; the next extraction writes it anew")]
     found: list[tuple[int | None, str, str]] = [
-        (shard, f"records/{record_path(store, shard).name}", "missing") for shard in lost_records(table, sizes)
+        (shard, f"records/{record_path(store.path, shard).name}", "missing") for shard in lost_records(table, sizes)
     ]
     covered = set(table.shards.numbers.tolist())
     made = table_of(
@@ -110,9 +156,10 @@ def record_sizes(store: Path) -> dict[int, int]:
     # What is withdrawn or pruned at this moment is not there.
     with suppress(FileNotFoundError), os.scandir(store / "records") as found:
         for each in found:
-            if each.name.endswith(".json") and each.name[:-5].isdigit():
+            shard = shard_of(each.name)
+            if shard is not None:
                 with suppress(FileNotFoundError):
-                    sizes[int(each.name[:-5])] = each.stat().st_size
+                    sizes[shard] = each.stat(follow_symlinks=False).st_size
     return dict(sorted(sizes.items()))
 
 
@@ -126,8 +173,15 @@ def _covers(table: SampleTable, sizes: dict[int, int]) -> bool:
     return all(sizes.get(shard) == size for shard, size in covered)
 
 
-def _read_records(store: Path, sizes: dict[int, int]) -> SampleTable:
-    return table_of([read_record(record_path(store, shard)) for shard in sizes], list(sizes.values()))
+def _read_records(store: Store, sizes: dict[int, int]) -> SampleTable:
+    table = table_of([read_record(record_path(store.path, shard)) for shard in sizes], list(sizes.values()))
+    try:
+        check_table(store, table)
+    except ValueError as error:
+        raise DamagedStore(
+            f"{store.path / 'records'}: {error}; run `unialign cache verify`, then `unialign extract --repair`."
+        ) from error
+    return table
 
 
 def _columns(table: SampleTable) -> Iterator[tuple[str, np.ndarray]]:
@@ -160,15 +214,33 @@ def _encoded(table: SampleTable, store: str) -> list[bytes]:
     return [*parts, checksum.digest()]
 
 
+def _kind(name: str) -> tuple[str, tuple[int, ...]] | None:
+    """Type and shape behind the first axis of a column; None for one that is none."""
+    prefix, _, rest = name.partition("/")
+    return _FAMILIES.get(prefix) if rest else _COLUMNS.get(name)
+
+
 def _decoded(data: bytes, store: str) -> SampleTable | None:
-    end = data.index(b"\n") + 1
-    header = json.loads(data[:end])
-    if header["format"] != FORMAT or header["store"] != store:
+    """The columns, each of the type that it has in every index. Raises `ValueError` or `KeyError` for others."""
+    end = data.index(b"\n", 0, _MAX_HEAD) + 1
+    header = IndexHead.model_validate_json(data[:end])
+    if header.store != store:
         return None
     columns: dict[str, np.ndarray] = {}
-    for name, kind, shape, offset in header["columns"]:
-        count = int(np.prod(shape, dtype=np.int64))
+    for name, kind, shape, offset in header.columns:
+        expected = _kind(name)
+        ids = name == "names" and len(shape) == 1 and _ID_TYPE.fullmatch(kind)
+        if not ids and expected != (kind, shape[1:]):
+            raise ValueError(f"column {name} is of type {kind}")
+        count = math.prod(shape)
+        if end + offset + count * np.dtype(kind).itemsize > len(data) - _SHA_BYTES:
+            raise ValueError(f"column {name} reaches beyond the end")
         columns[name] = np.frombuffer(data, dtype=kind, count=count, offset=end + offset).reshape(shape)
+    rows, shards = len(columns["names"]), len(columns["shards.numbers"])
+    for name, column in columns.items():
+        wanted = shards if name.partition("/")[0] in _OF_SHARDS else rows
+        if name != "notes.data" and len(column) != wanted:
+            raise ValueError(f"column {name} has {len(column)} rows instead of {wanted}")
 
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}

@@ -46,7 +46,7 @@ def summarise(path: Path) -> Summary:
     collection, modality, name = path.parts[-3:]
     try:
         store = open_store(path)
-        table = load_table(path)
+        table = load_table(store)
     except CacheProblem as error:
         return Summary(path, collection, modality, name.removesuffix(".zarr"), 0, {}, 0, str(error))
     counts = np.bincount(table.status, minlength=len(STATUSES)).tolist()

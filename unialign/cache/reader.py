@@ -169,7 +169,7 @@ class StoreReader(Recorded):
         self.where = str(path)
         folder = _folder(path)
         self.store = open_store(path)
-        self.table = load_table(path, strict=True)
+        self.table = load_table(self.store, strict=True)
         check_sizes(self.store, self.table)
         # Removing a store begins with a rename; what was read after it may be a part.
         if _folder(path) != folder:

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file
+from unialign.cache.bounded import check_inside, read_plain
 from unialign.cache.errors import DamagedStore
 from unialign.cache.keys import canonical
+from unialign.cache.schema import MAX_SHARD, RECORD_BYTES, RecordBody, reason
 
 # 2: entries have checksums. A record of format 1 is refused, since nothing vouches for its single samples.
 FORMAT = 2
@@ -116,7 +118,9 @@ def write_record(store: Path, record: Record) -> None:
     if record.environment:
         body["environment"] = dict(record.environment)
     # The record vouches for itself too: a flipped bit in it must not turn into another sample's id.
-    write_file(record_path(store, record.shard), _signed(canonical(body)[1:] + b"\n"))
+    path = record_path(store, record.shard)
+    check_inside(store, path)
+    write_file(path, _signed(canonical(body)[1:] + b"\n"))
 
 
 def _signed(body: bytes) -> bytes:
@@ -128,11 +132,11 @@ def _signed(body: bytes) -> bytes:
 def read_record(path: Path) -> Record:
     """The record in a file. Raises `DamagedStore` when it is missing, malformed or does not match its own digest."""
     try:
-        if path.is_symlink():
-            raise DamagedStore(f"{path}: a link, not the file that was written; run `unialign cache verify`.")
-        data = path.read_bytes()
+        data = read_plain(path, RECORD_BYTES)
     except OSError as error:
-        raise DamagedStore(f"{path}: the record cannot be read ({error}); run `unialign cache verify`.") from error
+        raise DamagedStore(
+            f"{path}: the record cannot be read ({error.strerror}); run `unialign cache verify`."
+        ) from error
     return decode_record(data, str(path))
 
 
@@ -144,34 +148,48 @@ def decode_record(data: bytes, name: str) -> Record:
     if _signed(data[_HEAD:]) != data:
         raise DamagedStore(f"{name}: the record does not match its own digest; run `unialign cache verify`.")
     try:
-        body = json.loads(data)
-        if body["format"] == 1:
+        body = RecordBody.model_validate_json(data)
+        if body.format == 1:
             raise DamagedStore(
                 f"{name}: the record was made by an earlier version of unialign, without checksums of samples; "
                 "run `unialign extract --repair` to make its samples again, or remove the store."
             )
-        if body["format"] != FORMAT or not name.endswith(f"/{body['shard']:06d}.json"):
+        if body.format != FORMAT or not name.endswith(f"/{body.shard:06d}.json"):
             raise DamagedStore(f"{name}: the record belongs to another shard or format; run `unialign cache verify`.")
         folder = PurePosixPath(name).parent.parent.name
-        if folder.endswith(".zarr") and body["store"] != folder.removesuffix(".zarr"):
+        if folder.endswith(".zarr") and body.store != folder.removesuffix(".zarr"):
             raise DamagedStore(
-                f"{name}: the record belongs to the store {body['store']}; "
+                f"{name}: the record belongs to the store {body.store[:200]}; "
                 "give the folder that name back if it was renamed, or run `unialign extract --repair`."
             )
         return Record(
-            shard=body["shard"],
-            entries=tuple(Entry(**sample) for sample in body["samples"]),
-            files={array: ShardFile(**file) for array, file in body["files"].items()},
-            environment=dict(body.get("environment", {})),
+            shard=body.shard,
+            entries=tuple(
+                Entry(each.id, each.status, each.source, each.lengths, each.detail, each.checksums)
+                for each in body.samples
+            ),
+            files={array: ShardFile(file.bytes, file.sha256) for array, file in body.files.items()},
+            environment=body.environment,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedStore(f"{name}: the record cannot be read ({error}); run `unialign cache verify`.") from error
+    except ValueError as error:
+        raise DamagedStore(
+            f"{name}: the record cannot be read ({reason(error)}); run `unialign cache verify`."
+        ) from error
+
+
+def shard_of(name: str) -> int | None:
+    """The number of the shard that a record's file is named after; None for another name."""
+    stem = name.removesuffix(".json")
+    # Other spellings of a number (Arabic digits, one zero more) are other files.
+    number = int(stem) if stem != name and stem.isascii() and stem.isdecimal() and len(stem) < 20 else MAX_SHARD + 1
+    return number if number <= MAX_SHARD and name == f"{number:06d}.json" else None
 
 
 def list_records(store: Path) -> list[Path]:
     """The record files of a store in shard order; nothing is opened."""
     folder = store / "records"
-    return sorted(folder.glob("[0-9]*.json")) if folder.is_dir() else []
+    found = [path for path in folder.glob("[0-9]*.json") if shard_of(path.name) is not None] if folder.is_dir() else []
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def count_environments(store: Path) -> list[dict[str, Json]]:
@@ -187,12 +205,11 @@ def count_environments(store: Path) -> list[dict[str, Json]]:
 
 def _environment(path: Path) -> str:
     """The canonical text of a record's `environment`, "{}" where it has none: of the sorted keys it is the first."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD + _ENVIRONMENT_BYTES)[_HEAD:].decode(errors="replace")
-    if not head.startswith(_ENVIRONMENT):
-        return "{}"
     try:
+        head = read_plain(path, RECORD_BYTES, first=_HEAD + _ENVIRONMENT_BYTES)[_HEAD:].decode(errors="replace")
+        if not head.startswith(_ENVIRONMENT):
+            return "{}"
         value, _ = json.JSONDecoder().raw_decode(head, len(_ENVIRONMENT))
-    except ValueError:
+        return canonical(value).decode() if isinstance(value, dict) else "{}"
+    except (OSError, ValueError, RecursionError):
         return "{}"
-    return canonical(value).decode() if isinstance(value, dict) else "{}"

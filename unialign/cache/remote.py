@@ -70,7 +70,7 @@ class RemoteReader(Recorded):
             "a remote store is read by the index of its records: run any extraction on the store where it was made, "
             "then upload it again.",
         )
-        table = decode_index(index, self.path.name)
+        table = decode_index(index, self.store)
         if table is None:
             raise DamagedStore(
                 f"{self.url}/records/index.bin is not what an extraction wrote for a store of this name; {ADVICE}"

@@ -154,6 +154,8 @@ def decode_sample(
     would pass. name: what errors call the file. Raises `DamagedStore` when a chunk is not what was written.
     """
     try:
+        if len(stored) != count_chunks(spec, length):
+            raise ValueError(f"{len(stored)} chunks are there, the sample takes {count_chunks(spec, length)}")
         payloads = [chunk_payload(codec, chunk) for chunk in stored]
         if checksum is not None and sample_checksum(payloads) != checksum:
             raise ValueError("the chunks of a sample are not those that its record vouches for")

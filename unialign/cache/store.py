@@ -17,11 +17,12 @@ import zarr
 
 from unialign.cache import atomic
 from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.bounded import check_inside, parse_json, read_plain
 from unialign.cache.codecs import CODECS, codec_versions
-from unialign.cache.errors import DamagedStore, MissingCache
-from unialign.cache.index import forget_index
+from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.keys import SHORT, Key, digest
-from unialign.cache.records import Entry, Record, ShardFile, record_path, write_record
+from unialign.cache.records import Entry, Record, ShardFile, write_record
+from unialign.cache.schema import METADATA_BYTES, GroupBody, reason
 from unialign.cache.shards import encode_shard
 
 FORMAT = 1
@@ -134,15 +135,21 @@ def json_bytes(value: Json) -> bytes:
 def create_store(store: Store) -> Store:
     """Make an empty store (or return the one that is there): metadata only, put in place by one rename.
 
-    Raises `DamagedStore` when what is there belongs to another key.
+    Raises `DamagedStore` when what is there belongs to another key; `UsageError` for one
+    that could not be opened again, because of its names or sizes.
     """
     if store.path.exists():
         found = open_store(store.path)
         if found.key.digest != store.key.digest:
             raise DamagedStore(f"{store.path}: the folder holds another key; move it away.")
         return found
+    group = json_bytes(group_metadata(store))
+    try:
+        decode_store(store.path, group, f"{store.path} cannot be made")
+    except DamagedStore as error:
+        raise UsageError(str(error)) from error
     temporary = atomic.temporary_name(store.path)
-    atomic.write_file(temporary / "zarr.json", json_bytes(group_metadata(store)))
+    atomic.write_file(temporary / "zarr.json", group)
     for spec in store.arrays:
         atomic.write_file(temporary / spec.name / "zarr.json", json_bytes(array_metadata(store, spec, 0)))
     # A store that Zarr itself cannot open is never published.
@@ -152,56 +159,73 @@ def create_store(store: Store) -> Store:
     return store
 
 
+def layout(store: Store) -> list[Json]:
+    """What decides whether a sample fits into a store; how it is cut into chunks is the store's own affair."""
+    return [(spec.name, spec.dtype, spec.shape, spec.dims, spec.ragged) for spec in store.arrays]
+
+
 def open_store(path: Path) -> Store:
     """The store at a path. Raises `MissingCache` when there is none, `DamagedStore` when its metadata was changed."""
-    if not (path / "zarr.json").is_file():
-        raise MissingCache(f"{path} is not a store; `unialign cache ls` lists the stores that exist.")
-    if (path / "zarr.json").is_symlink():
-        raise DamagedStore(f"{path / 'zarr.json'}: a link, not the file that was written.")
+    file = path / "zarr.json"
     try:
-        data = (path / "zarr.json").read_bytes()
+        data = read_plain(file, METADATA_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingCache(f"{path} is not a store; `unialign cache ls` lists the stores that exist.") from None
     except OSError as error:
-        raise DamagedStore(f"{path / 'zarr.json'}: the metadata cannot be read ({error}).") from error
-    return decode_store(path, data, str(path / "zarr.json"))
+        raise DamagedStore(f"{file}: the metadata cannot be read ({error.strerror}).") from error
+    return decode_store(path, data, str(file))
 
 
 def decode_store(path: Path, data: bytes, name: str) -> Store:
     """What the bytes of a store's `zarr.json` say. name: what errors call the file.
 
-    Raises `DamagedStore` when they do not match their own digest.
+    Raises `DamagedStore` when they do not match their own digest, or say what no store says.
     """
     try:
-        body = json.loads(data)["attributes"]["unialign"]
-        claimed = body.pop("digest")
-        if digest(body) != claimed or data != json_bytes(_group({**body, "digest": claimed})):
+        plain = parse_json(data)["attributes"]["unialign"]
+        claimed = plain.pop("digest")
+        if digest(plain) != claimed or data != json_bytes(_group({**plain, "digest": claimed})):
             raise DamagedStore(f"{name}: the metadata does not match its own digest.")
-        known = {"format", "collection", "modality", "key", "arrays", "shard_samples", "codec", "numcodecs"}
-        specs = tuple(
-            ArraySpec(**{**spec, "shape": tuple(spec["shape"]), "dims": tuple(spec["dims"])}) for spec in body["arrays"]
-        )
+        body = GroupBody.model_validate_json(data).attributes.unialign
         return Store(
             path=path,
-            collection=body["collection"],
-            modality=body["modality"],
-            key=Key(body["key"]),
-            arrays=specs,
-            shard_samples=body["shard_samples"],
-            attributes={name: value for name, value in body.items() if name not in known},
-            # Stores of earlier versions do not say it.
-            codec=body.get("codec", "none"),
+            collection=body.collection,
+            modality=body.modality,
+            key=Key(body.key),
+            arrays=tuple(array.spec() for array in body.arrays),
+            shard_samples=body.shard_samples,
+            attributes={name: value for name, value in (body.model_extra or {}).items() if name != "digest"},
+            codec=body.codec,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedStore(f"{name}: the metadata cannot be read ({error}).") from error
+        raise DamagedStore(f"{name}: the metadata cannot be read ({reason(error)}).") from error
+
+
+def read_num_shards(store: Store, spec: ArraySpec) -> int:
+    """Length of an array's sample axis in shards, from its own metadata; shards beyond the records may be counted.
+
+    Raises `DamagedStore` when these are not what the store writes.
+    """
+    path = store.path / spec.name / "zarr.json"
+    try:
+        data = read_plain(path, METADATA_BYTES)
+        num_shards = int(parse_json(data)["shape"][0]) // store.shard_samples
+        if data != json_bytes(array_metadata(store, spec, num_shards)):
+            raise DamagedStore(f"{path}: the array's metadata was changed; run `unialign extract --repair`.")
+    except OSError as error:
+        raise DamagedStore(f"{path}: the array's metadata cannot be read ({error.strerror}).") from error
+    except (ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
+        raise DamagedStore(f"{path}: the array's metadata cannot be read ({reason(error)}).") from error
+    return num_shards
 
 
 def grow_store(store: Store, num_shards: int) -> None:
     """Make the sample axis at least `num_shards` shards long. Touches metadata only, and never makes it shorter."""
     for spec in store.arrays:
-        path = store.path / spec.name / "zarr.json"
-        wanted = array_metadata(store, spec, num_shards)
-        found = json.loads(path.read_bytes())
-        if found["shape"][0] < wanted["shape"][0]:
-            atomic.write_file(path, json_bytes(wanted))
+        if read_num_shards(store, spec) < num_shards:
+            path = store.path / spec.name / "zarr.json"
+            check_inside(store.path, path)
+            atomic.write_file(path, json_bytes(array_metadata(store, spec, num_shards)))
 
 
 def write_shard(
@@ -213,7 +237,8 @@ def write_shard(
 ) -> Record:
     """Store one work unit: every array's shard file, then the record that vouches for them.
 
-    Raises `ValueError` for arrays of one sample that disagree on the length of an axis.
+    Raises `ValueError` for arrays of one sample that disagree on the length of an axis, `DamagedStore` where a link
+    leads out of the store.
     entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged
     axes and the checksums are filled in from the values. environment: what computed the values (processor, device,
     builds of libraries): on one machine always the same, since it is in the record's bytes. Returns the record.
@@ -228,7 +253,9 @@ def write_shard(
                 value[spec.name] if entry.status == "ok" else None for entry, value in zip(entries, values, strict=True)
             ]
             parts, found = encode_shard(spec, column, store.shard_samples, store.codec)
-            files[spec.name] = ShardFile(*atomic.write_parts(store.shard_path(spec.name, shard), parts))
+            path = store.shard_path(spec.name, shard)
+            check_inside(store.path, path)
+            files[spec.name] = ShardFile(*atomic.write_parts(path, parts))
             for slot, checksum in found.items():
                 checksums[slot][spec.name] = checksum
     ragged = [spec for spec in store.arrays if spec.ragged]
@@ -256,14 +283,6 @@ def _check_lengths(entry: Entry, value: Mapping[str, np.ndarray], ragged: Sequen
         length = len(value[spec.name])
         if lengths.setdefault(spec.dims[0], length) != length:
             raise ValueError(f"sample {entry.id}: its arrays disagree on the length of axis {spec.dims[0]!r}")
-
-
-def forget_shard(store: Store, shard: int) -> None:
-    """Withdraw a shard: the index and its record first, so that no reader trusts the files, then the files."""
-    forget_index(store.path)
-    atomic.remove(record_path(store.path, shard))
-    for spec in store.arrays:
-        atomic.remove(store.path / spec.name / "c" / str(shard))
 
 
 def is_store_name(name: str) -> bool:

@@ -11,11 +11,14 @@ from functools import cached_property
 import numpy as np
 
 from unialign.cache.arrays import Json
+from unialign.cache.errors import DamagedStore
 from unialign.cache.records import STATUSES, Entry, Record, ShardFile
+from unialign.cache.schema import NoteBody, reason
 
 OK = STATUSES.index("ok")
+# In a column, what a sample or a shard has none of.
+ABSENT = -1
 _SHA = "sha256:"
-_NONE = -1
 _BLOCK = 1 << 16
 
 
@@ -65,12 +68,12 @@ class Shards:
         if name not in self.bytes or row == len(self.numbers) or self.numbers[row] != shard:
             return None
         size = int(self.bytes[name][row])
-        return None if size == _NONE else ShardFile(size, self.sha256[name][row].tobytes().hex())
+        return None if size == ABSENT else ShardFile(size, self.sha256[name][row].tobytes().hex())
 
     @property
     def total_bytes(self) -> int:
         """Bytes of all shard files."""
-        return int(sum(sizes[sizes != _NONE].sum() for sizes in self.bytes.values()))
+        return int(sum(sizes[sizes != ABSENT].sum() for sizes in self.bytes.values()))
 
 
 @dataclass(frozen=True)
@@ -108,27 +111,36 @@ class SampleTable:
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """(len(ids),) int64: the row of each sample, -1 where no record names it."""
-        found = np.full(len(ids), _NONE, dtype=np.int64)
+        found = np.full(len(ids), ABSENT, dtype=np.int64)
         # A block at a time, since a million ids spelled out at once would take 100 MB.
         for start in range(0, len(ids) if len(self) else 0, _BLOCK):
             wanted = encoded(ids[start : start + _BLOCK])
             rows = np.searchsorted(self.names, wanted)
             rows[rows == len(self)] = 0
-            found[start : start + _BLOCK] = np.where(self.names[rows] == wanted, rows, _NONE)
+            found[start : start + _BLOCK] = np.where(self.names[rows] == wanted, rows, ABSENT)
         return found
 
     def row(self, sample: str) -> int:
         """The row of one sample, -1 where no record names it."""
         name = sample.encode()
         row = int(np.searchsorted(self.names, np.bytes_(name)))
-        return row if row < len(self) and self.names[row] == name else _NONE
+        return row if row < len(self) and self.names[row] == name else ABSENT
 
     def source_of(self, row: int) -> str:
-        """Digest of what a sample was made from, "" when there was nothing to read."""
+        """Digest of what a sample was made from, "" when there was nothing to read. Raises as `entry` does."""
         digest = self.source[row]
         if digest.any():
             return _SHA + bytes(digest).hex()
-        return str(json.loads(self.notes[row] or "{}").get("source", ""))
+        return self._note(row).source
+
+    def _note(self, row: int) -> NoteBody:
+        try:
+            return NoteBody.model_validate_json(self.notes[row] or "{}")
+        except ValueError as error:
+            raise DamagedStore(
+                f"records/index.bin: what it says of sample {bytes(self.names[row]).decode()!r} cannot be read "
+                f"({reason(error)}); delete that file, then extract again."
+            ) from error
 
     def sources_of(self, rows: np.ndarray) -> Iterator[str]:
         """The same for many samples, in the order of `rows`, a block at a time."""
@@ -140,15 +152,14 @@ class SampleTable:
                 yield _SHA + spelled[64 * place : 64 * place + 64] if known[place] else self.source_of(row)
 
     def entry(self, row: int) -> Entry:
-        """What the record says of a sample."""
-        notes: dict[str, Json] = json.loads(self.notes[row] or "{}")
+        """What the record says of a sample. Raises `DamagedStore` where the index holds something else."""
         return Entry(
             id=bytes(self.names[row]).decode(),
             status=STATUSES[self.status[row]],
             source=self.source_of(row),
-            lengths={axis: int(column[row]) for axis, column in self.lengths.items() if column[row] != _NONE},
-            detail=notes.get("detail", {}),
-            checksums={name: int(column[row]) for name, column in self.checksums.items() if column[row] != _NONE},
+            lengths={axis: int(column[row]) for axis, column in self.lengths.items() if column[row] != ABSENT},
+            detail=self._note(row).detail,
+            checksums={name: int(column[row]) for name, column in self.checksums.items() if column[row] != ABSENT},
         )
 
 
@@ -177,8 +188,8 @@ def table_of(records: Sequence[Record], record_bytes: Sequence[int]) -> SampleTa
         shard=np.array([shard for _, shard, _ in entries], dtype=np.int32),
         slot=np.array([slot for _, _, slot in entries], dtype=np.int32),
         source=np.frombuffer(b"".join(shas), dtype=np.uint8).reshape(-1, 32),
-        lengths={axis: _column([e.lengths.get(axis, _NONE) for e, _, _ in entries], np.int32) for axis in axes},
-        checksums={name: _column([e.checksums.get(name, _NONE) for e, _, _ in entries], np.int64) for name in arrays},
+        lengths={axis: _column([e.lengths.get(axis, ABSENT) for e, _, _ in entries], np.int32) for axis in axes},
+        checksums={name: _column([e.checksums.get(name, ABSENT) for e, _, _ in entries], np.int64) for name in arrays},
         notes=texts(_notes(entry) for entry, _, _ in entries),
         shards=Shards(
             numbers=np.array([record.shard for record in records], dtype=np.int32),
@@ -274,7 +285,7 @@ def _column(values: Sequence[int], kind: type) -> np.ndarray:
 
 
 def _size(record: Record, name: str) -> int:
-    return record.files[name].bytes if name in record.files else _NONE
+    return record.files[name].bytes if name in record.files else ABSENT
 
 
 def _digests(records: Sequence[Record], name: str) -> np.ndarray:
@@ -287,7 +298,7 @@ def _stacked(columns: Sequence[Mapping[str, np.ndarray]], counts: Sequence[int],
     return {
         name: np.concatenate(
             [
-                each[name] if name in each else np.full(count, _NONE, dtype=kind)
+                each[name] if name in each else np.full(count, ABSENT, dtype=kind)
                 for each, count in zip(columns, counts, strict=True)
             ]
         )

@@ -1,17 +1,17 @@
 """Checking a store byte by byte: what is missing, cut, changed, foreign or left over."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unialign.cache.arrays import Json
 from unialign.cache.atomic import PREFIX
+from unialign.cache.checks import check_record
 from unialign.cache.errors import DamagedStore
 from unialign.cache.index import check_index, index_path
-from unialign.cache.records import Record, list_records, read_record
-from unialign.cache.store import Store, array_metadata, is_store_name, json_bytes, open_store
+from unialign.cache.records import Record, list_records, read_record, shard_of
+from unialign.cache.store import Store, is_store_name, open_store, read_num_shards
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,16 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
         expected.add(file)
         try:
             record = read_record(file)
-        except DamagedStore as error:
-            damage.append(Damage(_shard_number(file), str(file.relative_to(path)), str(error)))
+            # One that no record of this store can be is damage of its shard, however well it is signed.
+            check_record(store, record)
+        except (DamagedStore, ValueError) as error:
+            damage.append(Damage(shard_of(file.name), str(file.relative_to(path)), str(error)))
             continue
         records.append(record)
         damage += _check_shard(store, record)
         expected |= {store.shard_path(name, record.shard) for name in record.files}
         progress(number + 1, len(files))
-    damage += [Damage(*found) for found in check_index(path, records)]
+    damage += [Damage(*found) for found in check_index(store, records)]
     damage += _check_strays(store, expected)
     return sorted(damage, key=lambda found: found.file)
 
@@ -61,27 +63,18 @@ def damage_rows(damage: list[Damage]) -> list[dict[str, Json]]:
     return [asdict(found) for found in damage]
 
 
-def _shard_number(record: Path) -> int | None:
-    return int(record.stem) if record.stem.isdigit() else None
-
-
 def _check_metadata(store: Store) -> list[Damage]:
     damage = []
     if is_store_name(store.path.name) and not store.path.stem.endswith(f"-{store.key.short}"):
         damage.append(Damage(None, "zarr.json", "the metadata is that of another store than the folder's name says"))
+    highest = max((shard_of(file.name) or 0 for file in list_records(store.path)), default=-1)
     for spec in store.arrays:
         name = f"{spec.name}/zarr.json"
         try:
-            data = (store.path / name).read_bytes()
-            num_shards = json.loads(data)["shape"][0] // store.shard_samples
-            linked = (store.path / name).is_symlink()
-            if linked or data != json_bytes(array_metadata(store, spec, num_shards)):
-                damage.append(Damage(None, name, "the array's metadata was changed"))
-            highest = max((_shard_number(file) or 0 for file in list_records(store.path)), default=-1)
-            if highest >= num_shards:
+            if highest >= read_num_shards(store, spec):
                 damage.append(Damage(None, name, "the sample axis is shorter than the records"))
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            damage.append(Damage(None, name, f"the array's metadata cannot be read ({error})"))
+        except DamagedStore as error:
+            damage.append(Damage(None, name, str(error).removeprefix(f"{store.path / name}: ")))
     return damage
 
 

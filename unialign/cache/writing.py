@@ -65,13 +65,13 @@ def write_store(
             raise UsageError(
                 f"{path} holds other arrays; give other parameters, so that they get a store of their own."
             )
-        table = load_table(path)
+        table = load_table(store)
         number = int(table.shards.numbers.max()) + 1 if len(table.shards.numbers) else 0
         for part in _shards(_fresh(_chained(first, pairs), table, specs), store.shard_samples):
             grow_store(store, number + 1)
             write_shard(store, number, [entry for entry, _ in part], [values for _, values in part])
             number += 1
-        write_index(path)
+        write_index(store)
     return StoreReader(path)
 
 

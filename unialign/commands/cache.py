@@ -51,7 +51,7 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
 
     path = find_store(resolve(config, None, cache=cache).cache.resolve(), store)
     opened, summary = open_store(path), summarise(path)
-    table, environments = load_table(path), count_environments(path)
+    table, environments = load_table(opened), count_environments(path)
     failed = {entry.id: entry.status for entry in map(table.entry, (~table.ok).nonzero()[0].tolist())}
     if as_json:
         arrays: list[Json] = [

@@ -10,13 +10,13 @@ from pathlib import Path
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore
-from unialign.cache.index import load_table, write_index
+from unialign.cache.index import forget_shard, load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
 from unialign.cache.mend import restore_group, restore_metadata
 from unialign.cache.reader import check_sizes
 from unialign.cache.records import Entry, read_record, record_path
-from unialign.cache.store import Store, create_store, forget_shard, grow_store, open_store, store_path
+from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
 from unialign.pipeline.planning import Plan, make_plan
@@ -133,13 +133,13 @@ def run_extraction(
         atomic.sweep_beside(path)
         if settings.repair and path.exists():
             restore_group(wanted)
-        store = create_store(wanted)
+        store = _opened(wanted)
         lost = _clean(store, repair=settings.repair)
         plan = _plan(store, sources, current, settings, lost)
         extracted = _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
-        write_index(path)
+        write_index(store)
         digests.save()
-    failed = _failed(path, sources)
+    failed = _failed(store, sources)
     return Extraction(
         modality=extractor.modality,
         key=key,
@@ -154,7 +154,15 @@ def run_extraction(
     )
 
 
-def _failed(store: Path, sources: Sequence[Source]) -> list[Entry]:
+def _opened(wanted: Store) -> Store:
+    """The store that an extractor describes, made if need be. Raises `DamagedStore` for one with other arrays."""
+    store = create_store(wanted)
+    if layout(store) != layout(wanted):
+        raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
+    return store
+
+
+def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:
     """What the records say of the samples that have no features."""
     table = load_table(store)
     rows = table.find([source.id for source in sources])
@@ -164,7 +172,7 @@ def _failed(store: Path, sources: Sequence[Source]) -> list[Entry]:
 def _plan(
     store: Store | None, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, lost: set[str]
 ) -> Plan:
-    table = load_table(store.path) if store else None
+    table = load_table(store) if store else None
     size = store.shard_samples if store else settings.shard_samples
     return make_plan(sources, table, current, shard_samples=size, retry=settings.retry, lost=lost)
 
@@ -184,7 +192,7 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
                 lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
             forget_shard(store, shard)
         restore_metadata(store)
-    check_sizes(store, load_table(store.path), "run the same command again with --repair.")
+    check_sizes(store, load_table(store), "run the same command again with --repair.")
     return lost
 
 
@@ -208,5 +216,5 @@ def _run_plan(
             finished += len(done.samples)
             progress(finished, plan.to_do)
             if number % INDEX_EVERY == 0:
-                write_index(store.path)
+                write_index(store)
     return extracted

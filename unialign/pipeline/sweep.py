@@ -1,13 +1,15 @@
 """A grid of trainings from a configuration, side by side, with tables and a picture. It never extracts."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from unialign.cache.atomic import write_file
-from unialign.cache.errors import UsageError
+from unialign.cache.errors import CacheProblem, UsageError
 from unialign.cache.index import load_table
 from unialign.cache.inventory import iterate_stores
+from unialign.cache.store import open_store
 from unialign.pipeline.ablate import Ablation, FailedTrial, FailedTrials, TrialResult
 from unialign.pipeline.ablation_rows import rows_of
 from unialign.pipeline.ablation_tables import write_tables
@@ -88,8 +90,12 @@ def run_ablation(
 
 
 def count_stored(cache: Path) -> int:
-    """Samples that all records of a cache hold; an extraction adds to it."""
-    return sum(int(load_table(path).shards.samples.sum()) for path in iterate_stores(cache))
+    """Samples that all records of a cache hold; an extraction adds to it. A store that cannot be read has none."""
+    count = 0
+    for path in iterate_stores(cache):
+        with suppress(CacheProblem):
+            count += int(load_table(open_store(path)).shards.samples.sum())
+    return count
 
 
 def picture_of(ablation: Ablation) -> bytes:

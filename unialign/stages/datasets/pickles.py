@@ -5,34 +5,21 @@ them with stand-ins of its own (no numpy function ever gets a value from the fil
 and refuses every other name. Pickles of protocols 0 to 5, written under numpy 1 and 2, can be read.
 """
 
+import os
 import pickle
-import pickletools
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from unialign.cache.atomic import write_file
 from unialign.cache.errors import CorruptInput
-from unialign.stages.datasets.stand_ins import ALLOWED, Allowed, ArrayStandIn, DtypeStandIn
+from unialign.stages.datasets.pickle_scan import Refused, check_opcodes
+from unialign.stages.datasets.stand_ins import NAMES, Allowed, ArrayStandIn, Budget, DtypeStandIn, allowed_names
 
 _MAX_DEPTH = 32
-_FORBIDDEN_OPCODES = frozenset(
-    {
-        "INST",
-        "OBJ",
-        "NEWOBJ",
-        "NEWOBJ_EX",
-        "EXT1",
-        "EXT2",
-        "EXT4",
-        "PERSID",
-        "BINPERSID",
-        "NEXT_BUFFER",
-        "READONLY_BUFFER",
-    }
-)
-_MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_COPIES, _COPIES_AT_LEAST = 4, 1 << 20
 # What the standard library raises on bytes that are no pickle, or on stand-ins used in a way that arrays are not.
 _MALFORMED = (
     pickle.UnpicklingError,
@@ -48,42 +35,45 @@ _MALFORMED = (
 )
 
 
-class _Refused(ValueError):
-    """The pickle names something that is not on the list."""
-
-
 class _RestrictedUnpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, names: Mapping[str, Allowed]) -> None:
+        # The encoding concerns strings of Python 2, whose arrays are stored in them.
+        super().__init__(file, encoding="latin1")
+        self._names = names
+
     def find_class(self, module: str, name: str) -> Allowed:
-        """The stand-in for a name. Raises `_Refused` for all others; nothing is ever imported."""
+        """The stand-in for a name. Raises `Refused` for all others; nothing is ever imported."""
         try:
-            return ALLOWED[f"{module}.{name}"]
+            return self._names[f"{module}.{name}"]
         except KeyError:
-            raise _Refused(f"{module}.{name}") from None
+            raise Refused(f"{module}.{name}") from None
 
 
 def load_restricted(path: Path) -> Any:
     """The value of a pickle: dicts, lists, tuples, sets, numbers, strings, bytes, None and numpy arrays.
 
     Arrays may be read-only. Raises `CorruptInput` for a pickle that names anything else than these need, for one
-    that is damaged, nested more than 32 levels deep or refers to itself, and for one that does not fit in memory.
+    that is damaged, nested more than 32 levels deep or refers to itself, for one whose loading would take far more
+    steps or bytes than it has, and for one that does not fit in memory.
     """
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             # Damaged strings make the standard library warn of odd escapes.
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
-                _check_opcodes(file)
+                check_opcodes(file, NAMES)
             except _MALFORMED as error:
-                if isinstance(error, _Refused) or file.read(1):
+                if isinstance(error, Refused) or file.read(1):
                     raise
                 raise CorruptInput(
                     f"{path}: the pickle ends early; fetch the file again.", status="truncated"
                 ) from error
+            # Each byte that the names may copy stands in the file, but for small ones that are used again.
+            budget = Budget(_COPIES * file.seek(0, os.SEEK_END) + _COPIES_AT_LEAST)
             file.seek(0)
-            # The encoding concerns strings of Python 2, whose arrays are stored in them.
-            value = _RestrictedUnpickler(file, encoding="latin1").load()
+            value = _RestrictedUnpickler(file, allowed_names(budget)).load()
         return _plain(value, _MAX_DEPTH, {})
-    except _Refused as error:
+    except Refused as error:
         raise CorruptInput(
             f"{path}: the pickle asks for {str(error)[:200]!r}, which no annotation needs and which could run code; "
             "it was not loaded, get the file from a source that you trust."
@@ -101,22 +91,6 @@ def write_pickle(path: Path, value: Any) -> None:
     The arrays name `numpy._core`, which numpy 1.26 and later know. The pickle is in memory once beside the value.
     """
     write_file(path, pickle.dumps(value, protocol=4))
-
-
-def _check_opcodes(file: BinaryIO) -> None:
-    """Go through the pickle without running it.
-
-    Finds forbidden opcodes, sizes beyond the end of the file, and memo numbers that would make the unpickler
-    allocate a table far larger than the pickle.
-    """
-    for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
-        if opcode.name in _FORBIDDEN_OPCODES:
-            raise _Refused(f"opcode {opcode.name}" + (f" {argument}" if isinstance(argument, str) else ""))
-        if opcode.name == "GLOBAL" and str(argument).replace(" ", ".", 1) not in ALLOWED:
-            raise _Refused(str(argument).replace(" ", ".", 1))
-        # A writer numbers what it has written from 0 (old ones from 1).
-        if opcode.name in _MEMO_OPCODES and isinstance(argument, int) and argument > count:
-            raise ValueError(f"memo entry {argument} after {count} steps")
 
 
 def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:

@@ -7,6 +7,7 @@ plain bytes of a checked length. All raise `ValueError` for values that a genuin
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,24 +41,41 @@ class DtypeStandIn:
         return name if self.order in "|=" else name.newbyteorder("<" if self.order == "<" else ">")
 
 
+class Budget:
+    """Bytes that the names of one pickle may copy; a small text that it refers to again and again would fill memory."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def take(self, size: int) -> None:
+        """Count some bytes. Raises `ValueError` when there are no more to be had."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("more bytes than the file holds")
+
+
 class ArrayStandIn:
     """Stands for a `numpy.ndarray` while the pickle is read; `value` is set once its bytes have come."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_budget", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.value: np.ndarray | None = None
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise ValueError("an array without shape, type and bytes")
         _version, shape, dtype, fortran, data = state
-        self.value = _array(data, dtype, shape, "F" if fortran else "C")
+        self.value = _array(self._budget, data, dtype, shape, "F" if fortran else "C")
 
 
-def _array(data: object, dtype: object, shape: object, order: object) -> np.ndarray:
+def _array(budget: Budget, data: object, dtype: object, shape: object, order: object) -> np.ndarray:
     """A numpy array over `data` after all four are checked against each other."""
     if isinstance(data, str):  # written by Python 2
+        budget.take(len(data))
         data = data.encode("latin-1")
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, DtypeStandIn) or order not in ("C", "F"):
         raise ValueError("an array of something else than bytes")
@@ -71,38 +89,44 @@ def _array(data: object, dtype: object, shape: object, order: object) -> np.ndar
     return np.frombuffer(data, plain).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _reconstruct(*_ignored: object) -> ArrayStandIn:
-    return ArrayStandIn()
+def _reconstruct(budget: Budget, *_ignored: object) -> ArrayStandIn:
+    return ArrayStandIn(budget)
 
 
-def _from_buffer(data: object, dtype: object, shape: object, order: object) -> ArrayStandIn:
-    array = ArrayStandIn()
-    array.value = _array(data, dtype, shape, order)
+def _from_buffer(budget: Budget, data: object, dtype: object, shape: object, order: object) -> ArrayStandIn:
+    array = ArrayStandIn(budget)
+    array.value = _array(budget, data, dtype, shape, order)
     return array
 
 
-def _scalar(dtype: object, data: object) -> object:
-    return _array(data, dtype, (), "C").item()
+def _scalar(budget: Budget, dtype: object, data: object) -> object:
+    budget.take(len(data) if isinstance(data, str | bytes | bytearray) else 0)
+    return _array(budget, data, dtype, (), "C").item()
 
 
-def _encode(text: object, encoding: object) -> bytes:
+def _encode(budget: Budget, text: object, encoding: object) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in another form than Python writes")
+    budget.take(len(text))
     return text.encode("latin-1")
 
 
-def _bytes(*parts: object) -> bytes:
+def _bytes(budget: Budget, *parts: object) -> bytes:
     if not parts:
         return b""
     if len(parts) > 1 or not isinstance(parts[0], bytes | bytearray):
         raise ValueError("bytes made of something else")
+    budget.take(len(parts[0]))
     return bytes(parts[0])
 
 
-def _set(*parts: object) -> set[object]:
+def _set(budget: Budget, *parts: object) -> set[object]:
     if len(parts) > 1 or not all(isinstance(part, list | tuple | set) for part in parts):
         raise ValueError("a set made of something else than a list")
-    return {item for part in parts if isinstance(part, list | tuple | set) for item in part}
+    found = [item for part in parts if isinstance(part, list | tuple | set) for item in part]
+    # An entry of a set takes more than the byte that a reference takes in a pickle.
+    budget.take(len(found))
+    return set(found)
 
 
 class Allowed:
@@ -121,21 +145,25 @@ class Allowed:
         raise ValueError("an attempt to change a function")
 
 
-def _allowed_names() -> dict[str, Allowed]:
+def allowed_names(budget: Budget) -> Mapping[str, Allowed]:
+    """The stand-ins for one pickle, by module and name as the pickle writes them."""
+
+    def counted(call: Callable[..., object]) -> Allowed:
+        return Allowed(partial(call, budget))
+
     names = {
         "numpy.dtype": Allowed(DtypeStandIn),
-        "numpy.ndarray": Allowed(_reconstruct),
-        "_codecs.encode": Allowed(_encode),
+        "numpy.ndarray": counted(_reconstruct),
+        "_codecs.encode": counted(_encode),
     }
     for core in ("numpy.core", "numpy._core"):
-        names[f"{core}.multiarray._reconstruct"] = Allowed(_reconstruct)
-        names[f"{core}.multiarray.scalar"] = Allowed(_scalar)
-        names[f"{core}.numeric._frombuffer"] = Allowed(_from_buffer)
+        names[f"{core}.multiarray._reconstruct"] = counted(_reconstruct)
+        names[f"{core}.multiarray.scalar"] = counted(_scalar)
+        names[f"{core}.numeric._frombuffer"] = counted(_from_buffer)
     for builtins in ("builtins", "__builtin__"):
-        names |= {f"{builtins}.{name}": Allowed(_bytes) for name in ("bytes", "bytearray")}
-        names |= {f"{builtins}.{name}": Allowed(_set) for name in ("set", "frozenset")}
+        names |= {f"{builtins}.{name}": counted(_bytes) for name in ("bytes", "bytearray")}
+        names |= {f"{builtins}.{name}": counted(_set) for name in ("set", "frozenset")}
     return names
 
 
-# By module and name, as the pickle writes them.
-ALLOWED: Mapping[str, Allowed] = _allowed_names()
+NAMES = frozenset(allowed_names(Budget(0)))
