@@ -1,11 +1,13 @@
 """What the commands of `unialign extract` share: their options, and the extraction itself."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from unialign import console
+from unialign.cache.arrays import Json
 from unialign.pipeline.config import Config
 from unialign.pipeline.datasets import rooted_dataset
 from unialign.stages.datasets.facts import dataset_facts, shown_facts
@@ -71,13 +73,18 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
         )
         if modality == "text" and not dry_run:
             _show_alike(done.store, dataset.classes)
-        for reason in done.reasons[:REASONS_SHOWN]:
-            why = f" ({reason['why']})" if reason["why"] else ""
-            console.messages.print(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
-        if len(done.reasons) > REASONS_SHOWN:
-            console.messages.print(f"  and {len(done.reasons) - REASONS_SHOWN} more reasons; --json lists them")
+        show_reasons(done.reasons)
     if done.quarantined:
         raise typer.Exit(3)
+
+
+def show_reasons(reasons: Sequence[Mapping[str, Json]]) -> None:
+    """Why samples have no features, a line for each reason, the commonest first."""
+    for reason in reasons[:REASONS_SHOWN]:
+        why = f" ({reason['why']})" if reason["why"] else ""
+        console.messages.print(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
+    if len(reasons) > REASONS_SHOWN:
+        console.messages.print(f"  and {len(reasons) - REASONS_SHOWN} more reasons; --json lists them")
 
 
 def _show_alike(store: Path, classes: tuple[str, ...]) -> None:

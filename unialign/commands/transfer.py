@@ -10,6 +10,7 @@ import typer
 from unialign import console
 from unialign.cache.arrays import Json
 from unialign.cache.errors import UsageError
+from unialign.commands.extraction import show_reasons
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, resolve
 from unialign.pipeline.config import Config
 
@@ -123,6 +124,7 @@ def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: 
         "modality": "poses",
         "samples": found["total"] - sum(found["quarantined"].values()),
         "quarantined": found["quarantined"],
+        "reasons": found["reasons"],
         "extracted": found["extracted"],
         "reused": found["attempted"] == 0,
         "not_held": list(done.not_held),
@@ -139,8 +141,11 @@ def _show(result: dict[str, Json], *, as_json: bool) -> None:
     if as_json:
         console.show_json(result)
         return
-    shown = {name: value for name, value in result.items() if name not in {"not_held", "quarantined", "extracted"}}
+    shown = {
+        name: value for name, value in result.items() if name not in {"not_held", "quarantined", "reasons", "extracted"}
+    }
     failed = ", ".join(f"{count} {status}" for status, count in result["quarantined"].items())
     console.show_fields({**shown, "quarantined": failed or "none"})
+    show_reasons(result.get("reasons", []))
     for phrase in result["not_held"]:
         console.messages.print(f"not held by the format: {phrase}")

@@ -19,7 +19,9 @@ from unialign.pipeline.sources import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
 from unialign.pipeline.train import RunResult, Show, train_model
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.corpus import read_entities
+from unialign.stages.extraction.digest import source_digest
 from unialign.stages.training.settings import settings_from
 
 # Modalities that are made from another one of the cache; their key names its store in a field of that name.
@@ -85,7 +87,7 @@ def cached_readers(
             dataset.name,
             keep=config.train.remote_cache,
         )
-        stale = stale_samples(reader, current_sources(modality, reader, dataset, cache)) if check else []
+        stale = stale_samples(reader, current_sources(modality, reader, dataset, cache, config)) if check else []
         if stale:
             raise StaleCache(
                 f"{reader.where}: {len(stale)} samples were made from other sources than those there now "
@@ -95,7 +97,7 @@ def cached_readers(
     return readers
 
 
-def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Path) -> dict[str, str]:
+def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Path, config: Config) -> dict[str, str]:
     """Digest of what each sample is made from now; empty for modalities whose input is not a file of the dataset."""
     if modality in INPUTS:
         try:
@@ -106,13 +108,30 @@ def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Pa
                 raise
             return {}
         return StoreReader(made_from).sources()
-    if modality not in ("frames", "poses") or reader.store.key.fields["extractor"] == "pyskl":
+    if modality not in ("frames", "poses"):
         return {}
+    if reader.store.key.fields["extractor"] == "pyskl":
+        return pickled_sources(reader, dataset, config)
     kind = "skeleton" if reader.store.key.fields["extractor"] == "skeleton" else "video"
     digests = SourceDigests(cache, dataset.collection)
     found = {sample.id: digests.of(sample.files[kind]) for sample in dataset.samples if kind in sample.files}
     digests.save()
     return found
+
+
+def pickled_sources(reader: Recorded, dataset: Dataset, config: Config) -> dict[str, str]:
+    """The same for samples of a pickle, the dataset's own or else the configured one; empty where it is not there.
+
+    Records of before there was a digest of each annotation hold that of the whole file, which stands for all of them.
+    """
+    pickle = config.extract.poses.pickle or dataset.root
+    found = {sample.id: sample.digest for sample in dataset.samples if sample.digest}
+    if config.extract.poses.pickle is not None and pickle.is_file() and pickle.resolve() != dataset.root.resolve():
+        found = {annotation.id: annotation.digest for annotation in read_pyskl(pickle).annotations}
+    if not found:
+        return {}
+    whole = source_digest(pickle)
+    return {name: whole if said == whole else found.get(name, "") for name, said in reader.sources().items()}
 
 
 def train_trial(base: Config, trial: Trial, show: Show = lambda progress: None) -> TrialResult:

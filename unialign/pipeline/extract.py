@@ -101,11 +101,12 @@ def run_extraction(
     collection: str,
     settings: Settings,
     current: Callable[[Source], str] | None = None,
+    older: str = "",
     progress: Progress = lambda done, total: None,
 ) -> Extraction:
     """Bring the store of an extractor up to date with the sources and return what was done.
 
-    current: digest of a source as it is now; by default that of the file at its path.
+    current: digest of a source as it is now; by default that of the file at its path. older: see `make_plan`.
     progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
     `DamagedStore` when it is damaged and `settings.repair` is off. Interrupted at any moment, finished shards stay.
     """
@@ -116,7 +117,7 @@ def run_extraction(
     current = current or (lambda source: digests.of(source.path) if source.path else "")
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
-        plan = _plan(store, sources, current, settings, set())
+        plan = _plan(store, sources, current, settings, set(), older)
         seconds = time.monotonic() - started
         return Extraction(extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds)
     wanted = Store(
@@ -135,7 +136,7 @@ def run_extraction(
             restore_group(wanted)
         store = _opened(wanted)
         lost = _clean(store, repair=settings.repair)
-        plan = _plan(store, sources, current, settings, lost)
+        plan = _plan(store, sources, current, settings, lost, older)
         extracted = _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
         write_index(store)
         digests.save()
@@ -170,11 +171,16 @@ def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:
 
 
 def _plan(
-    store: Store | None, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, lost: set[str]
+    store: Store | None,
+    sources: Sequence[Source],
+    current: Callable[[Source], str],
+    settings: Settings,
+    lost: set[str],
+    older: str,
 ) -> Plan:
     table = load_table(store) if store else None
     size = store.shard_samples if store else settings.shard_samples
-    return make_plan(sources, table, current, shard_samples=size, retry=settings.retry, lost=lost)
+    return make_plan(sources, table, current, shard_samples=size, retry=settings.retry, lost=lost, older=older)
 
 
 def _clean(store: Store, *, repair: bool) -> set[str]:

@@ -31,12 +31,13 @@ SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32, 
 class Prepared:
     """An extraction that is ready to run.
 
-    current: digest of what a source is made from now; None: that of the file at its path.
+    current: digest of what a source is made from now; None: that of the file at its path. older: see `make_plan`.
     """
 
     extractor: Extractor
     sources: tuple[Source, ...]
     current: Callable[[Source], str] | None = None
+    older: str = ""
 
 
 def prepare(modality: str, dataset: Dataset, config: Config) -> Prepared:
@@ -78,6 +79,7 @@ def extract_configured(
         collection=dataset.collection,
         settings=settings,
         current=prepared.current,
+        older=prepared.older,
         progress=progress,
     )
     if not dry_run:
@@ -109,7 +111,9 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
     pickle = section.pickle or (dataset.root if dataset.root.is_file() else None)
     if pickle:
         packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
-        return Prepared(packed, tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples))
+        sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
+        # Records of before there was a digest of each annotation hold that of the whole pickle.
+        return Prepared(packed, sources, packed.digest, source_digest(pickle))
     if dataset.collection == "utd-mhad":
         return Prepared(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
     ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)

@@ -75,13 +75,14 @@ def make_plan(
     shard_samples: int,
     retry: bool = False,
     lost: Collection[str] = (),
+    older: str = "",
 ) -> Plan:
     """The plan for one store.
 
     A record's entry spares a sample when it was made from the same bytes; `retry` asks for samples that failed to be
     tried again. table: what the store's records say; None for a store that is not there. lost: samples of shards that
     were withdrawn; what an older shard says of them does not count. digest: of a source as it is now; called only for
-    samples that have an entry.
+    samples that have an entry. older: what records of before may say in its place while nothing has changed.
     """
     todo: list[Source] = []
     floors: dict[str, int] = {}
@@ -90,7 +91,7 @@ def make_plan(
         todo = list(sources)
     else:
         taken = table.shards.numbers.tolist()
-        held = _held(sources, table, digest, retry=retry, lost=lost)
+        held = _held(sources, table, digest, retry=retry, lost=lost, older=older)
         for source, (spared, shard) in zip(sources, held, strict=True):
             if not spared:
                 todo.append(source)
@@ -108,6 +109,7 @@ def _held(
     *,
     retry: bool,
     lost: Collection[str],
+    older: str,
 ) -> Iterator[tuple[bool, int]]:
     """For each source whether its entry spares it, and the shard of that entry (-1: there is none)."""
     # A block at a time: the lists that this needs would otherwise take 50 MB for a million samples.
@@ -120,4 +122,5 @@ def _held(
             held &= table.ok[rows]
         recorded = table.sources_of(rows[held])
         for source, known, shard in zip(block, held.tolist(), shards.tolist(), strict=True):
-            yield known and next(recorded) == digest(source) and source.id not in lost, shard
+            said = next(recorded) if known else ""
+            yield known and source.id not in lost and (said == digest(source) or said == older != ""), shard

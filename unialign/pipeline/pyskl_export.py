@@ -174,8 +174,9 @@ def _check_numbers(path: Path, reader: StoreReader, spec: ArraySpec, layout: str
     held = [each.name for each in reader.store.arrays if each.name in _HELD[layout]]
     extractor = PysklSkeletons(path, layout, num_people=spec.shape[1], max_frames=spec.shape[0])
     for number, outcome in enumerate(extractor.run([Source(name, path) for name in reader.ids])):
-        if outcome.status != "ok":
-            why = outcome.detail.get("why", outcome.status)
+        if outcome.status != "ok" or "assumed" in outcome.detail:
+            assumed = ", ".join(outcome.detail.get("assumed", ()))
+            why = outcome.detail.get("why", f"it would come back with {assumed}" if assumed else outcome.status)
             raise UsageError(f"{reader.path}: sample {outcome.id} cannot be held by a pyskl pickle ({why}).")
         for name, values in reader.read_one(outcome.id, held).items():
             if not np.array_equal(values, outcome.arrays[name], equal_nan=True):

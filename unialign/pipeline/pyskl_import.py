@@ -59,6 +59,7 @@ def import_pyskl(
             shard_samples=config.extract.shard_samples or SHARD_SAMPLES["poses"], codec=config.extract.codec
         ),
         current=prepared.current,
+        older=prepared.older,
         progress=progress,
     )
     save_manifest(dataset, config.cache.resolve())

@@ -9,6 +9,8 @@ import pytest
 
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.stages.datasets.pyskl import load_pyskl, read_pyskl
+from unialign.stages.extraction.base import Source
+from unialign.stages.extraction.skeletons import PysklSkeletons
 
 
 def annotation(name: str, label: Any = 0, frames: int = 4, /, **changes: Any) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def test_genuine_files_load(tmp_path: Path, protocol: int, dims: int) -> None:
     flat = annotation("b", np.int64(1))
     if dims == 3:
         points = np.random.default_rng(0).normal(size=(2, 4, 25, 3)).astype(np.float16)
-        flat = annotation("b", np.int64(1), keypoint=points, keypoint_score=None, img_shape=None)
+        flat = annotation("b", np.int64(1), keypoint=points, keypoint_score=None, img_shape=None, original_shape=None)
     splits = {"xsub_train": ["b"], "xsub_val": ["a"]}
     file = read_pyskl(write(tmp_path, {"split": splits, "annotations": [flat, annotation("a")]}, protocol))
     first = file.annotations[0]
@@ -68,13 +70,16 @@ def test_filename_serves_as_id_and_a_bare_list_has_no_splits(tmp_path: Path) -> 
         ({"keypoint": None}, "'keypoint' is not an array"),
         ({"keypoint": [[1.0]]}, "'keypoint' is not an array"),
         ({"keypoint": np.zeros((4, 17, 2), np.float16)}, "'keypoint' is not an array"),
-        ({"keypoint": np.zeros((1, 4, 17, 2), np.int64)}, "'keypoint' is not an array"),
+        ({"keypoint": np.zeros((1, 4, 17, 2), np.bool_)}, "'keypoint' is not an array"),
+        ({"keypoint_score": [1.0]}, "'keypoint_score'"),
         ({"keypoint": np.zeros((2, 4, 17, 5), np.float16)}, "5 coordinates"),
         ({"total_frames": 5}, "'total_frames'"),
         ({"total_frames": None}, "'total_frames'"),
         ({"keypoint_score": np.zeros((2, 4, 16), np.float16)}, "'keypoint_score'"),
         ({"img_shape": (240,)}, "'img_shape'"),
         ({"img_shape": (240, -1)}, "'img_shape'"),
+        ({"img_shape": (240.5, 320)}, "'img_shape'"),
+        ({"img_shape": None, "original_shape": "240x320"}, "'original_shape'"),
         ({"raw_file": "kpfiles/x.pkl"}, "raw_file"),
         ({"frame_dir": "a"}, "two annotations have the id 'a'"),
     ],
@@ -181,6 +186,34 @@ def test_a_file_without_splits_is_held_out(tmp_path: Path) -> None:
     dataset = load_pyskl(write(tmp_path, [annotation(f"a{number}", number % 2) for number in range(8)]))
     assert list(dataset.protocols) == ["holdout"]
     assert (len(dataset.split().train), len(dataset.split().test)) == (6, 2)
+
+
+def test_ids_are_plain_paths_everywhere(tmp_path: Path) -> None:
+    content = {
+        "split": {"train": {"./vids//clip", "a/./b"}, "val": ["c/"]},
+        "annotations": [annotation("./vids//clip"), annotation("a/./b"), annotation("c")],
+    }
+    path = write(tmp_path, content)
+    dataset = load_pyskl(path)
+    assert [sample.id for sample in dataset.samples] == ["a/b", "c", "vids/clip"]
+    assert (dataset.split().train, dataset.split().test) == (("a/b", "vids/clip"), ("c",))
+    outcomes = PysklSkeletons(path).run([Source(sample.id, path) for sample in dataset.samples])
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 3
+    with pytest.raises(CorruptInput, match="two annotations have the id 'a/b'"):
+        load_pyskl(write(tmp_path, [annotation("a/b"), annotation("a//b")]))
+
+
+def test_what_is_filled_in_is_in_the_notes(tmp_path: Path) -> None:
+    entries = [
+        annotation("a", keypoint_score=None),
+        annotation("b", img_shape=None, original_shape=None),
+        annotation("c", keypoint=np.ones((2, 4, 17, 3), np.float32), keypoint_score=None),
+    ]
+    assert load_pyskl(write(tmp_path, entries)).notes == (
+        "1 of 3 annotations have the score as third number of 'keypoint'",
+        "1 of 3 annotations have no 'keypoint_score': 1 is taken for each joint that is there",
+        "1 of 3 annotations have no 'img_shape': a picture of 1920 x 1080 is taken",
+    )
 
 
 def test_class_names_come_from_a_text_file(tmp_path: Path) -> None:

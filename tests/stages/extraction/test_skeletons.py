@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.cache.records import STATUSES
+from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
@@ -163,7 +166,8 @@ def test_a_pickle_gives_pixels_scores_and_the_size_of_frames(tmp_path: Path) -> 
     assert np.isfinite(keypoints[0, 1]).all()
     assert outcomes[0].arrays["frame_size"].tolist() == [240, 320]
     assert np.isnan(outcomes[1].arrays["keypoints"][:, 1]).all()
-    assert outcomes[0].source == source_digest(path)
+    first = read_pyskl(path).annotations[0]
+    assert (first.id, first.digest) == (outcomes[0].id, outcomes[0].source)
     assert outcomes[0].detail == {"frames": 3, "persons": 3, "frames_without_person": 0}
 
 
@@ -220,11 +224,104 @@ def test_annotations_that_do_not_fit_get_their_status(tmp_path: Path) -> None:
         "ok",
         "no-person",
         "too-long",
-        *["unreadable"] * 5,
+        "unreadable",
+        "ok",
+        *["unreadable"] * 3,
         "no-person",
         "missing-file",
         "missing-file",
     ]
+
+
+def only(tmp_path: Path, **changes: Any) -> Outcome:
+    """The outcome of one clip with these fields, None for one that it lacks."""
+    entry = {key: value for key, value in {**annotation("a", [0.5, 0.25]), **changes}.items() if value is not None}
+    path = packed(tmp_path, [entry])
+    extractor = PysklSkeletons(path)
+    (outcome,) = extractor.run([Source("a", path)])
+    assert outcome.status != "ok" or fits(outcome, extractor.arrays())
+    return outcome
+
+
+def test_what_pixels_lack_is_filled_in_and_named(tmp_path: Path) -> None:
+    whole = only(tmp_path)
+    points, scores = (annotation("a", [0.5, 0.25])[name] for name in ("keypoint", "keypoint_score"))
+    points[1, 0] = 0
+    bare = only(tmp_path, keypoint=points, keypoint_score=None)
+    assert bare.detail["assumed"] == ["keypoint_score: 1"]
+    assert (bare.arrays["keypoints"][1:, :, :, 2] == 1).all()
+    assert np.isnan(bare.arrays["keypoints"][0, 1]).all()
+    third = np.concatenate([annotation("a", [0.5, 0.25])["keypoint"], scores[..., None]], axis=3)
+    for known in (None, scores):
+        packed_scores = only(tmp_path, keypoint=third, keypoint_score=known)
+        assert packed_scores.detail["assumed"] == ["keypoint_score: third number of keypoint"]
+        np.testing.assert_array_equal(packed_scores.arrays["keypoints"], whole.arrays["keypoints"])
+    sizeless = only(tmp_path, img_shape=None)
+    assert sizeless.arrays["frame_size"].tolist() == [1080, 1920]
+    assert sizeless.detail["assumed"] == ["img_shape: 1080 x 1920"]
+    assert only(tmp_path, img_shape=None, original_shape=[480, 640]).arrays["frame_size"].tolist() == [480, 640]
+    assert "assumed" not in whole.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"keypoint": np.full((2, 3, 17, 2), 0.5), "img_shape": None}, "numbers up to 0.5, which are no pixels"),
+        ({"keypoint": np.full((2, 3, 17, 2), 0.5)}, "numbers up to 0.5, which are no pixels"),
+        ({"keypoint": np.full((2, 3, 17, 2), 3000.0), "img_shape": None}, "joints far outside 1920 x 1080"),
+        ({"keypoint": np.full((2, 3, 17, 3), 40.0), "keypoint_score": None}, "no score from 0 to 1"),
+        ({"keypoint": np.full((2, 3, 17, 3), 0.75)}, "another 'keypoint_score'"),
+        ({"keypoint": np.full((2, 3, 25, 3), 200.0), "keypoint_score": None}, "no metres"),
+        ({"keypoint": np.full((2, 3, 25, 2), 90.0), "keypoint_score": None}, "25 joints with 2 coordinates"),
+        ({"keypoint": np.full((2, 3, 18, 3), 0.5), "keypoint_score": None}, "18 joints with 3 coordinates"),
+    ],
+)
+def test_what_could_be_meant_otherwise_is_unreadable_with_its_reason(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    outcome = only(tmp_path, **changes)
+    assert outcome.status == "unreadable"
+    assert why in outcome.detail["why"]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_every_variant_is_taken_or_gives_its_reason(tmp_path: Path, data: st.DataObject) -> None:
+    joints, coordinates = data.draw(st.sampled_from([13, 17, 17, 18, 25, 25])), data.draw(st.sampled_from([2, 3]))
+    shape = (data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3)), joints, coordinates)
+    kind = data.draw(st.sampled_from(["f2", "f4", "f8", "i4", "u2"]))
+    high = data.draw(st.sampled_from([0.0, 1.0, 3.0, 200.0, 5000.0]))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    keypoint = random.uniform(0, high, shape).astype(kind)
+    score = data.draw(st.sampled_from([None, random.uniform(0, 1, shape[:3]), keypoint[..., -1]]))
+    if keypoint.dtype.kind == "f" and data.draw(st.booleans()) and keypoint.size:
+        keypoint.flat[0] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf, -1]))
+    size = data.draw(st.sampled_from([None, (240, 320), [240.0, 320.0], np.array([240, 320])]))
+    changes = {"keypoint": keypoint, "keypoint_score": score, "img_shape": size, "total_frames": shape[1]}
+    outcome = only(tmp_path, **changes)
+    if outcome.status == "unreadable":
+        assert outcome.detail["why"]
+    else:
+        assert outcome.status in {"ok", "no-person"}
+        assert (joints, coordinates) in {(17, 2), (17, 3), (25, 3)}
+    if outcome.status == "ok" and joints == 17:
+        kept = outcome.arrays["keypoints"]
+        assert (outcome.arrays["frame_size"] > 0).all()
+        assert ("assumed" in outcome.detail) == (score is None or size is None or coordinates == 3)
+        assert np.nanmin(kept[..., 2]) >= 0 or score is not None
+
+
+def test_each_clip_has_a_digest_of_what_it_is_made_of(tmp_path: Path) -> None:
+    first, second = annotation("a", [0.5]), annotation("b", [0.5])
+    before = {each.id: each.digest for each in read_pyskl(packed(tmp_path, [first, second])).annotations}
+    second["keypoint"][0, 0, 0, 0] += 1
+    first["label"] = 3
+    after = {each.id: each.digest for each in read_pyskl(packed(tmp_path, [second, first])).annotations}
+    assert before["a"] == after["a"]
+    assert before["b"] != after["b"]
+    for name, value in {"img_shape": (241, 320), "keypoint_score": first["keypoint_score"] / 2}.items():
+        other = read_pyskl(packed(tmp_path, [{**first, name: value}])).annotations[0].digest
+        assert other not in before.values()
 
 
 def test_a_changed_pickle_is_read_again(tmp_path: Path) -> None:

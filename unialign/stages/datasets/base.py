@@ -17,12 +17,14 @@ class Sample:
     label: class index, from 0.
     files: the source files that exist for it, by kind: "video", "skeleton".
     attributes: what splits are made of, for example {"setup": 1, "camera": 2, "performer": 3}.
+    digest: of its part of a file that holds many samples, "sha256:<hex>"; "" where its files are its own.
     """
 
     id: str
     label: int
     files: Mapping[str, Path]
     attributes: Mapping[str, int | str] = field(default_factory=dict)
+    digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ Legend: M persons, T frames, V joints, C coordinates.
 Source: the data formats of https://github.com/kennymckormick/pyskl and https://github.com/open-mmlab/mmaction2.
 """
 
+import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from unialign.stages.datasets.pickles import load_restricted
 from unialign.stages.datasets.scan import check_name, refuse_collisions
 from unialign.stages.datasets.splits import PARTS, SplitRule, by_part, check_words, holdout
 
+# Joints of COCO, whose keypoints are pixels, and height and width that pyskl and mmaction2 take where a file has none.
+NUM_COCO = 17
+DEFAULT_PICTURE = (1080, 1920)
+
 _PART = re.compile(rf"(?<![^_. -])(?P<part>{'|'.join(PARTS)})(?P<number>[0-9]*)(?![^_. -])", re.IGNORECASE)
 
 
@@ -30,9 +35,10 @@ _PART = re.compile(rf"(?<![^_. -])(?P<part>{'|'.join(PARTS)})(?P<number>[0-9]*)(
 class PysklAnnotation:
     """One clip.
 
-    keypoint: (M, T, V, C) of any float type; C is 2 (pixels) or 3 (metres).
+    id: as a plain relative path ("./vids//clip" is "vids/clip").
+    keypoint: (M, T, V, C) of any float type; C is 2 (pixels) or 3 (metres, or pixels and score).
     score: (M, T, V), or None (3-D files have none).
-    img_shape: height and width of the picture that the pixels refer to, or None.
+    img_shape: height and width of the picture that the pixels refer to (without it, original_shape), or None.
     """
 
     id: str
@@ -41,6 +47,16 @@ class PysklAnnotation:
     score: np.ndarray | None
     img_shape: tuple[int, int] | None
     total_frames: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, "sha256:<hex>", of what poses are made of: keypoints, scores and picture size, not the label."""
+        found = hashlib.sha256(f"{self.img_shape} {self.total_frames}".encode())
+        for array in (self.keypoint, self.score):
+            if array is not None:
+                found.update(f" {array.dtype.str} {array.shape} ".encode())
+                found.update(np.ascontiguousarray(array).data)
+        return f"sha256:{found.hexdigest()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +70,9 @@ class PysklFile:
 def read_pyskl(path: Path) -> PysklFile:
     """The annotations and splits of a pickle; a bare list of annotations (older files) has no splits.
 
-    Raises `CorruptInput` for a pickle that is not safe to load, and naming the annotation and field for one in
-    another layout, Kinetics files that keep their keypoints elsewhere included.
+    Whole numbers as keypoints or scores become float32. Raises `CorruptInput` for a pickle that is not safe to load,
+    and naming the annotation and field for one in another layout, Kinetics files that keep their keypoints elsewhere
+    included; `UsageError` for hostile ids.
     """
     content = load_restricted(path)
     if isinstance(content, list):
@@ -70,9 +87,13 @@ def read_pyskl(path: Path) -> PysklFile:
     if not isinstance(splits, dict):
         raise CorruptInput(f"{path}: 'split' is not a dict of names to lists of ids.")
     for name, ids in splits.items():
-        if not isinstance(name, str) or not isinstance(ids, list | tuple) or not all(isinstance(i, str) for i in ids):
+        listed = isinstance(ids, list | tuple | set | frozenset)
+        if not isinstance(name, str) or not listed or not all(isinstance(each, str) for each in ids):
             raise CorruptInput(f"{path}: split {str(name)[:80]!r} is not a list of ids.")
-    return PysklFile(annotations, {name: tuple(ids) for name, ids in splits.items()})
+    where = f"{path}: a split"
+    return PysklFile(
+        annotations, {name: tuple(check_name(each, where) for each in sorted(ids)) for name, ids in splits.items()}
+    )
 
 
 def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
@@ -92,7 +113,7 @@ def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
     refuse_collisions((annotation.id for annotation in file.annotations), str(root))
     num_classes = max(annotation.label for annotation in file.annotations) + 1
     samples = [
-        Sample(check_name(annotation.id, str(root)), annotation.label, {"skeleton": root})
+        Sample(annotation.id, annotation.label, {"skeleton": root}, digest=annotation.digest)
         for annotation in file.annotations
     ]
     protocols, notes = _protocols(root, file.splits, {sample.id for sample in samples})
@@ -103,7 +124,7 @@ def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
         classes=_class_names(root, num_classes, labels),
         samples=tuple(sorted(samples, key=lambda sample: sample.id)),
         protocols=protocols or {"holdout": holdout},
-        notes=tuple(notes),
+        notes=(*notes, *_taken(file.annotations)),
     )
 
 
@@ -121,31 +142,89 @@ def _annotation(path: Path, number: int, entry: Any) -> PysklAnnotation:
     # The bound keeps a damaged label from asking for a million class names.
     if type(label) is not int or not 0 <= label < 100_000:
         raise CorruptInput(f"{where}: 'label' is not a class number from 0.")
-    keypoint = entry.get("keypoint")
-    if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind != "f" or keypoint.ndim != 4:
-        raise CorruptInput(f"{where}: 'keypoint' is not an array of floats (persons, frames, joints, coordinates).")
+    keypoint = _floats(entry.get("keypoint"))
+    if keypoint is None or keypoint.ndim != 4:
+        raise CorruptInput(f"{where}: 'keypoint' is not an array of numbers (persons, frames, joints, coordinates).")
     if keypoint.shape[3] not in (2, 3):
-        raise CorruptInput(f"{where}: 'keypoint' has {keypoint.shape[3]} coordinates a joint; 2 or 3 are known.")
+        raise CorruptInput(f"{where}: 'keypoint' has {keypoint.shape[3]} coordinates per joint; 2 or 3 are known.")
     if type(total_frames) is not int or total_frames != keypoint.shape[1]:
         raise CorruptInput(f"{where}: 'total_frames' does not agree with the {keypoint.shape[1]} frames of 'keypoint'.")
-    score = entry.get("keypoint_score")
-    if score is not None and (
-        not isinstance(score, np.ndarray) or score.dtype.kind != "f" or score.shape != keypoint.shape[:3]
+    score = _floats(entry.get("keypoint_score"))
+    if (score is None) != (entry.get("keypoint_score") is None) or (
+        score is not None and score.shape != keypoint.shape[:3]
     ):
-        raise CorruptInput(f"{where}: 'keypoint_score' does not have one float for each joint of 'keypoint'.")
-    return PysklAnnotation(name, label, keypoint, score, _picture_size(where, entry.get("img_shape")), total_frames)
+        raise CorruptInput(f"{where}: 'keypoint_score' does not have one number for each joint of 'keypoint'.")
+    size = _picture_size(where, "img_shape", entry) or _picture_size(where, "original_shape", entry)
+    return PysklAnnotation(check_name(name, where), label, keypoint, score, size, total_frames)
 
 
-def _picture_size(where: str, value: Any) -> tuple[int, int] | None:
+def _floats(value: Any) -> np.ndarray | None:
+    """The array, whole numbers as float32; None for anything else."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+        return None
+    return value if value.dtype.kind == "f" else value.astype(np.float32)
+
+
+def _picture_size(where: str, name: str, entry: Mapping[Any, Any]) -> tuple[int, int] | None:
+    value = entry.get(name)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if value is None:
         return None
     if (
         not isinstance(value, tuple | list)
         or len(value) != 2
-        or not all(type(size) is int and size > 0 for size in value)
+        or not all(type(size) in (int, float) and 0 < size < 100_000 and size == int(size) for size in value)
     ):
-        raise CorruptInput(f"{where}: 'img_shape' is not a height and a width.")
-    return value[0], value[1]
+        raise CorruptInput(f"{where}: {name!r} is not a height and a width.")
+    return int(value[0]), int(value[1])
+
+
+def _taken(annotations: Sequence[PysklAnnotation]) -> list[str]:
+    """A note for each thing that pixels need, many files lack, and `completed` fills in."""
+    flat = [each for each in annotations if each.keypoint.shape[2] == NUM_COCO]
+    third = sum(each.score is None and each.keypoint.shape[3] == 3 for each in flat)
+    scoreless = sum(each.score is None and each.keypoint.shape[3] == 2 for each in flat)
+    sizeless = sum(each.img_shape is None for each in flat)
+    counted = {
+        "have the score as third number of 'keypoint'": third,
+        "have no 'keypoint_score': 1 is taken for each joint that is there": scoreless,
+        f"have no 'img_shape': a picture of {DEFAULT_PICTURE[1]} x {DEFAULT_PICTURE[0]} is taken": sizeless,
+    }
+    return [f"{count} of {len(annotations)} annotations {what}" for what, count in counted.items() if count]
+
+
+def completed(annotation: PysklAnnotation) -> tuple[PysklAnnotation, tuple[str, ...], str]:
+    """A clip of 17 joints as pixels, scores and a picture size; what was filled in; or why it cannot be.
+
+    Scores may be the third number of each joint (0 to 1); without any they are 1, and 0 for joints at (0, 0), which is
+    how both projects write what is absent. Without a size the picture is `DEFAULT_PICTURE`, their own default, unless
+    the numbers are no pixels of it.
+    """
+    points, score, size = annotation.keypoint, annotation.score, annotation.img_shape
+    assumed: list[str] = []
+    if points.shape[3] == 3:
+        third = points[..., 2]
+        if score is not None and not np.array_equal(third, score, equal_nan=True):
+            return annotation, (), "a third number for each joint and another 'keypoint_score'"
+        with np.errstate(invalid="ignore"):
+            if ((third < 0) | (third > 1)).any():
+                return annotation, (), "17 joints whose third number is no score from 0 to 1"
+        points, score = points[..., :2], third
+        assumed.append("keypoint_score: third number of keypoint")
+    elif score is None:
+        score = (np.isfinite(points) & (points != 0)).any(axis=3).astype(points.dtype)
+        assumed.append("keypoint_score: 1")
+    finite = np.abs(points[np.isfinite(points).all(axis=3) & (points != 0).any(axis=3)])  # (joints, 2)
+    largest = finite.max(axis=0) if len(finite) else np.zeros(2)
+    if len(finite) and largest.max() <= 2:
+        return annotation, (), f"numbers up to {largest.max():.3g}, which are no pixels"
+    if size is None:
+        height, width = size = DEFAULT_PICTURE
+        if largest[0] > 1.25 * width or largest[1] > 1.25 * height:
+            return annotation, (), f"no 'img_shape', and joints far outside {width} x {height}"
+        assumed.append(f"img_shape: {height} x {width}")
+    return replace(annotation, keypoint=points, score=score, img_shape=size), tuple(assumed), ""
 
 
 def _class_names(root: Path, num_classes: int, labels: Path | None) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import UsageError
 from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
-from unialign.stages.datasets.pyskl import PysklAnnotation, PysklFile, read_pyskl
+from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
 
@@ -27,6 +26,8 @@ REVISION = 1
 # 2: float32 in place of float16.
 PIXEL_REVISION = 2
 LARGEST = np.finfo(np.float32).max
+# A Kinect sees 8 m far; what is far beyond is pixels.
+LARGEST_METRES = 100
 PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 
 
@@ -106,6 +107,7 @@ class PysklSkeletons:
     path: the pickle on this machine; not in the key.
     layout: "coco-17" (x, y in pixels and score) or "ntu-25" (metres); None takes that of the file's first annotation.
 
+    What a 2-D clip lacks is filled in, see `completed`, and named in its detail as "assumed".
     A clip with more persons than num_people keeps those with the largest sum of scores (in 3-D: present in the most
     frames), in the order of the file. Persons filled up with zeros are absent (NaN), frame by frame.
     """
@@ -147,16 +149,21 @@ class PysklSkeletons:
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; a source without a path, or not in the pickle, is missing-file.
 
-        The source digest is that of the whole pickle. Raises `CorruptInput` when the pickle cannot be read at all.
+        The source digest is that of the sample's annotation. Raises `CorruptInput` when the pickle cannot be read at
+        all.
         """
         layout, clips = self._layout(), _annotations(self.path)
-        digest = source_digest(self.path)
         for source in sources:
             annotation = clips.get(source.id)
             if source.path is None or annotation is None:
                 yield Outcome(source.id, "missing-file")
             else:
-                yield self._outcome(annotation, layout, digest)
+                yield self._outcome(annotation, layout)
+
+    def digest(self, source: Source) -> str:
+        """Digest of what a sample is made from now, "" where the pickle does not hold it."""
+        annotation = _annotations(self.path).get(source.id)
+        return annotation.digest if annotation is not None else ""
 
     def _layout(self) -> str:
         if self.layout is not None:
@@ -164,18 +171,12 @@ class PysklSkeletons:
         annotations = _read(self.path).annotations
         if not annotations:
             raise UsageError(f"{self.path}: holds no annotations; give another file.")
-        return "ntu-25" if annotations[0].keypoint.shape[3] == 3 else "coco-17"
+        joints, coordinates = annotations[0].keypoint.shape[2:]
+        return "ntu-25" if coordinates == 3 and joints != NUM_COCO else "coco-17"
 
-    def _outcome(self, annotation: PysklAnnotation, layout: str, digest: str) -> Outcome:
-        people = annotation.keypoint
-        expected = (len(JOINTS[layout]), 3 if layout == "ntu-25" else 2)
-        why = ""
-        if people.shape[2:] != expected:
-            why = f"{people.shape[2]} joints with {people.shape[3]} coordinates are not the layout {layout}"
-        elif layout == "coco-17" and (annotation.score is None or annotation.img_shape is None):
-            why = "2-D keypoints without 'keypoint_score' or 'img_shape'"
-        elif any((np.abs(values) > LARGEST).any() for values in (people, annotation.score) if values is not None):
-            why = "a keypoint or its score is infinite or does not fit into float32"
+    def _outcome(self, annotation: PysklAnnotation, layout: str) -> Outcome:
+        digest = annotation.digest
+        annotation, assumed, why = _ready(annotation, layout)
         if why:
             return Outcome(annotation.id, "unreadable", digest, detail={"why": why})
         if annotation.total_frames > self.max_frames:
@@ -183,8 +184,9 @@ class PysklSkeletons:
         keypoints, present = _choose(annotation, self.num_people)
         detail = {
             "frames": annotation.total_frames,
-            "persons": people.shape[0],
+            "persons": annotation.keypoint.shape[0],
             "frames_without_person": int((~present.any(axis=1)).sum()),
+            **({"assumed": list(assumed)} if assumed else {}),
         }
         if not present.any():
             return Outcome(annotation.id, "no-person", digest, detail=detail)
@@ -198,6 +200,21 @@ class PysklSkeletons:
             {"keypoints": keypoints, "frame_size": np.array([height, width], np.int32)},
             detail,
         )
+
+
+def _ready(annotation: PysklAnnotation, layout: str) -> tuple[PysklAnnotation, tuple[str, ...], str]:
+    """The clip in a layout, what of it was filled in (see `completed`), and why it is not in that layout."""
+    joints, coordinates = annotation.keypoint.shape[2:]
+    if joints != len(JOINTS[layout]) or (layout == "ntu-25" and coordinates != 3):
+        return annotation, (), f"{joints} joints with {coordinates} coordinates are not the layout {layout}"
+    given = [values for values in (annotation.keypoint, annotation.score) if values is not None]
+    if any((np.abs(values) > LARGEST).any() for values in given):
+        return annotation, (), "a keypoint or its score is infinite or does not fit into float32"
+    if layout == "coco-17":
+        return completed(annotation)
+    if (np.abs(annotation.keypoint) > LARGEST_METRES).any():
+        return annotation, (), f"numbers beyond {LARGEST_METRES}, which are no metres of a room"
+    return annotation, (), ""
 
 
 def _choose(annotation: PysklAnnotation, num_people: int) -> tuple[np.ndarray, np.ndarray]:
