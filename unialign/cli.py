@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from unialign import __version__, console
+from unialign.cache.access import explained
 from unialign.cache.errors import UnialignError
 from unialign.commands import cache, corpus, evaluate, extract, models, train
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Overrides, Root, resolve
@@ -99,8 +100,8 @@ def main() -> None:
     except OSError as error:
         # A full disk, a lost mount, a missing permission: expected in this line of work, and nothing of it is a defect.
         if as_json:
-            console.show_json({"error": str(error), "exit_code": 1})
-        console.messages.print(f"error: {error}; what was finished is kept.", style="red")
+            console.show_json({"error": f"{explained(error)}.", "exit_code": 1})
+        console.messages.print(f"error: {explained(error)}; what was finished is kept.", style="red")
         sys.exit(1)
     except Interrupted as interrupted:
         console.messages.print("interrupted; everything finished so far is kept.", style="yellow")

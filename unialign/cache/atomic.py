@@ -9,13 +9,15 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = ".tmp-"
 
 # Every call by which this module changes files goes through this name (open, write, fsync, close, replace, mkdir,
-# unlink, rmdir), so that a test can put a recorder in its place or let the n-th call fail.
+# chmod, unlink, rmdir), so that a test can put a recorder in its place or let the n-th call fail.
 system = os
 
 
@@ -31,6 +33,22 @@ def make_folder(path: Path) -> None:
         if not path.is_dir():
             raise
     sync_folder(path.parent)
+
+
+def make_shared_folder(path: Path) -> None:
+    """Create a folder for all who may write into the one above it, whatever this user's umask takes from new ones."""
+    if not path.is_dir():
+        make_folder(path)
+        with suppress(OSError):
+            system.chmod(path, stat.S_IMODE(path.parent.stat().st_mode))
+
+
+def share(handle: int, folder: Path) -> None:
+    """Let all who may write into a folder write one of its files, if it is this user's."""
+    wanted = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    with suppress(OSError):
+        if stat.S_IMODE(os.fstat(handle).st_mode) & wanted != wanted:
+            system.fchmod(handle, wanted)
 
 
 def temporary_name(path: Path) -> Path:
@@ -67,7 +85,7 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
     checksum, size = hashlib.sha256(), 0
     # A signal may end the work at any moment, also between the making of the file and the next line.
     try:
-        handle = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        handle = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             for part in gathered(parts):
                 checksum.update(part)
@@ -122,7 +140,7 @@ def write_text(path: Path, text: str) -> None:
 def append_text(path: Path, text: str) -> None:
     """Add text to the end of a log. Not atomic: readers of logs ignore a last line without its newline."""
     make_folder(path.parent)
-    handle = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         write_all(handle, text.encode())
     finally:

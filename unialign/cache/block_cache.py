@@ -113,15 +113,16 @@ def _checksum(key: str, data: bytes) -> bytes:
 
 def _touch(handle: int, last: float) -> None:
     if time.time() - last >= TOUCH_SECONDS:
-        # The cache of another user can be read, but its times cannot be set.
-        with contextlib.suppress(PermissionError):
+        # The cache of another user, and one on a read-only disk, can be read, but their times cannot be set.
+        with contextlib.suppress(OSError):
             os.utime(handle)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the kernel's lock on a folder, which ends with the process that holds it."""
-    atomic.make_folder(folder)
+    atomic.make_shared_folder(folder.parent)
+    atomic.make_shared_folder(folder)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

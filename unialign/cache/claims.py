@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from unialign.cache.batches import BatchReader
+from unialign.cache.compiled import compiled
 from unialign.cache.gather import copy_windows
 from unialign.cache.joined import Buffers
 
@@ -56,15 +57,13 @@ def _swap(typing: Any, address: Any, old: Any, new: Any) -> Any:
     return types.boolean(types.int64, types.int64, types.int64), generate
 
 
-@njit("void(int64,int64)", nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@compiled("void(int64,int64)")
 def _set(address: int, value: int) -> None:
     _store(address, value)
 
 
-@njit(  # type: ignore[untyped-decorator]
-    "void(int64,int64,int64[::1],int64[:,::1],int64[:,:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],boolean)",
-    nogil=True,
-    cache=True,
+@compiled(
+    "void(int64,int64,int64[::1],int64[:,::1],int64[:,:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],boolean)"
 )
 def _gather(
     state: int,

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from unialign.cache.compiled import compiled
 
 _BLOCK, _HALF = 64, 32
 
@@ -56,7 +58,7 @@ def _fence(typing: Any) -> Any:
     return types.void(), generate
 
 
-@njit("void(int64,int64,int64)", nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@compiled("void(int64,int64,int64)", inline="always")
 def _stream(target: int, source: int, size: int) -> None:
     whole = size - size % _BLOCK if target % _HALF == 0 else 0
     for at in range(0, whole, _BLOCK):
@@ -64,9 +66,7 @@ def _stream(target: int, source: int, size: int) -> None:
     _copy(target + whole, source + whole, size - whole)
 
 
-@njit(  # type: ignore[untyped-decorator]
-    "void(int64[::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[::1],boolean)", nogil=True, cache=True
-)
+@compiled("void(int64[::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[::1],boolean)")
 def copy_windows(
     rows: np.ndarray,
     chunks: np.ndarray,

@@ -1,15 +1,20 @@
 """One extraction writes a store at a time; the lock names its owner and ends with the owner's life."""
 
+import errno
 import fcntl
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unialign.cache.atomic import make_folder
-from unialign.cache.errors import LockedStore
+from unialign.cache import atomic
+from unialign.cache.access import is_refused
+from unialign.cache.errors import LockedStore, UsageError
+from unialign.cache.owner import is_dead, read_owner, this_process
+
+# What a file system without `flock` answers: NFS without its lock service, Lustre mounted without `-o flock`, FUSE.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
@@ -17,22 +22,121 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
     """Hold the lock of a store while the block runs.
 
     The lock is the kernel's (`flock`) on a file beside the stores: it vanishes with the process that holds it,
-    however it died, so none is ever stale. Raises `LockedStore` at once when another process holds it.
+    however it died, so none is ever stale. Where the file system has no such locks it is a lease, see `_lease`.
+    Raises `LockedStore` at once when another process holds it, `OSError` where the cache cannot be written.
     """
     relative = store.relative_to(cache).as_posix().replace("/", "-")
     path = cache / ".locks" / f"{relative}.lock"
-    make_folder(path.parent)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    atomic.make_shared_folder(path.parent)
+    handle = _open(path)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            owner = os.pread(handle, 4096, 0).decode(errors="replace").strip() or "unknown"
-            raise LockedStore(
-                f"{store}: another extraction is writing this store ({owner}); wait for it or stop it."
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode(), 0)
-        yield
+            raise _locked(store, _noted(handle)) from error
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                # NFS locks only what may be written.
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
+            if error.errno not in NO_LOCKS:
+                raise
+            # Another machine may have mounted the same folder with locks, and hold this one by them.
+            owner = _noted(handle)
+            if owner and not is_dead(owner):
+                raise _locked(store, owner, path) from error
+            with _lease(path, store):
+                yield
+            return
+        _refuse_leases(path, store)
+        with _name_in(handle):
+            yield
     finally:
         os.close(handle)
+
+
+def _open(path: Path) -> int:
+    """A handle of the lock file, made if need be. That of another user can be locked as long as it can be read."""
+    refused: OSError | None = None
+    # The second one: in folders with the sticky bit the kernel refuses to "create" what is another user's.
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):
+        try:
+            handle = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            # Not there after it could not be made: that is what is to be told.
+            if not is_refused(error) and refused is None:
+                raise
+            refused = refused or error
+        else:
+            atomic.share(handle, path.parent)
+            return handle
+    assert refused is not None
+    raise refused
+
+
+@contextmanager
+def _name_in(handle: int) -> Iterator[None]:
+    """Have the lock file name this process while the block runs, if it may write there."""
+    if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        yield
+        return
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps(this_process()).encode(), 0)
+    try:
+        yield
+    finally:
+        os.ftruncate(handle, 0)
+
+
+def _noted(handle: int) -> str:
+    return os.pread(handle, 4096, 0).decode(errors="replace").strip()
+
+
+def _locked(store: Path, owner: str, file: Path | None = None) -> LockedStore:
+    way_out = "wait for it or stop it"
+    if file is not None:
+        way_out += f"; if it has died, which cannot be seen from here, delete {file}"
+    return LockedStore(f"{store}: another extraction is writing this store ({owner or 'unknown'}); {way_out}.")
+
+
+@contextmanager
+def _lease(path: Path, store: Path) -> Iterator[None]:
+    """Hold a lock without the kernel's help: a link beside the lock file whose target names this process.
+
+    Making a link is atomic with what it says, on every machine that has mounted the folder. A lease that its owner
+    left behind is passed over when the owner can be seen to be dead, which needs the same machine; no time decides
+    anything, so a stopped process and a clock that jumps change nothing. Whoever finds none alive makes the one with
+    the next number, which only one can, and holds the lock if there is still none alive beside it: of two that looked
+    at different moments at least one sees the other.
+    """
+    known = _refuse_leases(path, store)
+    mine = path.with_name(f"{path.name}.{max(known, default=-1) + 1:09d}")
+    try:
+        os.symlink(json.dumps(this_process()), mine)
+    except FileExistsError as error:
+        raise _locked(store, read_owner(mine), mine) from error
+    except OSError as error:
+        if error.errno not in {errno.EPERM, *NO_LOCKS}:
+            raise
+        raise UsageError(
+            f"{path.parent}: the file system has neither locks (flock) nor links, so two extractions could mix their "
+            "data; put the cache on another one."
+        ) from error
+    try:
+        for left in _refuse_leases(path, store, but=mine).values():
+            atomic.remove(left)
+        yield
+    finally:
+        atomic.remove(mine)
+
+
+def _refuse_leases(path: Path, store: Path, but: Path | None = None) -> dict[int, Path]:
+    """The leases of dead owners, by number. but: one that does not count. Raises `LockedStore` for a living owner."""
+    found = {}
+    for file in path.parent.glob(f"{path.name}.*"):
+        owner = read_owner(file)
+        if file == but or not file.suffix[1:].isdigit() or not owner:
+            continue
+        if not is_dead(owner):
+            raise _locked(store, owner, file)
+        found[int(file.suffix[1:])] = file
+    return found

@@ -1,12 +1,13 @@
 """`unialign evaluate`: a run's checkpoint measured again, on its own test samples or on another dataset's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unialign import console
+from unialign.cache.access import explained, is_refused
 from unialign.cache.errors import UsageError
 from unialign.commands.options import AsJson, Cache, ConfigFile, Labels, Root, Use, chosen_stores, resolve
 
@@ -57,7 +58,7 @@ def evaluate(
 
     cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
     found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
-    pictures = draw_run(run, of_run, cache_root, keep=keep)
+    pictures = _drawn(lambda: draw_run(run, of_run, cache_root, keep=keep))
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return
@@ -67,10 +68,21 @@ def evaluate(
             "checkpoint": found.checkpoint,
             **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
             "as recorded": "yes" if found.agrees else f"no: {found.stored}",
-            "pictures": pictures[0].parent,
+            "pictures": pictures[0].parent if pictures else "none",
         }
     )
     _show_classes(found.per_class)
+
+
+def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
+    """The pictures; none, and a message, where the run's folder cannot be written."""
+    try:
+        return draw()
+    except OSError as error:
+        if not is_refused(error):
+            raise
+        console.messages.print(f"no pictures: {explained(error)}.")
+        return []
 
 
 def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | None, *, as_json: bool) -> None:

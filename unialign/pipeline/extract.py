@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unialign.cache import atomic
+from unialign.cache.access import is_refused
 from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore
 from unialign.cache.index import forget_shard, load_table, write_index
@@ -25,6 +26,7 @@ from unialign.stages.extraction.base import Extractor, Source
 
 Progress = Callable[[int, int], None]
 
+ADVICE = "run the same command again with --repair."
 # Shards after which a long extraction brings the store's index up to date, so that resuming it is quick too.
 INDEX_EVERY = 1024
 
@@ -130,17 +132,17 @@ def run_extraction(
         attributes=extractor.attributes(),
         codec=settings.codec,
     )
-    with store_lock(path, cache):
-        atomic.sweep_beside(path)
-        if settings.repair and path.exists():
-            restore_group(wanted)
-        store = _opened(wanted)
-        lost = _clean(store, repair=settings.repair)
-        plan = _plan(store, sources, current, settings, lost, older)
-        extracted = _run_plan(Job(extractor, path, settings.threads), store, plan, settings, digests, progress)
-        write_index(store)
-        digests.save()
-    failed = _failed(store, sources)
+    try:
+        with store_lock(path, cache):
+            plan, extracted = _update(wanted, extractor, sources, current, settings, older, digests, progress)
+    except OSError as error:
+        # A cache that cannot be written is as good as any other where nothing is to be done.
+        if settings.repair or not is_refused(error) or not path.exists():
+            raise
+        plan, extracted = _checked_plan(wanted, sources, current, settings, older), 0
+        if plan.units:
+            raise
+    failed = _failed(open_store(path), sources)
     return Extraction(
         modality=extractor.modality,
         key=key,
@@ -161,6 +163,38 @@ def _opened(wanted: Store) -> Store:
     if layout(store) != layout(wanted):
         raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
     return store
+
+
+def _update(
+    wanted: Store,
+    extractor: Extractor,
+    sources: Sequence[Source],
+    current: Callable[[Source], str],
+    settings: Settings,
+    older: str,
+    digests: SourceDigests,
+    progress: Progress,
+) -> tuple[Plan, int]:
+    """Make, repair and fill the store, whose lock is held; what was planned, and how many samples got features."""
+    atomic.sweep_beside(wanted.path)
+    if settings.repair and wanted.path.exists():
+        restore_group(wanted)
+    store = _opened(wanted)
+    lost = _clean(store, repair=settings.repair)
+    plan = _plan(store, sources, current, settings, lost, older)
+    extracted = _run_plan(Job(extractor, store.path, settings.threads), store, plan, settings, digests, progress)
+    write_index(store)
+    digests.save()
+    return plan, extracted
+
+
+def _checked_plan(
+    wanted: Store, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, older: str
+) -> Plan:
+    """What is to be done for a store that is there; nothing is written. Raises `DamagedStore` as `_clean` does."""
+    store = _opened(wanted)
+    check_sizes(store, load_table(store), ADVICE)
+    return _plan(store, sources, current, settings, set(), older)
 
 
 def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:
@@ -198,7 +232,7 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
                 lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
             forget_shard(store, shard)
         restore_metadata(store)
-    check_sizes(store, load_table(store), "run the same command again with --repair.")
+    check_sizes(store, load_table(store), ADVICE)
     return lost
 
 

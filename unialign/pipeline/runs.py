@@ -16,7 +16,7 @@ import io
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ import torch
 import yaml
 
 from unialign.cache import atomic
+from unialign.cache.access import is_refused
 from unialign.cache.arrays import Json
 from unialign.cache.cores import usable_cores
 from unialign.cache.errors import DamagedStore, LockedStore, MissingCache
@@ -85,11 +86,16 @@ def finished_result(run: Run) -> dict[str, Any] | None:
 @contextmanager
 def sole_writer(run: Run) -> Iterator[None]:
     """Hold the run's folder while the block runs. Raises `LockedStore` when another process trains it."""
-    try:
-        with store_lock(run.folder, run.folder.parent):
-            yield
-    except LockedStore as error:
-        raise LockedStore(f"{run.folder}: another process trains this run; wait for it or stop it.") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store_lock(run.folder, run.folder.parent))
+        except LockedStore as error:
+            raise LockedStore(f"{run.folder}: another process trains this run; wait for it or stop it.") from error
+        except OSError as error:
+            # Nothing is written into a finished run: it can be found where nothing can be.
+            if not is_refused(error) or not (run.folder / "result.json").is_file():
+                raise
+        yield
 
 
 def begin(run: Run, config: Mapping[str, Json], keys: Mapping[str, Json], machine: Mapping[str, Json]) -> None:

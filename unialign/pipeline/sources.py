@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from unialign.cache.atomic import sweep_beside, write_text
+from unialign.cache.atomic import make_shared_folder, sweep_beside, write_text
 from unialign.cache.errors import LockedStore
 from unialign.cache.lock import store_lock
 from unialign.stages.extraction.digest import source_digest
@@ -55,8 +55,9 @@ class SourceDigests:
             self._changed = True
 
     def save(self) -> None:
-        """Write the memory down, unless another extraction of the collection does so at this moment."""
-        with suppress(LockedStore), store_lock(self._path, self._path.parents[1]):
+        """Write the memory down, unless another extraction of the collection does that, or the cache is read-only."""
+        with suppress(LockedStore, OSError), store_lock(self._path, self._path.parents[1]):
+            make_shared_folder(self._path.parent)
             sweep_beside(self._path)
             if self._changed:
                 write_text(self._path, json.dumps(self._known))

@@ -1,0 +1,46 @@
+"""What the system refuses: told with the owner of the folder and the way out."""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def is_refused(error: OSError) -> bool:
+    """Whether the system does not let this user do something, or nobody on a read-only file system."""
+    return error.errno in _REFUSED
+
+
+def explained(error: OSError) -> str:
+    """What went wrong; for something refused also whose the folder is, and what helps."""
+    if not is_refused(error) or not isinstance(error.filename, str | bytes):
+        return str(error)
+    path = Path(os.fsdecode(error.filename))
+    if error.errno == errno.EROFS:
+        return f"{path} lies on a read-only file system; choose a folder that can be written (--cache, --runs)"
+    for place in (path, *path.absolute().parents):
+        with suppress(OSError):
+            found = place.stat()
+            whose = f"{_user(found.st_uid)}'s, group {_group(found.st_gid)} ({stat.filemode(found.st_mode)})"
+            return (
+                f"{path}: permission denied to {_user(os.geteuid())}; {place} is {whose}; have its owner run "
+                "`chmod -R g+rwX` on it, or choose another folder (--cache, --runs)"
+            )
+    return str(error)
+
+
+def _user(number: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return f"user {number}"
+
+
+def _group(number: int) -> str:
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)
