@@ -4,6 +4,7 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from tests.stages.made_videos import NUM_FRAMES, moving_frames, status, write_video
 from unialign.stages.containers import CONTAINERS, VIDEO_SUFFIXES
@@ -90,6 +91,14 @@ def test_containers_are_those_of_the_decoder_and_suffixes_are_told_apart() -> No
 
 
 def test_a_gif_without_its_last_byte_and_an_ogg_without_its_last_page_are_cut(tmp_path: Path) -> None:
+    # A picture that is meant to stay is no hole.
+    stays = tmp_path / "stays.gif"
+    first, *others = (Image.fromarray(picture) for picture in moving_frames(60))
+    first.save(stays, save_all=True, append_images=others, duration=[100] * 30 + [5000] + [100] * 29)
+    found, video = status(stays)
+    assert (found, video.decoded) == ("ok", 60)
+    stays.write_bytes(stays.read_bytes() + b"what some programs leave behind")
+    assert status(stays)[0] == "ok"
     for suffix, kind, colours, cut in ((".gif", ("gif", "gif"), "rgb8", 1), (".ogv", ("ogg", "libvpx"), "yuv420p", 40)):
         path = write_video(tmp_path / f"clip{suffix}", *kind, moving_frames(30), colours=colours)
         assert status(path)[0] == "ok"

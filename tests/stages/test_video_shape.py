@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from tests.stages.made_videos import moving_frames, status, write_streams
 from unialign.stages.video import decode_frames, square_size, turned
@@ -52,6 +54,27 @@ def test_all_eight_orientations_are_applied(
     coded, shown = next(decode_frames(clips["clip.mp4"])), next(decode_frames(path))
     np.testing.assert_array_equal(shown, ORIENTATIONS[matrix](coded))
     assert shown.flags.c_contiguous
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpegs_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    clips = {}
+    for name, kind in (("plain", Image.Exif()), ("turned", exif)):
+        clips[name] = tmp_path / f"{name}.avi"
+        with av.open(str(clips[name]), "w") as out:
+            stream = out.add_stream("mjpeg", rate=30)
+            stream.height, stream.width, stream.pix_fmt = 96, 128, "yuvj420p"
+            for number, picture in enumerate(moving_frames(3)):
+                file = BytesIO()
+                Image.fromarray(picture).save(file, "JPEG", exif=kind)
+                packet = av.Packet(file.getvalue())
+                packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 30)
+                out.mux(packet)
+    coded = Image.fromarray(next(decode_frames(clips["plain"])))
+    coded.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(next(decode_frames(clips["turned"])), np.asarray(ImageOps.exif_transpose(coded)))
 
 
 def test_matroska_turns_too(clips: dict[str, Path], tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Tally:
         self.end = self.start
         self.ours = 0
         self.repeats = 0
-        self.times: list[int] = []
+        self.times: dict[int, int] = {}
         self.last_stamp = 0
         self.has_key = False
         self.first_key: int | None = None
@@ -83,7 +83,7 @@ class Tally:
             self.repeats += self.is_mpeg4 and packet.size <= LARGEST_REPEAT
             self._count_leading(packet, stamp)
             if stamp is not None:
-                self.times.append(stamp)
+                self.times[stamp] = packet.duration or 0
                 self.last_stamp = max(self.last_stamp, stamp if packet.dts is None else packet.dts)
 
     def _count_leading(self, packet: Any, stamp: int | None) -> None:
@@ -141,7 +141,8 @@ class Tally:
     def constant_span(self) -> int:
         """Pictures that fit between the first and the last one, both counted, where the rate is constant; 0 elsewhere.
 
-        Constant: nine in ten follow each other by the usual step. Then the others are holes, not a habit.
+        Constant: nine in ten follow each other by the usual step. Then the others are holes, not a habit, unless the
+        picture before is meant to stay that long (gif).
         """
         times = sorted(self.times)
         steps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -152,7 +153,9 @@ class Tally:
         usual = [step for step in steps if abs(step - middle) <= max(1, 0.1 * middle)]
         if len(usual) < 0.9 * len(steps) or not sum(usual):
             return 0
-        return round((times[-1] - times[0]) * len(usual) / sum(usual)) + 1
+        mean = sum(usual) / len(usual)
+        lacking = (step - max(mean, self.times[time]) for time, step in zip(times, steps, strict=False))
+        return len(times) + round(sum(gap for gap in lacking if gap > mean / 2) / mean)
 
 
 def stated_rate(stream: Any) -> float:

@@ -14,7 +14,6 @@ what its container promised (`truncation.Tally`) and by its structure (`video_st
 """
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -37,13 +36,26 @@ LARGEST_SIDE = 8192
 # Same bytes on every processor: the flags forbid rounding that depends on the vector instructions at hand.
 CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 # Tags need not be UTF-8: PyAV refused such a file until it was told otherwise; since 19 it needs no telling.
-ANY_TAGS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-# The same for x264: its fastest instructions round differently, and those of AVX-512 read memory that nobody wrote.
+OLD_PYAV = int(av.__version__.partition(".")[0]) < 19
+ANY_TAGS = {"metadata_errors": "replace"} if OLD_PYAV else {}
+# For x264 too: its fastest instructions round differently, and those of AVX-512 read memory that nobody wrote.
 ENCODER = {"threads": "1", "x264-params": "cpu-independent=1"}
 # Pixels this near to square are square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
 SQUARE = 0.01
 # The first entries of a display matrix: (a, b, c, d).
 Matrix = tuple[float, float, float, float]
+
+
+def _unnamed(cls: Any, value: int) -> Any:
+    """A member for a kind of side data that PyAV has no name for."""
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return member
+
+
+if OLD_PYAV:
+    # It lists none of a frame's side data where FFmpeg knows a kind that it does not, such as EXIF; 19 does this too.
+    SideDataType._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]
 
 
 def decoder_version() -> dict[str, str]:
@@ -233,12 +245,7 @@ def square_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, i
 
 def display_matrix(frame: Any) -> Matrix | None:
     """How the picture is shown: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None where not stated."""
-    try:
-        data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    except ValueError:
-        # PyAV 18 lists none of a frame's side data when FFmpeg knows a kind that it does not; the rotation it tells.
-        angle = math.radians(frame.rotation)
-        return math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
         return None
     a, b, _, c, d = np.frombuffer(data, dtype=np.int32)[:5].tolist()

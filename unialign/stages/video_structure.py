@@ -14,7 +14,7 @@ def is_cut(file: BinaryIO, container: str) -> bool:
     """Whether a file of that container (FFmpeg's name) ends before its own structure does; the place in it is kept.
 
     Known are: asf (its header holds the size of the file), mp4 and mov (a box that passes the end), ogg (the last page
-    is marked) and gif (its last byte, zeros apart). False where the container has no such mark.
+    is marked) and gif (its last block). False where the container has no such mark.
     """
     ends = ENDS.get(container)
     if ends is None:
@@ -66,8 +66,40 @@ def _ogg(file: BinaryIO, size: int) -> bool:
 
 
 def _gif(file: BinaryIO, size: int) -> bool:
-    file.seek(max(0, size - 64))
-    return not file.read().rstrip(b"\0").endswith(b";")
+    file.seek(10)
+    head = file.read(3)
+    place = 13 + _gif_palette(head[0]) if len(head) == 3 else size
+    while place < size:
+        file.seek(place)
+        kind = file.read(10)
+        if kind[:1] == b";":
+            return False
+        if kind[:1] == b",":
+            place += 11 + (_gif_palette(kind[9]) if len(kind) == 10 else size)
+        elif kind[:1] == b"!":
+            place += 2
+        else:
+            # Zeros, or what else some programs leave between blocks: FFmpeg steps over it too.
+            place += 1
+            continue
+        place = _gif_blocks(file, place, size)
+    return True
+
+
+def _gif_palette(flags: int) -> int:
+    """Bytes of the colours that a description announces."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+
+def _gif_blocks(file: BinaryIO, place: int, size: int) -> int:
+    """Where the blocks that begin here end: each has its length in front, and the last one has none."""
+    while place < size:
+        file.seek(place)
+        length = file.read(1)[0]
+        place += 1 + length
+        if not length:
+            return place
+    return size
 
 
 ENDS: dict[str, Callable[[BinaryIO, int], bool]] = {
