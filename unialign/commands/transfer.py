@@ -109,11 +109,13 @@ def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[s
 
 
 def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: bool) -> dict[str, Json]:
+    from unialign.pipeline.collection import own_collection
     from unialign.pipeline.datasets import the_dataset
     from unialign.pipeline.pyskl_import import import_pyskl
     from unialign.stages.datasets.catalog import load_dataset
 
-    chosen = load_dataset("pyskl", file.resolve(), config.labels) if own else the_dataset(config)
+    cache = config.cache.resolve()
+    chosen = own_collection(load_dataset("pyskl", file.resolve(), config.labels), cache) if own else the_dataset(config)
     done = import_pyskl(file.resolve(), chosen, config, progress)
     found = done.extraction.result()
     return {

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unialign.cache.errors import UsageError
+from unialign.pipeline.collection import collection_at, own_collection
 from unialign.pipeline.config import Config
 from unialign.pipeline.manifest import load_manifest
 from unialign.stages.datasets.base import Dataset
@@ -10,7 +11,10 @@ from unialign.stages.datasets.catalog import DATASETS, load_dataset
 
 
 def rooted_dataset(config: Config) -> Dataset:
-    """The configured dataset, read from the data root. Raises `UsageError` when one of the two is not configured."""
+    """The configured dataset, read from the data root, with its own collection of the cache.
+
+    Raises `UsageError` when dataset or root is not configured.
+    """
     name = _name(config)
     if config.data is None:
         raise UsageError("no data root is configured; give --root, UNIALIGN_DATA or `data:` in unialign.yaml.")
@@ -25,11 +29,13 @@ def the_dataset(config: Config) -> Dataset:
     name = _name(config)
     if config.data is not None and config.data.exists():
         return _loaded(name, config.data, config)
-    return load_manifest(config.cache.resolve(), name)
+    cache = config.cache.resolve()
+    return load_manifest(cache, name, collection_at(config.data.resolve(), name, cache) if config.data else None)
 
 
 def _loaded(name: str, data: Path, config: Config) -> Dataset:
-    return load_dataset(name, data.resolve(), config.labels, [folder.resolve() for folder in config.roots])
+    found = load_dataset(name, data.resolve(), config.labels, [folder.resolve() for folder in config.roots])
+    return own_collection(found, config.cache.resolve())
 
 
 def _name(config: Config) -> str:

@@ -115,8 +115,8 @@ def run_extraction(
     started = time.monotonic()
     key = Key(dict(extractor.key()))
     path = store_path(cache, collection, extractor.modality, key)
-    digests = SourceDigests(cache, collection)
-    current = current or (lambda source: digests.of(source.path) if source.path else "")
+    digests = SourceDigests(cache, collection) if current is None else None  # others are not those of files
+    current = current or (lambda source: digests.of(source.path) if digests and source.path else "")
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
         plan = _plan(store, sources, current, settings, set(), older)
@@ -172,7 +172,7 @@ def _update(
     current: Callable[[Source], str],
     settings: Settings,
     older: str,
-    digests: SourceDigests,
+    digests: SourceDigests | None,
     progress: Progress,
 ) -> tuple[Plan, int]:
     """Make, repair and fill the store, whose lock is held; what was planned, and how many samples got features."""
@@ -184,7 +184,8 @@ def _update(
     plan = _plan(store, sources, current, settings, lost, older)
     extracted = _run_plan(Job(extractor, store.path, settings.threads), store, plan, settings, digests, progress)
     write_index(store)
-    digests.save()
+    if digests:
+        digests.save()
     return plan, extracted
 
 
@@ -237,21 +238,21 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
 
 
 def _run_plan(
-    job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests, progress: Progress
+    job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests | None, progress: Progress
 ) -> int:
     """Do what there is to do; returns how many samples have features now that had none, or older ones."""
     if not plan.units:
         return 0
     grow_store(store, plan.num_shards)
     files = {source.id: source.path for unit in plan.units for source in unit.sources if source.path}
-    stamps = {name: digests.stamp(path) for name, path in files.items()}
+    stamps = {name: digests.stamp(path) for name, path in files.items()} if digests else {}
     finished = extracted = 0
     progress(0, plan.to_do)
     with executor(settings.cluster, settings.threads) as run:
         for number, done in enumerate(run(job, plan.units), start=1):
             for name, status, digest in done.samples:
                 extracted += status == "ok"
-                if name in files:
+                if digests and name in files:
                     digests.learn(files[name], stamps[name], digest)
             finished += len(done.samples)
             progress(finished, plan.to_do)

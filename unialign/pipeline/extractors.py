@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unialign.cache.cores import usable_cores
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.reader import StoreReader
+from unialign.pipeline.collection import claim_collection
 from unialign.pipeline.config import Config
 from unialign.pipeline.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.hardware import network_threads
@@ -72,6 +73,8 @@ def extract_configured(
         retry=retry,
         dry_run=dry_run,
     )
+    if not dry_run:
+        claim_collection(dataset, config.cache.resolve())
     done = run_extraction(
         prepared.extractor,
         prepared.sources,

@@ -38,13 +38,15 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
         write_text(path, text)
 
 
-def load_manifest(cache: Path, name: str) -> Dataset:
+def load_manifest(cache: Path, name: str, collection: str | None = None) -> Dataset:
     """The dataset of that name as it was when something of it was last extracted into this cache; without files.
+
+    collection: whose, where several have one.
 
     Raises `MissingCache` when nothing of it was, `UsageError` when two collections have a dataset of that name, and
     `DamagedStore` when the list was changed.
     """
-    found = sorted(cache.glob(f"*/datasets/{name}.json"))
+    found = sorted(cache.glob(f"{collection or '*'}/datasets/{name}.json"))
     if not found:
         raise MissingCache(
             f"nothing of dataset {name} is in {cache}; "
@@ -52,7 +54,10 @@ def load_manifest(cache: Path, name: str) -> Dataset:
         )
     if len(found) > 1:
         shown = ", ".join(path.parts[-3] for path in found)
-        raise UsageError(f"{cache} holds {name} of several collections ({shown}); say which with --root.")
+        raise UsageError(
+            f"{cache} holds {name} of several collections ({shown}); say which with --root, whether or not that is "
+            "still there."
+        )
     return read_manifest(found[0])
 
 

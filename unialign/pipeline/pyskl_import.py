@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unialign.cache.errors import UsageError
+from unialign.pipeline.collection import claim_collection
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.extract import Extraction, Settings, run_extraction
 from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
@@ -50,6 +51,7 @@ def import_pyskl(
     }
     config = with_values(config, wanted)
     prepared = prepare("poses", dataset, config)
+    claim_collection(dataset, config.cache.resolve())
     extraction = run_extraction(
         prepared.extractor,
         prepared.sources,

@@ -54,6 +54,15 @@ class SourceDigests:
             self._known[str(path)] = [*stamp, digest]
             self._changed = True
 
+    def knows(self, path: Path) -> bool:
+        """Whether something of the collection was made from that file, or its data root is that path."""
+        return str(path) in self._known
+
+    def place(self, root: Path) -> None:
+        """Remember the data root of the collection."""
+        self._known.setdefault(str(root), [])
+        self._changed = True
+
     def save(self) -> None:
         """Write the memory down, unless another extraction of the collection does that, or the cache is read-only."""
         with suppress(LockedStore, OSError), store_lock(self._path, self._path.parents[1]):

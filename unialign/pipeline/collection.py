@@ -1,0 +1,139 @@
+"""Which collection of a cache belongs to a data set whose collection is called after its folder or file.
+
+Two folders called clips, or two lists called train.pkl, are two collections even where their ids are equal; the same
+data stay one collection when they change (then their samples are stale) and when they or the cache are moved. So the
+name alone does not decide, and a digest of the content cannot be part of it: each change would begin a collection anew.
+A collection is that of a data set when it was made from the same place, which its memory of digests holds; or, where
+the place is another, when what the two have in common is made from the same bytes.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from unialign.cache.errors import CacheProblem
+from unialign.pipeline.manifest import manifest_path, read_manifest
+from unialign.pipeline.sources import SourceDigests
+from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.extraction.digest import source_digest
+
+# Others are called after what they are: NTU RGB+D is the same data wherever its parts lie.
+_CALLED_AFTER_ROOT = frozenset({"folder", "pyskl"})
+# Files that are read to tell whether data are the same in another place; whether each clip is fresh is asked elsewhere.
+_COMPARED = 8
+
+
+def own_collection(dataset: Dataset, cache: Path) -> Dataset:
+    """The dataset with the name of its collection in a cache: its plain name, or with eight digits where that is taken.
+
+    Reads up to eight source files when a collection of that name was made in another place.
+    """
+    if dataset.name not in _CALLED_AFTER_ROOT:
+        return dataset
+    known = list(_candidates(cache, dataset.collection))
+    for is_own in (_same_place, _same_content):
+        for name in known:
+            if is_own(dataset, cache, name):
+                return replace(dataset, collection=name)
+    if dataset.collection not in known:
+        return dataset
+    place = hashlib.sha256(str(dataset.root).encode(errors="surrogatepass")).hexdigest()
+    return replace(dataset, collection=f"{dataset.collection}-{place[:8]}")
+
+
+def claim_collection(dataset: Dataset, cache: Path) -> None:
+    """Remember in the cache that the dataset's collection is made from its root."""
+    digests = SourceDigests(cache, dataset.collection)
+    if not digests.knows(dataset.root):
+        digests.place(dataset.root)
+        digests.save()
+
+
+def collection_at(root: Path, name: str, cache: Path) -> str | None:
+    """The collection that has a dataset of that name from that root, wherever the root has gone; None if unclear."""
+    found = [path.parts[-3] for path in cache.glob(f"*/datasets/{name}.json")]
+    here = [each for each in found if SourceDigests(cache, each).knows(root)]
+    return here[0] if len(here) == 1 else None
+
+
+def _candidates(cache: Path, plain: str) -> Iterator[str]:
+    """Collections that hold anything, the plain name first."""
+    named = re.compile(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?")
+    for folder in sorted(cache.glob(f"{plain}*")):
+        if named.fullmatch(folder.name) and (
+            any(folder.glob("datasets/*.json")) or any(len(_table_ids(path)) for path in _stores(cache, folder.name))
+        ):
+            yield folder.name
+
+
+def _same_place(dataset: Dataset, cache: Path, name: str) -> bool:
+    digests = SourceDigests(cache, name)
+    if digests.knows(dataset.root):
+        return True
+    # Collections of before hold no root, but the files that they were made from.
+    files = [sample for sample in dataset.samples if any(digests.knows(path) for path in sample.files.values())]
+    return bool(files) and bool(_ids(dataset, cache, name) & {sample.id for sample in files})
+
+
+def _same_content(dataset: Dataset, cache: Path, name: str) -> bool:
+    """Whether half or more of some clips that both have are made from the same bytes; without any, whether ids are."""
+    from unialign.cache.index import load_table
+    from unialign.cache.store import open_store
+
+    samples = {sample.id: sample for sample in dataset.samples}
+    for path in _stores(cache, name):
+        with suppress(CacheProblem):
+            store = open_store(path)
+            table = load_table(store)
+            shared = [each for each in table.ids if each in samples]
+            chosen = shared[:: max(1, len(shared) // _COMPARED)][:_COMPARED]
+            said = [table.source_of(table.row(each)) for each in chosen]
+            now = [_sources(samples[each], str(store.key.fields.get("extractor"))) for each in chosen]
+            # Samples whose files are not here, or were not there then, tell nothing.
+            pairs = [(before, found) for before, found in zip(said, now, strict=True) if before and found]
+            if pairs:
+                return 2 * sum(before in found for before, found in pairs) >= len(pairs)
+    listed = _listed(dataset, cache, name)
+    return {sample.id: sample.label for sample in dataset.samples} == listed
+
+
+def _sources(sample: Sample, extractor: str) -> tuple[str, ...]:
+    """The digests that a record may hold of a sample as it is now; a pickle's records of before hold that of all."""
+    path = sample.files.get("video" if "skeleton" not in sample.files else "skeleton")
+    if path is None or not path.is_file():
+        return ()
+    if extractor == "pyskl":
+        return (sample.digest, source_digest(path)) if sample.digest else ()
+    return (source_digest(path),)
+
+
+def _ids(dataset: Dataset, cache: Path, name: str) -> set[str]:
+    return set(_listed(dataset, cache, name)).union(*(_table_ids(path) for path in _stores(cache, name)))
+
+
+def _listed(dataset: Dataset, cache: Path, name: str) -> dict[str, int]:
+    """Labels by id in the list that the collection has of a dataset of that name."""
+    path = manifest_path(cache, name, dataset.name)
+    if path.is_file():
+        with suppress(CacheProblem):
+            return {sample.id: sample.label for sample in read_manifest(path).samples}
+    return {}
+
+
+def _stores(cache: Path, name: str) -> list[Path]:
+    """Stores that are made from files."""
+    from unialign.cache.inventory import iterate_stores  # as below: needs zarr, which no help text needs
+
+    return [path for path in iterate_stores(cache) if path.parts[-3] == name and path.parts[-2] in ("frames", "poses")]
+
+
+def _table_ids(path: Path) -> tuple[str, ...]:
+    from unialign.cache.index import load_table
+    from unialign.cache.store import open_store
+
+    with suppress(CacheProblem):
+        return load_table(open_store(path)).ids
+    return ()
