@@ -11,6 +11,8 @@ NEVER_FILLED_IN = 2**30
 # A guess of this many pictures per second is the clock of the container, not a rate.
 CLOCK = 1000
 USUAL_RATE = 30
+# Two days at 60 pictures per second: an index of more, which a few bytes can announce, is not looked through.
+MOST_PICTURES = 10_000_000
 # FFmpeg's unit of a container's times.
 MICROSECOND = 1e-6
 
@@ -168,4 +170,7 @@ def stated_rate(stream: Any) -> float:
 
 def played(stream: Any) -> int:
     """Pictures of an mp4 or mov that are played: FFmpeg's index holds those that the edit list needs, some marked."""
-    return sum(not entry.is_discard and entry.size > 0 for entry in stream.index_entries)
+    entries = stream.index_entries
+    if len(entries) > MOST_PICTURES:
+        return len(entries)
+    return sum(not entry.is_discard and entry.size > 0 for entry in entries)

@@ -6,6 +6,8 @@ from typing import BinaryIO
 
 # Of an ASF file: the object that holds its size (8CABDCA1-A947-11CF-8EE4-00C00C205365).
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# Steps along the structure of a file, after which it is left alone: gifs of 500 MB have as many.
+MOST_STEPS = 2_000_000
 # A page of Ogg has at most 255 segments of 255 bytes, and a header.
 OGG_PAGE = 27 + 255 + 255 * 255
 
@@ -39,14 +41,14 @@ def _asf(file: BinaryIO, size: int) -> bool:
 
 def _boxes(file: BinaryIO, size: int) -> bool:
     place = 0
-    while place + 8 <= size:
+    for _ in range(MOST_STEPS):
         file.seek(place)
         head = file.read(16)
         length, kind = int.from_bytes(head[:4], "big"), head[4:8]
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:
-            # 0 is "up to the end", the rest is no box.
+        if len(head) < 8 or length < 8:
+            # The end of the file; a box of length 0, which goes up to it; or no box.
             return False
         place += length
         if place > size:
@@ -69,37 +71,33 @@ def _gif(file: BinaryIO, size: int) -> bool:
     file.seek(10)
     head = file.read(3)
     place = 13 + _gif_palette(head[0]) if len(head) == 3 else size
-    while place < size:
+    in_blocks = False
+    for _ in range(MOST_STEPS):
+        if place >= size:
+            return True
         file.seek(place)
         kind = file.read(10)
-        if kind[:1] == b";":
+        if in_blocks:
+            # Each block has its length in front, and the last one none.
+            place += 1 + kind[0]
+            in_blocks = kind[0] > 0
+        elif kind[:1] == b";":
             return False
-        if kind[:1] == b",":
+        elif kind[:1] == b",":
             place += 11 + (_gif_palette(kind[9]) if len(kind) == 10 else size)
+            in_blocks = True
         elif kind[:1] == b"!":
             place += 2
+            in_blocks = True
         else:
             # Zeros, or what else some programs leave between blocks: FFmpeg steps over it too.
             place += 1
-            continue
-        place = _gif_blocks(file, place, size)
-    return True
+    return False
 
 
 def _gif_palette(flags: int) -> int:
     """Bytes of the colours that a description announces."""
     return 3 << (flags & 7) + 1 if flags & 128 else 0
-
-
-def _gif_blocks(file: BinaryIO, place: int, size: int) -> int:
-    """Where the blocks that begin here end: each has its length in front, and the last one has none."""
-    while place < size:
-        file.seek(place)
-        length = file.read(1)[0]
-        place += 1 + length
-        if not length:
-            return place
-    return size
 
 
 ENDS: dict[str, Callable[[BinaryIO, int], bool]] = {

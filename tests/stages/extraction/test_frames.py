@@ -1,5 +1,6 @@
 """Cached pictures: which, how large, and back again."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.stages.made_videos import write_streams
 from unialign.cache.errors import DamagedStore, UsageError
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.frames import CANDIDATES, Frames, kept_indices, sampled, stored_size
@@ -172,6 +174,13 @@ def test_tall_and_wide_pictures_are_stored_smaller(
     assert outcome.arrays["source_size"].tolist() == list(size)
     assert len(outcome.arrays["pictures"]) <= extractor.max_bytes
     assert pictures_of(extractor, outcome).shape == (4, *stored, 3)
+
+
+def test_the_shape_of_pixels_is_recorded(tmp_path: Path) -> None:
+    path = write_streams(tmp_path / "clip.mp4", "mp4", "libx264", num_frames=5, aspect=Fraction(4, 3))
+    (outcome,) = extract(Frames(), path)
+    assert outcome.detail == {"decoded": 5, "declared": 5, "kept": 5, "pixel_aspect": "4/3"}
+    assert outcome.arrays["source_size"].tolist() == [96, 171]
 
 
 def test_the_short_side_is_exact() -> None:
