@@ -28,7 +28,7 @@ def start(code: str, *words: str | Path, cwd: Path, **environment: str) -> subpr
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=cwd,
-        env={**inherited, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HOME": "/nonexistent", **environment},
+        env={**inherited, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HOME": "/dev/null/none", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

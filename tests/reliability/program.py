@@ -5,6 +5,8 @@
 Says `ready` on standard output when its imports are done. Ends with 75 when another process holds the store.
 """
 
+import errno
+import fcntl
 import os
 import shutil
 import sys
@@ -27,6 +29,16 @@ def run_extract(
     """One extraction in shards of 4."""
     extractor = Spectrum(scale=float(scale), pause=float(pause), calls=Path(calls) if calls else None)
     extract(Path(cache), make_files(Path(files), int(number)), extractor, cluster=cluster)
+
+
+def run_extract_leased(*words: str) -> None:
+    """One extraction on a file system without `flock`."""
+
+    def refuse(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    fcntl.flock = refuse
+    run_extract(*words)
 
 
 def run_repair(cache: str, files: str, number: str) -> None:
@@ -96,8 +108,9 @@ def run_repairs(cache: str, files: str, number: str, rounds: str, victim: str) -
 def run_prunes(cache: str, copy: str, rounds: str) -> None:
     """Remove every store of a cache and put it back, again and again."""
     for _ in range(int(rounds)):
-        prune_stores(Path(cache), set(), dry_run=False)
-        for store in Path(copy).iterdir():
+        # What a reader has open at this moment stays.
+        gone = {summary.path.name for summary in prune_stores(Path(cache), set(), dry_run=False).removed}
+        for store in (path for path in Path(copy).iterdir() if path.name in gone):
             part = Path(cache, "made", "poses", f"{atomic.PREFIX}copy")
             shutil.copytree(store, part)
             os.replace(part, part.with_name(store.name))
@@ -122,6 +135,7 @@ def run_prune(cache: str, *keys: str) -> None:
 
 ACTIONS = {
     "extract": run_extract,
+    "extract-leased": run_extract_leased,
     "repair": run_repair,
     "race": run_race,
     "careless": run_careless,

@@ -127,7 +127,7 @@ def check_sources(folder: Path) -> int:
     def costs(samples: int, what: str, sources: list[Source], **settings: Any) -> None:
         nonlocal number
         done = extract(scene.cache, sources, settings.pop("extractor", Spectrum()), **settings)
-        assert done.extracted == samples, f"{what} cost {done.extracted} samples instead of {samples}"
+        assert done.attempted == samples, f"{what} cost {done.attempted} samples instead of {samples}"
         assert done.reused == len(sources) - samples
         number += 1
 

@@ -101,14 +101,20 @@ def test_readers_beside_repairs_get_the_arrays_or_an_error(memory: Path, report:
     report("R13", beside="repairs", **counts, silent=0)
 
 
-def test_readers_beside_prunings_get_the_arrays_or_an_error(memory: Path, report: Report) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["same machine", "elsewhere"])
+def test_readers_beside_prunings_get_the_arrays_or_an_error(
+    memory: Path, report: Report, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    if not kept:  # a reader on another machine, whom the one that prunes cannot see
+        monkeypatch.setattr("unialign.cache.reader.keep_for_reading", lambda store: None)
     scene = make_scene(memory, 16)
     shutil.copytree(scene.store, memory / "copy" / scene.store.name)
     words = (scene.cache, memory / "copy", str(sized(20, 200)))
     counts = check_readers(scene, scene.store, child("prunes", *words), damage=True)
     assert counts["part"] == 0, f"a store that is being removed looks like a smaller one: {counts}"
     assert counts["whole"] > 0, counts
-    report("R13", beside="prunings", **counts, silent=0)
+    assert kept or counts["missing"] + counts["refused"] > 0, counts
+    report("R13", beside="prunings", seen=kept, **counts, silent=0)
 
 
 def test_meta_writing_in_place_is_caught(memory: Path) -> None:

@@ -114,7 +114,7 @@ def test_prune_killed_at_random_moments_loses_nothing_named(memory: Path, report
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            process.wait(timeout=choice.uniform(0, 0.02))
+            process.wait(timeout=choice.uniform(0, 0.1))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             done += 1

@@ -17,7 +17,9 @@ def is_refused(error: OSError) -> bool:
 
 
 def explained(error: OSError) -> str:
-    """What went wrong; for something refused also whose the folder is, and what helps."""
+    """What went wrong; for something refused whose the folder is, and what helps."""
+    if error.errno == errno.ENOENT and "temporary directory" in str(error):
+        return f"{error.strerror}; set TMPDIR to a folder with room"
     if not is_refused(error) or not isinstance(error.filename, str | bytes):
         return str(error)
     path = Path(os.fsdecode(error.filename))

@@ -5,12 +5,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from unialign.cache import atomic
 from unialign.cache.access import is_refused
-from unialign.cache.errors import LockedStore, UsageError
+from unialign.cache.errors import LockedStore, MissingCache, UsageError
 from unialign.cache.owner import is_dead, read_owner, this_process
 
 # What a file system without `flock` answers: NFS without its lock service, Lustre mounted without `-o flock`, FUSE.
@@ -140,3 +140,40 @@ def _refuse_leases(path: Path, store: Path, but: Path | None = None) -> dict[int
             raise _locked(store, owner, file)
         found[int(file.suffix[1:])] = file
     return found
+
+
+def keep_for_reading(store: Path) -> int | None:
+    """A handle that keeps `unread` from removing a store until it is closed, by a lock that readers share.
+
+    None where that cannot be done: on another machine than the one that prunes, and without `flock`, readers of a
+    removed store get an error instead. Raises `MissingCache` for a store that is being removed at this moment.
+    """
+    try:
+        handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise MissingCache(f"{store} is being removed by `cache prune`.") from error
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextmanager
+def unread(store: Path) -> Iterator[None]:
+    """Keep readers from opening a store while the block runs. Raises `LockedStore` while one has it open."""
+    handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Where it cannot be locked (see `keep_for_reading`), nobody else has it locked either.
+        with suppress(OSError):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LockedStore(f"{store}: a process is reading this store.") from error
+        yield
+    finally:
+        os.close(handle)

@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.index import load_table
+from unialign.cache.lock import keep_for_reading
 from unialign.cache.mapping import map_handle
 from unialign.cache.records import STATUSES, Entry, ShardFile
 from unialign.cache.shards import read_index, read_sample
@@ -168,6 +170,10 @@ class StoreReader(Recorded):
         self.path = path
         self.where = str(path)
         folder = _folder(path)
+        # `cache prune` leaves the store alone as long as this reader lives.
+        kept = keep_for_reading(path)
+        if kept is not None:
+            weakref.finalize(self, os.close, kept)
         self.store = open_store(path)
         self.table = load_table(self.store, strict=True)
         check_sizes(self.store, self.table)
@@ -175,8 +181,8 @@ class StoreReader(Recorded):
         if _folder(path) != folder:
             raise MissingCache(f"{path} was removed while it was opened.")
         self._open: dict[tuple[str, int], Shard] = {}
-        # Size, modification time and inode of the files whose SHA-256 was right.
-        self._checked: dict[tuple[str, int], tuple[int, int, int]] = {}
+        # Size, times and inode of the files whose SHA-256 was right.
+        self._checked: dict[tuple[str, int], tuple[int, int, int, int]] = {}
 
     def __reduce__(self) -> tuple[type["StoreReader"], tuple[Path]]:
         """Travel to another process as a path; memory maps stay here."""
@@ -262,9 +268,10 @@ def _folder(path: Path) -> int:
         return 0
 
 
-def _stamp(handle: int) -> tuple[int, int, int]:
+def _stamp(handle: int) -> tuple[int, int, int, int]:
+    # The time of the last change too: that of the last writing can be set, and is by what copies files.
     found = os.fstat(handle)
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def advise(handle: int, advice: str) -> None:

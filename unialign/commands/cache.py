@@ -216,7 +216,7 @@ def prune(
     ]
     console.show_table("would be removed" if dry_run else "removed", ("collection", "modality", "store", "size"), rows)
     console.messages.print(f"{done.kept} stores kept, {len(done.temporaries)} unfinished folders cleared.")
-    for why, paths in (("it is being written", done.busy), ("it cannot be read", done.unreadable)):
+    for why, paths in (("it is being written or read", done.busy), ("it cannot be read", done.unreadable)):
         for path in paths:
             console.messages.print(f"kept because {why}: {path}")
 

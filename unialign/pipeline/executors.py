@@ -5,6 +5,7 @@ Only the outcome of a unit travels back (ids, statuses, digests), never features
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,6 +137,8 @@ def executor(cluster: str, threads: int) -> Iterator[Executor]:
     if not cluster:
         yield run_serial
         return
+    # Dask needs one, and would hide in a traceback that there is none.
+    tempfile.gettempdir()
     import dask
     from distributed import Client, LocalCluster
 

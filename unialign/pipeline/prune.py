@@ -11,7 +11,7 @@ from unialign.cache.errors import DamagedStore, LockedStore, UsageError
 from unialign.cache.hdf5_import import STAGING
 from unialign.cache.inventory import Summary, iterate_stores, summarise
 from unialign.cache.keys import SHORT
-from unialign.cache.lock import store_lock
+from unialign.cache.lock import store_lock, unread
 from unialign.cache.store import Store, open_store
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -22,8 +22,8 @@ _TEMPORARY = re.compile(re.escape(atomic.PREFIX) + r"[0-9a-f]{16}-")
 class Pruned:
     """removed: stores that went (with `dry_run`: that no run names). kept: how many stay.
 
-    busy: those that no run names, but which a process is writing at this moment. unreadable: those that stay because
-    they may be somebody's damaged work. temporaries: folders of killed imports and removals that went.
+    busy: those that no run names, but which a process is writing or reading at this moment. unreadable: those that stay
+    because they may be somebody's damaged work. temporaries: folders of killed imports and removals that went.
     """
 
     removed: tuple[Summary, ...]
@@ -64,7 +64,7 @@ def prune_stores(
 ) -> Pruned:
     """Remove the stores whose key is not named, nor that of an input of a named one, and what killed removals left.
 
-    A store that cannot be read is kept, and so is one that another process holds the lock of. progress: called with
+    A store that cannot be read is kept, and so is one that another process writes or has open. progress: called with
     (stores gone through, stores). Raises `DamagedStore` when a store that is named cannot be read: the stores that it
     was made from are not known then.
     """
@@ -107,11 +107,11 @@ def _with_inputs(named: set[str], stores: Mapping[Path, Store]) -> set[str]:
 
 
 def _removed(path: Path, store: Path, cache: Path, *, dry_run: bool) -> bool:
-    """Remove a folder unless somebody writes the store; whether it went. A dry run touches nothing, not even locks."""
+    """Remove a folder unless somebody writes or reads the store; whether it went. A dry run touches no lock."""
     if dry_run:
         return True
     try:
-        with store_lock(store, cache):
+        with store_lock(store, cache), unread(path):
             atomic.remove(path)
     except LockedStore:
         return False

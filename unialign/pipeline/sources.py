@@ -1,6 +1,7 @@
 """Digests of source files, remembered by size and modification time: a second run need not read the videos again."""
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,12 +10,17 @@ from unialign.cache.errors import LockedStore
 from unialign.cache.lock import store_lock
 from unialign.stages.extraction.digest import source_digest
 
+# Nanoseconds after which a second change of a file has another time, on every file system.
+SETTLED = 2 * 10**9
+
 
 class SourceDigests:
     """SHA-256 of source files of one collection, with a memory beside the stores.
 
-    The memory is a convenience only: without it files are read and hashed again. It is trusted when size, modification
-    time (nanoseconds) and inode of a file are as they were.
+    The memory is a convenience only: without it files are read and hashed again. It is trusted when size, times
+    (nanoseconds) and inode of a file are as they were, and the file had not just been changed when it was read: clocks
+    of file systems are coarse. The time of the last change counts too, which nothing can set: copies that keep the time
+    of writing, and clocks that were set back, hide no change.
     """
 
     def __init__(self, cache: Path, collection: str) -> None:
@@ -30,23 +36,27 @@ class SourceDigests:
 
     @staticmethod
     def stamp(path: Path) -> list[int | str]:
-        """What tells whether a file was changed: size, modification time, inode; empty when it is not there."""
+        """What tells whether a file was changed: size, time of writing, inode, time of change.
+
+        Empty when the file is not there, or was changed just now.
+        """
         if not path.is_file():
             return []
         found = path.stat()
-        return [found.st_size, found.st_mtime_ns, found.st_ino]
+        if found.st_ctime_ns > time.time_ns() - SETTLED:
+            return []
+        return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
 
     def of(self, path: Path) -> str:
         """Digest of a file, "sha256:<hex>"; "" when the file is not there."""
         if not path.is_file():
             return ""
-        stamp = self.stamp(path)
-        known = self._known.get(str(path))
-        if known is None or known[:3] != stamp:
-            known = [*stamp, source_digest(path)]
-            self._known[str(path)] = known
-            self._changed = True
-        return str(known[3])
+        stamp, known = self.stamp(path), self._known.get(str(path), [])
+        if stamp and known[:-1] == stamp:
+            return str(known[-1])
+        digest = source_digest(path)
+        self.learn(path, stamp, digest)
+        return digest
 
     def learn(self, path: Path, stamp: list[int | str], digest: str) -> None:
         """Remember a digest that a worker computed, with the stamp that the file had before the work began."""

@@ -14,7 +14,7 @@ import torch
 
 from unialign.cache import atomic
 from unialign.cache.arrays import Json
-from unialign.cache.errors import MissingCache
+from unialign.cache.errors import CacheProblem, MissingCache
 from unialign.cache.keys import digest
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline import runs as folders
@@ -248,8 +248,18 @@ def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, An
 
 
 def _recorded(readers: Mapping[str, CachedModality]) -> int:
-    """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not."""
-    return sum(len(StoreReader(each.path).table) for each in readers.values() if isinstance(each, StoreReader))
+    """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not.
+
+    A store that was removed meanwhile counts as it was: what was read from it had been checked.
+    """
+    found = 0
+    for reader in readers.values():
+        if isinstance(reader, StoreReader):
+            try:
+                found += len(StoreReader(reader.path).table)
+            except CacheProblem:
+                found += len(reader.table)
+    return found
 
 
 def _result(run: folders.Run, content: Mapping[str, Any], *, reused: bool) -> RunResult:
