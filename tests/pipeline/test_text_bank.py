@@ -9,7 +9,7 @@ import torch
 
 from tests.made_stores import CLASSES, TEMPLATES, text_store
 from tests.pipeline.made_training import readers_of
-from unialign.cache.errors import MissingCache
+from unialign.cache.errors import MissingCache, UsageError
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
 
 
@@ -46,3 +46,21 @@ def test_a_template_that_lacks_a_class_is_left_out(tmp_path: Path) -> None:
     assert shared_templates(Joined(), CLASSES) == ("{}",)
     assert load_text_bank(Joined(), CLASSES).shape == (1, 4, 8)
     assert shared_templates(Joined(), CLASSES[:2]) == ("a {}", "{}")
+
+
+def test_two_classes_with_one_embedding_are_refused(made_caches: Path) -> None:
+    class Muddled:
+        """A store in which two classes were one text to the encoder."""
+
+        def __init__(self) -> None:
+            self.real = readers_of(made_caches)["text"]
+            self.ids = self.real.ids
+
+        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
+            return self.real.read_one(sample.replace("jump", "squat"))
+
+        def array_attributes(self, name: str, /) -> dict[str, Any]:
+            return {}
+
+    with pytest.raises(UsageError, match="same embedding for 'squat' and 'jump' in template"):
+        load_text_bank(Muddled(), CLASSES)

@@ -47,7 +47,8 @@ def load_text_bank(
 ) -> Tensor:
     """The label rows of a text store, (templates, classes, width) float32, classes in label order.
 
-    templates: which, in this order; by default `shared_templates`. Raises `MissingCache` when a row is not there.
+    templates: which, in this order; by default `shared_templates`. Raises `MissingCache` when a row is not there,
+    `UsageError` when two classes have equal rows.
     """
     chosen = tuple(templates) if templates else shared_templates(reader, class_names)
     held = set(reader.ids)
@@ -59,7 +60,16 @@ def load_text_bank(
                 f"({len(lacking)} such classes); {ADVICE}"
             )
     rows = [[reader.read_one(label_id(each, name))["embedding"] for name in class_names] for each in chosen]
-    return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+    bank = np.asarray(rows, dtype=np.float32)
+    for template, of_classes in zip(chosen, bank, strict=True):
+        first = {row.tobytes(): name for name, row in reversed([*zip(class_names, of_classes, strict=True)])}
+        for name, row in zip(class_names, of_classes, strict=True):
+            if first[row.tobytes()] != name:
+                raise UsageError(
+                    f"the text store has the same embedding for {first[row.tobytes()]!r} and {name!r} in template "
+                    f"{template!r}: the encoder cannot tell them apart; rename them, or take another encoder."
+                )
+    return torch.from_numpy(bank)
 
 
 def load_descriptions(reader: CachedModality, class_names: Sequence[str]) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.datasets.class_names import UNNAMED
 from unialign.stages.datasets.pyskl import load_pyskl, read_pyskl
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.skeletons import PysklSkeletons
@@ -133,6 +134,7 @@ def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path) -> None:
     assert dataset.notes == (
         "1 ids of splits 'xsub_train' and 'xsub_val' have no annotation",
         "split 'odd_train' is not used: a protocol needs a train part and another one",
+        UNNAMED,
     )
 
 
@@ -213,6 +215,7 @@ def test_what_is_filled_in_is_in_the_notes(tmp_path: Path) -> None:
         "1 of 3 annotations have the score as third number of 'keypoint'",
         "1 of 3 annotations have no 'keypoint_score': 1 is taken for each joint that is there",
         "1 of 3 annotations have no 'img_shape': a picture of 1920 x 1080 is taken",
+        UNNAMED,
     )
 
 
@@ -221,6 +224,7 @@ def test_class_names_come_from_a_text_file(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("drink water\neat meal\nspare\n")
     assert load_pyskl(path, names).classes == ("drink water", "eat meal", "spare")
+    assert load_pyskl(path, names).notes == ()
     names.write_text("drink water\n")
     with pytest.raises(UsageError, match="1 class names"):
         load_pyskl(path, names)

@@ -145,6 +145,40 @@ def test_long_text_is_refused_by_name_and_count_before_any_row(minilm: TextEmbed
         assert "--long-text windows" in message
 
 
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (("wave", "踢足球"), "has no tokens for"),
+        (("wave", "💃🕺"), "has no tokens for 100% of the name"),
+        (("မြန်မာ", "wave"), "has no tokens for"),
+        (("wave", "Wáve"), "the classes 'wave' and 'Wáve' are the same text"),
+        (("दौड़ना", "wave", "दौड़ी"), "are the same text|has no tokens"),
+    ],
+)
+def test_class_names_that_it_cannot_read_are_refused_before_any_row(
+    minilm: TextEmbeddings, names: tuple[str, ...], problem: str
+) -> None:
+    for rows in (text_rows(names, ["{}", "a person doing {}"]), text_rows(names, ["a video of {}"])):
+        with pytest.raises(UsageError, match=problem):
+            minilm.check(rows)
+
+
+@pytest.mark.parametrize(
+    "names", [("wave", "wave left"), ("plié", "pirouette"), ("tai chi", "yo yo"), ("jump 1", "jump 2"), ("CPR", "BMX")]
+)
+def test_class_names_that_differ_pass(
+    minilm: TextEmbeddings, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    minilm.check(text_rows(names, ["{}"]))
+    assert not caplog.messages
+
+
+def test_names_that_it_only_spells_are_told(minilm: TextEmbeddings, caplog: pytest.LogCaptureFixture) -> None:
+    minilm.check(text_rows(["кататься", "прыгать", "wave"], ["{}"]))
+    (message,) = caplog.messages
+    assert "reads 2 of 3 class names letter by letter (кататься)" in message
+
+
 def test_the_limit_is_exact(minilm: TextEmbeddings) -> None:
     network = minilm._network()
     fits = " ".join(["run"] * 254)  # and two special tokens

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from unialign.cache.errors import UsageError
 
+UNNAMED = "classes have no names, so texts would say no more than 'class 0'; give --labels FILE, one name a line"
+
 _NUMBERED = re.compile(r"(\d+)[\s,:.)]+(\S.*)")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
-from unialign.stages.datasets.class_names import read_class_names
+from unialign.stages.datasets.class_names import UNNAMED, read_class_names
 from unialign.stages.datasets.folder import slug
 from unialign.stages.datasets.pickles import load_restricted
 from unialign.stages.datasets.scan import check_name, refuse_collisions
@@ -124,7 +124,7 @@ def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
         classes=_class_names(root, num_classes, labels),
         samples=tuple(sorted(samples, key=lambda sample: sample.id)),
         protocols=protocols or {"holdout": holdout},
-        notes=(*notes, *_taken(file.annotations)),
+        notes=(*notes, *_taken(file.annotations), *(() if labels else (UNNAMED,))),
     )
 
 

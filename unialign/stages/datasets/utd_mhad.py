@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from unialign.cache.errors import CorruptInput, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
-from unialign.stages.datasets.class_names import read_class_names
+from unialign.stages.datasets.class_names import UNNAMED, read_class_names
 from unialign.stages.datasets.mat_files import read_mat_array
 from unialign.stages.datasets.scan import refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import SplitRule, by_attribute
@@ -77,6 +77,7 @@ def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] 
         classes=_class_names(labels),
         samples=tuple(samples),
         protocols=_protocols(),
+        notes=() if labels else (UNNAMED,),
     )
 
 

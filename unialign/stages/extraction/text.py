@@ -1,5 +1,6 @@
 """The `text` modality: one embedding per (template, class) and per longer description of a class."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,11 @@ from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
 from unialign.stages.extraction.text_network import TextEncoder
 from unialign.stages.extraction.text_windows import windows
 
+log = logging.getLogger(__name__)
+
+OTHER_LANGUAGE = "name the classes in its language, or take `--encoder sentence` with a model of theirs"
+# A name of which so much is unknown says nothing any more.
+MOST_UNKNOWN = 0.5
 LONG_TEXT = ("error", "windows")
 
 
@@ -137,10 +143,21 @@ class TextEmbeddings:
         }
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Raises `UsageError` if a text is longer than the network reads and long texts are an error."""
+        """Raises `UsageError` for classes that the network cannot read or tell apart, and, if long texts are an error,
+        for a text that is longer than it reads. Warns where it reads most of the class names letter by letter.
+        """
+        network = self._network()
+        self._check_length(sources, network)
+        self._check_classes(sources, network)
+        names = {source.id.rpartition("|")[2] for source in sources if source.id.startswith("label|")}
+        spelled = sorted(name for name in names if network.spells(name))
+        if spelled and 2 * len(spelled) >= len(names):
+            how_many = f"{len(spelled)} of {len(names)} class names letter by letter ({spelled[0]})"
+            log.warning("%s reads %s: it hardly knows their language; %s.", self.model, how_many, OTHER_LANGUAGE)
+
+    def _check_length(self, sources: Sequence[Source], network: TextEncoder) -> None:
         if self.long_text != "error":
             return
-        network = self._network()
         counts = [(network.count_tokens(source.text), source.id) for source in sources]
         too_long = [(count, name) for count, name in counts if count > network.max_tokens]
         if too_long:
@@ -151,12 +168,33 @@ class TextEmbeddings:
                 f"{others}; shorten it, or pass `--long-text windows` to embed it in pieces and average them."
             )
 
+    def _check_classes(self, sources: Sequence[Source], network: TextEncoder) -> None:
+        tokens: dict[tuple[str, tuple[int, ...]], str] = {}
+        for source in sources:
+            kind, _, rest = source.id.partition("|")
+            if kind != "label":
+                continue
+            template, _, name = rest.rpartition("|")
+            share = network.unknown_share(name)
+            if share >= MOST_UNKNOWN:
+                raise UsageError(
+                    f"the class {name!r}: {self.name} {self.model} has no tokens for {share:.0%} of the name; "
+                    f"{OTHER_LANGUAGE}."
+                )
+            # The row is a function of the tokens: equal tokens give equal embeddings.
+            other = tokens.setdefault((template, tuple(network.tokens(source.text))), name)
+            if other != name:
+                raise UsageError(
+                    f"the classes {other!r} and {name!r} are the same text to {self.name} {self.model}, so nothing "
+                    f"could tell their embeddings apart; {OTHER_LANGUAGE}."
+                )
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One row per source, in order; a blank text is "unreadable". Raises as `check` before the first row,
+        """One row per source, in order; a blank text is "unreadable". Raises for long texts before the first row,
         `StaleCache` if the weights changed since the key was made, `CorruptInput` if they give no finite numbers.
         """
-        self.check(sources)
         network = self._network()
+        self._check_length(sources, network)
         for source in sources:
             digest = f"sha256:{sha256(source.text.encode()).hexdigest()}"
             if not source.text.strip():

@@ -18,7 +18,8 @@ class TextEncoder:
     """A loaded network.
 
     width: D of a row. max_tokens: how many tokens it reads, the special ones included. tokenizer: its digest or name.
-    embed: one text to one float32 row (D,), not normalised by us. count_tokens: tokens of a text with nothing cut off.
+    embed: one text to one float32 row (D,), not normalised by us. tokens: their numbers in a text, the special ones
+    included, with nothing cut off. unknown: the number that stands for every text it has no tokens for, if it has one.
     """
 
     width: int
@@ -26,7 +27,22 @@ class TextEncoder:
     tokenizer: str
     weights_digest: str
     embed: Callable[[str], np.ndarray]
-    count_tokens: Callable[[str], int]
+    tokens: Callable[[str], Sequence[int]]
+    unknown: int | None = None
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.tokens(text))
+
+    def spells(self, text: str) -> bool:
+        """Whether it has no token for more than a letter of a text of four letters or more."""
+        letters = sum(char.isalpha() for char in text)
+        return letters > 3 and self.count_tokens(text) - self.count_tokens("") >= letters
+
+    def unknown_share(self, text: str) -> float:
+        """Share of a text's own tokens that stand for what the network has no tokens for."""
+        own = self.count_tokens(text) - self.count_tokens("")
+        return list(self.tokens(text)).count(self.unknown) / own if own > 0 and self.unknown is not None else 0.0
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) float32, each text alone, so that a row never depends on its neighbours."""

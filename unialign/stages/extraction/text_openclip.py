@@ -143,7 +143,8 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
         tokenizer="open_clip SimpleTokenizer",  # its vocabulary comes with the library, whose version is in the key
         weights_digest=source_digest(weights),
         embed=embed,
-        count_tokens=lambda text: len(tokenizer.encode(text)) + 2,  # start and end
+        # Bytes are its smallest pieces, so it has no unknown token.
+        tokens=lambda text: [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id],
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -71,8 +72,8 @@ def _sentence_encoder(folder: Path, digest: str, device: str) -> TextEncoder:
     def embed(text: str) -> np.ndarray:
         return np.asarray(network.encode([text], show_progress_bar=False)[0], dtype=np.float32)
 
-    def count_tokens(text: str) -> int:
-        return len(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
+    def tokens(text: str) -> Sequence[int]:
+        return list(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
 
     return TextEncoder(
         width=len(embed("width")),
@@ -80,7 +81,8 @@ def _sentence_encoder(folder: Path, digest: str, device: str) -> TextEncoder:
         tokenizer=tokenizer_digest(tokenizer),
         weights_digest=digest,
         embed=embed,
-        count_tokens=count_tokens,
+        tokens=tokens,
+        unknown=tokenizer.unk_token_id,
     )
 
 
