@@ -28,7 +28,7 @@ from tests.stages.made_videos import moving_frames, status, write_streams
         ("ogg", "libvpx", "libopus"),
     ],
 )
-@pytest.mark.parametrize("seconds", [0.5, 2.1, 5.0])
+@pytest.mark.parametrize("seconds", [0.5, 5.0])
 @pytest.mark.parametrize("sound_first", [False, True])
 def test_sound_of_any_length_and_place_loses_no_frame(
     tmp_path: Path, container: str, video: str, sound: str, seconds: float, sound_first: bool
@@ -172,7 +172,7 @@ def test_verdicts_do_not_depend_on_memory_that_nobody_wrote(clips: dict[str, Pat
     data = (folder / "sound.flv").read_bytes()
     (folder / "cut.sound.flv").write_bytes(data[:1500])
     said = set()
-    for filling in ("0", "1", "85", "255"):
+    for filling in ("0", "1", "170"):
         environment = {**os.environ, "MALLOC_PERTURB_": filling}
         done = subprocess.run(
             [sys.executable, "-c", SEVERAL, str(folder)], env=environment, capture_output=True, text=True, check=False

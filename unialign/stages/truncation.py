@@ -56,9 +56,9 @@ class Tally:
             self.promised = played(stream)
         # The header of an mp4 in fragments counts none of them.
         self.is_open = not self.promised or (self.kind == MP4 and self.promised > stream.frames)
-        self.declared: int | None = round(self.duration * self.rate) or None
+        self.declared: int | None = max(0, round(self.duration * self.rate)) or None
         if self.promised:
-            self.declared = self.promised if self.kind != "avi" else round(self.promised / self.step)
+            self.declared = self.promised if self.kind != "avi" else max(1, round(self.promised / self.step))
         self.end = self.start
         self.ours = 0
         self.repeats = 0
@@ -71,7 +71,7 @@ class Tally:
     @property
     def step(self) -> int:
         """Ticks from one picture to the next: 1, or 20 in an avi that counts 600 ticks per second at 30 pictures."""
-        return max(1, round(1 / (self.rate * self.tick))) if self.rate else 1
+        return max(1, round(1 / (self.rate * self.tick))) if self.rate * self.tick else 1
 
     def count(self, packet: Any, is_ours: bool) -> None:
         """Take note of one packet of any stream; `is_ours`: of the pictures."""
