@@ -104,6 +104,9 @@ def main() -> None:
         console.messages.print(f"error: {explained(error)}; what was finished is kept.", style="red")
         sys.exit(1)
     except Interrupted as interrupted:
+        # All is put away; a second signal ends what is left, the interpreter's own end, without a word.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         console.messages.print("interrupted; everything finished so far is kept.", style="yellow")
         sys.exit(interrupted.exit_code)
 

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.cache.errors import UsageError
+from unialign.cache.reader import StoreReader
 from unialign.stages.extraction.base import Outcome, Source
 
 
@@ -44,20 +47,43 @@ def test_a_killed_workers_shard_is_done_by_another(tmp_path: Path) -> None:
     assert tree_digest(serial.store) == tree_digest(killed.store)
 
 
-def test_the_loop_gives_back_the_threads_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extraction_leaves_the_threads_of_its_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    inside = []
 
     class Looking(Spectrum):
         def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-            inside.append((torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
+            found = (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"])
+            assert not sources or found == (2, "2", "2")
             return super().run(sources)
 
-    extract(tmp_path / "cache", make_files(tmp_path / "files", 5), Looking(), threads=2)
-    assert inside == [(2, "2", "2")] * 2
+    assert extract(tmp_path / "cache", make_files(tmp_path / "files", 5), Looking(), threads=2).quarantined == {}
     assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (1, "1")
     assert "MKL_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_bad_samples_cost_themselves_on_dask_workers_too(tmp_path: Path) -> None:
+    sources = make_files(tmp_path / "files", 20, deeds={2: "segfault", 3: "raise"})
+    serial = extract(tmp_path / "serial", sources)
+    parallel = extract(tmp_path / "dask", sources, cluster="local:2")
+    assert serial.problems == parallel.problems
+    assert [status for _, status, _ in serial.problems] == ["crashed", "internal-error"]
+    assert tree_digest(serial.store) == tree_digest(parallel.store)
+
+
+def test_a_sample_whose_arrays_do_not_fit_the_store_is_a_defect_of_that_sample(tmp_path: Path) -> None:
+    class TooLong(Spectrum):
+        def outcome(self, source: Source) -> Outcome:
+            found = super().outcome(source)
+            extra = {"rows": np.zeros((65, 4), "float16")} if source.id == "clip002" else {}
+            return replace(found, arrays={**found.arrays, **extra})
+
+    done = extract(tmp_path / "cache", make_files(tmp_path / "files", 6), TooLong())
+    assert done.problems == (
+        ("clip002", "internal-error", "ValueError: array rows: shape (65, 4) given, (64, 4) declared"),
+    )
+    assert len(StoreReader(done.store).ids) == 5
 
 
 @pytest.mark.parametrize("cluster", ["remote", "local:two", "tcp:8786"])

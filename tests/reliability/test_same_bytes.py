@@ -16,7 +16,8 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, Scene, make_scene, sized
-from unialign.pipeline.executors import Done, Job, run_unit
+from unialign.pipeline.executors import Done, Job, store_unit
+from unialign.pipeline.hardware import environment_of
 from unialign.pipeline.planning import Unit
 
 # A locale, a time zone and a hash seed at once: a difference in any one of them would show.
@@ -45,6 +46,11 @@ def built(scene: Scene, cache: Path, surroundings: dict[str, str], cwd: Path) ->
     return tree_digest(cache / scene.store.relative_to(scene.cache))
 
 
+def extract_here(job: Job, unit: Unit) -> Done:
+    """A unit in this process, without a worker."""
+    return store_unit(job, unit, job.extractor.run(unit.sources), environment_of(job.extractor, job.threads))
+
+
 @contextmanager
 def shuffled_executor(cluster: str, threads: int) -> Iterator[object]:
     """Units in mixed order, on as many processes as `cluster` says."""
@@ -53,10 +59,10 @@ def shuffled_executor(cluster: str, threads: int) -> Iterator[object]:
         mixed = list(units)
         random.Random(len(mixed)).shuffle(mixed)
         if not cluster:
-            yield from (run_unit(job, unit) for unit in mixed)
+            yield from (extract_here(job, unit) for unit in mixed)
             return
         with ProcessPoolExecutor(int(cluster), multiprocessing.get_context("fork")) as pool:
-            for future in [pool.submit(run_unit, job, unit) for unit in mixed]:
+            for future in [pool.submit(extract_here, job, unit) for unit in mixed]:
                 yield future.result()
 
     yield run

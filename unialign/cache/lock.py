@@ -16,6 +16,19 @@ from unialign.cache.owner import is_dead, read_owner, this_process
 # What a file system without `flock` answers: NFS without its lock service, Lustre mounted without `-o flock`, FUSE.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
+# Handles of the locks that this process holds.
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """Close inherited handles: a forked child, such as a worker, would hold a lock after its parent has died."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
 
 @contextmanager
 def store_lock(store: Path, cache: Path) -> Iterator[None]:
@@ -29,6 +42,7 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
     path = cache / ".locks" / f"{relative}.lock"
     atomic.make_shared_folder(path.parent)
     handle = _open(path)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,6 +65,7 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
         with _name_in(handle):
             yield
     finally:
+        _held.discard(handle)
         os.close(handle)
 
 

@@ -23,7 +23,9 @@ _HEAD = 77
 # What follows it where a record says what computed its shard, and bytes that this takes at most.
 _ENVIRONMENT, _ENVIRONMENT_BYTES = '"environment":', 4096
 
-# `ok`, or why a sample has no features. "too-long" is a clip with more frames than the store's frame axis.
+# `ok`, or why a sample has no features. "too-long" is a clip with more frames than the store's frame axis. The last
+# four are what a supervisor finds (`pipeline/supervisor.py`); "internal-error" is a defect, of ours or of a library.
+# New ones go to the end: an index holds their places.
 STATUSES = (
     "ok",
     "missing-file",
@@ -35,6 +37,7 @@ STATUSES = (
     "timeout",
     "out-of-memory",
     "crashed",
+    "internal-error",
 )
 
 

@@ -23,7 +23,7 @@ from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.keys import SHORT, Key, digest
 from unialign.cache.records import Entry, Record, ShardFile, write_record
 from unialign.cache.schema import METADATA_BYTES, GroupBody, reason
-from unialign.cache.shards import encode_shard
+from unialign.cache.shards import check_sample, encode_shard
 
 FORMAT = 1
 
@@ -228,6 +228,16 @@ def grow_store(store: Store, num_shards: int) -> None:
             atomic.write_file(path, json_bytes(array_metadata(store, spec, num_shards)))
 
 
+def check_arrays(store: Store, values: Mapping[str, np.ndarray]) -> None:
+    """Raises `ValueError` unless these are arrays that one sample of the store can have: all there, and as declared."""
+    missing = [spec.name for spec in store.arrays if spec.name not in values]
+    if missing:
+        raise ValueError(f"no array {', '.join(missing)}")
+    for spec in store.arrays:
+        check_sample(spec, values[spec.name])
+    _lengths(values, [spec for spec in store.arrays if spec.ragged])
+
+
 def write_shard(
     store: Store,
     shard: int,
@@ -259,14 +269,12 @@ def write_shard(
             for slot, checksum in found.items():
                 checksums[slot][spec.name] = checksum
     ragged = [spec for spec in store.arrays if spec.ragged]
-    for entry, value in zip(entries, values, strict=True):
-        _check_lengths(entry, value, ragged)
     complete = tuple(
         Entry(
             entry.id,
             entry.status,
             entry.source,
-            {spec.dims[0]: len(value[spec.name]) for spec in ragged} if entry.status == "ok" else {},
+            _lengths(value, ragged) if entry.status == "ok" else {},
             entry.detail,
             own,
         )
@@ -277,12 +285,14 @@ def write_shard(
     return record
 
 
-def _check_lengths(entry: Entry, value: Mapping[str, np.ndarray], ragged: Sequence[ArraySpec]) -> None:
+def _lengths(values: Mapping[str, np.ndarray], ragged: Sequence[ArraySpec]) -> dict[str, int]:
+    """The length of each ragged axis of a sample. Raises `ValueError` where two arrays disagree on one."""
     lengths: dict[str, int] = {}
-    for spec in ragged if entry.status == "ok" else ():
-        length = len(value[spec.name])
+    for spec in ragged:
+        length = len(values[spec.name])
         if lengths.setdefault(spec.dims[0], length) != length:
-            raise ValueError(f"sample {entry.id}: its arrays disagree on the length of axis {spec.dims[0]!r}")
+            raise ValueError(f"its arrays disagree on the length of axis {spec.dims[0]!r}")
+    return lengths
 
 
 def is_store_name(name: str) -> bool:

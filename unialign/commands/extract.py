@@ -14,6 +14,7 @@ from unialign.commands.extraction import (
     Retry,
     ShardSamples,
     Threads,
+    Timeout,
     Weights,
     execution,
     run,
@@ -40,6 +41,7 @@ def poses(
     image_size: Annotated[int | None, typer.Option("--image-size", help="Side of the network's input.")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
+    timeout: Timeout = None,
     shard_samples: ShardSamples = None,
     codec: Codec = None,
     device: Device = None,
@@ -64,7 +66,7 @@ def poses(
         extract__poses__confidence=confidence,
         extract__poses__num_people=num_people,
         extract__poses__image_size=image_size,
-        **execution(cluster, threads, shard_samples, codec, device),
+        **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
     run("poses", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
@@ -79,6 +81,7 @@ def pose_features(
     poses: Annotated[str | None, typer.Option(help="Which store of poses, when there are several.")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
+    timeout: Timeout = None,
     shard_samples: ShardSamples = None,
     codec: Codec = None,
     device: Device = None,
@@ -99,7 +102,7 @@ def pose_features(
         labels=labels,
         extract__pose_features__weights=weights,
         extract__pose_features__poses=poses,
-        **execution(cluster, threads, shard_samples, codec, device),
+        **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
     run("pose-features", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
@@ -122,6 +125,7 @@ def text(
         typer.Option("--entities", help="File of ALT's entities, see `unialign corpus`; rows of their own."),
     ] = None,
     long_text: Annotated[str | None, typer.Option("--long-text", help="error, or windows: pooled in pieces.")] = None,
+    timeout: Timeout = None,
     codec: Codec = None,
     device: Device = None,
     repair: Repair = False,
@@ -145,7 +149,7 @@ def text(
         extract__text__descriptions=descriptions,
         extract__text__entities=entities,
         extract__text__long_text=long_text,
-        **execution(None, None, None, codec, device),
+        **execution(None, None, timeout, None, codec, device),
     )
     run("text", resolved, repair=repair, retry=False, dry_run=dry_run, as_json=as_json)
 
@@ -163,6 +167,7 @@ def frames(
     encoding: Annotated[str | None, typer.Option(help="jpeg or rgb24.")] = None,
     quality: Annotated[int | None, typer.Option(help="JPEG quality.")] = None,
     cluster: Cluster = None,
+    timeout: Timeout = None,
     shard_samples: ShardSamples = None,
     codec: Codec = None,
     repair: Repair = False,
@@ -184,7 +189,7 @@ def frames(
         extract__frames__num_frames=num_frames,
         extract__frames__encoding=encoding,
         extract__frames__quality=quality,
-        **execution(cluster, None, shard_samples, codec, None),
+        **execution(cluster, None, timeout, shard_samples, codec, None),
     )
     run("frames", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
@@ -206,6 +211,7 @@ def tokens(
     projection: Annotated[str | None, typer.Option(help="clip, or none (for train.alt.projection=linear).")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
+    timeout: Timeout = None,
     shard_samples: ShardSamples = None,
     codec: Codec = None,
     device: Device = None,
@@ -230,6 +236,6 @@ def tokens(
         extract__tokens__num_frames=num_frames,
         extract__tokens__num_offsets=num_offsets,
         extract__tokens__projection=projection,
-        **execution(cluster, threads, shard_samples, codec, device),
+        **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
     run("tokens", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)

@@ -19,6 +19,9 @@ Threads = Annotated[
     int | None,
     typer.Option("--threads", help="Threads of the networks in each worker (0: what cores allow, at most 4)."),
 ]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds without progress after which a sample is given up.")
+]
 ShardSamples = Annotated[int | None, typer.Option("--shard-samples", help="Samples in a shard of a new store.")]
 Codec = Annotated[
     str | None,
@@ -34,12 +37,18 @@ REASONS_SHOWN = 10
 
 
 def execution(
-    cluster: str | None, threads: int | None, shard_samples: int | None, codec: str | None, device: str | None
+    cluster: str | None,
+    threads: int | None,
+    timeout: float | None,
+    shard_samples: int | None,
+    codec: str | None,
+    device: str | None,
 ) -> dict[str, Any]:
     """The flags of how an extraction runs, by the names of their configuration."""
     return {
         "extract__cluster": cluster,
         "extract__threads": threads,
+        "extract__timeout": timeout,
         "extract__shard_samples": shard_samples,
         "extract__codec": codec,
         "extract__device": device,

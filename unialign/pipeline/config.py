@@ -89,11 +89,15 @@ class TokensSection(Section):
 class ExtractSection(Section):
     """How stage one runs. threads: of the networks in each worker (0: the cores over the local workers, at most 4).
 
+    timeout: seconds that a sample may give no sign of life, beside one for each megabyte of its file. memory: GB that
+    each worker may take (0: what is free, shared among local workers).
     shard_samples: of a new store (0: by modality). codec: of a new store; uncompressed is right on local disks, since
     float16 features shrink by only 5-10 %; compression is meant for remote stores."""
 
     cluster: str = ""
     threads: int = Field(0, ge=0)
+    timeout: float = Field(600, gt=0)
+    memory: float = Field(0, ge=0)
     shard_samples: int = Field(0, ge=0)
     codec: Literal["none", "zstd", "blosc"] = "none"
     device: str = "auto"

@@ -13,12 +13,12 @@ from unialign.cache.atomic import write_file, write_text
 from unialign.pipeline.ablate import Ablation
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.executors import limit_threads
 from unialign.pipeline.experiment import train_from_config
 from unialign.pipeline.extract import Settings, run_extraction
 from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
 from unialign.pipeline.gallery import draw_run
 from unialign.pipeline.grid import Grid, Row
+from unialign.pipeline.hardware import limit_threads
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.sweep import sweep
 from unialign.stages.demo.collection import render_collection

@@ -1,28 +1,29 @@
 """What runs the units of a plan: a loop that defines the meaning, and Dask, which must give the same bytes.
 
-Only the outcome of a unit travels back (ids, statuses, digests), never features. No other module knows Dask.
+Both run the extractor in a process of its own (`supervisor.py`), which a bad sample may end; the process that stores
+what it makes, this one or a Dask worker, lives on. Only the outcome of a unit travels back from a Dask worker (ids,
+statuses, digests), never features. No other module knows Dask.
 """
 
-import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unialign.cache.arrays import Json
 from unialign.cache.cores import free_cores
 from unialign.cache.errors import UnialignError, UsageError
 from unialign.cache.records import Entry
-from unialign.cache.store import open_store, write_shard
-from unialign.pipeline.hardware import environment_of
+from unialign.cache.store import Store, check_arrays, open_store, write_shard
 from unialign.pipeline.planning import Unit
-from unialign.stages.extraction.base import Extractor
+from unialign.pipeline.supervisor import Limits, Supervisor
+from unialign.stages.extraction.base import Extractor, Outcome
 
-# Deaths of a worker that one unit may cause before the run stops.
+# Deaths of a worker of Dask that one unit may meet before the run stops.
 ALLOWED_FAILURES = 3
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -32,81 +33,83 @@ class Job:
     extractor: Extractor
     store: Path
     threads: int
+    limits: Limits
 
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back from a worker: (id, status, source digest) of each sample of one shard."""
+    """What comes back of a unit: (id, status, source digest) of each sample of one shard."""
 
     shard: int
     samples: tuple[tuple[str, str, str], ...]
 
 
-def run_unit(job: Job, unit: Unit) -> Done:
-    """Extract one unit and store it. Runs in the worker; the only writer of this shard."""
-    limit_threads(job.threads)
+def store_unit(job: Job, unit: Unit, outcomes: Iterable[Outcome], environment: Mapping[str, Json]) -> Done:
+    """Store what came of a unit, in order; the only writer of this shard. environment: what computed it."""
     store = open_store(job.store)
-    outcomes = list(job.extractor.run(unit.sources))
-    if [outcome.id for outcome in outcomes] != [source.id for source in unit.sources]:
-        raise RuntimeError(f"extractor {job.extractor.name} did not return one outcome per sample, in order")
-    entries = [Entry(found.id, found.status, found.source, {}, found.detail) for found in outcomes]
-    environment = environment_of(job.extractor, job.threads)
-    write_shard(store, unit.shard, entries, [found.arrays for found in outcomes], environment)
-    return Done(unit.shard, tuple((found.id, found.status, found.source) for found in outcomes))
+    found = [fitting(store, outcome) for outcome in outcomes]
+    entries = [Entry(each.id, each.status, each.source, {}, each.detail) for each in found]
+    write_shard(store, unit.shard, entries, [each.arrays for each in found], environment)
+    return Done(unit.shard, tuple((each.id, each.status, each.source) for each in found))
 
 
-def limit_threads(threads: int) -> None:
-    """Give the networks of this process that many threads; floating-point sums depend on it."""
-    for name in VARIABLES:
-        os.environ[name] = str(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-
-
-@contextmanager
-def threads_given_back() -> Iterator[None]:
-    """What `limit_threads` changes inside is afterwards as before: a notebook or a program goes on with its own.
-
-    A torch that is loaded inside for the first time keeps the threads that it was loaded with.
-    """
-    before = {name: os.environ.get(name) for name in VARIABLES}
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch else 0
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        if torch:
-            torch.set_num_threads(threads)
+def fitting(store: Store, outcome: Outcome) -> Outcome:
+    """The outcome itself, or "internal-error" for one whose arrays are not those of the store."""
+    if outcome.status == "ok":
+        try:
+            check_arrays(store, outcome.arrays)
+        except ValueError as error:
+            return replace(outcome, status="internal-error", arrays={}, detail={"why": f"ValueError: {error}"})
+    return outcome
 
 
 Executor = Callable[[Job, Sequence[Unit]], Iterator[Done]]
 
 
 def run_serial(job: Job, units: Sequence[Unit]) -> Iterator[Done]:
-    """One unit after the other, here."""
-    for unit in units:
-        with threads_given_back():
-            done = run_unit(job, unit)
-        yield done
+    """One unit after the other: extracted in one worker process, stored by this one."""
+    with Supervisor(job.extractor, job.threads, job.limits) as supervisor:
+        for unit in units:
+            yield store_unit(job, unit, supervisor.run(unit.sources), supervisor.environment)
+
+
+class _Own(threading.local):
+    """What a thread of a Dask worker keeps from unit to unit; the extractor's process ends with it, or when idle."""
+
+    job: Job | None = None
+    supervisor: Supervisor | None = None
+
+
+_own = _Own()
+
+
+def run_on_worker(job: Job, unit: Unit) -> Done:
+    """One unit on a worker of Dask."""
+    from distributed import get_worker
+
+    if _own.supervisor is None or _own.job != job:
+        if _own.supervisor is not None:
+            _own.supervisor.close()
+        worker = get_worker()
+        # What Dask was told that this worker may take, shared by its threads.
+        memory = job.limits.memory or int(worker.memory_manager.memory_limit or 0) // worker.state.nthreads
+        limits = replace(job.limits, memory=memory)
+        _own.job, _own.supervisor = job, Supervisor(job.extractor, job.threads, limits, fork=False)
+    return store_unit(job, unit, _own.supervisor.run(unit.sources), _own.supervisor.environment)
 
 
 def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
     """The units on the workers of a Dask client, in order of completion.
 
     A unit whose worker dies is given to another worker. Each future is released as soon as it is done: one that is kept
-    would be computed again when its worker dies later.
+    would be computed again when its worker dies later. The job goes with each unit: shared out once, it would be lost,
+    and all that wait for it, when the workers that have it die together.
     """
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
 
-    shared = client.scatter(job, broadcast=True) if len(units) > 1 else job
     futures = [
-        client.submit(run_unit, shared, unit, key=f"shard-{unit.shard}-{id(units)}", pure=False) for unit in units
+        client.submit(run_on_worker, job, unit, key=f"shard-{unit.shard}-{id(units)}", pure=False) for unit in units
     ]
     numbers = {future.key: unit.shard for future, unit in zip(futures, units, strict=True)}
     waiting = as_completed(futures)
@@ -116,8 +119,9 @@ def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
             done: Done = future.result()
         except KilledWorker as error:
             raise UnialignError(
-                f"shard {numbers[future.key]} killed {ALLOWED_FAILURES + 1} workers in a row (out of memory, or a file "
-                "that crashes a decoder); finished shards are kept. Try fewer workers or more memory."
+                f"{ALLOWED_FAILURES + 1} Dask workers in a row died while they worked on shard {numbers[future.key]}. "
+                "No sample does that, they are extracted in processes of their own: look whether the machines run out "
+                "of memory or somebody ends the workers. Finished shards are kept; repeat the command."
             ) from error
         except CancelledError as error:
             raise UnialignError(

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unialign.cache import atomic
@@ -22,6 +22,7 @@ from unialign.cache.verify import verify_store
 from unialign.pipeline.executors import Job, executor
 from unialign.pipeline.planning import Plan, make_plan
 from unialign.pipeline.sources import SourceDigests
+from unialign.pipeline.supervisor import Limits
 from unialign.stages.extraction.base import Extractor, Source
 
 Progress = Callable[[int, int], None]
@@ -37,6 +38,7 @@ class Settings:
 
     shard_samples, codec: of a new store; one that exists keeps its own.
     repair: extract again the shards that are damaged. retry: try again the samples that failed.
+    limits: what one sample may take before it is given up.
     """
 
     cluster: str = ""
@@ -46,6 +48,7 @@ class Settings:
     repair: bool = False
     retry: bool = False
     dry_run: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,8 @@ def _update(
     store = _opened(wanted)
     lost = _clean(store, repair=settings.repair)
     plan = _plan(store, sources, current, settings, lost, older)
-    extracted = _run_plan(Job(extractor, store.path, settings.threads), store, plan, settings, digests, progress)
+    job = Job(extractor, store.path, settings.threads, settings.limits)
+    extracted = _run_plan(job, store, plan, settings, digests, progress)
     write_index(store)
     if digests:
         digests.save()

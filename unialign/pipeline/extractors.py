@@ -14,6 +14,7 @@ from unialign.pipeline.extract import Extraction, Progress, Settings, run_extrac
 from unialign.pipeline.hardware import network_threads
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
+from unialign.pipeline.supervisor import Limits
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.stages.extraction.digest import source_digest, text_digest
@@ -72,6 +73,7 @@ def extract_configured(
         repair=repair,
         retry=retry,
         dry_run=dry_run,
+        limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
     )
     if not dry_run:
         claim_collection(dataset, config.cache.resolve())

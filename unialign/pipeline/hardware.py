@@ -1,5 +1,6 @@
 """What computes: the processor, the device of the networks and the builds of their libraries, for records and runs."""
 
+import os
 import platform
 import sys
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 from unialign.cache.arrays import Json
 from unialign.stages.extraction.base import Extractor
 
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # Threads of an extractor's networks at most where nobody says how many, so that machines with that many cores and more
 # give the same bytes, and a shared one is not flooded. More cores are for more workers.
 NETWORK_THREADS = 4
@@ -56,3 +58,11 @@ def network_threads(cluster: str, cores: int) -> int:
     if kind != "local":
         return min(NETWORK_THREADS, cores)
     return max(1, min(NETWORK_THREADS, cores // int(number))) if number.isdigit() and int(number) else 1
+
+
+def limit_threads(threads: int) -> None:
+    """Give the networks of this process that many threads; floating-point sums depend on it."""
+    for name in VARIABLES:
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)

@@ -28,6 +28,17 @@ def peak_gpu_memory() -> int | None:
     return max(int(torch.cuda.max_memory_allocated(device)) for device in range(torch.cuda.device_count()))
 
 
+def private_memory(pid: int) -> int:
+    """Bytes that a process has for itself, swapped out or not, without pages of files; 0 for one that has gone."""
+    status = _fields(Path(f"/proc/{pid}/status"))
+    return 1024 * sum(status.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))
+
+
+def kernel_kills() -> int:
+    """Processes that the kernel has killed for lack of memory since the machine started; 0 where it does not say."""
+    return _fields(Path("/proc/vmstat")).get("oom_kill", 0)
+
+
 def available_memory() -> int | None:
     """Bytes that new processes can take: of the machine, or of the control group if that has less; None if unknown."""
     machine = _fields(Path("/proc/meminfo")).get("MemAvailable")

@@ -29,9 +29,9 @@ from unialign.cache.cores import free_cores
 from unialign.cache.errors import LockedStore, UnialignError
 from unialign.pipeline.ablate import FailedTrial, TrialResult
 from unialign.pipeline.config import Config
-from unialign.pipeline.executors import limit_threads
 from unialign.pipeline.experiment import train_trial
 from unialign.pipeline.grid import Trial
+from unialign.pipeline.hardware import limit_threads
 from unialign.pipeline.memory import available_memory, one_more_fits, peak_memory
 from unialign.pipeline.runs import memory_of
 from unialign.stages.training.loop import Progress

@@ -63,5 +63,17 @@ class Extractor(Protocol):
     def attributes(self) -> Mapping[str, Json]:
         """What a reader of the store should know beside the key: licence of the weights, citation."""
 
+    def digest(self, source: Source) -> str:
+        """Digest of what a sample is made from, as its `Outcome.source` says it; "" when there is nothing to read.
+
+        For a sample that no outcome came of. May raise `OSError`.
+        """
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order. One bad sample never ends the rest."""
+        """One outcome per source, in order. One bad sample never ends the rest.
+
+        With no sources it loads what it needs (network, input store): what is raised then is the fault of no sample.
+        The outcome of a sample does not depend on the others, to the last bit: after a failure the rest is run again
+        without the guilty one, and samples are run alone (`pipeline/supervisor.py`).
+        A sample that takes long calls `heartbeat.beat` at every step.
+        """

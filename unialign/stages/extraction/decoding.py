@@ -8,7 +8,8 @@ import numpy as np
 from unialign.cache.arrays import Json
 from unialign.cache.errors import CorruptInput
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.digest import file_digest
+from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.video import Video
 
 
@@ -31,12 +32,12 @@ class SourceVideo:
         try:
             if self.source.path is None:
                 raise CorruptInput("no video", "missing-file")
-            if self.source.path.is_file():
-                self.digest = source_digest(self.source.path)
+            self.digest = file_digest(self.source.path)
             for index, picture in enumerate(self.video.frames()):
                 if most and index == most:
                     self.fail("too-long", f"has more than {most} frames")
                     break
+                beat()
                 yield picture
         except CorruptInput as error:
             self.fail(error.status, self.video.reason or "the sample has no video")

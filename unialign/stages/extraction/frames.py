@@ -11,6 +11,7 @@ from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
+from unialign.stages.extraction.digest import file_digest
 from unialign.stages.pictures import ENCODINGS, encode_picture
 from unialign.stages.video import decoder_version
 
@@ -164,6 +165,10 @@ class Frames:
     def attributes(self) -> Mapping[str, Json]:
         """Nothing: pictures keep the licence of their clips."""
         return {}
+
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return file_digest(source.path)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order. Statuses: "ok" and those of `Video.frames`."""

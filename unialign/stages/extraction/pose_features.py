@@ -18,6 +18,7 @@ from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import CorruptInput, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import RECIPES, Clip, Described, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
 from unialign.stages.models.skeleton_graph import layout_of
@@ -107,6 +108,10 @@ class PoseFeatures:
         """Raise `UsageError` unless the joints of a store of poses are those that the encoder was trained with."""
         check_layout(reader, self._encoder())
 
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return pose_source(StoreReader(self.poses), source.id)
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; its source digest is `pose_source`.
 
@@ -114,6 +119,7 @@ class PoseFeatures:
         `MissingCache` for a sample without poses, `UsageError` for poses whose joints are not those of the encoder.
         """
         reader = StoreReader(self.poses)
+        check_layout(reader, self._encoder())
         held = {source.id for source in sources if reader.status(source.id) == "ok"}
         made = self.features(reader, [source for source in sources if source.id in held])
         for source in sources:
@@ -131,6 +137,7 @@ class PoseFeatures:
         waiting = iter(sources)
         # As many samples at a time as fill a batch: clips of several samples share a call of the network.
         while group := list(islice(waiting, max(1, self.batch_size // num_views))):
+            beat()
             prepared = [self._prepare(source, reader, encoder) for source in group]
             clips = [clip for sample in prepared if not isinstance(sample, Outcome) for clip in sample]
             features = encode(encoder, clips, self.batch_size) if clips else {}

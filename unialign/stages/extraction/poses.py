@@ -16,7 +16,8 @@ from unialign.cache.errors import UsageError
 from unialign.stages.extraction import ultralytics_pose
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
-from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.digest import file_digest, source_digest
+from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.tracker import Detections, track_persons
 from unialign.stages.video import decoder_version
 
@@ -150,6 +151,10 @@ class YoloPoses:
             "citation": "Jocher et al., Ultralytics YOLO, https://github.com/ultralytics/ultralytics",
         }
 
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return file_digest(source.path)
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order. Batches run across clips, so an outcome may wait for the next sources.
 
@@ -180,6 +185,7 @@ class YoloPoses:
             return
         batch = np.zeros((self.batch_frames, self.image_size, self.image_size, 3), dtype=np.uint8)
         batch[: len(slots)] = np.stack([square for _, square in slots])
+        beat()
         found = network.detect(batch, self.confidence, self.max_detections)
         for (clip, _), persons in zip(slots, found, strict=False):
             clip.found.append(persons)

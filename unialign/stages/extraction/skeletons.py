@@ -17,6 +17,7 @@ from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bo
 from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import file_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
 
@@ -71,6 +72,10 @@ class ReadySkeletons:
             "licence": "that of the data set; NTU RGB+D is free for academic research only",
             "citation": "Shahroudy et al., NTU RGB+D, CVPR 2016; Liu et al., NTU RGB+D 120, TPAMI 2020",
         }
+
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return file_digest(source.path)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; detail counts frames, bodies and absences."""

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import text_digest
 from unialign.stages.extraction.templates import check_template, read_lines
 from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
 from unialign.stages.extraction.text_network import TextEncoder
@@ -189,6 +189,10 @@ class TextEmbeddings:
                     f"could tell their embeddings apart; {OTHER_LANGUAGE}."
                 )
 
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return text_digest(source.text)
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One row per source, in order; a blank text is "unreadable". Raises for long texts before the first row,
         `StaleCache` if the weights changed since the key was made, `CorruptInput` if they give no finite numbers.
@@ -196,7 +200,7 @@ class TextEmbeddings:
         network = self._network()
         self._check_length(sources, network)
         for source in sources:
-            digest = f"sha256:{sha256(source.text.encode()).hexdigest()}"
+            digest = text_digest(source.text)
             if not source.text.strip():
                 yield Outcome(source.id, "unreadable", digest, detail={"why": "the text is blank"})
                 continue

@@ -22,6 +22,7 @@ from unialign.cache.errors import CorruptInput, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import View, clip_grid
 from unialign.stages.extraction.text_openclip import find_openclip, openclip_name
 from unialign.stages.models.clip_tower import ClipTower, image_transformer, load_clip
@@ -161,12 +162,17 @@ class Tokens:
             "licence": "as published with the weights: the file does not say",
         }
 
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return frames_source(StoreReader(self.frames), source.id)
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; its source digest is `frames_source`.
 
         A sample whose frames are quarantined keeps their status. Raises `MissingCache` for a sample without frames.
         """
         reader = StoreReader(self.frames)
+        self._network()
         for source in sources:
             status = reader.status(source.id)
             if status == "ok":
@@ -190,6 +196,7 @@ class Tokens:
 
     def pictures(self, stored: Mapping[str, np.ndarray], encoding: str, view: View) -> Tensor:
         """The frames (T, 3, S, S) uint8 of a view, from the arrays of a sample's frames; a short clip repeats some."""
+        beat()
         place = (view.offset + 0.5) / view.num_offsets
         which = sparse_frames(len(stored["offset"]) - 1, self.num_frames, place)
         distinct, places = np.unique(which, return_inverse=True)

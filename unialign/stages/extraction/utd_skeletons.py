@@ -13,6 +13,7 @@ from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import UsageError
 from unialign.stages.datasets.utd_mhad import read_utd_skeleton
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.digest import file_digest
 from unialign.stages.extraction.skeleton_arrays import metre_spec
 from unialign.stages.extraction.skeleton_input import read_source
 
@@ -49,6 +50,10 @@ class UtdSkeletons:
             "licence": "that of the data set",
             "citation": "Chen et al., UTD-MHAD, ICIP 2015",
         }
+
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return file_digest(source.path)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; detail counts frames and joints without a position."""
