@@ -20,6 +20,7 @@ from unialign.stages.datasets.folder import load_folder
         (("training/jump/a", "validation/run/b"), (1, 0, 1)),
         (("train/jump/p1/a", "train/run/p1/b", "test/run/p2/c"), (2, 0, 1)),
         (("test/jump/a", "test/run/b"), (0, 0, 2)),
+        (("trainset/jump/a", "test_set/run/b"), (1, 0, 1)),
     ],
 )
 def test_folders_called_as_parts_are_the_split(
@@ -46,6 +47,8 @@ def test_folders_called_as_parts_are_the_split(
         (("videos/jump/a", "videos/run/b"), "with the folders jump/, run/ as classes, give --root .*videos"),
         (("data/train/jump/a", "data/test/run/b"), "with the folders test/, train/ as classes"),
         (("train/jump/a", "test/jump/b"), "one class folder, 'jump'"),
+        (("train/videos/jump/a", "test/videos/run/b"), "jump/, run/ as classes, move them up"),
+        (("train1/jump/a", "test1/run/b"), "test1/, train1/ would be parts of several splits"),
     ],
 )
 def test_layouts_that_leave_the_label_open_are_refused(tmp_path: Path, names: tuple[str, ...], problem: str) -> None:
@@ -71,6 +74,14 @@ def test_a_folder_without_a_video_is_named(tmp_path: Path) -> None:
     assert split.notes[0] == "folder test/x is no class: none of its files is a video that is read (1 .q)"
     with pytest.raises(UsageError, match=r"no videos in class folders found; there are 2 \.xyz"):
         load_folder(clips(tmp_path / "none", "wave/c.xyz", "wave/d.xyz"))
+
+
+def test_classes_that_may_be_persons_are_named(tmp_path: Path) -> None:
+    dataset = load_folder(clips(tmp_path / "set", "p1/jump/a.mp4", "p1/run/b.mp4", "p2/jump/c.mp4"))
+    assert dataset.classes == ("p1", "p2")
+    assert dataset.notes == (
+        "classes are the outer folders (p1/, p2/), several of which have the same folders inside (jump/)",
+    )
 
 
 def test_what_was_understood_can_be_shown(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_csv_without_header_and_with_numbers_as_labels(tmp_path: Path) -> None
         (("train", "dev", "eval"), ("a", "b", "c")),
         (("train", "valid", "valid"), ("a", "", "bc")),
         (("train", "train", "test"), ("ab", "", "c")),
+        (("trainset", "val_split", "Test set"), ("a", "b", "c")),
     ],
 )
 def test_every_name_of_a_part_is_understood(tmp_path: Path, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -131,6 +132,10 @@ def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         ("path\tlabel\na.mp4\tx\n", "separated by tabs"),
         ("path;label\na.mp4;jump, high\n", "separated by semicolons"),
         ("a.mp4|x\n", "separated by vertical bars"),
+        ("a.mp4 0\nA.mp4 1\n", "separated by blanks"),
+        ("path label\na.mp4 0\n", "separated by blanks"),
+        ("path,label,\na.mp4,jump, high\n", "line 2 has 3 cells, but line 1 has 2"),
+        ("path,label\na.mp4,x\x00y\n", "the label holds a control character|not CSV"),
         ("path,label,Label\na.mp4,x,y\n", "line 1 has the column 'label' 2 times"),
         ('path,label\na.mp4,"x\nA.mp4,y"\n', "line 2: the label goes on over several lines"),
         ('path,label,description\n\na.mp4,x,"so\nA.mp4,y,so"\n', "line 3: the description goes on"),

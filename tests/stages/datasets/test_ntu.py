@@ -195,3 +195,10 @@ def test_a_root_may_itself_be_a_link(tmp_path: Path) -> None:
 def test_a_root_without_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file of ntu120 found"):
         load_ntu(tmp_path, "ntu120")
+
+
+def test_files_that_look_like_data_are_noted(tmp_path: Path) -> None:
+    for name in ("S001C001P001R001A001_rgb.avi", "S001C001P002R001A001.mp4", "S001C001P003R001A001.txt", "clip.AVI"):
+        (tmp_path / name).touch()
+    (note,) = load_ntu(tmp_path, "ntu60").notes
+    assert note.startswith("files not taken: 1 .mp4, 1 .avi, such as S001C001P002R001A001.mp4; names are S001C002")

@@ -1,14 +1,14 @@
 """Folders of videos as labels: one folder a class, or train/, val/ and test/ with class folders in each."""
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from unialign.cache.errors import UsageError
 from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.labels_csv import LabelList, LabelRow
-from unialign.stages.datasets.scan import check_name, walk_files
+from unialign.stages.datasets.scan import check_name, kinds_of, walk_files
 from unialign.stages.datasets.splits import check_words, part_named
 
 _SHOWN = 5
@@ -32,7 +32,7 @@ def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
         else:
             others.append(PurePosixPath(name))
     if not videos:
-        seen = f"; there are {_kinds(others)}" if others else ""
+        seen = f"; there are {kinds_of(others)}" if others else ""
         raise UsageError(
             f"{root}: no videos in class folders found{seen}; expected <class>/<name>.mp4 or a CSV of path,label."
         )
@@ -42,7 +42,8 @@ def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
         LabelRow(0, str(name), name.parts[level], {"split": str(part_named(name.parts[0]))} if level else {})
         for name in videos
     ]
-    return LabelList(tuple(rows), (*_silent_folders(root, videos, others, level), *_not_taken(others)))
+    notes = (*_same_inside(videos, level), *_silent_folders(root, videos, others, level), *_not_taken(others))
+    return LabelList(tuple(rows), notes)
 
 
 def _level_of_classes(root: Path, videos: Sequence[PurePosixPath]) -> int:
@@ -54,6 +55,12 @@ def _level_of_classes(root: Path, videos: Sequence[PurePosixPath]) -> int:
         raise UsageError(
             f"{root}: {_listed(parts)} would be parts of a split, {_listed(classes)} beside them classes; move them "
             "apart, or give a CSV of path,label."
+        )
+    numbered = [top for top in tops if part_named(top.rstrip("0123456789_- ."))]
+    if numbered and len(numbered) == len(tops) and not parts:
+        raise UsageError(
+            f"{root}: {_listed(tops)} would be parts of several splits; give one of them as folders train, val and "
+            "test, or a CSV of path,label,split."
         )
     check_words(parts, str(root))
     return 1 if parts else 0
@@ -75,11 +82,27 @@ def _check_levels(root: Path, videos: Sequence[PurePosixPath], level: int) -> No
     if len(depths) == 1:
         (only,) = depths
         inner = sorted({name.parts[level + 1] for name in videos if len(name.parts) > level + 2})
-        advice = f"with the folders {_listed(inner)} as classes, give --root {root / only}; otherwise " if inner else ""
+        way = f"give --root {root / only}" if level == 0 else "move them up to its place"
+        advice = f"with the folders {_listed(inner)} as classes, {way}; otherwise " if inner else ""
         raise UsageError(
             f"{root}: all {len(videos)} videos are in one class folder, {only!r}, which leaves nothing to tell apart; "
             f"{advice}give another data root, or a CSV of path,label."
         )
+
+
+def _same_inside(videos: Sequence[PurePosixPath], level: int) -> list[str]:
+    """A note where several classes have folders of one name: those may be the classes, and the outer ones persons."""
+    outer: dict[str, set[str]] = defaultdict(set)
+    for name in videos:
+        if len(name.parts) > level + 2:
+            outer[name.parts[level + 1]].add(name.parts[level])
+    shared = [inner for inner, classes in outer.items() if len(classes) > 1]
+    if not shared:
+        return []
+    classes = _listed(set().union(*outer.values()))
+    return [
+        f"classes are the outer folders ({classes}), several of which have the same folders inside ({_listed(shared)})"
+    ]
 
 
 def _silent_folders(
@@ -94,7 +117,7 @@ def _silent_folders(
             if folder.startswith(".") or parts in spoken:
                 continue
             files = [name for name in others if name.parts[: len(parts)] == parts]
-            what = f"none of its files is a video that is read ({_kinds(files)})" if files else "it is empty"
+            what = f"none of its files is a video that is read ({kinds_of(files)})" if files else "it is empty"
             if (parent / folder).is_symlink():
                 what = f"a link to {os.path.relpath(os.path.realpath(parent / folder), root)}" if not files else what
             notes.append(f"folder {'/'.join(parts)} is no class: {what}")
@@ -102,13 +125,7 @@ def _silent_folders(
 
 
 def _not_taken(others: Sequence[PurePosixPath]) -> list[str]:
-    return [f"files not taken: {_kinds(others)}"] if others else []
-
-
-def _kinds(names: Sequence[PurePosixPath]) -> str:
-    counts = Counter(name.suffix.lower() or "without ending" for name in names).most_common()
-    more = len(names) - sum(count for _, count in counts[:_SHOWN])
-    return ", ".join([f"{count} {kind}" for kind, count in counts[:_SHOWN]] + ([f"{more} others"] if more else []))
+    return [f"files not taken: {kinds_of(others)}"] if others else []
 
 
 def _listed(names: Sequence[str] | set[str]) -> str:

@@ -24,7 +24,8 @@ def load_demo(root: Path, roots: Sequence[Path] = ()) -> Dataset:
     """
     classes, descriptions = _read_classes(root / "classes.csv")
     samples = []
-    for identifier, files in sorted(find_ntu_files(root, roots).items()):
+    found, notes = find_ntu_files(root, roots)
+    for identifier, files in sorted(found.items()):
         numbers = parse_name(identifier)
         if not 0 <= numbers.label < len(classes):
             raise UsageError(f"{root / 'classes.csv'}: no row with label {numbers.label}, needed by {identifier}.")
@@ -42,6 +43,7 @@ def load_demo(root: Path, roots: Sequence[Path] = ()) -> Dataset:
             "xview": partial(by_attribute, "camera", TRAIN_CAMERAS),
         },
         descriptions=descriptions,
+        notes=notes,
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participan
 # Four times the size of the largest list in use (Kinetics-700); more is no label file.
 MAX_BYTES = 256 * 2**20
 
-_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
 # A description whose quote is not closed goes on over the next clips of the list.
 _NEXT_CLIP = re.compile(rf"[\r\n][^\r\n,]*({'|'.join(re.escape(each) for each in VIDEO_SUFFIXES)})\"?,", re.IGNORECASE)
 
@@ -88,7 +89,8 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
     rows = read_rows(path)
     if not rows:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
-    width = len(rows[0][1])
+    # A spreadsheet ends its lines with empty cells; a text under no name is one that an unquoted comma has cut.
+    width = max(at + 1 for at, cell in enumerate(rows[0][1]) if cell)
     columns = _columns(path, rows[0][1])
     notes: tuple[str, ...] = ()
     if columns is None:
@@ -124,7 +126,7 @@ def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
         if len(first) == 2 and PurePosixPath(first[0]).suffix.lower() in VIDEO_SUFFIXES:
             return None
         for sign, what in _SEPARATORS.items():
-            if any(sign in cell for cell in first):
+            if any(sign in cell for cell in first) and (sign != " " or len(first) == 1):
                 raise UsageError(f"{path}: line 1 is separated by {what}; save the list as CSV, separated by commas.")
         raise UsageError(
             f"{path}: line 1 is neither a header with path,label (or file,class) nor a video's path,label."
@@ -145,6 +147,8 @@ def _label_row(
         raise UsageError(f"{path}: line {line} has {len(cells)} of the {max(columns.values()) + 1} columns it needs.")
     values = {column: cells[at] for column, at in columns.items()}
     for column, value in values.items():
+        if any(unicodedata.category(char) == "Cc" and not char.isspace() for char in value):
+            raise UsageError(f"{path}: line {line}: the {column} holds a control character; remove it.")
         if (len(value.splitlines()) > 1 and column != "description") or _NEXT_CLIP.search(value):
             raise UsageError(f"{path}: line {line}: the {column} goes on over several lines; close its quote.")
     name, folder = relative_name(values["path"], roots[0], roots[1:], f"{path}: line {line}")

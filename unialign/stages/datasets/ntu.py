@@ -13,9 +13,10 @@ from importlib import resources
 from pathlib import Path
 
 from unialign.cache.errors import UsageError
+from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES
-from unialign.stages.datasets.scan import refuse_link_outside, walk_files
+from unialign.stages.datasets.scan import kinds_of, refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import SplitRule, by_attribute
 from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS, generalised_zero_shot, zero_shot
 
@@ -117,26 +118,31 @@ def missing_skeletons() -> frozenset[str]:
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
-def find_ntu_files(root: Path, roots: Sequence[Path] = ()) -> dict[str, dict[str, Path]]:
-    """The files below `root` by sample name and kind ("video", "skeleton").
+def find_ntu_files(root: Path, roots: Sequence[Path] = ()) -> tuple[dict[str, dict[str, Path]], tuple[str, ...]]:
+    """The files below `root` by sample name and kind ("video", "skeleton"), and notes on those that look like some.
 
-    Those are `<name>_rgb.avi` (or .mp4, .mkv) and `<name>.skeleton`; all other names are passed over. roots: where
+    Those are `<name>_rgb.avi` (or .mp4, .mkv) and `<name>.skeleton`; others with such endings are noted. roots: where
     links may lead beside the root. Raises `UsageError` for two files of one kind with the same name and for links that
     lead elsewhere.
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
+    others: list[Path] = []
     for entry in walk_files(root, roots):
         match = _FILE.fullmatch(entry.name)
-        if match is None:
-            continue
         path = Path(entry.path)
+        if match is None:
+            if path.suffix.lower() in {*VIDEO_SUFFIXES, ".skeleton"}:
+                others.append(path)
+            continue
         if entry.is_symlink():
             refuse_link_outside(path, root, roots)
         kind = "skeleton" if entry.name.endswith(".skeleton") else "video"
         other = files[match[1]].setdefault(kind, path)
         if other is not path:
             raise UsageError(f"{other} and {path}: two {kind} files of one sample; remove or move one of them.")
-    return dict(files)
+    named = "names are S001C002P003R002A013.skeleton and S001C002P003R002A013_rgb.avi"
+    notes = (f"files not taken: {kinds_of(others)}, such as {others[0].name}; {named}",) if others else ()
+    return dict(files), notes
 
 
 def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
@@ -153,7 +159,8 @@ def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
     """
     edition = _EDITIONS[name]
     samples = []
-    for identifier, files in sorted(find_ntu_files(root, roots).items()):
+    found, notes = find_ntu_files(root, roots)
+    for identifier, files in sorted(found.items()):
         numbers = parse_name(identifier)
         if name == "ntu60" and (numbers.setup > edition.setup or numbers.action > edition.action):
             continue
@@ -174,6 +181,7 @@ def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
         classes=NTU_CLASSES[: edition.action],
         samples=tuple(samples),
         protocols=edition.protocols,
+        notes=notes,
     )
 
 

@@ -2,12 +2,14 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from unialign.cache.errors import UsageError
 
 MAX_NAME_LENGTH = 300
+_KINDS_SHOWN = 5
 
 
 def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[str]]:
@@ -125,3 +127,11 @@ def refuse_collisions(ids: Iterable[str], where: str) -> None:
             raise UsageError(
                 f"{where}: the sample ids {other!a} and {identifier!a} differ only in case or Unicode form; rename one."
             )
+
+
+def kinds_of(names: Sequence[PurePath]) -> str:
+    """How many files there are of each ending, the commonest first: "12 .mts, 1 .txt"."""
+    counts = Counter(name.suffix.lower() or "without ending" for name in names).most_common()
+    more = len(names) - sum(count for _, count in counts[:_KINDS_SHOWN])
+    shown = [f"{count} {kind}" for kind, count in counts[:_KINDS_SHOWN]]
+    return ", ".join([*shown, *([f"{more} others"] if more else [])])

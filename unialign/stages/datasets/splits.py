@@ -4,6 +4,7 @@ Each takes the samples last, so that `functools.partial` makes a protocol of it;
 """
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,18 +28,21 @@ PARTS: Mapping[str, str] = {
     "eval": "test",
 }
 
+# "trainset", "test_set", "val-split".
+_SUFFIX = re.compile(r"[ _-]?(set|split|data)$")
+
 # One in four: large enough to tell classes apart in sets of a few dozen clips.
 TEST_SHARE = 4
 
 
 def part_named(name: str) -> str | None:
-    """The part that a word of `PARTS` means, in any case; None for any other text."""
-    return PARTS.get(name.strip().casefold())
+    """The part that a word of `PARTS` means, in any case, also before set, split or data; None for any other text."""
+    return PARTS.get(_SUFFIX.sub("", name.strip().casefold()))
 
 
 def check_words(words: Iterable[str], where: str) -> None:
     """Raise `UsageError` where words of `PARTS` that are used together leave open what is tested."""
-    used = {word.strip().casefold() for word in words}
+    used = {_SUFFIX.sub("", word.strip().casefold()) for word in words}
     if "eval" in used and used & {"test", "testing"}:
         raise UsageError(f"{where}: has both a test and an eval part; call the one to choose a model by val.")
 
