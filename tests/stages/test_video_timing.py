@@ -66,7 +66,7 @@ def test_only_what_an_edit_list_plays_is_shown_and_counted(clips: dict[str, Path
         np.testing.assert_array_equal(shown, whole[place])
 
 
-def test_repeated_pictures_of_an_avi_are_not_missed(clips: dict[str, Path], tmp_path: Path) -> None:
+def test_pictures_that_repeat_the_one_before_are_not_missed(clips: dict[str, Path], tmp_path: Path) -> None:
     dropped = remux(
         clips["clip.avi"], tmp_path / "dropped.avi", lambda number, packet: None if 60 <= number < 64 else packet
     )
@@ -86,8 +86,25 @@ def test_repeated_pictures_of_an_avi_are_not_missed(clips: dict[str, Path], tmp_
         )
         return again
 
-    found, video = status(remux(clips["clip.avi"], tmp_path / "again.avi", not_coded))
-    assert (found, video.decoded, video.declared) == ("ok", NUM_FRAMES - 3, NUM_FRAMES)
+    for name in ("again.avi", "again.mp4", "again.mkv"):
+        found, video = status(remux(clips["clip.avi"], tmp_path / name, not_coded))
+        assert (found, video.decoded, video.declared) == ("ok", NUM_FRAMES - 3, NUM_FRAMES)
+
+
+@pytest.mark.parametrize("name", ["hidden.ivf", "hidden.webm", "hidden.mkv"])
+def test_pictures_that_vp8_keeps_for_later_are_not_missed(clips: dict[str, Path], tmp_path: Path, name: str) -> None:
+    def hidden(number: int, packet: Any) -> Any:
+        if number % 10 != 5:
+            return packet
+        # The bit that says "show this" is the fifth of the first byte.
+        data = bytearray(bytes(packet))
+        data[0] &= ~16
+        kept = av.Packet(bytes(data))
+        kept.pts, kept.dts, kept.time_base, kept.duration = packet.pts, packet.dts, packet.time_base, packet.duration
+        return kept
+
+    found, video = status(remux(clips["clip.webm"], tmp_path / name, hidden))
+    assert (found, video.decoded) == ("ok", NUM_FRAMES - 9)
 
 
 def test_fragmented_mp4_is_ok(clips: dict[str, Path], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Tally:
 
     def __init__(self, container: Any, stream: Any) -> None:
         self.kind = container.format.name
-        self.is_mpeg4 = stream.codec_context.name in ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3")
+        self.codec = stream.codec_context.name
         self.tick = float(stream.time_base)
         self.rate = stated_rate(stream)
         self.start = (container.start_time or 0) * MICROSECOND
@@ -61,7 +61,7 @@ class Tally:
             self.declared = self.promised if self.kind != "avi" else max(1, round(self.promised / self.step))
         self.end = self.start
         self.ours = 0
-        self.repeats = 0
+        self.unshown = 0
         self.times: dict[int, int] = {}
         self.last_stamp = 0
         self.has_key = False
@@ -82,7 +82,7 @@ class Tally:
             self.end = max(self.end, float((stamp + (packet.duration or 0)) * packet.time_base))
         if is_ours:
             self.ours += not packet.is_discard
-            self.repeats += self.is_mpeg4 and packet.size <= LARGEST_REPEAT
+            self.unshown += is_unshown(packet, self.codec)
             self._count_leading(packet, stamp)
             if stamp is not None:
                 self.times[stamp] = packet.duration or 0
@@ -117,7 +117,7 @@ class Tally:
         if self.promised:
             return self._missing_pictures(decoded)
         span = self.constant_span()
-        if decoded < span - self.leading - self.tolerance:
+        if decoded < span - self.leading - self.unshown - self.tolerance:
             return f"lacks pictures in between: {decoded} of {span} at its constant rate"
         if self.declared and span and self.declared - span > self.tolerance:
             # The pictures end before the sound, whose end is all that was declared.
@@ -130,13 +130,8 @@ class Tally:
         return max(3, 0.02 * (self.declared or len(self.times)))
 
     def _missing_pictures(self, decoded: int) -> str:
-        wanted = self.ours - self.leading
-        if self.kind == "avi":
-            wanted -= min(self.repeats, max(0, self.ours - decoded))
-            is_cut = self.last_stamp + self.step < self.promised
-        else:
-            is_cut = self.ours < self.promised
-        if is_cut or decoded < wanted:
+        reached = self.last_stamp + self.step if self.kind == "avi" else self.ours
+        if reached < self.promised or decoded < self.ours - self.leading - self.unshown:
             return f"ends after {decoded} of {self.declared} declared frames"
         return ""
 
@@ -166,6 +161,13 @@ def stated_rate(stream: Any) -> float:
     if not average:
         return guess if guess < CLOCK else 0.0
     return guess if average > 1.5 * guess > 0 else average
+
+
+def is_unshown(packet: Any, codec: str) -> bool:
+    """Whether a packet gives no picture by design: MPEG-4's "the same again", and what VP8 keeps for later ones."""
+    if codec == "vp8":
+        return not memoryview(packet)[0] & 16
+    return codec in ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3") and packet.size <= LARGEST_REPEAT
 
 
 def played(stream: Any) -> int:
