@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unialign.pipeline.manifest import load_manifest, manifest_path, save_manifest
 from unialign.stages.datasets.base import Dataset, Sample, Split
-from unialign.stages.datasets.splits import by_part
+from unialign.stages.datasets.splits import by_part, few_shots, holdout
 
 
 def a_dataset(parts: dict[str, str]) -> Dataset:
@@ -25,3 +25,13 @@ def test_a_list_from_before_there_was_val_opens(tmp_path: Path) -> None:
     body = json.loads(manifest_path(tmp_path, "made", "tiny").read_text())
     assert body["protocols"] == {"split": {"train": ["a"], "test": ["c"]}}
     assert load_manifest(tmp_path, "tiny").split() == Split(("a",), ("c",))
+
+
+def test_which_samples_are_tested_can_be_said_of_a_list_too(tmp_path: Path) -> None:
+    people = {"a": "anna", "b": "ben", "c": "anna"}
+    samples = tuple(Sample(name, 0, {}, {"subject": who}) for name, who in people.items())
+    dataset = Dataset("tiny", "made", Path("nowhere"), ("wave",), samples, {"holdout": holdout})
+    save_manifest(dataset, tmp_path)
+    for found in (dataset, load_manifest(tmp_path, "tiny"), few_shots(dataset, 2, 0, "subject=ben")):
+        assert found.split("subject=ben") == Split(("a", "c"), ("b",))
+    assert len(few_shots(dataset, 1, 0, "subject=ben").split("subject=ben").train) == 1

@@ -45,7 +45,9 @@ def own_collection(dataset: Dataset, cache: Path) -> Dataset:
 
 
 def claim_collection(dataset: Dataset, cache: Path) -> None:
-    """Remember in the cache that the dataset's collection is made from its root."""
+    """Remember in the cache that the dataset's collection is made from its root; not of one that came from a list."""
+    if dataset.name not in _CALLED_AFTER_ROOT or not any(sample.files for sample in dataset.samples):
+        return
     digests = SourceDigests(cache, dataset.collection)
     if not digests.knows(dataset.root):
         digests.place(dataset.root)

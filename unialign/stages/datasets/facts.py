@@ -39,7 +39,8 @@ def shown_facts(facts: dict[str, Json]) -> dict[str, str]:
         "classes": classes,
         "splits": _some(sizes, _PROTOCOLS_SHOWN, "; "),
     }
-    return shown | ({"notes": "; ".join(facts["notes"])} if facts["notes"] else {})
+    # A line each, below one another.
+    return shown | ({"notes": f"\n{' ' * 9}".join(facts["notes"])} if facts["notes"] else {})
 
 
 def _some(items: list[str], count: int, sign: str = ", ") -> str:
