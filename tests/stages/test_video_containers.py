@@ -49,8 +49,6 @@ WITHOUT_END = {
     ".hevc",
     ".mpg",
     ".vob",
-    ".ts",
-    ".m2ts",
     ".nut",
     ".apng",
     ".wtv",

@@ -14,6 +14,7 @@ KINDS = {
     "gif": ("gif", "gif", "rgb8"),
     "ogg": ("ogg", "libvpx", "yuv420p"),
     "asf": ("asf", "wmv2", "yuv420p"),
+    "mpegts": ("mpegts", "mpeg2video", "yuv420p"),
     "mov,mp4,m4a,3gp,3g2,mj2": ("mp4", "mpeg4", "yuv420p"),
 }
 
@@ -36,8 +37,22 @@ def test_every_cut_is_told_and_the_place_is_kept(tmp_path: Path, name: str) -> N
     for length in {*lengths, len(data) - 1} - boundaries:
         path.write_bytes(data[:length])
         with path.open("rb") as file:
-            # Of an mp4, only what holds pictures or their index counts.
-            assert is_cut(file, name) or (name.startswith("mov") and length < data.find(b"mdat") + 4), length
+            # Of an mp4, only what holds pictures or their index counts; a transport stream may end after any packet.
+            left_out = name.startswith("mov") and length < data.find(b"mdat") + 4
+            assert is_cut(file, name) or left_out or (name == "mpegts" and length % 188 == 0), length
+
+
+@pytest.mark.parametrize(("length", "mark"), [(188, 0), (192, 4), (204, 0)])
+@pytest.mark.parametrize("lost", [0, 77])
+def test_transport_streams_of_all_packets(tmp_path: Path, length: int, mark: int, lost: int) -> None:
+    path = write_video(tmp_path / "clip.ts", "mpegts", "mpeg2video", moving_frames(10))
+    data = path.read_bytes()
+    packets = [data[start : start + 188] for start in range(0, len(data), 188)]
+    whole = b"".join(bytes(mark) + packet + bytes(length - mark - 188) for packet in packets)[lost:]
+    for end, wanted in ((len(whole), False), (len(whole) - 1, True), (len(whole) - length, False)):
+        path.write_bytes(whole[:end])
+        with path.open("rb") as file:
+            assert is_cut(file, "mpegts") == wanted
 
 
 @given(

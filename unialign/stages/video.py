@@ -4,13 +4,13 @@ A decoder says little about damage: of a clip cut in half many just give the fir
 what its container promised (`truncation.Tally`) and by its structure (`video_structure.is_cut`). Tried with 25 cuts and
 25 runs of 400 zeroed bytes for each container (PyAV 18.1 and 19.0):
 
-- found: every cut of an avi, mkv, webm, flv, mp4, mov, mxf, wmv, ogv, gif and ivf but for the last 2 % or 3 frames of
-  those that state a duration (an mp4 or mov without its index cannot be opened at all); every zeroed stretch in MPEG-4
-  part 2 and nearly all in MPEG-2.
-- not found: a cut mpegts that ends between two pictures (half of them), now and then such an mpeg, and a cut bare
-  stream (dv, mjpeg, y4m, now and then h264): these promise no length that survives the cut. Zeroed bytes inside a
-  picture that decode to wrong colours without an error: one stretch in ten of h264 and hevc with small pictures, four
-  in ten with large ones, one in three of vp9 and wmv.
+- found: every cut of an avi, mkv, webm, flv, mp4, mov, mxf, wmv, ogv, ts, gif and ivf but for the last 2 % or 3 frames
+  of those that state a duration (an mp4 or mov without its index cannot be opened at all); every zeroed stretch in
+  MPEG-4 part 2 and nearly all in MPEG-2.
+- not found: a cut transport stream that ends with a packet (one in 188), now and then an mpeg that ends between two
+  pictures, and a cut bare stream (dv, mjpeg, y4m, now and then h264): these promise no length that survives the cut.
+  Zeroed bytes inside a picture that decode to wrong colours without an error: one stretch in ten of h264 and hevc with
+  small pictures, four in ten with large ones, one in three of vp9 and wmv.
 """
 
 import contextlib

@@ -8,6 +8,8 @@ from typing import BinaryIO
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 # Steps along the structure of a file, after which it is left alone: gifs of 500 MB have as many.
 MOST_STEPS = 2_000_000
+# Packets of a transport stream: their length (plain, with a time in front, with a checksum behind), and where "G" is.
+TS_PACKETS = ((188, 0), (192, 4), (204, 0))
 # A page of Ogg has at most 255 segments of 255 bytes, and a header.
 OGG_PAGE = 27 + 255 + 255 * 255
 
@@ -16,7 +18,7 @@ def is_cut(file: BinaryIO, container: str) -> bool:
     """Whether a file of that container (FFmpeg's name) ends before its own structure does; the place in it is kept.
 
     Known are: asf (its header holds the size of the file), mp4 and mov (a box that passes the end), ogg (the last page
-    is marked) and gif (its last block). False where the container has no such mark.
+    is marked), mpegts (all packets have one length) and gif (its last block). False where there is no such mark.
     """
     ends = ENDS.get(container)
     if ends is None:
@@ -67,6 +69,17 @@ def _ogg(file: BinaryIO, size: int) -> bool:
     return not tail[start + 5] & 4 or start + 27 + tail[start + 26] + sum(segments) > len(tail)
 
 
+def _mpegts(file: BinaryIO, size: int) -> bool:
+    file.seek(0)
+    head = file.read(5 * max(length for length, _ in TS_PACKETS) + 256)
+    for length, mark in TS_PACKETS:
+        for start in range(mark, mark + length):
+            marks = head[start : start + 5 * length : length]
+            if len(marks) > 2 and not marks.strip(b"G"):
+                return (size - start + mark) % length != 0
+    return False
+
+
 def _gif(file: BinaryIO, size: int) -> bool:
     file.seek(10)
     head = file.read(3)
@@ -105,4 +118,5 @@ ENDS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "mov,mp4,m4a,3gp,3g2,mj2": _boxes,
     "ogg": _ogg,
     "gif": _gif,
+    "mpegts": _mpegts,
 }
