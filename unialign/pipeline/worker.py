@@ -171,7 +171,7 @@ def _extract(connection: Connection, report: _Report, extractor: Extractor, sour
                 connection.send(Made(tuple(made)))
                 made, sent = [], time.monotonic()
     except UnialignError as error:
-        last = Refused(error)
+        last = Refused(_portable(error))
     except Exception as error:  # noqa: BLE001 - whatever a decoder or network raises is told of its sample
         last = Raised(status_of(error), why(error, sources))
     if made:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.made_extractor import DEEDS
 from unialign.cache.errors import UsageError
-from unialign.stages.extraction import ultralytics_pose
+from unialign.pipeline.supervisor import Limits, Supervisor
+from unialign.stages.extraction import poses, ultralytics_pose
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.poses import YoloPoses, letterbox, placement, to_detections, yolo_poses
@@ -78,6 +82,26 @@ def test_grouping_of_clips_changes_no_bit(extractor: YoloPoses, clips: list[Path
         for first, second in zip(together, several, strict=True):
             assert first.detail == second.detail
             np.testing.assert_array_equal(first.arrays["keypoints"], second.arrays["keypoints"])
+
+
+@pytest.mark.parametrize(("deed", "status"), [("raise", "internal-error"), ("abort", "crashed")])
+def test_a_clip_that_ends_a_batch_costs_itself_and_no_clip_that_shares_it(
+    extractor: YoloPoses, clips: list[Path], deed: str, status: str
+) -> None:
+    class Breaking(YoloPoses):
+        def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[poses.Clip, np.ndarray]]) -> None:
+            if any(clip.video.source.id == "clip3" for clip, _ in slots):
+                DEEDS[deed]()
+            super().detect(network, slots)
+
+    sources = [Source(path.stem, path) for path in clips]
+    given = {field.name: getattr(extractor, field.name) for field in fields(extractor)}
+    with Supervisor(Breaking(**given), 1, Limits()) as watched:
+        found = watched.run(sources)
+    assert [outcome.status for outcome in found] == ["ok", status, "ok"]
+    for one, other in zip(found[::2], extractor.run(sources[::2]), strict=True):
+        assert (one.detail, one.source) == (other.detail, other.source)
+        assert one.arrays["keypoints"].tobytes() == other.arrays["keypoints"].tobytes()
 
 
 def test_every_batch_has_the_full_size(
