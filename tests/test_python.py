@@ -80,6 +80,16 @@ def test_a_store_tells_what_it_holds(tmp_path: Path) -> None:
     assert len(ua.open_store(store.path)) == len(ua.open_store("encoder", cache=str(tmp_path))) == 10
 
 
+def test_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WHERE", "cache")
+    store = ua.write_store("~/$WHERE", "lab", "poses", "encoder", {"a": {"x": np.zeros(2, dtype="float32")}})
+    assert store.path.is_relative_to(tmp_path / "home" / "cache")
+    assert ua.open_store("encoder", cache="~/cache").ids == ua.list_stores("$HOME/cache")[0].ids == ("a",)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
 def test_writing_again_adds_what_is_new_and_replaces_what_changed(tmp_path: Path) -> None:
     ua.write_store(tmp_path, "mine", "features", "encoder", features(4))
     changed = {**features(6), "s01": {"feature": np.full(4, 77, np.float32)}}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unialign.cache.errors import UsageError
 from unialign.cache.inventory import find_store, iterate_stores
+from unialign.cache.paths import expanded_path
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline.config import Config, load_config
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from unialign.stages.datasets.base import Dataset
     from unialign.stages.training.store_batches import Batches, StoreDataset
 
-# The place of a store: a folder, a URL, or the beginning of its name within a cache.
+# The place of a store: a folder (~ and $NAME are expanded, as everywhere), a URL, or the beginning of its name within a
+# cache.
 Place = str | Path
 
 
@@ -39,9 +41,10 @@ def open_store(place: Place, *, cache: Place | None = None) -> Recorded:
         from unialign.cache.remote import RemoteReader
 
         return RemoteReader(str(place), None)
-    if cache is not None and not Path(place).is_dir():
-        return StoreReader(find_store(Path(cache).resolve(), str(place)))
-    return StoreReader(Path(place).resolve())
+    folder = expanded_path(place)
+    if cache is not None and not folder.is_dir():
+        return StoreReader(find_store(expanded_path(cache).resolve(), str(place)))
+    return StoreReader(folder.resolve())
 
 
 def list_stores(cache: Place = "cache") -> list[Recorded]:
@@ -49,7 +52,7 @@ def list_stores(cache: Place = "cache") -> list[Recorded]:
     from unialign.cache.errors import CacheProblem
 
     found: list[Recorded] = []
-    for path in iterate_stores(Path(cache).resolve()):
+    for path in iterate_stores(expanded_path(cache).resolve()):
         try:
             found.append(StoreReader(path))
         except CacheProblem:
@@ -134,8 +137,10 @@ def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: 
     """
     from unialign.stages.datasets import catalog
 
-    folders = [Path(each).resolve() for each in roots]
-    return catalog.load_dataset(name, Path(root).resolve(), Path(labels) if labels is not None else None, folders)
+    folders = [expanded_path(each).resolve() for each in roots]
+    return catalog.load_dataset(
+        name, expanded_path(root).resolve(), expanded_path(labels) if labels is not None else None, folders
+    )
 
 
 def extract(
@@ -185,7 +190,7 @@ def evaluate(run: Place, *, config: Config | Place | None = None, best: bool = F
     from unialign.pipeline.evaluate import evaluate_run
     from unialign.pipeline.runs import read_config
 
-    folder = Path(run)
+    folder = expanded_path(run)
     resolved = configured(config, **{"dataset": read_config(folder)["dataset"], **values})
     return evaluate_run(
         folder,

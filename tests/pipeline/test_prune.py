@@ -86,6 +86,9 @@ def test_what_killed_imports_and_removals_left_goes_unless_its_store_is_being_wr
     for path in left:
         path.mkdir()
         (path / "zarr.json").write_text("{}")
+    left.append(store.path.with_name(f"{PREFIX}00000000000000ff-{store.path.name}"))
+    left[-1].write_text("a file, not a folder")
+    left.sort()
     assert prune(tmp_path / "cache", tmp_path / "runs", dry_run=True).temporaries == tuple(left)
     with store_lock(store.path, tmp_path / "cache"):
         assert prune(tmp_path / "cache", tmp_path / "runs", dry_run=False).temporaries == ()

@@ -30,8 +30,8 @@ def explained(error: OSError) -> str:
             found = place.stat()
             whose = f"{_user(found.st_uid)}'s, group {_group(found.st_gid)} ({stat.filemode(found.st_mode)})"
             return (
-                f"{path}: permission denied to {_user(os.geteuid())}; {place} is {whose}; have its owner run "
-                "`chmod -R g+rwX` on it, or choose another folder (--cache, --runs)"
+                f"{path}: permission denied to {_user(os.geteuid())}; {place} is {whose}; have its owner open the "
+                "whole cache or folder of runs (`chmod -R g+rwX`), or choose another one (--cache, --runs)"
             )
     return str(error)
 

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from unialign.cache import atomic
@@ -181,14 +181,13 @@ def keep_for_reading(store: Path) -> int | None:
 @contextmanager
 def unread(store: Path) -> Iterator[None]:
     """Keep readers from opening a store while the block runs. Raises `LockedStore` while one has it open."""
-    handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Where it cannot be locked (see `keep_for_reading`), nobody else has it locked either.
+    with ExitStack() as stack:
+        # What cannot be opened or locked (see `keep_for_reading`), nobody else has locked either.
         with suppress(OSError):
+            handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, handle)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise LockedStore(f"{store}: a process is reading this store.") from error
         yield
-    finally:
-        os.close(handle)

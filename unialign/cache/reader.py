@@ -173,7 +173,8 @@ class StoreReader(Recorded):
         # `cache prune` leaves the store alone as long as this reader lives.
         kept = keep_for_reading(path)
         if kept is not None:
-            weakref.finalize(self, os.close, kept)
+            # Not at exit: the system closes it then.
+            weakref.finalize(self, os.close, kept).atexit = False
         self.store = open_store(path)
         self.table = load_table(self.store, strict=True)
         check_sizes(self.store, self.table)

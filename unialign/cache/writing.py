@@ -13,6 +13,7 @@ from unialign.cache.errors import UsageError
 from unialign.cache.index import load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
+from unialign.cache.paths import expanded_path
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
@@ -55,7 +56,7 @@ def write_store(
         raise UsageError("a sample's id and the method's name must not be empty.")
     specs = tuple(arrays) if arrays is not None else _seen_in(first[1])
     key = Key({"extractor": name, "modality": modality, "parameters": dict(parameters or {}), "origin": "python"})
-    root = Path(cache).resolve()
+    root = expanded_path(cache).resolve()
     path = store_path(root, collection, modality, key)
     wanted = Store(path, collection, modality, key, specs, shard_samples, dict(attributes or {}))
     with store_lock(path, root):

@@ -7,8 +7,8 @@ import typer
 
 from unialign import console
 from unialign.cache.errors import UsageError
+from unialign.cache.paths import expanded_path
 from unialign.commands.options import AsJson
-from unialign.pipeline.user_paths import expanded_path
 
 
 def add_commands(app: typer.Typer) -> None:

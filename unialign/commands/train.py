@@ -167,9 +167,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Render a small collection, extract every modality, train UniAlign and run the modality ablation, offline."""
+    from unialign.cache.paths import expanded_path
     from unialign.pipeline.ablation_tables import closing, columns, table
     from unialign.pipeline.demo import run_demo
-    from unialign.pipeline.user_paths import expanded_path
 
     def say(text: str) -> None:
         if not as_json:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unialign.cache.arrays import Json
 from unialign.cache.errors import UsageError
-from unialign.pipeline.user_paths import UserPath, UserText, expanded_path
+from unialign.cache.paths import expanded_path
+from unialign.pipeline.user_paths import UserPath, UserText
 from unialign.pipeline.yaml_values import read_yaml
 
 FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
