@@ -151,10 +151,10 @@ def test_a_window_outside_its_sample_is_refused(reader: StoreReader) -> None:
         BatchReader({"count": Column(reader, "count", window=3)}, reader.ids)
 
 
-def test_it_travels_to_another_process_as_paths(reader: StoreReader) -> None:
+def test_it_travels_to_another_process_without_its_arrays(reader: StoreReader) -> None:
     batches = BatchReader(columns_of(reader, FIXED), reader.ids)
     data = pickle.dumps(batches)
-    assert len(data) < 2000
+    assert len(data) < 10_000
     copied = pickle.loads(data).read(np.array([4]))
     np.testing.assert_array_equal(copied["feature"], batches.read(np.array([4]))["feature"])
 

@@ -5,6 +5,7 @@ end of the first epoch.
 """
 
 import itertools
+import pickle
 import random
 import shutil
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.made_stores import COLLECTION, frames_store, made_dataset, text_store
@@ -182,3 +184,20 @@ def _removing(reader: StoreReader) -> Iterator[None]:
     shutil.copytree(reader.path, other)
     with lock.unread(other):
         yield
+
+
+def test_a_reader_that_travels_sees_what_it_saw(tmp_path: Path) -> None:
+    """Processes that load batches start at any moment: the store may have new samples and values by then."""
+    reader = frames_store(tmp_path / "cache", made_dataset())
+    before = {name: reader.read_one(name) for name in reader.ids[:3]}
+    extract_more(tmp_path / "cache")
+    other = pickle.loads(pickle.dumps(reader))
+    fresh = StoreReader(reader.path)
+    for name, arrays in before.items():
+        for array, value in arrays.items():
+            np.testing.assert_array_equal(other.read_one(name)[array], value)
+    assert all(fresh.place(name) != reader.place(name) == other.place(name) for name in before)
+    delete(tmp_path / "cache")
+    gone = pickle.loads(pickle.dumps(reader))
+    with pytest.raises(CacheProblem, match="cannot be read"):
+        gone.read_one(reader.ids[0])

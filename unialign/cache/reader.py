@@ -165,8 +165,11 @@ class StoreReader(Recorded):
     Any number of processes may read one store at once, also while it grows; shards added later are not seen.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or cut."""
+    def __init__(self, path: Path, seen: tuple[Store, SampleTable] | None = None) -> None:
+        """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or cut.
+
+        seen: by a reader in another process, whose view this one shares; nothing is read then until a sample is.
+        """
         self.path = path
         self.where = str(path)
         folder = _folder(path)
@@ -175,19 +178,17 @@ class StoreReader(Recorded):
         if kept is not None:
             # Not at exit: the system closes it then.
             weakref.finalize(self, os.close, kept).atexit = False
-        self.store = open_store(path)
-        self.table = load_table(self.store, strict=True)
-        check_sizes(self.store, self.table)
-        # Removing a store begins with a rename; what was read after it may be a part.
-        if _folder(path) != folder:
-            raise MissingCache(f"{path} was removed while it was opened.")
+        self.store, self.table = seen or _opened(path, folder)
         self._open: dict[tuple[str, int], Shard] = {}
         # Size, times and inode of the files whose SHA-256 was right.
         self._checked: dict[tuple[str, int], tuple[int, int, int, int]] = {}
 
-    def __reduce__(self) -> tuple[type["StoreReader"], tuple[Path]]:
-        """Travel to another process as a path; memory maps stay here."""
-        return StoreReader, (self.path,)
+    def __reduce__(self) -> tuple[type["StoreReader"], tuple[Path, tuple[Store, SampleTable]]]:
+        """Travel to another process as a path and what is known of the samples; memory maps stay here.
+
+        Read there anew, the records may say something else: an extraction may have written meanwhile.
+        """
+        return StoreReader, (self.path, (self.store, self.table))
 
     def read_one(self, sample: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """See `Recorded.read_one`."""
@@ -260,6 +261,16 @@ class StoreReader(Recorded):
                 advise(handle, advice)
             finally:
                 os.close(handle)
+
+
+def _opened(path: Path, folder: int) -> tuple[Store, SampleTable]:
+    store = open_store(path)
+    table = load_table(store, strict=True)
+    check_sizes(store, table)
+    # Removing a store begins with a rename; what was read after it may be a part.
+    if _folder(path) != folder:
+        raise MissingCache(f"{path} was removed while it was opened.")
+    return store, table
 
 
 def _folder(path: Path) -> int:

@@ -20,6 +20,7 @@ from unialign.cache.ranges import Range, RemoteFile, kept_share, read_ranges
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.shards import ABSENT, count_chunks, decode_sample, index_bytes, read_index
 from unialign.cache.store import decode_store
+from unialign.cache.table import SampleTable
 from unialign.cache.transport import Part, Remote, fetch
 
 LIMIT = 20 << 30
@@ -49,13 +50,18 @@ class RemoteReader(Recorded):
 
     url: of the store's folder. cache: a folder on a local disk for blocks of it, of at most `limit` bytes; readers of
     other stores and processes may use the same one. options: what fsspec takes for a file system, such as credentials.
-    May be used by several threads at once; travels to other processes as a URL and its options.
+    May be used by several threads at once; travels to other processes as a URL, its options and its view.
     """
 
     def __init__(
-        self, url: str, cache: Path | None = None, limit: int = LIMIT, options: Mapping[str, Any] | None = None
+        self,
+        url: str,
+        cache: Path | None = None,
+        limit: int = LIMIT,
+        options: Mapping[str, Any] | None = None,
+        table: SampleTable | None = None,
     ) -> None:
-        """Open the store.
+        """Open the store. table: of a reader in another process, to see what that one sees.
 
         Raises `MissingCache` if there is none or its records have no index, `DamagedStore` if either was changed,
         `CacheProblem` if the server cannot be reached, `UsageError` for a scheme that fsspec cannot serve here.
@@ -65,6 +71,16 @@ class RemoteReader(Recorded):
         self.path = PurePosixPath(PurePosixPath(self.url).name)
         self.cache = BlockCache(cache, limit) if cache else None
         self.store = decode_store(Path(self.path), self._whole("zarr.json", "it is no store."), f"{url}/zarr.json")
+        self.table = self._read_table() if table is None else table
+        self.share = kept_share(self.table.shards.total_bytes, [self.cache])
+        self._open: dict[tuple[str, int], RemoteShard] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., "RemoteReader"], tuple[Any, ...]]:
+        """Travel to another process as a URL, its options, and what is known of the samples."""
+        cache, limit = (self.cache.folder, self.cache.limit) if self.cache else (None, LIMIT)
+        return RemoteReader, (self.url, cache, limit, self.remote.options, self.table)
+
+    def _read_table(self) -> SampleTable:
         index = self._whole(
             "records/index.bin",
             "a remote store is read by the index of its records: run any extraction on the store where it was made, "
@@ -75,14 +91,7 @@ class RemoteReader(Recorded):
             raise DamagedStore(
                 f"{self.url}/records/index.bin is not what an extraction wrote for a store of this name; {ADVICE}"
             )
-        self.table = table
-        self.share = kept_share(table.shards.total_bytes, [self.cache])
-        self._open: dict[tuple[str, int], RemoteShard] = {}
-
-    def __reduce__(self) -> tuple[Callable[..., "RemoteReader"], tuple[Any, ...]]:
-        """Travel to another process as a URL and its options."""
-        cache, limit = (self.cache.folder, self.cache.limit) if self.cache else (None, LIMIT)
-        return RemoteReader, (self.url, cache, limit, self.remote.options)
+        return table
 
     def read_one(self, sample: str, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """See `Recorded.read_one`; all arrays are fetched at once."""
