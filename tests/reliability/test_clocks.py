@@ -139,7 +139,7 @@ def test_a_reader_reads_again_what_was_changed_behind_the_same_time(tmp_path: Pa
 def test_a_stopped_extraction_keeps_its_store_and_goes_on(tmp_path: Path, how: str, report: Report) -> None:
     whole = tree_digest(extract(tmp_path / "whole", make_files(tmp_path / "files", 24)).store)
     store = None
-    for _ in range(sized(1, 10)):
+    for _ in range(sized(1, 4)):
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         action = "extract" if how == "flock" else "extract-leased"
         words = (tmp_path / "cache", tmp_path / "files", "24", "0.02")
@@ -158,7 +158,7 @@ def test_a_stopped_extraction_keeps_its_store_and_goes_on(tmp_path: Path, how: s
                     each.kill()
                     each.communicate()
         assert tree_digest(store) == whole
-    report("R30", stopped=sized(1, 10), by=how, taken_over=0, differences=0)
+    report("R30", stopped=sized(1, 4), by=how, taken_over=0, differences=0)
 
 
 def test_meta_a_lease_that_ends_by_its_age_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
