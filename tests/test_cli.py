@@ -101,7 +101,7 @@ def test_a_quarantined_sample_gives_exit_code_three(tmp_path: Path) -> None:
         (("train", "--cached", "--dataset", "ntu60"), 4, "unialign extract frames"),
         (("train", "--cached", "train.setings.epochs=1"), 2, "unknown key 'train.setings'"),
         (("evaluate", "runs/none"), 4, "not a run"),
-        (("ablate", "none.yaml"), 2, "none.yaml does not exist"),
+        (("ablate", "none.yaml"), 2, "none.yaml is neither a file nor"),
         (("cache", "info", "abc"), 4, "cache ls"),
         (("cache", "prune"), 2, "not a folder of runs"),
         (("extract", "frames", "--config", "none.yaml"), 2, "none.yaml does not exist"),
