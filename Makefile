@@ -1,13 +1,22 @@
 # Everything bootstraps itself: Python 3.11 or newer, git and make are all that a machine needs.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What rests on the version of Python and on libraries that are pinned by it (PyAV, Zarr, NumPy): videos, extraction, stores,
+# every system's training, and the command line from the first extraction to the last table.
+QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_frames.py tests/stages/extraction/test_poses.py \
+  tests/cache/test_store.py tests/cache/test_shards.py tests/cache/test_batches.py tests/cache/test_remote.py \
+  tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
+  tests/test_cli.py
 
-.PHONY: install demo test check format reliability compiled coverage bench clean
+.PHONY: install demo test quick check format reliability compiled coverage bench clean
 
-install: .venv/.installed
+install: $(VENV)/.installed
+	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
+	  { echo "$(VENV) holds $$($(BIN)/python -V), not the $$($(PYTHON) -V) of PYTHON: name another folder with VENV=" >&2; exit 1; }
 
-.venv/.installed: requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/.installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(cat .uv-version)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
@@ -22,6 +31,10 @@ demo: install
 # where the environment says otherwise: without them every process that a test starts compiles its libraries anew.
 test: install
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Two or three minutes on another Python: make quick PYTHON=python3.12 VENV=.venv-3.12
+quick: install
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
 
 # Lint, types and import rules.
 check: install
@@ -60,4 +73,4 @@ bench: install
 	$(BIN)/python benchmarks/dvta.py
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv .venv-3.* demo build dist *.egg-info
