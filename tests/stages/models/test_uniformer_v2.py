@@ -11,7 +11,14 @@ from torch import Tensor
 from unialign.cache.errors import UsageError
 from unialign.stages.models.backbones import build_backbone, load_pretrained
 from unialign.stages.models.flops import cost
-from unialign.stages.models.uniformer_v2 import GlobalAggregator, UniFormerV2, in_time, local_time, uniformer_v2
+from unialign.stages.models.uniformer_v2 import (
+    DepthwiseConv3d,
+    GlobalAggregator,
+    UniFormerV2,
+    in_time,
+    local_time,
+    uniformer_v2,
+)
 
 B, T, D, LAYERS = 2, 3, 16, 3
 
@@ -136,6 +143,19 @@ def test_modules_of_time_see_each_patch_at_its_place_and_no_class_token() -> Non
 
 def _norm(row: Tensor) -> Tensor:
     return (row - row.mean()) / torch.sqrt(row.var(unbiased=False) + 1e-5)
+
+
+def test_gradients_of_depthwise_weights_are_single_precision_on_a_cpu() -> None:
+    """torch 2.15 gives numbers of up to 1e22 for some of them in bfloat16, on processors with AVX-512."""
+    torch.manual_seed(0)
+    convolution, volume = DepthwiseConv3d(D, (3, 3, 3)), torch.randn(B, D, T, 2, 2)
+    gradients = []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            convolved = convolution(volume)
+        assert convolved.dtype == torch.float32
+        gradients.append(torch.autograd.grad(convolved.square().sum(), convolution.weight)[0])
+    assert torch.equal(*gradients)
 
 
 def test_the_global_query_equals_literal_loops() -> None:

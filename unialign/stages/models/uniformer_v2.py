@@ -31,6 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unialign.stages.models.precision import full_precision
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -48,6 +50,25 @@ PUBLISHED_NAMES = (
 )
 
 
+class DepthwiseConv3d(nn.Conv3d):
+    """Convolves each channel by itself; on a CPU in single precision always.
+
+    There bfloat16 gradients of its weights came out as high as 1e22 now and then, other ones in each run (torch 2.15
+    with AVX-512): torch's kernel reads memory that nobody wrote.
+    """
+
+    def __init__(self, width: int, kernel_size: tuple[int, int, int]) -> None:
+        time, height, wide = (size // 2 for size in kernel_size)
+        super().__init__(width, width, kernel_size, padding=(time, height, wide), groups=width)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolved input, of its shape (B, width, T, H, W)."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        with full_precision(input):
+            return super().forward(input.to(self.weight.dtype))
+
+
 def local_time(width: int, reduction: float = 1.5) -> nn.Sequential:
     """Local temporal aggregation, (B, D, T, H, W) to the same: each place looks one frame back and ahead.
 
@@ -60,7 +81,7 @@ def local_time(width: int, reduction: float = 1.5) -> nn.Sequential:
     return nn.Sequential(
         nn.BatchNorm3d(width),
         nn.Conv3d(width, inner, kernel_size=1),
-        nn.Conv3d(inner, inner, kernel_size=(3, 1, 1), padding=(1, 0, 0), groups=inner),
+        DepthwiseConv3d(inner, (3, 1, 1)),
         last,
     )
 
@@ -134,9 +155,7 @@ class UniFormerV2(nn.Module):
         self.local_second = nn.ModuleList([local_time(width) for _ in blocks] if num_local == 2 else [])
         self.query = nn.Parameter(torch.zeros(1, 1, width))
         self.balance = nn.Parameter(torch.zeros(width))
-        self.positions = nn.ModuleList(
-            [nn.Conv3d(width, width, kernel_size=3, padding=1, groups=width) for _ in range(num_global)]
-        )
+        self.positions = nn.ModuleList([DepthwiseConv3d(width, (3, 3, 3)) for _ in range(num_global)])
         for convolution in self.positions:
             nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
         heads = int(blocks[0].attn.num_heads)
