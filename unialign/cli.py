@@ -107,7 +107,9 @@ def main() -> None:
         # All is put away; a second signal ends what is left, the interpreter's own end, without a word.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        console.messages.print("interrupted; everything finished so far is kept.", style="yellow")
+        # Whoever was at work has noted what is kept and where it goes on, the innermost first.
+        notes = getattr(interrupted, "__notes__", None) or ["everything finished so far is kept."]
+        console.messages.print(f"interrupted; {' '.join(notes)}", style="yellow")
         sys.exit(interrupted.exit_code)
 
 

@@ -75,12 +75,18 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def make_caches(folder: Path) -> Path:
-    """The stores that the trainings read and the list of samples, below a folder; returns the cache."""
+    """The stores that the trainings read and the list of samples, below a folder; returns the cache.
 
-    def unseen(samples: Sequence[Sample]) -> Split:
-        return zero_shot((3,), PLAIN.protocols["whole"], samples)
+    Protocols beside those of `made_dataset`: "unseen", and both with two samples in a val part: "val", "unseen val".
+    """
 
-    cache, dataset = folder / "cache", replace(PLAIN, protocols={**PLAIN.protocols, "unseen": unseen})
+    def with_val(samples: Sequence[Sample]) -> Split:
+        split = PLAIN.protocols["whole"](samples)
+        return Split(split.train[:-2], split.test, split.train[-2:])
+
+    whole = {"whole": PLAIN.protocols["whole"], "val": with_val}
+    unseen = {f"un{'seen val' if name == 'val' else 'seen'}": partial(zero_shot, (3,), whole[name]) for name in whole}
+    cache, dataset = folder / "cache", replace(PLAIN, protocols={**PLAIN.protocols, **whole, **unseen})
     frames_store(cache, dataset, "rgb24")
     poses = poses_store(cache, dataset)
     pose_features_store(cache, dataset, fields={"poses": poses.store.key.digest})

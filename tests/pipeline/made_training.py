@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.made_stores import COLLECTION, made_dataset
 from unialign.cache.atomic import write_text
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.train import RunResult, train_unialign
-from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.loop import Progress
@@ -48,6 +49,17 @@ def tiny_training(
         runs=runs,
         show=show,
     )
+
+
+def validated_dataset(num_train: int = 12, num_val: int = 4, num_test: int = 8) -> Dataset:
+    """The tiny data set with a val part of its own: of the samples that are no test, the last `num_val`."""
+    made = made_dataset(num_train + num_val, num_test)
+
+    def whole(samples: Sequence[Sample]) -> Split:
+        split = made.protocols["whole"](samples)
+        return Split(split.train[:num_train], split.test, split.train[num_train:])
+
+    return replace(made, protocols={"whole": whole})
 
 
 class Points:

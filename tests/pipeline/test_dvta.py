@@ -115,7 +115,8 @@ def test_the_last_epoch_is_reported_unless_the_published_rule_is_asked_for(confi
     marked = trained(config, runs=tmp_path, train__dvta__published_rule=True)
     assert marked.zero_shot["rule"] == "best epoch on the unseen test classes"
     assert marked.zero_shot["clean"] is False
-    assert marked.zero_shot["top1"] == marked.best["top1"] >= run.metrics["top1"]
+    assert marked.best == {}  # 12 samples are too few to set some aside
+    assert marked.zero_shot["top1"] >= run.metrics["top1"]
     assert marked.metrics == run.metrics
     assert json.loads((marked.folder / "result.json").read_text())["zero_shot"] == marked.zero_shot
 

@@ -29,7 +29,10 @@ KILLS = 30 if FULL else 2
 EPOCHS = 20 if FULL else 3
 LAST = 4 * EPOCHS
 OFTEN = {"train.settings.epochs": EPOCHS, "train.settings.eval_every": 1, "train.settings.checkpoint_batches": 2}
-OWN: Mapping[str, Mapping[str, Any]] = {"unialign": {"train.unialign.backbone": "tsm-tiny"}}
+OWN: Mapping[str, Mapping[str, Any]] = {
+    "unialign": {"train.unialign.backbone": "tsm-tiny"},
+    "dvta": {"protocol": "unseen val"},
+}
 TIMES = ("data_wait", "samples_per_second")
 LIMIT = 120
 
@@ -38,7 +41,7 @@ def train_here(system: str, cache: Path, runs: Path) -> None:
     """Train a system in this process; what is started, killed and started again."""
     runs.mkdir(exist_ok=True)
     config = golden_config(system, cache, runs)
-    trained(with_values(config, {**OFTEN, **OWN.get(system, {})}), runs)
+    trained(with_values(config, {"protocol": "val", **OFTEN, **OWN.get(system, {})}), runs)
 
 
 def started(system: str, cache: Path, runs: Path, target: Callable[..., None] = train_here) -> ForkServerProcess:

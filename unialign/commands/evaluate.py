@@ -1,4 +1,4 @@
-"""`unialign evaluate`: a run's checkpoint measured again, on its own test samples or on another dataset's."""
+"""`unialign evaluate | why`: a run's checkpoint measured again, here or on another dataset; why two runs differ."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def add_commands(app: typer.Typer) -> None:
     """Put the command into the application."""
     app.command("evaluate", epilog="Example: unialign evaluate runs/ntu60-unialign-0123456789ab")(evaluate)
+    app.command("why", epilog="Example: unialign why runs/ntu60-art-0123456789ab runs/ntu60-art-456789abcdef")(why)
 
 
 def evaluate(
@@ -83,6 +84,25 @@ def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
             raise
         console.messages.print(f"no pictures: {explained(error)}.")
         return []
+
+
+def why(
+    first: Annotated[Path, typer.Argument(help="A run folder.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Why two runs differ: settings, code, stores, data (which samples), libraries, hardware."""
+    from unialign.pipeline.compare_runs import compare_runs, rows_of_difference
+
+    found = compare_runs(first, second)
+    if as_json:
+        console.show_json(found)
+        return
+    rows = list(rows_of_difference(found))
+    if rows:
+        console.show_table("differences", ("what", "field", found["first"], found["second"]), rows)
+    else:
+        console.output.print("The two runs do not differ in anything that is recorded.")
 
 
 def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | None, *, as_json: bool) -> None:

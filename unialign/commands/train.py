@@ -1,10 +1,10 @@
 """`unialign train | ablate | demo`: stage two."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -89,7 +89,7 @@ def train(
     from unialign.pipeline.experiment import train_from_config
 
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
-        result = train_from_config(resolved, found, online=not cached, show=show)
+        result = train_from_config(resolved, found, online=not cached, show=show, tell=_say)
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process comes here with the same result; one says it.
         return
@@ -98,11 +98,24 @@ def train(
         return
     fields: dict[str, object] = {"run": result.folder, "protocol": result.protocol}
     fields |= {name.replace("_", " "): f"{value:.4f}" for name, value in result.metrics.items()}
+    fields |= _best_fields(result.best)
     if result.exported:
         fields["encoder"] = result.exported
     fields["samples extracted"] = result.extracted
     fields["seconds"] = f"{result.seconds:.1f}{' (reused: this run was finished before)' if result.reused else ''}"
     console.show_fields(fields)
+
+
+def _say(sentence: str) -> None:
+    console.messages.print(sentence, highlight=False, markup=False)
+
+
+def _best_fields(best: Mapping[str, Any]) -> dict[str, object]:
+    """The epoch that val chose, with its top-1 on val and on test."""
+    if not best:
+        return {}
+    tops = [f"{part} top1 {best[part]['top1']:.4f}" for part in ("val", "test") if best.get(part)]
+    return {"best epoch": f"{best['epoch']} (chosen on val): {', '.join(tops)}"}
 
 
 def ablate(

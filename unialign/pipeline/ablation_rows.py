@@ -1,8 +1,6 @@
 """The rows of an ablation's table: means over seeds, and each row's paired difference from the first one."""
 
-import io
 import statistics
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,7 @@ from unialign.cache.arrays import Json
 from unialign.cache.errors import DamagedStore
 from unialign.pipeline.ablate import TrialResult
 from unialign.pipeline.bootstrap import mean_interval
-
-PREDICTIONS = "predictions.npz"
+from unialign.pipeline.runs import ANEW, read_predictions
 
 
 @dataclass(frozen=True)
@@ -104,15 +101,14 @@ def paired_hits(pairs: Sequence[tuple[TrialResult, TrialResult]]) -> np.ndarray 
 
 def hits_of(run: Path) -> dict[str, bool] | None:
     """By id of a test sample whether a run's last epoch was right; None without predictions."""
-    path = run / PREDICTIONS
-    if not path.is_file():
+    stored = read_predictions(run)
+    if stored is None:
         return None
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            right = stored["probabilities"].argmax(axis=1) == stored["labels"]
-            return dict(zip(stored["ids"].tolist(), right.tolist(), strict=True))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedStore(f"{path} cannot be read ({error}); move the run's folder away to train it anew.") from error
+        right = stored["probabilities"].argmax(axis=1) == stored["labels"]
+        return dict(zip(stored["ids"].tolist(), right.tolist(), strict=True))
+    except (ValueError, KeyError) as error:
+        raise DamagedStore(f"the predictions of {run} cannot be read ({error}); {ANEW}") from error
 
 
 def _mean(values: Sequence[float]) -> float | None:

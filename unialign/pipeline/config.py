@@ -113,9 +113,10 @@ class TrainSection(Section):
     """Stage two. stores: name or URL of the store of a modality. remote_cache: GB of disk for blocks of remote ones.
 
     entities: file that names ALT's corpus; None takes all entities of the text store. shots: training samples of each
-    class, chosen by the seed; 0: all. start: folder of a finished run whose weights training starts from. settings:
-    `TrainSettings`; unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`; encoder:
-    constructor values of ST-GCN++."""
+    class, chosen by the seed; 0: all. val_share: of the training samples, set aside by the seed to choose the best
+    epoch on where a split has no val part; 0: none. start: folder of a finished run whose weights training starts from.
+    settings: `TrainSettings`; unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`;
+    encoder: constructor values of ST-GCN++."""
 
     model: str = "unialign"
     stores: dict[str, UserText] = {}
@@ -125,6 +126,7 @@ class TrainSection(Section):
     min_coverage: float = Field(0.95, ge=0, le=1)
     backbone_weights: UserPath | None = None
     shots: int = Field(0, ge=0)
+    val_share: float = Field(0.1, ge=0, le=0.5)
     start: UserPath | None = None
     settings: dict[str, Any] = {}
     unialign: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """A finished run, measured again from its checkpoint and the stores that it names."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from unialign.cache.reader import StoreReader
 from unialign.pipeline.coverage import CachedModality
 from unialign.pipeline.models import prepare_model, the_model
 from unialign.pipeline.preparation import Options, Prepared
-from unialign.pipeline.runs import read_config, read_json
+from unialign.pipeline.runs import read_config, read_json, read_predictions, read_result
 from unialign.pipeline.stores import open_remote
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
@@ -67,13 +66,16 @@ def evaluate_run(
 
     cache: root of the stores that keys.json names; or give the readers by modality. keep: see `open_stores`.
     Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache` for a store of another key,
-    `DamagedStore` for damaged files, `UsageError` for another dataset.
+    `DamagedStore` for damaged and changed files, `UsageError` for another dataset and for a run without a best epoch.
     """
     if which not in (LAST, BEST):
         raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
-    config, keys, result = read_config(folder), read_json(folder / "keys.json"), read_json(folder / "result.json")
+    config, keys, result = read_config(folder), read_json(folder / "keys.json"), read_result(folder)
     if config["dataset"] != dataset.name:
         raise UsageError(f"{folder} was trained on {config['dataset']}, not on {dataset.name}.")
+    if which == BEST and not result["best"]:
+        why = result.get("data", {}).get("validation", {}).get("why", "no epoch was evaluated")
+        raise UsageError(f"{folder} has no best epoch ({why}); evaluate its last one, without --best.")
     given = dict(readers) if readers is not None else open_stores(keys["stores"], cache, keep)
     prepared = prepare_again(config, dataset, given, num_workers)
     if not len(prepared.test):
@@ -83,20 +85,23 @@ def evaluate_run(
     task.model.load_state_dict(loaded.state["model"])
     predictions = predicted(prepared, task, device)
     side = prepared.test_side
-    metrics = evaluation(predictions.scores, side.samples.labels, [label for _, label in side.missing])
-    stored = {name: value for name, value in result["metrics" if which == LAST else "best"].items() if name in metrics}
-    classes = prepared.classes or tuple(prepared.extra.get("classes", dataset.classes))
+    missing = [label for _, label in side.missing]
+    metrics = evaluation(predictions.scores, side.samples.labels, missing, unknown=prepared.unknown)
+    # Runs of before there was a val part keep the metrics of their best epoch beside its number.
+    told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
+    stored = {name: value for name, value in told.items() if name in metrics}
+    classes = prepared.classes or dataset.classes
     confusion = confusion_matrix(predictions.scores.argmax(axis=1), side.samples.labels, len(classes))
     return Evaluated(
         run=folder.name,
         checkpoint=which,
         metrics=metrics,
-        per_class=class_rows(classes, confusion, [label for _, label in side.missing]),
+        per_class=class_rows(classes, confusion, missing),
         confusion=confusion,
         classes=classes,
         stored=stored,
         agrees=stored == metrics,
-        largest_change=largest_change(folder / "predictions.npz", prepared, predictions) if which == LAST else None,
+        largest_change=largest_change(folder, prepared, predictions) if which == LAST else None,
         skipped=loaded.skipped,
     )
 
@@ -148,6 +153,7 @@ def prepare_again(
         # Runs of before there were prompts name them without their texts.
         entities=entities if isinstance(entities, Mapping) else dict.fromkeys(entities, ""),
         shots=config.get("shots", 0),
+        val_share=config.get("val_share", 0.0),
     )
     settings = replace(settings_from(config["settings"]), num_workers=num_workers)
     return prepare_model(
@@ -178,12 +184,12 @@ def class_rows(classes: tuple[str, ...], confusion: np.ndarray, missing: list[in
     return tuple(rows)
 
 
-def largest_change(path: Path, prepared: Prepared, predictions: Predictions) -> float | None:
-    """Largest difference of a probability to the stored ones, over the samples in both; None without any."""
-    if not path.is_file():
+def largest_change(folder: Path, prepared: Prepared, predictions: Predictions) -> float | None:
+    """Largest difference of a probability to a run's stored ones, over the samples in both; None without any."""
+    stored = read_predictions(folder)
+    if stored is None:
         return None
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-        ids, probabilities = stored["ids"].tolist(), stored["probabilities"]
+    ids, probabilities = stored["ids"].tolist(), stored["probabilities"]
     places = {name: place for place, name in enumerate(ids)}
     samples = prepared.test_side.samples.ids
     both = [(row, places[samples[index]]) for row, index in enumerate(predictions.indices) if samples[index] in places]

@@ -17,7 +17,7 @@ from unialign.pipeline.online import online_readers
 from unialign.pipeline.preparation import Options
 from unialign.pipeline.sources import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
-from unialign.pipeline.train import RunResult, Show, train_model
+from unialign.pipeline.train import RunResult, Show, Tell, train_model
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.corpus import read_entities
@@ -34,6 +34,7 @@ def train_from_config(
     *,
     online: bool = False,
     show: Show = lambda progress: None,
+    tell: Tell = lambda sentence: None,
     check: bool = True,
 ) -> RunResult:
     """Train what the configuration says, or return the finished run of the same configuration and caches.
@@ -66,9 +67,11 @@ def train_from_config(
             backbone_weights=section.backbone_weights,
             entities=entities,
             shots=section.shots,
+            val_share=section.val_share,
             start=section.start,
         ),
         show=show,
+        tell=tell,
     )
 
 
@@ -87,32 +90,46 @@ def cached_readers(
             dataset.name,
             keep=config.train.remote_cache,
         )
-        stale = stale_samples(reader, current_sources(modality, reader, dataset, cache, config)) if check else []
-        if stale:
-            raise StaleCache(
-                f"{reader.where}: {len(stale)} samples were made from other sources than those there now "
-                f"({stale[0]}); run `unialign extract {modality} --dataset {dataset.name}` again."
-            )
+        if check:
+            check_fresh(modality, reader, dataset, cache, config)
         readers[modality] = reader
     return readers
 
 
+def check_fresh(modality: str, reader: Recorded, dataset: Dataset, cache: Path, config: Config) -> None:
+    """Raise `StaleCache` for features that were made from other sources than those there now, through all modalities.
+
+    Features of poses are compared with the poses and with the files that those are made from, so that neither step of
+    an extraction can be forgotten.
+    """
+    stale = stale_samples(reader, current_sources(modality, reader, dataset, cache, config))
+    if stale:
+        steps = [INPUTS[modality], modality] if modality in INPUTS else [modality]
+        commands = " and ".join(f"`unialign extract {step} --dataset {dataset.name}`" for step in steps)
+        raise StaleCache(
+            f"{reader.where}: {len(stale)} samples were made from other sources than those there now ({stale[0]}); "
+            f"run {commands} again."
+        )
+
+
 def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Path, config: Config) -> dict[str, str]:
-    """Digest of what each sample is made from now; empty for modalities whose input is not a file of the dataset."""
+    """Digest of what each sample is made from now; without those whose source is not there, for caches outlive it."""
     if modality in INPUTS:
         try:
-            made_from = find_store(cache, str(reader.store.key.fields[INPUTS[modality]]))
+            made_from = StoreReader(find_store(cache, str(reader.store.key.fields[INPUTS[modality]])))
         except MissingCache:
             # A remote store comes without the one that it was made from.
             if isinstance(reader, StoreReader):
                 raise
             return {}
-        return StoreReader(made_from).sources()
+        files = current_sources(INPUTS[modality], made_from, dataset, cache, config)
+        return made_from.sources() | {name: source for name, source in files.items() if source}
     if modality not in ("frames", "poses"):
         return {}
-    if reader.store.key.fields["extractor"] == "pyskl":
+    extractor = reader.store.key.fields["extractor"]
+    if extractor == "pyskl":
         return pickled_sources(reader, dataset, config)
-    kind = "skeleton" if reader.store.key.fields["extractor"] == "skeleton" else "video"
+    kind = "skeleton" if extractor == "skeleton" else "video"
     digests = SourceDigests(cache, dataset.collection)
     found = {sample.id: digests.of(sample.files[kind]) for sample in dataset.samples if kind in sample.files}
     digests.save()

@@ -12,7 +12,7 @@ from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.keys import digest
 from unialign.pipeline.coverage import CachedModality, Covered, covered
-from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.models.systems import SYSTEMS, Parts
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.loop import Fitted
@@ -21,8 +21,9 @@ from unialign.stages.training.step import Task
 
 # Raised with every change that is meant to change what a model or the loop computes (golden losses change then too), so
 # that a finished run of before is not taken for one of today. 2: L_sema moves the agent bank alone. 3: training reads
-# width and height of poses' frames as extraction does.
-REVISION = 3
+# width and height of poses' frames as extraction does. 4: a val part chooses the best epoch, and what samples were made
+# from is part of a run's identity.
+REVISION = 4
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Options:
     min_coverage: smallest share of each side of the split that the caches must hold. templates: those of the text
     store that are used, all that every class has if empty. backbone_weights: a file of weights that the video backbone
     starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order, with their texts; all
-    of the text store if empty. shots: training samples of each class, chosen by the seed; 0: all. start: folder of a
-    finished run whose weights training starts from.
+    of the text store if empty. shots: training samples of each class, chosen by the seed; 0: all. val_share: of the
+    training samples, set aside to choose the best epoch on, where a split has no val part. start: folder of a finished
+    run whose weights training starts from.
     """
 
     min_coverage: float = 0.95
@@ -41,6 +43,7 @@ class Options:
     backbone_weights: Path | None = None
     entities: Mapping[str, str] = field(default_factory=dict)
     shots: int = 0
+    val_share: float = 0.1
     start: Path | None = None
 
 
@@ -48,9 +51,11 @@ class Options:
 class Prepared:
     """Everything that one run trains and evaluates.
 
-    config: resolved settings for config.yaml; `identity` of a run is made of it. build: makes the task, with the seed
-    of the settings. extra: values that an export of the model needs. classes: what the columns of the scores mean,
-    where they are not the dataset's. report: what a finished run says of itself beside its metrics.
+    config: resolved settings for config.yaml; `identity` of a run is made of it. val: what the best epoch is chosen on;
+    may be None. build: makes the task, with the seed of the settings. extra: values that an export of the model needs.
+    classes: what the columns of the scores mean, where they are not the dataset's; the last `unknown` ones have no
+    column, since training has no sample of them. report: what a finished run says of itself beside its metrics.
+    follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`.
     """
 
     dataset: Dataset
@@ -60,23 +65,32 @@ class Prepared:
     settings: TrainSettings
     readers: Mapping[str, CachedModality]
     train: BatchSource
+    val: BatchSource | None
     test: BatchSource
     train_side: Covered
+    val_side: Covered
     test_side: Covered
     build: Callable[[], Task]
     extra: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    unknown: int = 0
     report: Callable[[Fitted], Mapping[str, Json]] | None = None
+    follow_test: bool = False
+    validation: Mapping[str, Json] = field(default_factory=lambda: {"origin": "none", "why": "none was asked for"})
 
-    def identity(self, keys: Mapping[str, Mapping[str, Json]]) -> dict[str, Json]:
-        """What decides the result: settings, the stores' keys, which samples are used, and what models compute."""
-        sides = (self.train_side, self.test_side)
+    def identity(self, keys: Mapping[str, Mapping[str, Json]], data: str) -> dict[str, Json]:
+        """What decides the result: settings, keys of stores, what samples were made from, and what models compute.
+
+        data: digest of the run's table, see `run_data`.
+        """
+        sides = (self.train_side, self.val_side, self.test_side)
         return {
             "revision": REVISION,
             "config": {**self.config, "settings": self.settings.identity()},
             "stores": {name: found["key"] for name, found in keys.items()},
             "samples": digest([[list(side.samples.ids), list(side.samples.labels)] for side in sides]),
             "missing": digest([side.missing for side in sides]),
+            "data": data,
         }
 
 
@@ -90,24 +104,38 @@ def the_reader(readers: Mapping[str, CachedModality], name: str, dataset: Datase
     return readers[name]
 
 
-def check_enough(dataset: Dataset, protocol: str, *sides: Covered) -> None:
-    """Raise `UsageError` when a side (train, then test) has no sample at all."""
-    for side, name in zip(sides, ("train", "test"), strict=False):
-        if not len(side.samples):
-            raise UsageError(f"protocol {protocol} of {dataset.name} has no {name} samples that the caches hold.")
+@dataclass(frozen=True)
+class Sides:
+    """What the stores hold of each part of a split."""
+
+    train: Covered
+    val: Covered
+    test: Covered
 
 
-def both_sides(
-    dataset: Dataset, protocol: str, readers: Mapping[str, CachedModality], minimum: float
-) -> tuple[Covered, Covered]:
-    """What the stores hold of the train and of the test side of a protocol; see `covered` and `check_enough`."""
-    split = dataset.split(protocol)
-    train, test = (
-        covered(dataset, side, ids, readers, protocol=protocol, minimum=minimum)
-        for side, ids in (("train", split.train), ("test", split.test))
+def covered_sides(
+    dataset: Dataset, protocol: str, split: Split, readers: Mapping[str, CachedModality], minimum: float
+) -> Sides:
+    """What the stores hold of the parts of a split. Raises `UsageError` without any train sample, and see `covered`.
+
+    minimum: of train and of test; a val part is small, and one clip less in it is no reason not to train.
+    """
+    train, val, test = (
+        covered(dataset, part, ids, readers, protocol=protocol, minimum=least)
+        for part, ids, least in (
+            ("train", split.train, minimum),
+            ("val", split.val, 0.0),
+            ("test", split.test, minimum),
+        )
     )
-    check_enough(dataset, protocol, train, test)
-    return train, test
+    check_any(train, "train", dataset, protocol)
+    return Sides(train, val, test)
+
+
+def check_any(side: Covered, part: str, dataset: Dataset, protocol: str) -> None:
+    """Raise `UsageError` for a part without any sample."""
+    if not len(side.samples):
+        raise UsageError(f"protocol {protocol} of {dataset.name} has no {part} samples that the caches hold.")
 
 
 def plain(config: Any) -> dict[str, Json]:

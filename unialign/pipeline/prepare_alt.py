@@ -13,7 +13,16 @@ from torch import Tensor
 from unialign.cache.arrays import Json
 from unialign.cache.errors import MissingCache, UsageError
 from unialign.pipeline.coverage import CachedModality
-from unialign.pipeline.preparation import Options, Prepared, both_sides, build_task, plain, the_reader
+from unialign.pipeline.preparation import (
+    Options,
+    Prepared,
+    Sides,
+    build_task,
+    check_any,
+    covered_sides,
+    plain,
+    the_reader,
+)
 from unialign.pipeline.prepare_unialign import HUB
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
 from unialign.stages.datasets.base import Dataset
@@ -25,7 +34,7 @@ from unialign.stages.models.alt_config import ALTConfig
 from unialign.stages.models.clip_text import token_ids
 from unialign.stages.models.prompts import Words
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
-from unialign.stages.training.clips import Clips, Frames, FrameTokens, Labelled, TokenClips
+from unialign.stages.training.clips import Clips, Frames, FrameTokens, TokenClips
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.settings import TrainSettings
 
@@ -53,8 +62,9 @@ def prepare_alt(
     protocol = protocol or dataset.default_protocol
     needed = {name: the_reader(readers, name, dataset) for name in SYSTEMS["alt"].stores(known)}
     seen = {name: reader for name, reader in needed.items() if name != "text"}
-    train_side, test_side = both_sides(dataset, protocol, seen, options.min_coverage)
-    train, test, shape = _clips(needed, known, settings, (train_side.samples, test_side.samples))
+    sides = covered_sides(dataset, protocol, dataset.split(protocol), seen, options.min_coverage)
+    check_any(sides.test, "test", dataset, protocol)
+    (train, val, test), shape = _clips(needed, known, settings, sides)
     weights = None if known.tower == "cached" else read_clip(options.backbone_weights)
     templates = options.templates or shared_templates(needed["text"], dataset.classes)
     corpus, said = _corpus(known, needed["text"], options)
@@ -84,9 +94,11 @@ def prepare_alt(
         settings=settings,
         readers=needed,
         train=train,
+        val=val,
         test=test,
-        train_side=train_side,
-        test_side=test_side,
+        train_side=sides.train,
+        val_side=sides.val,
+        test_side=sides.test,
         build=partial(build_task, "alt", parts, known, settings.seed),
     )
 
@@ -106,20 +118,18 @@ def check_start(settings: Mapping[str, Any], options: Options) -> None:
 
 
 def _clips(
-    readers: Mapping[str, CachedModality], config: ALTConfig, settings: TrainSettings, sides: tuple[Labelled, Labelled]
-) -> tuple[BatchSource, BatchSource, TokenShape | None]:
-    """Batches of the train and of the test side, and the shape of cached tokens."""
-    train, test = sides
+    readers: Mapping[str, CachedModality], config: ALTConfig, settings: TrainSettings, sides: Sides
+) -> tuple[tuple[BatchSource, BatchSource, BatchSource], TokenShape | None]:
+    """Batches of train, val and test, and the shape of cached tokens."""
+    parts = ((sides.train.samples, True), (sides.val.samples, False), (sides.test.samples, False))
     if config.tower == "cached":
-        tokens, shape = frame_tokens(readers["tokens"], config, train.ids[0])
-        return (
-            TokenClips(train, tokens, settings, train=True),
-            TokenClips(test, tokens, settings, train=False),
-            shape,
-        )
+        tokens, shape = frame_tokens(readers["tokens"], config, sides.train.samples.ids[0])
+        first, second, third = (TokenClips(samples, tokens, settings, train=learns) for samples, learns in parts)
+        return (first, second, third), shape
     encoding = str(readers["frames"].array_attributes("pictures")["encoding"])
     frames = Frames(readers["frames"], encoding, config.num_frames, config.image_size)
-    return Clips(train, frames, None, settings, train=True), Clips(test, frames, None, settings, train=False), None
+    train, val, test = (Clips(samples, frames, None, settings, train=learns) for samples, learns in parts)
+    return (train, val, test), None
 
 
 def _corpus(config: ALTConfig, reader: CachedModality, options: Options) -> tuple[Tensor | None, dict[str, Json]]:

@@ -5,20 +5,24 @@ that is where epochs and the calibration of generalised runs are chosen without 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from unialign.cache.batches import BatchReader
 from unialign.cache.errors import UsageError
 from unialign.cache.fetching import FetchingReader
 from unialign.cache.joined import Column, Joined
 from unialign.cache.reader import Recorded, StoreReader
-from unialign.pipeline.coverage import CachedModality, covered
-from unialign.pipeline.preparation import Options, Prepared, build_task, check_enough, plain, the_reader
+from unialign.pipeline.coverage import CachedModality, Covered
+from unialign.pipeline.preparation import (
+    Options,
+    Prepared,
+    build_task,
+    check_any,
+    covered_sides,
+    plain,
+    the_reader,
+)
 from unialign.pipeline.prepare_encoder import renumbered
 from unialign.pipeline.prepare_unialign import pose_tokens
 from unialign.pipeline.text_bank import load_descriptions, load_text_bank, shared_templates
@@ -27,25 +31,9 @@ from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.datasets.splits import holdout
 from unialign.stages.models.dvta import DVTAConfig
 from unialign.stages.models.systems import Parts, checked_config
-from unialign.stages.training.clips import Batch
 from unialign.stages.training.pooled import FEATURE, PooledFeatures
 from unialign.stages.training.settings import TrainSettings
-from unialign.stages.training.step import Task
 from unialign.stages.training.zero_shot import pseudo_unseen_classes
-
-
-@dataclass(frozen=True)
-class CandidateTask(Task):
-    """A task whose model is given the classes to choose from in evaluation: (U,) int64 `candidates` of each batch."""
-
-    candidates: tuple[int, ...] = ()
-
-    def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """See `Task`."""
-        moved = super().inputs(batch, device)
-        if not self.model.training:
-            moved["candidates"] = torch.tensor(self.candidates, device=device)
-        return moved
 
 
 def prepare_dvta(
@@ -68,18 +56,25 @@ def prepare_dvta(
     needed = {name: the_reader(readers, name, dataset) for name in ("pose-features", "text")}
     poses = {"pose-features": needed["pose-features"]}
     split, roles = split_by_class(dataset, protocol, known)
-    train_side, test_side = (
-        covered(dataset, side, ids, poses, protocol=protocol, minimum=options.min_coverage)
-        for side, ids in (("train", split.train), ("test", split.test))
+    sides = covered_sides(dataset, protocol, split, poses, options.min_coverage)
+    check_any(sides.test, "test", dataset, protocol)
+    # Val is of seen classes, among which it chooses; a generalised run chooses among all classes for either.
+    val_classes = roles.candidates if roles.stranger else roles.seen
+    val_side, test_side = (
+        renumbered(side, {label: place for place, label in enumerate(classes)})
+        for side, classes in ((sides.val, val_classes), (sides.test, roles.candidates))
     )
-    check_enough(dataset, protocol, train_side, test_side)
-    test_side = renumbered(test_side, {label: place for place, label in enumerate(roles.candidates)})
     if settings.flip > 0:
         raise UsageError(f"train.settings.flip is {settings.flip}; dvta augments nothing, set it to 0.")
     encoder_clean = check_encoder(poses["pose-features"], dataset, protocol, roles)
-    train, test = (joined_features(poses["pose-features"], side.samples.ids) for side in (train_side, test_side))
+    train = joined_features(poses["pose-features"], sides.train.samples.ids)
     flips = pose_tokens(poses["pose-features"]).flips
     views = [0] if settings.pose_test == "first" else [view for view, mirrored in enumerate(flips) if not mirrored]
+
+    def evaluated(side: Covered, candidates: tuple[int, ...]) -> PooledFeatures:
+        joined = joined_features(poses["pose-features"], side.samples.ids)
+        return PooledFeatures(joined, side.samples.labels, views, candidates)
+
     templates = options.templates or shared_templates(needed["text"], dataset.classes)
     parts = Parts(
         num_classes=len(dataset.classes),
@@ -100,13 +95,16 @@ def prepare_dvta(
         config={"model": "dvta", "dataset": dataset.name, "protocol": protocol, **config},
         settings=settings,
         readers=needed,
-        train=PooledFeatures(train, train_side.samples.labels, views),
-        test=PooledFeatures(test, test_side.samples.labels, views),
-        train_side=train_side,
+        train=PooledFeatures(train, sides.train.samples.labels, views),
+        val=evaluated(val_side, val_classes) if len(val_side.samples) else None,
+        test=evaluated(test_side, roles.candidates),
+        train_side=sides.train,
+        val_side=val_side,
         test_side=test_side,
-        build=partial(build_dvta_task, parts, known, settings.seed, roles.candidates),
+        build=partial(build_task, "dvta", parts, known, settings.seed),
         classes=tuple(dataset.classes[label] for label in roles.candidates),
         report=partial(report, roles, known, encoder_clean, test_side.samples.labels),
+        follow_test=bool(known.held_out) or known.published_rule,
     )
 
 
@@ -129,7 +127,7 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
         raise UsageError("train.dvta.published_rule is for zero-shot protocols; a generalised one has no such rule.")
     if not config.held_out:
         candidates = tuple(range(len(dataset.classes))) if generalised else unseen
-        return split, Roles(candidates, unseen if generalised else (), unseen)
+        return split, Roles(candidates, unseen if generalised else (), unseen, seen)
     if config.held_out >= len(seen):
         raise UsageError(f"train.dvta.held_out is {config.held_out}, but only {len(seen)} classes are seen; lower it.")
     pseudo = pseudo_unseen_classes(seen, config.held_out)
@@ -137,9 +135,9 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
     kept = [sample for sample in dataset.samples if sample.id in train and sample.label not in pseudo]
     tested = tuple(name for name in split.train if labels[name] in pseudo)
     if not generalised:
-        return Split(tuple(sample.id for sample in kept), tested), Roles(pseudo, (), unseen)
+        return Split(tuple(sample.id for sample in kept), tested), Roles(pseudo, (), unseen, seen)
     parts = holdout(kept)  # samples of seen classes, too, must be new to the model
-    return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen)
+    return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen, seen)
 
 
 def check_encoder(reader: CachedModality, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
@@ -176,7 +174,7 @@ def joined_features(reader: CachedModality, ids: Sequence[str]) -> Joined:
     return BatchReader(columns, ids) if mapped else FetchingReader(columns, ids)
 
 
-def build_dvta_task(parts: Parts, config: DVTAConfig, seed: int, candidates: tuple[int, ...]) -> Task:
-    """DVTA with its losses, random weights from the seed, and the classes that evaluation chooses from."""
-    task = build_task("dvta", parts, config, seed)
-    return CandidateTask(task.model, task.losses, rate=task.rate, candidates=candidates)
+def chosen_on_held_out(settings: Mapping[str, Any], options: Options) -> str:
+    """Why a run of these settings needs no val part; "" where it does."""
+    del options
+    return "train.dvta.held_out tests on seen classes that play unseen ones" if settings.get("held_out") else ""

@@ -1,6 +1,7 @@
 """A training of ST-GCN++ on cached poses, prepared."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unialign.cache.errors import UsageError
-from unialign.pipeline.coverage import CachedModality, Covered, covered
-from unialign.pipeline.preparation import Options, Prepared, check_enough, the_reader
+from unialign.pipeline.coverage import CachedModality, Covered
+from unialign.pipeline.preparation import Options, Prepared, Sides, covered_sides, the_reader
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.pose_clips import Shape
 from unialign.stages.models.skeleton_graph import Layout, layout_of
@@ -57,14 +58,15 @@ def prepare_encoder(
     """What a training of ST-GCN++ on cached poses needs; its classes are those of the protocol's training samples.
 
     model: "width" and "dropout" of the network, "clip_len" frames of a clip (100), "crop": shortest random part of a
-    sample in training (0.5). Joint layout and recipe follow from the store of poses. Test samples of other classes
-    than the training's (zero-shot protocols) are left out of the evaluation.
+    sample in training (0.5). Joint layout and recipe follow from the store of poses. Test samples of classes that
+    training has no sample of count as wrong; where there are no others (zero-shot protocols), nothing is evaluated.
     """
     protocol = protocol or dataset.default_protocol
     chosen = encoder_settings(model)
     reader = the_reader(readers, "poses", dataset)
     layout = _layout(reader)
-    numbers, train_side, test_side = seen_classes(dataset, protocol, reader, options.min_coverage)
+    numbers, unknown, sides = seen_classes(dataset, protocol, reader, options.min_coverage)
+    seen = [dataset.classes[label] for label in numbers]
     recipe, clip_len = RECIPE_OF[layout.name], chosen["clip_len"]
     poses = Poses(reader, layout, recipe, Shape(clip_len, NUM_PERSONS), chosen["crop"])
     network = {
@@ -81,10 +83,12 @@ def prepare_encoder(
         config={**config, "settings": settings.plain()},
         settings=settings,
         readers={"poses": reader},
-        train=PoseClips(train_side.samples, poses, settings, train=True),
-        test=PoseClips(test_side.samples, poses, settings, train=False),
-        train_side=train_side,
-        test_side=test_side,
+        train=PoseClips(sides.train.samples, poses, settings, train=True),
+        val=PoseClips(sides.val.samples, poses, settings, train=False),
+        test=PoseClips(sides.test.samples, poses, settings, train=False),
+        train_side=sides.train,
+        val_side=sides.val,
+        test_side=sides.test,
         build=partial(build_task, network, settings.seed),
         extra={
             "model": "stgcn++",
@@ -92,27 +96,32 @@ def prepare_encoder(
             "layout": layout.name,
             "recipe": recipe,
             "clip_len": clip_len,
-            "classes": [dataset.classes[label] for label in numbers],
+            "classes": seen,
             "protocol": protocol,
             "dataset": dataset.name,
         },
+        classes=tuple(seen + [dataset.classes[label] for label in unknown]),
+        unknown=len(unknown),
     )
 
 
 def seen_classes(
     dataset: Dataset, protocol: str, reader: CachedModality, minimum: float
-) -> tuple[dict[int, int], Covered, Covered]:
-    """Places of the training classes by label of the dataset, and both sides of the split, relabelled by them."""
+) -> tuple[dict[int, int], list[int], Sides]:
+    """Places of the training classes by label of the dataset, tested classes beside them, and the relabelled parts.
+
+    The tested classes that training lacks have the places behind; the test is empty where there are no others.
+    """
     split = dataset.split(protocol)
     labels = {sample.id: sample.label for sample in dataset.samples}
     numbers = {label: number for number, label in enumerate(sorted({labels[each] for each in split.train}))}
-    tested = tuple(each for each in split.test if labels[each] in numbers)
-    train_side, test_side = (
-        renumbered(covered(dataset, side, ids, {"poses": reader}, protocol=protocol, minimum=minimum), numbers)
-        for side, ids in (("train", split.train), ("test", tested))
-    )
-    check_enough(dataset, protocol, train_side)
-    return numbers, train_side, test_side
+    if not any(labels[each] in numbers for each in split.test):
+        split = replace(split, test=())
+    others = sorted({labels[each] for each in (*split.test, *split.val)} - numbers.keys())
+    places = numbers | {label: len(numbers) + number for number, label in enumerate(others)}
+    sides = covered_sides(dataset, protocol, split, {"poses": reader}, minimum)
+    train, val, test = (renumbered(side, places) for side in (sides.train, sides.val, sides.test))
+    return numbers, others, Sides(train, val, test)
 
 
 def encoder_settings(model: Mapping[str, Any]) -> dict[str, Any]:

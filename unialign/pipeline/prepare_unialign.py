@@ -11,7 +11,15 @@ import torch
 
 from unialign.cache.errors import CorruptInput, MissingCache, UsageError
 from unialign.pipeline.coverage import CachedModality
-from unialign.pipeline.preparation import Options, Prepared, both_sides, build_task, plain, the_reader
+from unialign.pipeline.preparation import (
+    Options,
+    Prepared,
+    build_task,
+    check_any,
+    covered_sides,
+    plain,
+    the_reader,
+)
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.models.backbones import hub_state_dict
@@ -43,11 +51,12 @@ def prepare_unialign(
     protocol = protocol or dataset.default_protocol
     needed = {store: the_reader(readers, store, dataset) for store in SYSTEMS[name].stores(known)}
     clips = {store: reader for store, reader in needed.items() if store != "text"}
-    train_side, test_side = both_sides(dataset, protocol, clips, options.min_coverage)
+    sides = covered_sides(dataset, protocol, dataset.split(protocol), clips, options.min_coverage)
+    check_any(sides.test, "test", dataset, protocol)
     encoding = str(needed["frames"].array_attributes("pictures")["encoding"])
     frames = Frames(needed["frames"], encoding, known.num_frames, known.image_size)
     pose = pose_tokens(needed["pose-features"]) if "pose-features" in needed else None
-    width = pose.reader.read_one(train_side.samples.ids[0])["tokens"].shape[-1] if pose else None
+    width = pose.reader.read_one(sides.train.samples.ids[0])["tokens"].shape[-1] if pose else None
     bank, templates = None, options.templates
     if "text" in needed:
         templates = templates or shared_templates(needed["text"], dataset.classes)
@@ -70,10 +79,12 @@ def prepare_unialign(
         config=config,
         settings=settings,
         readers=needed,
-        train=Clips(train_side.samples, frames, pose, settings, train=True),
-        test=Clips(test_side.samples, frames, pose, settings, train=False),
-        train_side=train_side,
-        test_side=test_side,
+        train=Clips(sides.train.samples, frames, pose, settings, train=True),
+        val=Clips(sides.val.samples, frames, pose, settings, train=False),
+        test=Clips(sides.test.samples, frames, pose, settings, train=False),
+        train_side=sides.train,
+        val_side=sides.val,
+        test_side=sides.test,
         build=partial(build_task, name, parts, known, settings.seed),
     )
 

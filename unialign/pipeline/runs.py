@@ -2,12 +2,13 @@
 
     <runs>/<dataset>-<model>-<first 12 hex of the run's key>/
         config.yaml       every setting, resolved
-        keys.json         the stores that were read, by modality, and the counts of samples
+        data.csv          part, label and source digests of each sample, see `run_data`
+        keys.json         the stores that were read, by modality, the counts of samples, and the digest of data.csv
         env.json          versions and machine
         log.jsonl  metrics.csv  tensorboard/  checkpoints/
         predictions.npz   of the last epoch: ids, labels, probabilities, importance
         memory.json       bytes that the process that finished it took at most, here and on its GPU
-        result.json       written last: it means that the run is finished
+        result.json       written last: it means that the run is finished; it holds its own digest
 
 The key is the digest of everything that decides the result; the same training again finds the finished folder.
 """
@@ -15,9 +16,11 @@ The key is the digest of everything that decides the result; the same training a
 import io
 import json
 import platform
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,10 @@ from unialign.cache.keys import SHORT, digest
 from unialign.cache.lock import store_lock
 from unialign.pipeline.hardware import processor
 from unialign.pipeline.memory import peak_gpu_memory, peak_memory
+from unialign.stages.training.checkpoints import Checkpoints
 
+DATA, PREDICTIONS = "data.csv", "predictions.npz"
+ANEW = "move the folder away to train anew."
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
 
 
@@ -68,19 +74,31 @@ def run_of(runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json]
 def finished_result(run: Run) -> dict[str, Any] | None:
     """The content of result.json of a finished run of the same key; None when it is not finished.
 
-    Raises `DamagedStore` for a file that cannot be read or belongs to another key.
+    Raises what `read_result` raises, and `DamagedStore` for a result that belongs to another key.
     """
     path = run.folder / "result.json"
     if not path.is_file():
         return None
-    try:
-        result = json.loads(path.read_bytes())
-        key = result["key"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedStore(f"{path} cannot be read ({error}); move the folder away to train anew.") from error
-    if key != run.key:
-        raise DamagedStore(f"{path} belongs to another run ({key[:SHORT]}); move the folder away to train anew.")
-    return dict(result)
+    result = read_result(run.folder)
+    if result.get("key") != run.key:
+        raise DamagedStore(f"{path} belongs to another run ({result.get('key')}); {ANEW}")
+    return result
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The content of the result.json of a run folder, without its digest.
+
+    Runs of before it had one are read as they are; a folder with a data.csv is none of those. Raises `MissingCache` for
+    a run that is not finished, `DamagedStore` for a file that cannot be read or was changed.
+    """
+    path = folder / "result.json"
+    result = read_json(path)
+    claimed = result.pop("digest", None)
+    if claimed is None and not (folder / DATA).is_file():
+        return result
+    if claimed != digest(result):
+        raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
+    return result
 
 
 @contextmanager
@@ -98,24 +116,62 @@ def sole_writer(run: Run) -> Iterator[None]:
         yield
 
 
-def begin(run: Run, config: Mapping[str, Json], keys: Mapping[str, Json], machine: Mapping[str, Json]) -> None:
-    """Write config.yaml, keys.json and env.json; what killed writers left is removed."""
+def begin(
+    run: Run, config: Mapping[str, Json], data: str, keys: Mapping[str, Json], machine: Mapping[str, Json]
+) -> None:
+    """Write config.yaml, data.csv, keys.json and env.json; what killed writers left is removed."""
     atomic.make_folder(run.folder)
     atomic.sweep(run.folder)
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     atomic.write_text(run.folder / "config.yaml", text)
+    atomic.write_text(run.folder / DATA, data)
     _write_json(run.folder / "keys.json", keys)
     _write_json(run.folder / "env.json", machine)
 
 
 def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write predictions.npz (none without arrays), memory.json, then result.json: from now on the run is finished."""
+    """Write predictions.npz (none without arrays), memory.json, then result.json: from now on the run is finished.
+
+    result.json vouches for the predictions, and for itself.
+    """
+    content = dict(result)
     if arrays:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
-        atomic.write_file(run.folder / "predictions.npz", buffer.getvalue())
+        atomic.write_file(run.folder / PREDICTIONS, buffer.getvalue())
+        content["predictions"] = sha256(buffer.getvalue()).hexdigest()
     _write_json(run.folder / "memory.json", {"peak": peak_memory(), "gpu_peak": peak_gpu_memory()})
-    _write_json(run.folder / "result.json", result)
+    _write_json(run.folder / "result.json", {**content, "digest": digest(content)})
+
+
+def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a run's predictions.npz; None for a run without.
+
+    Raises `DamagedStore` for a file that cannot be read, and for one that is not what the run's result vouches for.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    claimed = read_result(folder).get("predictions") if (folder / "result.json").is_file() else None
+    if claimed is not None and sha256(data).hexdigest() != claimed:
+        raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); {ANEW}") from error
+
+
+def place_of(run: Run, epochs: int) -> str:
+    """One sentence: where an interrupted run goes on."""
+    position = Checkpoints(run.folder / "checkpoints", run.key).position()
+    if position is None:
+        return f"{run.folder}: no checkpoint was written yet, so the same command begins anew."
+    within = f", behind {position.samples} of its samples" if position.samples else ""
+    if position.epoch >= epochs:
+        return f"{run.folder}: training has ended; the same command evaluates it."
+    return f"{run.folder}: the same command goes on from epoch {position.epoch + 1} of {epochs}{within}."
 
 
 def memory_of(folder: Path) -> tuple[int | None, int | None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unialign.cache.errors import UsageError
 from unialign.pipeline.preparation import Options, Prepared
-from unialign.pipeline.runs import read_config, read_json
+from unialign.pipeline.runs import read_config, read_json, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.step import Task
@@ -69,7 +69,7 @@ def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Pre
 def finished_run(folder: Path) -> Source:
     """What there is to start from in a run folder. Raises `MissingCache` where no run was finished."""
     config, keys = read_config(folder), read_json(folder / "keys.json")
-    read_json(folder / "result.json")
+    read_result(folder)
     state = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).state
     return Source(config["model"], keys["run"], trained_on(config), state["model"])
 

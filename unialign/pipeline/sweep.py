@@ -44,9 +44,13 @@ def sweep(
     folder = config.runs.resolve() / "ablations" / grid.name
     on_gpu = "cuda" in {_device(config, trial) for trial in trials(grid)}
     train = partial(train_trials, config, jobs=jobs, on_gpu=on_gpu, show=show)
-    ablation = run_ablation(
-        grid, lambda todo, done: train(todo, done=done), cache=config.cache.resolve(), folder=folder, report=report
-    )
+    try:
+        ablation = run_ablation(
+            grid, lambda todo, done: train(todo, done=done), cache=config.cache.resolve(), folder=folder, report=report
+        )
+    except BaseException as error:
+        error.add_note("finished trainings are kept; those under way go on from their last checkpoints.")
+        raise
     if ablation.results:
         write_file(folder / "ablation.png", picture_of(ablation))
     if ablation.failed:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,21 +18,25 @@ from unialign.cache.arrays import Json
 from unialign.cache.errors import CacheProblem, MissingCache
 from unialign.cache.keys import digest
 from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.records import count_environments
 from unialign.pipeline import runs as folders
-from unialign.pipeline.coverage import CachedModality
+from unialign.pipeline.coverage import CachedModality, Covered
 from unialign.pipeline.models import prepare_model, the_model
-from unialign.pipeline.preparation import Options, Prepared
+from unialign.pipeline.preparation import REVISION, Options, Prepared
+from unialign.pipeline.run_data import Report, data_digest, data_rows, data_text, report_of
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import Checkpoints
-from unialign.stages.training.loader import Loader
+from unialign.stages.training.loader import BatchSource, Loader
 from unialign.stages.training.logs import RunLog
-from unialign.stages.training.loop import Data, Fitted, Progress, fit
+from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
 from unialign.stages.training.prediction import Predictions
 from unialign.stages.training.processes import Processes, joined_processes
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
 Show = Callable[[Progress], None]
+Tell = Callable[[str], None]
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,10 @@ class RunResult:
     """What a finished run holds.
 
     metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none. best: the
-    epoch with the highest top1; it is chosen on the test samples, so report `metrics`.
+    epoch with the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
     keys: the stores that were read, by modality. samples: counts of both sides of the split.
     extracted: samples that the records of those stores gained while the run was going.
+    data: what was to be known of the samples before training, see `run_data.Report`.
     seconds: of the call that finished it. reused: it was finished before this call. exported: the encoder's checkpoint.
     zero_shot: of zero-shot systems, see `zero_shot.report`; empty for others.
     """
@@ -54,7 +60,7 @@ class RunResult:
     protocol: str
     epochs: int
     metrics: Mapping[str, float]
-    best: Mapping[str, float]
+    best: Mapping[str, Json]
     keys: Mapping[str, Mapping[str, Json]]
     samples: Mapping[str, Mapping[str, Json]]
     extracted: int
@@ -62,6 +68,7 @@ class RunResult:
     reused: bool = False
     exported: Path | None = None
     zero_shot: Mapping[str, Json] = field(default_factory=dict)
+    data: Mapping[str, Json] = field(default_factory=dict)
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints and, but for `folder` and `reused`, result.json holds."""
@@ -79,11 +86,13 @@ def train_model(
     runs: Path,
     options: Options | None = None,
     show: Show = lambda progress: None,
+    tell: Tell = lambda sentence: None,
 ) -> RunResult:
     """Train a model of `MODELS` on cached modalities, or return the finished run of the same configuration and caches.
 
     readers: by modality of the cache. model: settings that differ from the model's defaults. runs: folder of the run
     folders. An interrupted run goes on from its newest whole checkpoint. Under torchrun all processes call it.
+    tell: gets what is to be known of the data, a sentence at a time, before training.
     Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
     process trains the same run, `UnialignError` for a loss that is not finite.
     """
@@ -92,7 +101,7 @@ def train_model(
     prepared = prepare_model(
         name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options
     )
-    return train(prepared, runs, show)
+    return train(prepared, runs, show, tell)
 
 
 def train_unialign(dataset: Dataset, **arguments: Any) -> RunResult:
@@ -109,20 +118,29 @@ def train_encoder(dataset: Dataset, **arguments: Any) -> RunResult:
     return train_model("stgcn++", dataset, **arguments)
 
 
-def train(prepared: Prepared, runs: Path, show: Show) -> RunResult:
-    """Train what was prepared, in its run folder."""
-    keys = store_keys(prepared.readers)
-    run = folders.run_of(runs, dataset=prepared.dataset.name, model=prepared.model, identity=prepared.identity(keys))
+def train(prepared: Prepared, runs: Path, show: Show, tell: Tell = lambda sentence: None) -> RunResult:
+    """Train what was prepared, in its run folder. An interrupt carries a note that says where the run goes on."""
+    keys, rows = store_keys(prepared.readers), data_rows(prepared)
+    table, report = data_text(rows), report_of(prepared, rows)
+    identity = prepared.identity(keys, data_digest(table))
+    run = folders.run_of(runs, dataset=prepared.dataset.name, model=prepared.model, identity=identity)
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined_processes(prepared.settings.device))
         if processes.first:
+            for sentence in report.sentences():
+                LOGGER.info("%s", sentence)
+                tell(sentence)
             stack.enter_context(folders.sole_writer(run))
         found = processes.from_first(folders.finished_result(run) if processes.first else None)
         if found is not None:
             return _result(run, found, reused=True)
         if processes.first:
-            _begin(run, prepared, keys, processes)
-        return _train(run, prepared, keys, processes, show)
+            _begin(run, prepared, table, keys, processes)
+        try:
+            return _train(run, prepared, report, keys, processes, show)
+        except BaseException as error:
+            error.add_note(folders.place_of(run, prepared.settings.epochs))
+            raise
 
 
 def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
@@ -149,6 +167,7 @@ def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Jso
 def _train(
     run: folders.Run,
     prepared: Prepared,
+    report: Report,
     keys: Mapping[str, Mapping[str, Json]],
     processes: Processes,
     show: Show,
@@ -158,12 +177,18 @@ def _train(
     loader = partial(
         Loader, settings=settings, rank=processes.rank, world_size=processes.world_size, device=processes.device
     )
-    side = prepared.test_side
+
+    def part(source: BatchSource | None, side: Covered) -> Part | None:
+        if source is None or not len(source):
+            return None
+        missing = tuple(label for _, label in side.missing)
+        return Part(loader(source), side.samples.labels, missing, prepared.unknown)
+
     data = Data(
         train=loader(prepared.train),
-        test=loader(prepared.test) if len(prepared.test) else None,
-        test_labels=side.samples.labels,
-        missing_labels=tuple(label for _, label in side.missing),
+        test=part(prepared.test, prepared.test_side),
+        val=part(prepared.val, prepared.val_side),
+        follow_test=prepared.follow_test,
     )
     fitted = fit(
         task,
@@ -174,7 +199,7 @@ def _train(
         log=lambda step: RunLog(run.folder, step=step),
         show=show,
     )
-    content = _content(run, prepared, fitted, keys)
+    content = _content(run, prepared, fitted, keys) | {"data": report.result()}
     content["extracted"] = _recorded(prepared.readers) - before
     content["seconds"] = round(time.monotonic() - started, 3)
     if processes.first:
@@ -188,37 +213,45 @@ def _train(
     return _result(run, content, reused=False)
 
 
-def _begin(run: folders.Run, prepared: Prepared, keys: Mapping[str, Mapping[str, Json]], processes: Processes) -> None:
-    sides = {"train": prepared.train_side.result(), "test": prepared.test_side.result()}
+def _begin(
+    run: folders.Run, prepared: Prepared, table: str, keys: Mapping[str, Mapping[str, Json]], processes: Processes
+) -> None:
+    stores = {name: dict(found) for name, found in keys.items()}
+    for name, reader in prepared.readers.items():
+        if isinstance(reader, StoreReader):
+            stores[name]["environment"] = count_environments(reader.path)
+    content = {"stores": stores, "samples": _sides(prepared), "run": run.key}
     folders.begin(
         run,
         dict(prepared.config),
-        {"stores": dict(keys), "samples": sides, "run": run.key},
+        table,
+        {**content, "data": data_digest(table), "revision": REVISION},
         folders.environment(processes.device, processes.world_size),
     )
+
+
+def _sides(prepared: Prepared) -> dict[str, dict[str, Json]]:
+    sides = {"train": prepared.train_side, "val": prepared.val_side, "test": prepared.test_side}
+    return {part: side.result() for part, side in sides.items()}
 
 
 def _content(
     run: folders.Run, prepared: Prepared, fitted: Fitted, keys: Mapping[str, Mapping[str, Json]]
 ) -> dict[str, Json]:
     """What result.json holds."""
-    last = fitted.history[-1]
     return {
         "key": run.key,
         "model": prepared.model,
         "dataset": prepared.dataset.name,
         "protocol": prepared.protocol,
         "epochs": prepared.settings.epochs,
-        "metrics": {name: last[name] for name in METRICS if name in last},
-        "best": {name: fitted.best[name] for name in ("epoch", *METRICS) if name in fitted.best} if fitted.best else {},
+        "metrics": dict(fitted.metrics),
+        "best": dict(fitted.best),
         "keys": {name: dict(found) for name, found in keys.items()},
-        "samples": {"train": prepared.train_side.result(), "test": prepared.test_side.result()},
+        "samples": _sides(prepared),
         "exported": None,
         "zero_shot": dict(prepared.report(fitted)) if prepared.report else {},
     }
-
-
-METRICS = ("top1", "top5", "mean_class", "coverage", "top1_missing_wrong", "mean_class_missing_wrong")
 
 
 def prediction_arrays(predictions: Predictions | None, prepared: Prepared, task: Task) -> dict[str, np.ndarray]:

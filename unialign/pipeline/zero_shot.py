@@ -21,12 +21,14 @@ class Roles:
     """Classes of a run, as labels of the dataset, ascending.
 
     candidates: what evaluation chooses from, the columns of its scores. stranger: those of them that training has no
-    sample of, where the others are seen ones (generalised runs; otherwise empty). unseen: those of the protocol.
+    sample of, where the others are seen ones (generalised runs; otherwise empty). unseen: those of the protocol. seen:
+    all others.
     """
 
     candidates: tuple[int, ...]
     stranger: tuple[int, ...]
     unseen: tuple[int, ...]
+    seen: tuple[int, ...]
 
 
 def report(

@@ -17,7 +17,7 @@ from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.logs import RunLog, read_lines
-from unialign.stages.training.loop import Data, Fitted, Progress, fit
+from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
 from unialign.stages.training.order import sample_generator
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.settings import TrainSettings, settings_from
@@ -114,14 +114,15 @@ def run(
     show: Callable[[Progress], None] = lambda progress: None,
     model: nn.Module | None = None,
     train: Points | None = None,
+    test_labels: tuple[int, ...] = tuple(index % NUM_CLASSES for index in range(7)),
     task_losses: Any = losses,
 ) -> tuple[Fitted, nn.Module]:
     network = model or Small()
-    test = Points(7, train=False)
+    test, val = Points(7, train=False), Points(5, train=False)
     data = Data(
         Loader(train or Points(14, train=True), settings),
-        Loader(test, settings),
-        tuple(index % NUM_CLASSES for index in range(7)),
+        Part(Loader(test, settings), test_labels),
+        Part(Loader(val, settings), tuple(index % NUM_CLASSES for index in range(5))),
     )
     fitted = fit(
         Task(network, task_losses),
@@ -182,7 +183,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert fitted.predictions is not None
     assert expected.predictions is not None
     assert (fitted.predictions.scores == expected.predictions.scores).all()
-    assert fitted.best == expected.best or untimed([fitted.best or {}]) == untimed([expected.best or {}])
+    assert fitted.best == expected.best
+    assert fitted.best["test"].keys() == fitted.metrics.keys()
 
 
 def test_a_checkpoint_of_another_number_of_processes_is_continued(folder: Path) -> None:
@@ -218,17 +220,79 @@ def test_training_learns_and_reports(folder: Path) -> None:
     assert fitted.history[-1]["top1"] > 0.8
     assert [(each.epoch, each.batch) for each in seen] == [(epoch, batch) for epoch in range(15) for batch in range(4)]
     assert all(each.batches == 4 and 0 <= each.wait <= 1 and each.samples_per_second > 0 for each in seen)
-    best = fitted.best
-    assert best is not None
-    assert best["top1"] == max(row["top1"] for row in fitted.history)
-    names = {"loss", "classification", "size", "gradient_norm", "learning_rate", "data_wait", "top1", "mean_class"}
-    assert names <= fitted.history[0].keys()
+    names = {"loss", "classification", "size", "gradient_norm", "learning_rate", "data_wait"}
+    assert names | {"val_top1", "val_mean_class"} <= fitted.history[0].keys()
     assert (folder / "metrics.csv").read_text().count("\n") == 16
 
 
 def test_evaluation_comes_when_it_is_due(folder: Path) -> None:
     fitted, _ = run(folder, settings_from({"epochs": 5, "eval_every": 2}, SETTINGS))
-    assert ["top1" in row for row in fitted.history] == [False, True, False, True, True]
+    assert ["val_top1" in row for row in fitted.history] == [False, True, False, True, True]
+    assert ["top1" in row for row in fitted.history] == [False, False, False, False, True]
+
+
+def test_the_best_epoch_is_chosen_on_val_and_measured_on_test_with_its_own_weights(folder: Path) -> None:
+    settings = settings_from({"epochs": 6, "lr": 0.6}, SETTINGS)
+    fitted, model = run(folder, settings)
+    tops = [row["val_top1"] for row in fitted.history]
+    assert fitted.best["epoch"] == 1 + tops.index(max(tops)) < 6  # with this rate later epochs get worse
+    assert fitted.best["val"]["top1"] == max(tops)
+    assert fitted.metrics["top1"] == fitted.history[-1]["top1"]
+    # The state after that epoch, evaluated alone, gives the same.
+    state = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["model"]
+    other = Small()
+    other.load_state_dict(state)
+    other.eval()
+    batch = Points(7, train=False).__getitems__([(0, index) for index in range(7)])
+    guesses = other(batch)["logits"].argmax(dim=1)
+    assert fitted.best["test"]["top1"] == int((guesses == batch["labels"]).sum()) / 7
+    last = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["model"]
+    assert all(torch.equal(value, last[name]) for name, value in model.state_dict().items())
+
+
+def test_test_samples_decide_nothing(folder: Path) -> None:
+    """Other test labels change what is said of the test, and not the best epoch, its weights or any step."""
+    one, first = run(folder / "one")
+    two, second = run(folder / "two", test_labels=(0,) * 7)
+    assert one.metrics != two.metrics
+    assert {**one.best, "test": {}} == {**two.best, "test": {}}
+    assert same_state(first, second)
+    assert steps(folder / "one") == steps(folder / "two")
+    best = [torch.load(folder / name / "checkpoints/best.pt", weights_only=True)["model"] for name in ("one", "two")]
+    assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())
+
+
+def test_a_best_epoch_whose_weights_are_lost_is_said_so(folder: Path) -> None:
+    settings = settings_from({"epochs": 6, "lr": 0.6}, SETTINGS)
+    whole, _ = run(folder / "whole", settings)
+    with pytest.raises(Stopped):
+        run(folder / "cut", settings, show=stop_after(4 * whole.best["epoch"] + 2))
+    path = folder / "cut" / "checkpoints" / "best.pt"
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    fitted, _ = run(folder / "cut", settings)
+    assert fitted.best == {**whole.best, "test": {}}
+    (lost,) = [line for line in read_lines(folder / "cut" / "log.jsonl") if line["event"] == "best-lost"]
+    assert "best.pt is not what was written" in lost["problem"]
+
+
+def test_within_a_long_epoch_a_checkpoint_comes_by_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each look at the clock is three minutes later than the one before.
+    ticks = count(0, 180)
+    monkeypatch.setattr("unialign.stages.training.loop.time.monotonic", lambda: float(next(ticks)))
+    settings = settings_from({"checkpoint_batches": 0, "epochs": 1, "batch_size": 2, "keep": 99}, SETTINGS)
+    with pytest.raises(Stopped):
+        run(folder, settings, show=stop_after(9), train=Points(20, train=True))
+    names = sorted(path.stem for path in (folder / "checkpoints").glob("0*.pt"))
+    assert names == ["000000-000000008", "000000-000000016"]
+    found = Checkpoints(folder / "checkpoints", "run").position()
+    assert found == Position(0, 16)
+
+
+def test_without_minutes_or_with_many_no_checkpoint_comes_by_time(folder: Path) -> None:
+    for number, minutes in enumerate((0.0, 10.0)):
+        settings = settings_from({"checkpoint_batches": 0, "epochs": 1, "checkpoint_minutes": minutes}, SETTINGS)
+        run(folder / str(number), settings)
+        assert [path.stem for path in (folder / str(number) / "checkpoints").glob("0*.pt")] == ["000001-000000000"]
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])

@@ -85,6 +85,12 @@ class Checkpoints:
             )
         return None
 
+    def position(self) -> Position | None:
+        """Where the newest checkpoint is, by its note alone; None when there is none."""
+        found = [self._rank(path)[:2] for path in self.folder.glob("*.pt") if path.stem != BEST]
+        epoch, samples = max(found, default=(-1, -1))
+        return Position(epoch, samples) if epoch >= 0 else None
+
     def settle(self, found: Loaded) -> None:
         """Make "last" the same as a numbered checkpoint that was found, where a kill came before that was done."""
         if found.path.stem != LAST:

@@ -6,13 +6,15 @@ rate are functions of the position. On GPUs that holds as far as the kernels are
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from unialign.stages.training.checkpoints import Checkpoints
+from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.stages.training.checkpoints import BEST, Checkpoints
 from unialign.stages.training.loader import Loader, Position, Share
 from unialign.stages.training.logs import RunLog
 from unialign.stages.training.metrics import evaluation
@@ -39,28 +41,49 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Data:
-    """Loaders of this process. test: None where there is nothing to evaluate on.
+class Part:
+    """Samples to evaluate on: their loader in this process, and the labels of all of them.
 
-    missing_labels: labels of the test samples that the caches lack.
+    missing: labels of the part's samples that the caches lack. unknown: classes that the model has no score for.
+    """
+
+    loader: Loader
+    labels: tuple[int, ...]
+    missing: tuple[int, ...] = ()
+    unknown: int = 0
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        """See `metrics.evaluation`."""
+        labels = [self.labels[index] for index in predictions.indices]
+        return evaluation(predictions.scores, labels, self.missing, unknown=self.unknown)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on and evaluates on, in this process; None where a part has no samples.
+
+    val chooses the best epoch. test never chooses anything: it is evaluated once training has ended. follow_test: after
+    each evaluated epoch too, for rules of zero-shot systems that say of themselves what they look at.
     """
 
     train: Loader
-    test: Loader | None
-    test_labels: tuple[int, ...] = ()
-    missing_labels: tuple[int, ...] = ()
+    test: Part | None = None
+    val: Part | None = None
+    follow_test: bool = False
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """history: one row an epoch. best: the row with the highest top1, None without evaluations.
+    """history: one row an epoch; metrics of val begin with "val_". metrics: of the last epoch on test, {} without test.
 
-    predictions: of the last epoch on the test samples, None without any. steps: optimizer steps in this call; 0 when
-    the run was finished already.
+    best: {"epoch": the one with the highest top1 on val, "val": its metrics there, "test": its metrics on test}; {}
+    where nothing was evaluated on val. predictions: of the last epoch on test. steps: optimizer steps in this call; 0
+    when the run was finished already.
     """
 
     history: tuple[Mapping[str, float], ...]
-    best: Mapping[str, float] | None
+    metrics: Mapping[str, float]
+    best: Mapping[str, Any]
     predictions: Predictions | None
     steps: int
 
@@ -92,11 +115,13 @@ def fit(
             while run.position.epoch < settings.epochs:
                 run.train_epoch()
                 run.finish_epoch()
-            predictions = run.predictions or run.evaluate()
+            predictions = run.predictions or run.predicted(data.test)
+            metrics = data.test.metrics(predictions) if data.test and predictions else {}
+            best = run.measured_best(metrics)
     finally:
         if run.log:
             run.log.close()
-    return Fitted(tuple(run.history), run.best, predictions, run.steps)
+    return Fitted(tuple(run.history), metrics, best, predictions, run.steps)
 
 
 class _Run:
@@ -119,7 +144,8 @@ class _Run:
         self.trained = 0
         self.sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
-        self.best: dict[str, float] | None = None
+        self.best: dict[str, Any] = {}
+        self.saved = time.monotonic()
         self.predictions: Predictions | None = None
         self.log: RunLog | None = None
 
@@ -165,11 +191,12 @@ class _Run:
             last = share.after.epoch > self.position.epoch
             # An epoch's end is not a position of its own before the evaluation, see `finish_epoch`.
             self.position = Position(self.position.epoch, len(loader)) if last else share.after
-            if settings.checkpoint_batches and (share.batch + 1) % settings.checkpoint_batches == 0 and not last:
+            by_count = settings.checkpoint_batches and (share.batch + 1) % settings.checkpoint_batches == 0
+            if not last and (by_count or self._overdue()):
                 self.save()
 
     def finish_epoch(self) -> None:
-        """Evaluate, note the epoch's row, and store a checkpoint, each where it is due."""
+        """Evaluate, note the epoch's row, and store a checkpoint, each where it is due; val alone says what is best."""
         settings, epoch = self.settings, self.position.epoch
         samples = self.sums.pop("samples", 0.0)
         row = {"epoch": epoch + 1, **{name: value / samples for name, value in self.sums.items()}}
@@ -179,30 +206,72 @@ class _Run:
         done = epoch + 1 == settings.epochs
         self.position, self.sums, self.predictions = Position(epoch + 1), {}, None
         if done or (epoch + 1) % settings.eval_every == 0:
-            self.predictions = self.evaluate()
-            if self.predictions is not None:
-                labels = [self.data.test_labels[index] for index in self.predictions.indices]
-                row |= evaluation(self.predictions.scores, labels, self.data.missing_labels)
+            found = self._evaluated(self.data.val)
+            row |= {f"val_{name}": value for name, value in found.items()}
+            if found and (not self.best or found["top1"] > self.best["val"]["top1"]):
+                self.best = {"epoch": epoch + 1, "val": found}
+                if self.processes.first:
+                    model = self.stepper.task.model.state_dict()
+                    self.checkpoints.save_best({"model": model, "best": self.best}, self.position)
+            if done or self.data.follow_test:
+                self.predictions = self.predicted(self.data.test)
+                if self.data.test and self.predictions:
+                    row |= self.data.test.metrics(self.predictions)
         self.history.append(row)
-        if "top1" in row and (self.best is None or row["top1"] > self.best["top1"]):
-            self.best = row
-            if self.processes.first:
-                model = self.stepper.task.model.state_dict()
-                self.checkpoints.save_best({"model": model, "row": row}, self.position)
         if self.log:
             self.log.event("epoch", **row)
             self.log.epoch(self.history, self.step)
         if done or (epoch + 1) % settings.checkpoint_every == 0:
             self.save()
 
-    def evaluate(self) -> Predictions | None:
-        """Predictions on the test samples, exact over all processes."""
-        if self.data.test is None or not len(self.data.test):
-            return None
-        return predict(self.stepper, self.data.test)
+    def predicted(self, part: Part | None) -> Predictions | None:
+        """Predictions on the samples of a part, exact over all processes; None without any."""
+        return predict(self.stepper, part.loader) if part and len(part.loader) else None
+
+    def _evaluated(self, part: Part | None) -> dict[str, float]:
+        predictions = self.predicted(part)
+        return part.metrics(predictions) if part and predictions else {}
+
+    def measured_best(self, last: Mapping[str, float]) -> dict[str, Any]:
+        """The best epoch with its metrics on test; `last`: those of the last epoch. Leaves the weights as they are.
+
+        "test" is {} where the weights of that epoch are not there any more, which the log says.
+        """
+        if not self.best or self.best["epoch"] == self.settings.epochs:
+            return {**self.best, "test": dict(last)} if self.best else {}
+        weights, problem = self._best_weights() if self.processes.first else (None, "")
+        weights, problem = self.processes.from_first((weights, problem))
+        if weights is None:
+            if self.log:
+                self.log.event("best-lost", problem=problem, **self.best)
+            return {**self.best, "test": {}}
+        model = self.stepper.task.model
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(weights)
+        found = self._evaluated(self.data.test)
+        model.load_state_dict(kept)
+        return {**self.best, "test": found}
+
+    def _best_weights(self) -> tuple[dict[str, Any] | None, str]:
+        """The weights of the best epoch, or why there are none: damaged, or of an epoch that came out otherwise."""
+        try:
+            state = self.checkpoints.named(BEST).state
+        except (DamagedStore, MissingCache) as error:
+            return None, str(error)
+        if state["best"]["epoch"] != self.best["epoch"]:
+            return None, f"best.pt is of epoch {state['best']['epoch']}"
+        return state["model"], ""
+
+    def _overdue(self) -> bool:
+        """Whether the last checkpoint is too old, by the clock of the first process."""
+        minutes = self.settings.checkpoint_minutes
+        if not minutes or (self.processes.world_size > 1 and self.step % self.settings.log_every):
+            return False  # processes ask each other only now and then
+        return bool(self.processes.from_first(time.monotonic() - self.saved >= 60 * minutes))
 
     def save(self) -> None:
         """Store a checkpoint of this moment."""
+        self.saved = time.monotonic()
         random: dict[str, torch.Tensor] = {"cpu": torch.get_rng_state()}
         if self.processes.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.processes.device)

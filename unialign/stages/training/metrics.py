@@ -18,6 +18,10 @@ def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
     values, truth = _checked(scores, labels)
     if not 1 <= k <= values.shape[1]:
         raise ValueError(f"top-{k} needs at least {k} classes, there are {values.shape[1]}")
+    return _top_k(values, truth, k)
+
+
+def _top_k(values: NDArray[np.floating], truth: NDArray[np.int64], k: int) -> float:
     best = np.argsort(-values, axis=1, kind="stable")[:, :k]  # (N, k)
     return float((best == truth[:, None]).any(axis=1).mean())
 
@@ -40,24 +44,27 @@ def mean_class_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean([np.mean(guesses[truth == label] == label) for label in np.unique(truth)]))
 
 
-def evaluation(scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = ()) -> dict[str, float]:
+def evaluation(
+    scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0
+) -> dict[str, float]:
     """All numbers of one split. scores (N, L), labels (N,).
 
-    missing_labels: labels of the split's samples that have no scores (no usable video, no cache entry).
+    missing_labels: labels of the split's samples that have no scores (no usable video, no cache entry). unknown:
+    classes that the model has no column for; they are labels from L on, and their samples are wrong.
 
     top1, top5 (only where L > 5), mean_class: over the samples that have scores;
     coverage: their share of the split;
     top1_missing_wrong, mean_class_missing_wrong: over the whole split, a sample without scores counted as wrong.
     """
-    values, truth = _checked(scores, labels)
+    values, truth = _checked(scores, labels, unknown)
     num_samples, num_classes = values.shape
     guesses = values.argmax(axis=1)
     absent = np.asarray(missing_labels, dtype=np.int64)
     all_guesses = np.concatenate([guesses, np.full(len(absent), -1)])
     all_labels = np.concatenate([truth, absent])
-    result = {"top1": top_k_accuracy(values, truth)}
+    result = {"top1": _top_k(values, truth, 1)}
     if num_classes > 5:
-        result["top5"] = top_k_accuracy(values, truth, 5)
+        result["top5"] = _top_k(values, truth, 5)
     return result | {
         "mean_class": mean_class_accuracy(guesses, truth),
         "coverage": num_samples / len(all_labels),
@@ -66,7 +73,7 @@ def evaluation(scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[in
     }
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+def _checked(scores: ArrayLike, labels: ArrayLike, unknown: int = 0) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     values, truth = np.asarray(scores), np.asarray(labels, dtype=np.int64)
     if not len(values):
         raise ValueError("there are no samples to score")
@@ -74,6 +81,6 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating]
         raise ValueError(f"scores {values.shape} and labels {truth.shape} are not (N, L) and (N,)")
     if np.isnan(values).any():
         raise ValueError("some scores are not a number")
-    if truth.min() < 0 or truth.max() >= values.shape[1]:
+    if truth.min() < 0 or truth.max() >= values.shape[1] + unknown:
         raise ValueError(f"labels run from {truth.min()} to {truth.max()}, but there are {values.shape[1]} classes")
     return values, truth

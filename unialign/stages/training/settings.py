@@ -20,6 +20,7 @@ NOT_IDENTITY = (
     "keep",
     "checkpoint_every",
     "checkpoint_batches",
+    "checkpoint_minutes",
     "log_every",
 )
 
@@ -45,8 +46,9 @@ class TrainSettings:
     window_shards: 0 shuffles all samples; otherwise cached arrays come from so many shards at a time, for stores that
         are larger than memory.
     device: "auto" takes a GPU if there is one.
-    eval_every, checkpoint_every: epochs; checkpoint_batches: also every so many batches (0: no). keep: how many
-        numbered checkpoints stay. log_every: batches between two lines of the step log.
+    eval_every, checkpoint_every: epochs; checkpoint_batches: also every so many batches (0: no); checkpoint_minutes:
+        also within an epoch, when the last checkpoint is so old (0: no). keep: how many numbered checkpoints stay.
+        log_every: batches between two lines of the step log.
     crop_scale, crop_ratio: range of the random crop's share of the picture's area and of width over height.
     flip: probability of a mirrored clip. Off (0), because fine-grained classes often differ in left and right ("raise
         the left arm"); switch it on (0.5) only for a dataset whose classes a mirror does not change.
@@ -77,6 +79,7 @@ class TrainSettings:
     eval_every: int = 1
     checkpoint_every: int = 1
     checkpoint_batches: int = 0
+    checkpoint_minutes: float = 10.0
     keep: int = 2
     log_every: int = 10
     crop_scale: tuple[float, float] = (0.6, 1.0)
@@ -109,6 +112,7 @@ class TrainSettings:
         ):
             _at_least(name, getattr(self, name), 0)
         _at_least("checkpoint_batches", self.checkpoint_batches, 0)
+        _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         if self.keep < 2:
             raise UsageError(
                 f"train.settings.keep is {self.keep}; at least 2 checkpoints must stay, for one may be damaged."

@@ -1,0 +1,110 @@
+"""The part of a split that an epoch is chosen on: its own val part, or a share of train, so that test never is.
+
+A share of train is drawn by the seed and the SHA-256 of ids: the same on every machine. Where samples carry a group
+(who is seen, which recording), whole groups go, so that nobody is on both sides; then as many as come near the share of
+each class. Without groups the share is that of each class, at least one sample of each that has two.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from unialign.cache.errors import UsageError
+from unialign.stages.datasets.base import Dataset, Split
+
+# Attributes of samples that name a group; the first one that samples carry counts.
+GROUPS = ("group", "performer", "subject")
+# With fewer val samples one clip more or less is ten points; with fewer groups one of them is a third of train.
+LEAST_SAMPLES, LEAST_GROUPS = 10, 4
+# Where groups are large, the first one is taken although it is more than the share, up to this.
+LARGEST = 1 / 3
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A split with what an epoch is chosen on. origin: "protocol" (the val part is the split's own), "train" or "none".
+
+    why: one sentence that says what was set aside, or why nothing was.
+    """
+
+    split: Split
+    origin: str
+    why: str
+
+
+def with_validation(dataset: Dataset, protocol: str, share: float, seed: int, *, shots: int = 0) -> Validation:
+    """The split of a protocol with a val part, where one can be had.
+
+    share: of the training samples, in [0, 0.5]; 0 sets none aside. shots: training samples of each class, where they
+    are few by choice: they are all that a run may see, so none of them is set aside. Raises `UsageError` for a share
+    outside.
+    """
+    if not 0 <= share <= 0.5:
+        raise UsageError(f"train.val_share is {share}; it must be between 0 (none) and 0.5.")
+    split = dataset.split(protocol)
+    if split.val:
+        return Validation(split, "protocol", f"the val part of {protocol} ({len(split.val)} samples)")
+    if not share:
+        return Validation(split, "none", "train.val_share is 0")
+    if shots:
+        return Validation(split, "none", f"train.shots is {shots}, and those samples are all that a run may see")
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    attribute, units = groups_of(dataset, split.train)
+    if attribute and len(units) < LEAST_GROUPS:
+        why = f"train has {len(units)} of {attribute}; from {LEAST_GROUPS} on some are set aside"
+        return Validation(split, "none", why)
+    val = chosen(units, labels, share, seed)
+    if len(val) < LEAST_SAMPLES:
+        why = f"{len(val)} of {len(split.train)} training samples would be too few; {LEAST_SAMPLES} are needed"
+        return Validation(split, "none", why)
+    kept = tuple(name for name in split.train if name not in val)
+    aside = tuple(name for name in split.train if name in val)
+    groups = sum(not val.isdisjoint(names) for names in units.values())
+    of = f" ({groups} of {len(units)} by {attribute})" if attribute else ""
+    why = f"{len(aside)} of {len(split.train)} training samples{of}, set aside by the seed"
+    return Validation(replace(split, train=kept, val=aside), "train", why)
+
+
+def groups_of(dataset: Dataset, ids: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
+    """The attribute that groups these samples ("" for none) and the ids of each group; each sample its own without.
+
+    A sample that lacks the attribute is a group of its own.
+    """
+    attributes = {sample.id: sample.attributes for sample in dataset.samples}
+    found = [name for name in GROUPS if any(str(attributes[each].get(name, "")) for each in ids)]
+    if not found:
+        return "", {each: (each,) for each in ids}
+    units: dict[str, list[str]] = defaultdict(list)
+    for each in ids:
+        group = str(attributes[each].get(found[0], ""))
+        units[f"{found[0]} {group}" if group else each].append(each)
+    return found[0], units
+
+
+def chosen(units: Mapping[str, Sequence[str]], labels: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """The ids of the units that are set aside: about the share of each class, and every class keeps a sample in train.
+
+    Units come in the order of the SHA-256 of seed and name. One is taken where at least half of it is what classes
+    still lack; where that takes none, the first one that is at most `LARGEST` of all.
+    """
+    left = Counter(labels[name] for names in units.values() for name in names)
+    total = sum(left.values())
+    lack = {label: max(1, round(share * count)) if count > 1 else 0 for label, count in left.items()}
+    ordered = sorted(units, key=lambda unit: hashlib.sha256(f"{seed} val {unit}".encode()).digest())
+    val: set[str] = set()
+    for unit in ordered:
+        counts = Counter(labels[name] for name in units[unit])
+        gain = sum(min(lack[label], count) for label, count in counts.items())
+        if 2 * gain < counts.total() or any(left[label] <= count for label, count in counts.items()):
+            continue
+        val.update(units[unit])
+        left -= counts
+        lack = {label: max(0, lacking - counts[label]) for label, lacking in lack.items()}
+    if val:
+        return val
+    for unit in ordered:
+        counts = Counter(labels[name] for name in units[unit])
+        if counts.total() <= LARGEST * total and all(left[label] > count for label, count in counts.items()):
+            return set(units[unit])
+    return val
