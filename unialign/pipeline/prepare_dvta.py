@@ -58,12 +58,7 @@ def prepare_dvta(
     split, roles = split_by_class(dataset, protocol, known)
     sides = covered_sides(dataset, protocol, split, poses, options.min_coverage)
     check_any(sides.test, "test", dataset, protocol)
-    # Val is of seen classes, among which it chooses; a generalised run chooses among all classes for either.
-    val_classes = roles.candidates if roles.stranger else roles.seen
-    val_side, test_side = (
-        renumbered(side, {label: place for place, label in enumerate(classes)})
-        for side, classes in ((sides.val, val_classes), (sides.test, roles.candidates))
-    )
+    val_side, test_side = _by_place(sides.val, roles.of_val), _by_place(sides.test, roles.candidates)
     if settings.flip > 0:
         raise UsageError(f"train.settings.flip is {settings.flip}; dvta augments nothing, set it to 0.")
     encoder_clean = check_encoder(poses["pose-features"], dataset, protocol, roles)
@@ -76,12 +71,7 @@ def prepare_dvta(
         return PooledFeatures(joined, side.samples.labels, views, candidates)
 
     templates = options.templates or shared_templates(needed["text"], dataset.classes)
-    parts = Parts(
-        num_classes=len(dataset.classes),
-        text_bank=load_text_bank(needed["text"], dataset.classes, templates),
-        pose_width=train.columns[FEATURE].shape[-1],
-        descriptions=load_descriptions(needed["text"], dataset.classes) if known.enhancement else None,
-    )
+    parts = _parts(needed["text"], dataset.classes, templates, train.columns[FEATURE].shape[-1], known)
     config = {
         "dvta": plain(known),
         "settings": settings.plain(),
@@ -96,7 +86,7 @@ def prepare_dvta(
         settings=settings,
         readers=needed,
         train=PooledFeatures(train, sides.train.samples.labels, views),
-        val=evaluated(val_side, val_classes) if len(val_side.samples) else None,
+        val=evaluated(val_side, roles.of_val) if len(val_side.samples) else None,
         test=evaluated(test_side, roles.candidates),
         train_side=sides.train,
         val_side=val_side,
@@ -106,6 +96,23 @@ def prepare_dvta(
         report=partial(report, roles, known, encoder_clean, test_side.samples.labels),
         follow_test=bool(known.held_out) or known.published_rule,
     )
+
+
+def _parts(
+    text: CachedModality, classes: Sequence[str], templates: Sequence[str], pose_width: int, config: DVTAConfig
+) -> Parts:
+    """What DVTA is built of: the texts of the classes, and descriptions where it is enhanced by them."""
+    return Parts(
+        num_classes=len(classes),
+        text_bank=load_text_bank(text, classes, templates),
+        pose_width=pose_width,
+        descriptions=load_descriptions(text, classes) if config.enhancement else None,
+    )
+
+
+def _by_place(side: Covered, classes: Sequence[int]) -> Covered:
+    """The same side with places in `classes` as labels."""
+    return renumbered(side, {label: place for place, label in enumerate(classes)})
 
 
 def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple[Split, Roles]:

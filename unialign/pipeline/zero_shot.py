@@ -30,6 +30,11 @@ class Roles:
     unseen: tuple[int, ...]
     seen: tuple[int, ...]
 
+    @property
+    def of_val(self) -> tuple[int, ...]:
+        """What evaluation on val, which is of seen classes, chooses from: these, or in a generalised run all."""
+        return self.candidates if self.stranger else self.seen
+
 
 def report(
     roles: Roles, config: DVTAConfig, encoder_clean: bool | None, labels: Sequence[int], fitted: Fitted
