@@ -23,6 +23,8 @@ from unialign.cache.verify import verify_store
 from unialign.pipeline.hardware import processor
 from unialign.pipeline.planning import cut_units
 from unialign.stages.extraction.base import Source
+from unialign.stages.extraction.frames import Frames
+from unialign.stages.extraction.skeletons import ReadySkeletons
 
 
 def test_a_second_run_extracts_nothing_and_one_more_clip_extracts_one(tmp_path: Path) -> None:
@@ -85,6 +87,20 @@ def test_a_record_of_a_network_names_device_and_builds(tmp_path: Path) -> None:
     else:
         expected = {"device": "cpu", "torch": torch.__version__, "threads": 2}
         assert environment == {"processor": processor(), **expected}
+
+
+def test_a_file_that_the_disk_does_not_give_costs_itself_and_is_not_tried_each_time(tmp_path: Path) -> None:
+    sources = make_files(tmp_path / "files", 6)
+    # Reading its first byte is an input/output error, as of a bad block.
+    (tmp_path / "files" / "clip002.bin").unlink()
+    (tmp_path / "files" / "clip002.bin").symlink_to("/proc/self/mem")
+    done = extract(tmp_path / "cache", sources)
+    assert (done.extracted, done.quarantined) == (5, {"internal-error": 1})
+    assert "Input/output error" in done.problems[0][2]
+    assert extract(tmp_path / "cache", sources).attempted == 0
+    for real in (Frames(), ReadySkeletons()):
+        (outcome,) = real.run([sources[2]])
+        assert (outcome.status, outcome.detail["why"]) == ("unreadable", "Input/output error")
 
 
 def test_a_changed_source_is_extracted_again_and_replaces_the_old(tmp_path: Path) -> None:

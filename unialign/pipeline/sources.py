@@ -1,6 +1,7 @@
 """Digests of source files, remembered by size and modification time: a second run need not read the videos again."""
 
 import json
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from unialign.cache.atomic import make_shared_folder, sweep_beside, write_text
 from unialign.cache.errors import LockedStore
 from unialign.cache.lock import store_lock
-from unialign.stages.extraction.digest import source_digest
+from unialign.stages.extraction.digest import file_digest
 
 # Nanoseconds after which a second change of a file has another time, on every file system.
 SETTLED = 2 * 10**9
@@ -38,23 +39,25 @@ class SourceDigests:
     def stamp(path: Path) -> list[int | str]:
         """What tells whether a file was changed: size, time of writing, inode, time of change.
 
-        Empty when the file is not there, or was changed just now.
+        Empty when the file is not there or cannot be looked at, or was changed just now.
         """
-        if not path.is_file():
+        try:
+            found = path.stat()
+        except OSError:
             return []
-        found = path.stat()
-        if found.st_ctime_ns > time.time_ns() - SETTLED:
+        if not stat.S_ISREG(found.st_mode) or found.st_ctime_ns > time.time_ns() - SETTLED:
             return []
         return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
 
     def of(self, path: Path) -> str:
-        """Digest of a file, "sha256:<hex>"; "" when the file is not there."""
-        if not path.is_file():
-            return ""
+        """Digest of a file, "sha256:<hex>"; "" when the file is not there or cannot be read."""
         stamp, known = self.stamp(path), self._known.get(str(path), [])
         if stamp and known[:-1] == stamp:
             return str(known[-1])
-        digest = source_digest(path)
+        try:
+            digest = file_digest(path)
+        except OSError:
+            return ""
         self.learn(path, stamp, digest)
         return digest
 

@@ -182,6 +182,7 @@ def _extract(connection: Connection, report: _Report, extractor: Extractor, sour
 def _isolate(assignment: Assignment) -> None:
     """Die with the parent, receive no key presses meant for it, leave no core dump, keep temporary files together."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # or messages to a terminal would stop it, where that is set so
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != assignment.parent:

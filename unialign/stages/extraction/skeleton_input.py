@@ -16,11 +16,10 @@ def read_source(source: Source, read: Callable[[Path], Clip]) -> tuple[str, Clip
 
     read: the parser; `CorruptInput` and `OSError` of it become a status with a reason.
     """
-    path = source.path
-    if path is None or not path.exists():
-        return Outcome(source.id, "missing-file")
-    digest = ""
+    path, digest = source.path, ""
     try:
+        if path is None or not path.exists():
+            return Outcome(source.id, "missing-file")
         digest = source_digest(path)
         return digest, read(path)
     except OSError as error:
