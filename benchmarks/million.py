@@ -46,8 +46,11 @@ class Made:
     def attributes(self) -> Mapping[str, Json]:
         return {"licence": "none"}
 
+    def digest(self, source: Source) -> str:
+        return DIGEST
+
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        generator = np.random.default_rng(int(sources[0].id))
+        generator = np.random.default_rng(int(sources[0].id) if sources else 0)
         features = generator.standard_normal((len(sources), 64), dtype=np.float32).astype(np.float16)
         for source, feature in zip(sources, features, strict=True):
             yield Outcome(source.id, "ok", DIGEST, {"feature": feature})

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -38,7 +39,9 @@ CRASHES = ("segfault", "abort", "kill")
 AHEAD = 2
 
 
-def check_quarantine(folder: Path, deeds: dict[int, str], cluster: str = "", seconds: float = 60) -> Extraction:
+def check_quarantine(
+    folder: Path, deeds: dict[int, str], cluster: str = "", seconds: float = 60, limits: Limits = LIMITS
+) -> Extraction:
     """Extract samples of which some do something.
 
     Fails unless exactly those have the status that they ask for, with a reason, and the store is the one in which they
@@ -47,7 +50,7 @@ def check_quarantine(folder: Path, deeds: dict[int, str], cluster: str = "", sec
     sources = make_files(folder / "files", NUM_SAMPLES, (1,), deeds)
     extractor = Spectrum(ahead=AHEAD)
     started = time.monotonic()
-    done = extract(folder / "cache", sources, extractor, cluster=cluster, limits=LIMITS)
+    done = extract(folder / "cache", sources, extractor, cluster=cluster, limits=limits)
     assert time.monotonic() - started < seconds, "a bad sample costs more than itself"
     found = {name: status for name, status, _ in done.problems}
     wanted = {sources[n].id: STATUS[deed] for n, deed in deeds.items() if STATUS[deed] != "ok"}
@@ -123,7 +126,7 @@ def test_dask_workers_survive_every_kind(memory: Path, report: Report) -> None:
     deeds = {(3 * n + 2) % NUM_SAMPLES: name for n, name in enumerate(DEEDS) if (3 * n + 2) % NUM_SAMPLES != 1}
     with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None) as elsewhere:
         for number, cluster in enumerate(("local:1", "local:2", elsewhere.scheduler_address)):
-            check_quarantine(memory / f"{number}", deeds, cluster, seconds=120)
+            check_quarantine(memory / f"{number}", deeds, cluster, seconds=300, limits=replace(LIMITS, seconds=6))
     report("R15", by_dask=3, bad_samples=3 * len(deeds), innocent_ones_quarantined=0, different_stores=0)
 
 
