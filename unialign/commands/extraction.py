@@ -77,6 +77,7 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
                 "store": done.store,
                 "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
                 "quarantined": ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none",
+                **({"left out": _left_out(done.left_out)} if done.left_out else {}),
                 "seconds": f"{done.seconds:.1f}",
             }
         )
@@ -94,6 +95,15 @@ def show_reasons(reasons: Sequence[Mapping[str, Json]]) -> None:
         console.messages.print(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
     if len(reasons) > REASONS_SHOWN:
         console.messages.print(f"  and {len(reasons) - REASONS_SHOWN} more reasons; --json lists them")
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    """The people and detections without a slot, in words."""
+    return (
+        f"{counts.get('left_out_persons', 0):,} people ({counts.get('left_out_detections', 0):,} detections) beyond "
+        f"the slots, {counts.get('single_detections', 0):,} stray detections; "
+        f"{counts.get('frames_without_kept', 0):,} frames show only them"
+    )
 
 
 def _show_alike(store: Path, classes: tuple[str, ...]) -> None:

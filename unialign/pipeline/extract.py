@@ -51,6 +51,10 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
+# Counts of a record of poses that the summary adds up; see `stages.extraction.people.Persons`.
+LEFT_OUT = ("left_out_persons", "left_out_detections", "single_detections", "frames_without_kept")
+
+
 @dataclass(frozen=True)
 class Extraction:
     """What an extraction did.
@@ -58,6 +62,7 @@ class Extraction:
     attempted: samples that this call worked on; with `dry_run`, those that it would work on. extracted: those of them
     that have features now. reused: samples that had features before. quarantined: every sample of the dataset without
     features, counted by status. So total = extracted + reused + the sum of quarantined, but for a dry run.
+    left_out: of poses, what the records of all samples say of people that have no slot, added up (`LEFT_OUT`).
     """
 
     modality: str
@@ -70,6 +75,7 @@ class Extraction:
     quarantined: dict[str, int]
     seconds: float
     problems: tuple[tuple[str, str, str], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def reasons(self) -> tuple[Mapping[str, Json], ...]:
@@ -95,6 +101,7 @@ class Extraction:
             "quarantined": self.quarantined,
             "reasons": list(self.reasons),
             "seconds": round(self.seconds, 3),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
         }
 
 
@@ -122,8 +129,7 @@ def run_extraction(
     current = current or (lambda source: digests.of(source.path) if digests and source.path else "")
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
-        plan = _plan(store, sources, current, settings, set(), older)
-        seconds = time.monotonic() - started
+        plan, seconds = _plan(store, sources, current, settings, set(), older), time.monotonic() - started
         return Extraction(extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds)
     wanted = Store(
         path=path,
@@ -157,6 +163,7 @@ def run_extraction(
         quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
         seconds=time.monotonic() - started,
         problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
+        left_out=_left_out(open_store(path), sources),
     )
 
 
@@ -200,6 +207,17 @@ def _checked_plan(
     store = _opened(wanted)
     check_sizes(store, load_table(store), ADVICE)
     return _plan(store, sources, current, settings, set(), older)
+
+
+def _left_out(store: Store, sources: Sequence[Source]) -> dict[str, int]:
+    """The sums of `LEFT_OUT` in the records of the samples that have poses; nothing for others."""
+    if store.modality != "poses":
+        return {}
+    table = load_table(store)
+    rows = table.find([source.id for source in sources])
+    details = [table.entry(row).detail for row in rows[(rows >= 0) & table.ok[rows]].tolist()]
+    found = {name: [detail[name] for detail in details if name in detail] for name in LEFT_OUT}
+    return {name: sum(int(str(value)) for value in values) for name, values in found.items() if values}
 
 
 def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def test_every_batch_has_the_full_size(
 
     class Watched(ultralytics_pose.PoseNetwork):
         def __init__(self) -> None:
-            super().__init__(network.model, network.suppress, "cpu")
+            super().__init__(network.model, network.suppress, "cpu", network.stride)
 
         def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
             shapes.append(pictures.shape)
@@ -238,6 +238,19 @@ def test_settings_are_checked(weights: Path) -> None:
     for wrong in ({"image_size": 333}, {"confidence": 0}, {"num_people": 0}, {"batch_frames": 0}):
         with pytest.raises(UsageError):
             YoloPoses(weights, "sha256:00", **wrong)  # type: ignore[arg-type]
+
+
+def test_the_size_suits_the_stride_of_the_network(
+    extractor: YoloPoses, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks of the p6 kind have a stride of 64: yolov7 report 1387."""
+    network = ultralytics_pose.load_network(extractor.weights, extractor.weights_digest, "cpu")
+    assert network.stride == 32
+    coarse = ultralytics_pose.PoseNetwork(network.model, network.suppress, "cpu", 64)
+    monkeypatch.setattr(ultralytics_pose, "load_network", lambda *_: coarse)
+    with pytest.raises(UsageError, match="352 is not a multiple of 64, which this network needs; take 384"):
+        next(replace(extractor, image_size=352).run([Source("a", clips[0])]))
+    assert next(extractor.run([Source("a", clips[0])])).status == "ok"
 
 
 def test_the_key_tells_settings_but_no_places(weights: Path) -> None:

@@ -18,7 +18,8 @@ from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.digest import file_digest, source_digest
 from unialign.stages.extraction.heartbeat import beat
-from unialign.stages.extraction.tracker import Detections, track_persons
+from unialign.stages.extraction.people import track_persons
+from unialign.stages.extraction.tracker import Detections
 from unialign.stages.video import decoder_version
 
 JOINTS = (
@@ -30,7 +31,7 @@ JOINTS = (
 REVISION = 2
 # The grey that Ultralytics' networks saw around pictures in training.
 PADDING = 114
-# Strides of the network's coarsest feature map.
+# Stride of the coarsest feature map of most networks; `PoseNetwork.check_size` knows that of the one at hand.
 STRIDE = 32
 
 
@@ -103,7 +104,8 @@ class YoloPoses:
 
     def __post_init__(self) -> None:
         if self.image_size <= 0 or self.image_size % STRIDE:
-            raise UsageError(f"image size {self.image_size} is not a multiple of {STRIDE}; take 320 or 640.")
+            nearest = max(1, round(self.image_size / STRIDE)) * STRIDE
+            raise UsageError(f"image size {self.image_size} is not a multiple of {STRIDE}; take {nearest}.")
         if not 0 < self.confidence < 1:
             raise UsageError(f"confidence {self.confidence} is not between 0 and 1; take 0.25.")
         counts = ("num_people", "max_frames", "batch_frames", "max_detections")
@@ -159,10 +161,11 @@ class YoloPoses:
         """One outcome per source, in order. Batches run across clips, so an outcome may wait for the next sources.
 
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
-        Raises `UsageError` when the network cannot be loaded.
+        Raises `UsageError` when the network cannot be loaded or does not take pictures of this size.
         """
         device = ultralytics_pose.choose_device(self.device)
         network = ultralytics_pose.load_network(self.weights, self.weights_digest, device)
+        network.check_size(self.image_size)
         waiting: deque[Clip] = deque()
         slots: list[tuple[Clip, np.ndarray]] = []
         for source in sources:
@@ -199,7 +202,7 @@ class YoloPoses:
             return video.failure
         height, width = video.video.size
         frames = [to_detections(persons, height, width, self.image_size) for persons in clip.found]
-        persons = track_persons(frames, self.num_people, self.longest_gap)
+        persons = track_persons(frames, self.num_people, self.longest_gap, (height, width))
         arrays: dict[str, np.ndarray] = {
             "keypoints": persons.keypoints,
             "frame_size": np.array([height, width], dtype=np.int32),

@@ -2,18 +2,32 @@
 
 Legend: T frames, M persons kept, n detections of one frame, V joints, C coordinates (x, y, score).
 
-Each frame's detections are matched to the tracks known so far: a track's last pose is moved on by its velocity and
-compared with each detection by box overlap (IoU) and keypoint similarity (OKS), and the best assignment is taken.
-Source: the structure (constant-velocity prediction, assignment, tracks that survive gaps) is SORT's, Bewley et al.,
-"Simple online and realtime tracking", ICIP 2016; OKS and its constants per joint are COCO's keypoint evaluation.
-Deviations: pose similarity beside IoU, a smoothed velocity instead of a Kalman filter, no appearance.
+Three steps, each over the whole clip:
+
+1. Tracklets: detections of neighbouring frames are matched by box overlap (IoU) and keypoint similarity (OKS), the
+   last pose moved on by its velocity; the best assignment is taken. Over a short gap (`LONGEST_PREDICTION`) more
+   likeness is asked for.
+2. Doubles: of two tracklets that show the same pose in the same place for as long as both are there, one remains.
+3. Joins: tracklets become tracks by the cheapest assignment of successors. A join costs what the two ends differ in
+   place and size, each moved towards the other by its velocity. How much they may differ grows with the gap, but much
+   less than people move: what is joined over a gap is near where it should be, and nothing is after `longest_gap`.
+
+Where no frame shows more people than there are slots, nobody can be left out, so tracklets are joined into as few
+tracks as the fullest frame has people, by the same costs: a person alone is one track, however far they jump.
+
+Source: the structure (constant-velocity prediction, assignment) is SORT's, Bewley et al., "Simple online and realtime
+tracking", ICIP 2016; joining tracklets by one assignment over the clip is that of Huang et al., "Robust object tracking
+by hierarchical association of detection responses", ECCV 2008; OKS and its constants per joint are COCO's keypoint
+evaluation. Deviations: pose similarity beside IoU, a smoothed velocity instead of a Kalman filter, no appearance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 # Spread of each COCO-17 joint in units of body size, as published with the COCO keypoint evaluation.
 SIGMAS = np.array(
@@ -37,11 +51,15 @@ SIGMAS = np.array(
         0.089,
     ]
 )
-# A link needs this much similarity (0 to 1).
+# Detections of neighbouring frames need this much similarity (0 to 1) to be one person, more for each frame between.
 SMALLEST_LINK = 0.2
+LINK_PER_FRAME = 0.02
 # Two detections of one frame that are more alike than this, by the same measure, are one person found twice. On seven
 # real clips doubles lay above 0.44 and pairs of persons below 0.41, where neither IoU nor OKS alone told them apart.
 LARGEST_DOUBLE = 0.42
+# The same for two tracklets, on the average of at least this many frames that both are in.
+LARGEST_LASTING_DOUBLE = 0.35
+SHORTEST_LASTING_DOUBLE = 2
 # A joint below this score says nothing about identity.
 SMALLEST_JOINT_SCORE = 0.3
 # Where giving a detection to another track would lose less similarity than this, the identity is in doubt.
@@ -49,6 +67,11 @@ SWITCH_MARGIN = 0.3
 # Share of the newest displacement in the smoothed velocity, and the frames for which it is believed in a gap.
 VELOCITY_SHARE = 0.4
 LONGEST_PREDICTION = 8
+# How different (see `difference`) two ends may be that are joined: in the next frame, and more for each frame between.
+LARGEST_DIFFERENCE = 0.35
+DIFFERENCE_PER_FRAME = 0.05
+# What a join costs more that only the number of people asks for, and the most that any join costs.
+FORCED, LARGEST_COST = 10.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -80,15 +103,25 @@ class Detections:
         return Detections(self.boxes[kept], self.keypoints[kept], self.scores[kept])
 
 
+# A detection: its frame, and its box as bytes.
+Key = tuple[int, bytes]
+
+
 @dataclass
 class Track:
-    """One person over time: the frames it was seen in and its detection in each."""
+    """One person over time: the frames it was seen in and its detection in each. joins: those that were forced."""
 
     frames: list[int] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     keypoints: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    forced: int = 0
+
+    @property
+    def detections(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
+        """Frame, box, keypoints and score of each."""
+        return zip(self.frames, self.boxes, self.keypoints, self.scores, strict=True)
 
     def add(self, frame: int, box: np.ndarray, keypoints: np.ndarray, score: float) -> None:
         """Append the detection of a frame and learn from the distance covered."""
@@ -104,24 +137,29 @@ class Track:
         """How far (x, y) the person should have moved by `frame`."""
         return self.velocity * min(frame - self.frames[-1], LONGEST_PREDICTION)
 
+    def keys(self) -> list[Key]:
+        """Its detections."""
+        return [(frame, box.tobytes()) for frame, box in zip(self.frames, self.boxes, strict=True)]
+
+    def only(self, frames: Sequence[int]) -> "Track":
+        """What the track has of these frames."""
+        part = Track()
+        for detection in self.detections:
+            if detection[0] in frames:
+                part.add(*detection)
+        return part
+
+    def reversed(self) -> "Track":
+        """The same person seen backwards, for the velocity at the start; frames count down as negative numbers."""
+        back = Track()
+        for frame, box, keypoints, score in reversed(list(self.detections)):
+            back.add(-frame, box, keypoints, score)
+        return back
+
     @property
     def num_gaps(self) -> int:
         """How often the person was lost and found again."""
         return sum(later > earlier + 1 for earlier, later in zip(self.frames, self.frames[1:], strict=False))
-
-
-@dataclass(frozen=True)
-class Persons:
-    """The tracks kept from a clip.
-
-    keypoints: (T, M, V, C) float32, best person first; NaN where a person was not found.
-    counts: for the record; "tracks": persons ever followed, "gaps": losses within kept tracks, "fragments": tracks that
-        began after the first frame in which anyone was seen (a person who entered, or one who was lost for good),
-        "switch_risks": detections of kept persons that suited another kept person nearly as well.
-    """
-
-    keypoints: np.ndarray
-    counts: dict[str, int]
 
 
 def centre(box: np.ndarray) -> np.ndarray:
@@ -191,65 +229,175 @@ def switch_risks(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[tu
     return found
 
 
-def link(frames: Sequence[Detections], longest_gap: int) -> tuple[list[Track], list[tuple[int, int]]]:
-    """All tracks of a clip in order of appearance, and the pairs of track numbers per frame that risked a switch.
+def tracklets_of(frames: Sequence[Detections], longest_gap: int) -> tuple[list[Track], list[tuple[Key, Key]]]:
+    """Tracks without long gaps in order of appearance, and pairs of detections whose people could nearly be exchanged.
 
-    A track that is not seen for more than `longest_gap` frames is closed.
+    frames: in an order that depends on values alone and without doubles, see `Detections`.
     """
-    tracks: list[Track] = []
-    risks: list[tuple[int, int]] = []
-    for frame, unordered in enumerate(frames):
-        if not len(unordered.scores):
-            continue
-        found = unordered.ordered().without_doubles()
-        active = [number for number, track in enumerate(tracks) if frame - track.frames[-1] <= longest_gap + 1]
+    tracklets: list[Track] = []
+    risks: list[tuple[Key, Key]] = []
+    active: list[int] = []
+    longest = min(longest_gap, LONGEST_PREDICTION)
+    for frame, found in enumerate(frames):
         pairs: list[tuple[int, int]] = []
-        if active:
-            table = similarities([tracks[number] for number in active], frame, found)
+        active = [number for number in active if frame - tracklets[number].frames[-1] <= longest + 1]
+        if active and len(found.scores):
+            table = similarities([tracklets[number] for number in active], frame, found)
+            gaps = np.array([frame - tracklets[number].frames[-1] - 1 for number in active])
+            table = np.where(table >= SMALLEST_LINK + LINK_PER_FRAME * gaps[:, None], table, 0)
             # An impossible link costs no more than none, so it never pushes a possible one aside.
-            rows, columns = linear_sum_assignment(np.where(table >= SMALLEST_LINK, table, 0), maximize=True)
+            rows, columns = linear_sum_assignment(table, maximize=True)
             pairs = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if table[r, c] >= SMALLEST_LINK]
-            risks.extend((active[a], active[b]) for a, b in switch_risks(table, pairs))
-        owners = {column: tracks[active[row]] for row, column in pairs}
+            taken = {row: found.boxes[column].tobytes() for row, column in pairs}
+            for row, other in switch_risks(table, pairs):
+                risks.append(((frame, taken[row]), tracklets[active[other]].keys()[-1]))
+        owners = {column: active[row] for row, column in pairs}
         for column in range(len(found.scores)):
             if column not in owners:
-                owners[column] = Track()
-                tracks.append(owners[column])
-            owners[column].add(frame, found.boxes[column], found.keypoints[column], float(found.scores[column]))
-    return tracks, risks
+                owners[column] = len(tracklets)
+                tracklets.append(Track())
+            box, keypoints, score = found.boxes[column], found.keypoints[column], float(found.scores[column])
+            tracklets[owners[column]].add(frame, box, keypoints, score)
+        active = sorted({*active, *owners.values()})
+    return tracklets, risks
 
 
-def motion(track: Track) -> float:
-    """How much a person moves: mean spread of the joints seen, in units of box diagonals, at most 1."""
-    poses = np.stack(track.keypoints).astype(np.float64)
-    seen = poses[..., 2:3] >= SMALLEST_JOINT_SCORE
-    counts = np.maximum(seen.sum(axis=0), 1)
-    means = np.where(seen, poses[..., :2], 0).sum(axis=0) / counts
-    spread = np.sqrt(np.where(seen, np.square(poses[..., :2] - means), 0).sum(axis=(0, 2)) / counts[:, 0])
-    boxes = np.stack(track.boxes).astype(np.float64)
-    diagonal = max(float(np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T).mean()), 1.0)
-    seen_ever = seen.any(axis=(0, 2))
-    return min(1.0, float(spread[seen_ever].mean()) / diagonal) if seen_ever.any() else 0.0
+def in_order(tracks: Sequence[Track]) -> list[Track]:
+    """Tracks in order of appearance, those of one frame by place."""
+    return sorted(tracks, key=lambda track: (track.frames[0], *(float(value) for value in track.boxes[0])))
 
 
-def track_persons(frames: Sequence[Detections], num_people: int = 2, longest_gap: int = 30) -> Persons:
-    """The `num_people` persons of a clip with the largest summed score x (1 + motion), ties to the earlier track.
+def unbroken(tracks: Sequence[Track]) -> list[Track]:
+    """Tracks cut at their gaps, in order of appearance."""
+    parts: list[Track] = []
+    for track in tracks:
+        cuts = np.flatnonzero(np.diff(track.frames) > 1) + 1
+        parts.extend(track.only(run.tolist()) for run in np.split(np.array(track.frames), cuts))
+    return in_order(parts)
 
-    frames: one `Detections` per frame, T of them, with no person in some or all.
-    longest_gap: frames that a person may stay unseen (hidden, missed) and still be taken for the same.
+
+def likeness(first: Track, second: Track) -> float:
+    """Mean similarity (see `alike`) of two tracks over the frames that both are in; 0 where those are too few."""
+    common = sorted(set(first.frames) & set(second.frames))
+    if len(common) < SHORTEST_LASTING_DOUBLE:
+        return 0.0
+    one, other = first.only(common), second.only(common)
+    values = [
+        alike(box[None], pose[None].astype(np.float64), Detections(box2[None], pose2[None], np.ones(1)))[0, 0]
+        for box, pose, box2, pose2 in zip(one.boxes, one.keypoints, other.boxes, other.keypoints, strict=True)
+    ]
+    return float(np.mean(values))
+
+
+def without_lasting_doubles(tracklets: Sequence[Track]) -> list[Track]:
+    """Tracklets of which no two show one person at the same time: the weaker keeps only what the stronger lacks."""
+    order = sorted(range(len(tracklets)), key=lambda number: (-sum(tracklets[number].scores), number))
+    kept: list[Track] = []
+    present: dict[int, list[int]] = {}
+    for number in order:
+        track = tracklets[number]
+        beside = sorted({place for frame in track.frames for place in present.get(frame, ())})
+        double = next((kept[place] for place in beside if likeness(kept[place], track) > LARGEST_LASTING_DOUBLE), None)
+        parts = [track]
+        if double is not None:
+            rest = [frame for frame in track.frames if frame not in double.frames]
+            parts = unbroken([track.only(rest)]) if rest else []
+        for part in parts:
+            for frame in part.frames:
+                present.setdefault(frame, []).append(len(kept))
+            kept.append(part)
+    return in_order(kept)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Frames (n,), centres (n, 2), velocities (n, 2) and box diagonals (n,) of n tracklets at their ends, or starts."""
+
+    frames: np.ndarray
+    centres: np.ndarray
+    velocities: np.ndarray
+    sizes: np.ndarray
+
+
+def ends_of(tracks: Sequence[Track]) -> Ends:
+    """Where tracks end."""
+    boxes = np.stack([track.boxes[-1] for track in tracks]).astype(np.float64)
+    return Ends(
+        np.array([track.frames[-1] for track in tracks]),
+        (boxes[:, :2] + boxes[:, 2:]) / 2,
+        np.stack([track.velocity for track in tracks]),
+        np.maximum(np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T), 1.0),
+    )
+
+
+def differences(ends: Ends, number: int, starts: Ends, others: slice) -> np.ndarray:
+    """How different one end and several starts are, in body sizes.
+
+    The distance of the centres, each moved towards the other by its velocity, in mean box diagonals, and half of the
+    ratio of the diagonals (log 2). starts: frames and velocities count backwards.
     """
-    tracks, risks = link(frames, longest_gap)
-    weights = [sum(track.scores) * (1 + motion(track)) for track in tracks]
-    kept = sorted(range(len(tracks)), key=lambda number: (-weights[number], number))[:num_people]
-    num_joints, num_coordinates = frames[0].keypoints.shape[1:] if frames else (len(SIGMAS), 3)
-    keypoints = np.full((len(frames), num_people, num_joints, num_coordinates), np.nan, dtype=np.float32)
-    for person, number in enumerate(kept):
-        keypoints[tracks[number].frames, person] = np.stack(tracks[number].keypoints)
-    first = min((track.frames[0] for track in tracks), default=0)
-    counts = {
-        "tracks": len(tracks),
-        "gaps": sum(tracks[number].num_gaps for number in kept),
-        "fragments": sum(track.frames[0] > first for track in tracks),
-        "switch_risks": sum(a in kept and b in kept for a, b in risks),
+    between = (-starts.frames[others] - ends.frames[number]).clip(max=LONGEST_PREDICTION)[:, None]
+    apart = starts.centres[others] - ends.centres[number]
+    forward = apart - between * ends.velocities[number]
+    backward = apart + between * starts.velocities[others]
+    sizes = ends.sizes[number], starts.sizes[others]
+    distance = (np.hypot(*forward.T) + np.hypot(*backward.T)) / (sizes[0] + sizes[1])
+    return np.asarray(distance + 0.5 * np.abs(np.log2(sizes[0] / sizes[1])))
+
+
+def successors(tracklets: Sequence[Track], longest_gap: int, num_forced: int) -> dict[int, tuple[int, bool]]:
+    """Which tracklet continues which, and whether that was forced: the cheapest of all assignments.
+
+    num_forced: a tracklet may be continued by any of so many that begin after it, at a price above every other; with as
+    many as the fullest frame has people, tracklets without gaps then give as few chains as can be (each start finds a
+    chain that ended: take the one that ended first). 0: only joins that the differences allow.
+    """
+    size = len(tracklets)
+    ends, starts = ends_of(tracklets), ends_of([track.reversed() for track in tracklets])
+    rows, columns, costs, forced = [], [], [], []
+    for number in range(size):
+        end = ends.frames[number]
+        first, last = np.searchsorted(-starts.frames, [end, end + longest_gap + 1], side="right").tolist()
+        others = slice(first, max(last, min(first + num_forced, size)))
+        cost = differences(ends, number, starts, others)
+        gaps = -starts.frames[others] - end - 1
+        possible = (gaps <= longest_gap) & (cost <= LARGEST_DIFFERENCE + DIFFERENCE_PER_FRAME * gaps)
+        cost = np.where(possible, cost, np.minimum(FORCED + cost + DIFFERENCE_PER_FRAME * gaps, LARGEST_COST))
+        used = np.flatnonzero(possible | (np.arange(len(cost)) < num_forced))
+        rows.append(np.append(np.full(len(used), number), number))
+        # The last column is that of no successor.
+        columns.append(np.append(used + first, size + number))
+        costs.append(np.append(cost[used], LARGEST_COST * (size + 1 if num_forced else 1)))
+        forced.append(np.append(~possible[used], False))
+    places = np.concatenate(rows), np.concatenate(columns)
+    # A cost of nothing would count as no edge.
+    table = csr_array((np.concatenate(costs) + 1, places), shape=(size, 2 * size))
+    pairs = zip(*min_weight_full_bipartite_matching(table), strict=True)
+    dear = {
+        (a, b) for a, b, why in zip(*(each.tolist() for each in places), np.concatenate(forced), strict=True) if why
     }
-    return Persons(keypoints, counts)
+    return {int(a): (int(b), (int(a), int(b)) in dear) for a, b in pairs if b < size}
+
+
+def joined(tracklets: Sequence[Track], longest_gap: int, num_forced: int = 0) -> list[Track]:
+    """Tracklets, in order of appearance, joined to tracks in the same order; see `successors`."""
+    if not tracklets:
+        return []
+    following = successors(tracklets, longest_gap, num_forced)
+    continued = {second for second, _ in following.values()}
+    tracks = []
+    for number in range(len(tracklets)):
+        if number in continued:
+            continue
+        track, place, num_forced_joins = Track(), number, 0
+        while True:
+            part = tracklets[place]
+            for detection in part.detections:
+                track.add(*detection)
+            if place not in following:
+                break
+            place, forced = following[place]
+            num_forced_joins += forced
+        track.forced = num_forced_joins
+        tracks.append(track)
+    return tracks

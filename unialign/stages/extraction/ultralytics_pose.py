@@ -133,7 +133,8 @@ def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwor
     shape = list(getattr(model.model[-1], "kpt_shape", ())) if hasattr(model, "model") else []
     if shape != [NUM_JOINTS, 3]:
         raise UsageError(f"{weights}: is not a pose network with 17 joints; {advice}.")
-    return PoseNetwork(model.fuse(verbose=False).float().eval().to(device), suppress, device)
+    stride = int(model.stride.max())
+    return PoseNetwork(model.fuse(verbose=False).float().eval().to(device), suppress, device, stride)
 
 
 def choose_device(device: str) -> str:
@@ -144,10 +145,18 @@ def choose_device(device: str) -> str:
 
 
 class PoseNetwork:
-    """A loaded pose network."""
+    """A loaded pose network. stride: of its coarsest feature map; its pictures' sides are multiples of it."""
 
-    def __init__(self, model: Any, suppress: Any, device: str) -> None:
-        self.model, self.suppress, self.device = model, suppress, torch.device(device)
+    def __init__(self, model: Any, suppress: Any, device: str, stride: int) -> None:
+        self.model, self.suppress, self.device, self.stride = model, suppress, torch.device(device), stride
+
+    def check_size(self, side: int) -> None:
+        """Raise `UsageError` with the nearest side that will do unless this one does."""
+        if side % self.stride:
+            nearest = max(1, round(side / self.stride)) * self.stride
+            raise UsageError(
+                f"image size {side} is not a multiple of {self.stride}, which this network needs; take {nearest}."
+            )
 
     def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
         """Persons in each of the square pictures (B, S, S, 3), RGB uint8.
