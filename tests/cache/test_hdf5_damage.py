@@ -127,7 +127,7 @@ DAMAGE: dict[str, tuple[Callable[[h5py.File], object], type[UnialignError], str]
     "way out of the cache": (
         lambda file: change_text(file, "metadata", (), b'"made"', b'"../out"', sign=True),
         CorruptInput,
-        "cannot be the name",
+        "none that this version of unialign reads",
     ),
     "version": (lambda file: file.attrs.__setitem__("version", 2), CorruptInput, "version 1"),
     "format": (lambda file: file.attrs.__delitem__("format"), CorruptInput, "its format is not"),

@@ -83,7 +83,7 @@ def applied(files: Files, steps: list[Step], sizes: dict[str, int], *, vouched: 
                 data = changed["records/index.bin"]
                 changed["records/index.bin"] = signed_index(data, lambda _, c, n=name, r=rest: _column(c[n], *r))
     if vouched:
-        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):
+        with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError, AttributeError):
             _vouch(files, changed)
     return changed
 

@@ -13,6 +13,7 @@ Rows are the slots that hold data, in the order of shard and slot. Samples witho
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from unialign.cache.store import Store, read_num_shards
 FORMAT, VERSION = "unialign store", 1
 # Object headers with checksums, so that the library itself notices damage; readable from HDF5 1.10 (2016) on.
 _LIBRARY = ("v110", "v110")
+# Bytes of a text's length and place, which stand in the dataset; the text itself is elsewhere in the file.
+_REFERENCE = 16
 
 Progress = Callable[[int, int], None]
 
@@ -67,14 +70,50 @@ def row_lengths(spec: ArraySpec, record: Record) -> list[int]:
     return [entry.lengths[spec.dims[0]] for entry in record.entries if entry.status == "ok"]
 
 
+def plain(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset as an export holds it: in the file itself, as it is, and no larger than the file.
+
+    Raises `ValueError` for any other kind: links and virtual datasets read other files, filters run code of their own,
+    and a dataset that is compressed or was never written can unpack to any size. Raises `KeyError` for a lacking one.
+    """
+    group: h5py.Group = file
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link to another place")
+        group = group[part]
+    if not isinstance(group, h5py.Dataset):
+        raise ValueError(f"{name} is no dataset")
+    layout, count = group.id.get_create_plist(), math.prod(group.shape)
+    if layout.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) or layout.get_external_count():
+        raise ValueError(f"{name} is cut into chunks, compressed, or lies in other files")
+    kind = group.id.get_type()
+    variable = isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()
+    taken = count * (_REFERENCE if variable else kind.get_size())
+    if taken > file.id.get_filesize() or (count and group.id.get_storage_size() != taken):
+        raise ValueError(f"{name} has {count} entries, which are not all in the file")
+    return group
+
+
 def head_digest(file: h5py.File) -> str:
-    """SHA-256 of everything in a file that makes a store, but for the arrays, whose own are in the records."""
-    shards, texts = file["records/shard"][:].tolist(), file["records/text"]
-    plain = [int(file.attrs["num_shards"]), bool(file.attrs["index"]), shards]
-    checksum = hashlib.sha256(canonical(plain) + file["metadata"][()])
+    """SHA-256 of everything in a file that makes a store, but for the arrays, whose own are in the records.
+
+    Raises what `plain` raises, and `ValueError` for texts that refer to one piece of the file again and again.
+    """
+    shards, texts, metadata = plain(file, "records/shard")[:].tolist(), plain(file, "records/text"), metadata_of(file)
+    checksum = hashlib.sha256(canonical([int(file.attrs["num_shards"]), bool(file.attrs["index"]), shards]) + metadata)
+    left = file.id.get_filesize()
     for number in range(len(texts)):
-        checksum.update(texts[number])
+        text = bytes(texts[number])
+        left -= len(text)
+        if left < 0:
+            raise ValueError("the records are longer than the file")
+        checksum.update(text)
     return checksum.hexdigest()
+
+
+def metadata_of(file: h5py.File) -> bytes:
+    """The text of the store's `zarr.json`. Raises what `plain` raises."""
+    return bytes(plain(file, "metadata")[()])
 
 
 def _write_head(file: h5py.File, reader: StoreReader) -> dict[str, np.ndarray]:
@@ -107,6 +146,7 @@ def _write_head(file: h5py.File, reader: StoreReader) -> dict[str, np.ndarray]:
     )
     _texts(file, "metadata", None)[()] = (store.path / "zarr.json").read_text(encoding="utf-8")
     file["records/shard"] = np.array(numbers, dtype=np.int64)
+    file.flush()
     file.attrs["digest"] = head_digest(file)
     _texts(file, "samples/id", len(ids))[:] = ids
     for column, (name, dtype) in enumerate((("shard", np.int64), ("slot", np.int64), ("current", np.bool_))):

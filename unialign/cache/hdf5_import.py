@@ -11,16 +11,17 @@ import h5py
 import numpy as np
 
 from unialign.cache import atomic
+from unialign.cache.checks import check_record
 from unialign.cache.codecs import codec_versions
 from unialign.cache.errors import CorruptInput, DamagedStore, UsageError
-from unialign.cache.hdf5 import FORMAT, VERSION, Progress, head_digest, row_lengths
+from unialign.cache.hdf5 import FORMAT, VERSION, Progress, head_digest, metadata_of, plain, row_lengths
 from unialign.cache.index import write_index
-from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
 from unialign.cache.mend import restore_metadata
 from unialign.cache.records import Record, list_records, read_record, record_path
+from unialign.cache.schema import MAX_SHARD
 from unialign.cache.shards import little_endian
-from unialign.cache.store import Store, grow_store, open_store, store_path, write_shard
+from unialign.cache.store import Store, decode_store, grow_store, open_store, store_path, write_shard
 from unialign.cache.verify import verify_store
 
 # A store in the making lies beside the finished one, under a name that nothing lists as a store.
@@ -111,29 +112,22 @@ def _read_head(source: Path, file: h5py.File, cache: Path) -> _Head:
             raise ValueError(f"its format is not {FORMAT!r}, version {VERSION}")
         if head_digest(file) != file.attrs["digest"]:
             raise ValueError("its metadata or records do not match its own digest")
-        metadata = bytes(file["metadata"][()])
-        body = json.loads(metadata)["attributes"]["unialign"]
-        for name in (body["collection"], body["modality"], body["key"]["extractor"], *_names(body["arrays"])):
-            _refuse_unsafe(name)
-        shards, texts = file["records/shard"][:].tolist(), file["records/text"]
+        metadata, numbers = metadata_of(file), plain(file, "records/shard")[:]
+        store = decode_store(cache, metadata, str(source))
+        shards: list[int] = numbers.tolist()
+        if numbers.dtype.kind != "i" or shards != sorted({*shards}) or min(shards, default=0) < 0:
+            raise ValueError("the numbers of its shards are none")
+        num_shards = int(file.attrs["num_shards"])
+        if not max(shards, default=-1) < num_shards <= MAX_SHARD + 1:
+            raise ValueError(f"it has {len(shards)} shards and room for {num_shards}")
         return _Head(
             metadata=metadata,
-            path=store_path(cache, body["collection"], body["modality"], Key(body["key"])),
+            path=store_path(cache, store.collection, store.modality, store.key),
             shards=shards,
-            texts=texts,
-            num_shards=int(file.attrs["num_shards"]),
+            texts=plain(file, "records/text"),
+            num_shards=num_shards,
             index=bool(file.attrs["index"]),
         )
-
-
-def _names(arrays: list[dict[str, str]]) -> list[str]:
-    return [array["name"] for array in arrays]
-
-
-def _refuse_unsafe(name: str) -> None:
-    """These become names of folders; a file from a stranger must not lead out of the cache."""
-    if not name or name.startswith(".") or set(name) & set("/\\\0") or name == "records":
-        raise ValueError(f"{name!r} cannot be the name of a folder in a store")
 
 
 def _is_there(source: Path, head: _Head) -> bool:
@@ -171,6 +165,7 @@ def _fill(source: Path, file: h5py.File, head: _Head, staging: Path, progress: P
         atomic.write_file(record_path(staging, shard), text)
         with _reading(source):
             record = read_record(record_path(staging, shard))
+            check_record(store, record)
             values = _read_shard(file, store, record, row)
         _write(source, store, record, values)
         # As it was exported: the one just written names the staging folder as its store.
@@ -186,12 +181,12 @@ def _read_shard(file: h5py.File, store: Store, record: Record, row: int) -> list
     held = [slot for slot, entry in enumerate(record.entries) if entry.status == "ok"]
     values: list[dict[str, np.ndarray]] = [{} for _ in record.entries]
     for spec in store.arrays:
-        data = file[f"arrays/{spec.name}"]
+        data = plain(file, f"arrays/{spec.name}")
         if data.dtype != little_endian(spec):
             raise ValueError(f"array {spec.name} is of {data.dtype} instead of {spec.dtype}")
         offsets = np.arange(row, row + len(held) + 1)
         if spec.ragged:
-            offsets = file[f"offsets/{spec.name}"][row : row + len(held) + 1]
+            offsets = plain(file, f"offsets/{spec.name}")[row : row + len(held) + 1]
             if np.diff(offsets).tolist() != row_lengths(spec, record):
                 raise ValueError(f"the offsets of array {spec.name} are not those of the records")
         block = data[int(offsets[0]) : int(offsets[-1])] if held else data[:0]
