@@ -18,12 +18,15 @@ from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.index import decode_index
 from unialign.cache.ranges import Range, RemoteFile, kept_share, read_ranges
 from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.schema import METADATA_BYTES
 from unialign.cache.shards import ABSENT, count_chunks, decode_sample, index_bytes, read_index
 from unialign.cache.store import decode_store
 from unialign.cache.table import SampleTable
 from unialign.cache.transport import Part, Remote, fetch
 
 LIMIT = 20 << 30
+# Of a remote index; a million samples take 150 MB.
+INDEX_BYTES = 1 << 30
 ADVICE = "upload the store again, or run `unialign cache verify` where it was made."
 
 Found = TypeVar("Found")
@@ -70,7 +73,9 @@ class RemoteReader(Recorded):
         self.url = self.where = self.remote.url
         self.path = PurePosixPath(PurePosixPath(self.url).name)
         self.cache = BlockCache(cache, limit) if cache else None
-        self.store = decode_store(Path(self.path), self._whole("zarr.json", "it is no store."), f"{url}/zarr.json")
+        self.store = decode_store(
+            Path(self.path), self._whole("zarr.json", METADATA_BYTES, "it is no store."), f"{url}/zarr.json"
+        )
         self.table = self._read_table() if table is None else table
         self.share = kept_share(self.table.shards.total_bytes, [self.cache])
         self._open: dict[tuple[str, int], RemoteShard] = {}
@@ -83,6 +88,7 @@ class RemoteReader(Recorded):
     def _read_table(self) -> SampleTable:
         index = self._whole(
             "records/index.bin",
+            INDEX_BYTES,
             "a remote store is read by the index of its records: run any extraction on the store where it was made, "
             "then upload it again.",
         )
@@ -136,9 +142,9 @@ class RemoteReader(Recorded):
             raise DamagedStore(f"{self.url}/{path}: no record vouches for this file.")
         return RemoteFile(self.remote, path, expected.bytes, expected.sha256, self.cache)
 
-    def _whole(self, path: str, otherwise: str) -> bytes:
+    def _whole(self, path: str, limit: int, otherwise: str) -> bytes:
         try:
-            return fetch([Part(self.remote, path)])[0]
+            return fetch([Part(self.remote, path, limit=limit)])[0]
         except MissingCache as error:
             raise MissingCache(f"{str(error)[:-1]}; {otherwise}") from None
 

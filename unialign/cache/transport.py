@@ -24,7 +24,13 @@ TIMEOUT = 25.0
 # Of a file of unknown size, which may be much longer than a part.
 WHOLE_TIMEOUT = 600.0
 PARALLEL = 32
+# Of a file that is fetched as a whole.
+WHOLE_BYTES = 16 << 20
 _WORTH_REPEATING = {408, 425, 429}
+
+
+class Unwanted(Exception):
+    """An answer that is not taken, and why: it is larger than any of its kind, or compressed."""
 
 
 class Remote:
@@ -44,6 +50,11 @@ class Remote:
         self.options = dict(options or {})
         self._opened: tuple[int, Any, str] = (-1, None, "")
 
+    @property
+    def web(self) -> bool:
+        """Whether a plain web server answers."""
+        return self.url.startswith(("http://", "https://"))
+
     def system(self) -> tuple[Any, str]:
         """The file system of this process, and what it calls the folder.
 
@@ -56,6 +67,10 @@ class Remote:
                 # Of botocore, which otherwise keeps all but ten requests waiting.
                 options = {"config_kwargs": {"max_pool_connections": PARALLEL}, **options}
             try:
+                if self.web:
+                    from unialign.cache.bounded_http import client_options
+
+                    options = {**options, "client_kwargs": {**client_options(), **options.get("client_kwargs", {})}}
                 system, root = fsspec.url_to_fs(self.url, **options)
             except (ImportError, ValueError) as error:
                 raise UsageError(f"{self.url} cannot be opened: {error}") from error
@@ -64,12 +79,13 @@ class Remote:
 
 
 class Part(NamedTuple):
-    """Bytes start to stop of a file below a remote folder; None, None: all of it."""
+    """Bytes start to stop of a file below a remote folder; None, None: all of it, if that is at most `limit` bytes."""
 
     remote: Remote
     path: str
     start: int | None = None
     stop: int | None = None
+    limit: int = WHOLE_BYTES
 
     @property
     def where(self) -> str:
@@ -117,6 +133,9 @@ async def _attempts(part: Part) -> bytes:
             reason = "access is refused"
             break
         except Exception as error:  # noqa: BLE001 - every file system raises what its own library raises
+            if isinstance(error, Unwanted):
+                reason = str(error)
+                break
             status = getattr(error, "status", 0)
             if status == 416 or getattr(error, "errno", 0) == errno.EINVAL:
                 return b""
@@ -144,8 +163,23 @@ async def _within(part: Part, seconds: float) -> bytes:
 async def _get(part: Part) -> bytes:
     system, root = part.remote.system()
     path = f"{root}/{part.path}"
+    limit = part.limit if part.start is None or part.stop is None else part.stop - part.start
+    if part.remote.web:
+        from unialign.cache.bounded_http import LIMIT
+
+        LIMIT.set(limit)
+    elif part.stop is None:
+        info = await system._info(path) if system.async_impl else await asyncio.to_thread(system.info, path)
+        _check_size(int(info.get("size") or 0), limit)
     if system.async_impl:
         data = await system._cat_file(path, start=part.start, end=part.stop)
     else:
         data = await asyncio.to_thread(system.cat_file, path, start=part.start, end=part.stop)
+    if part.stop is None:
+        _check_size(len(data), limit)
     return bytes(data)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise Unwanted(f"it is larger than {limit} bytes")
