@@ -6,10 +6,34 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, model_validator
+
 from unialign.cache.atomic import write_text
+from unialign.cache.bounded import parse_json
 from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.keys import digest
+from unialign.cache.schema import reason
 from unialign.stages.datasets.base import Dataset, Sample, Split
+
+
+class _Manifest(BaseModel):
+    """The schema of a list; later versions may say more."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    dataset: str
+    collection: str
+    classes: list[str]
+    descriptions: list[list[str]]
+    samples: list[tuple[str, int, dict[str, int | str]]]
+    protocols: dict[str, dict[str, list[str]]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_Manifest":
+        for name, label, _ in self.samples:
+            if not 0 <= label < len(self.classes):
+                raise ValueError(f"sample {name[:80]!r} has the label {label} of {len(self.classes)} classes")
+        return self
 
 
 def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
@@ -64,9 +88,11 @@ def load_manifest(cache: Path, name: str, collection: str | None = None) -> Data
 def read_manifest(path: Path) -> Dataset:
     """The dataset in a list. Raises `DamagedStore` when it does not match its own digest."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        body = parse_json(data)
         if body.pop("digest") != digest(body):
             raise DamagedStore(f"{path}: does not match its own digest; run any `unialign extract` of it again.")
+        _Manifest.model_validate_json(data)
         protocols: dict[str, Callable[[Sequence[Sample]], Split]] = {
             name: partial(_stored_split, Split(*(tuple(split.get(part, ())) for part in ("train", "test", "val"))))
             for name, split in body["protocols"].items()
@@ -81,7 +107,9 @@ def read_manifest(path: Path) -> Dataset:
             descriptions=tuple(tuple(texts) for texts in body["descriptions"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedStore(f"{path}: cannot be read ({error}); run any `unialign extract` of it again.") from error
+        raise DamagedStore(
+            f"{path}: cannot be read ({reason(error)}); run any `unialign extract` of it again."
+        ) from error
 
 
 def _stored_split(split: Split, _: Sequence[Sample]) -> Split:

@@ -21,6 +21,7 @@ from unialign.pipeline.preparation import (
     the_reader,
 )
 from unialign.pipeline.text_bank import load_text_bank, shared_templates
+from unialign.stages.archives import check_weights
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.models.backbones import hub_state_dict
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
@@ -111,7 +112,9 @@ def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]]
         raise UsageError(f"{path}: no such file; give the weights of a video backbone, or hub to fetch published ones.")
     data = path.read_bytes()
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        file = io.BytesIO(data)
+        check_weights(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load answers foreign bytes with errors of many kinds, some of them private.
         raise CorruptInput(f"{path} is not a file of plain PyTorch weights; download it again.") from error

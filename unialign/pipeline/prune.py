@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unialign.cache import atomic
+from unialign.cache.bounded import parse_json
 from unialign.cache.errors import DamagedStore, LockedStore, UsageError
 from unialign.cache.hdf5_import import STAGING
 from unialign.cache.inventory import Summary, iterate_stores, summarise
@@ -44,7 +45,7 @@ def keys_of_runs(runs: Path) -> set[str]:
     named: set[str] = set()
     for path in sorted(runs.rglob("keys.json")):
         try:
-            named |= set(DIGEST.findall(json.dumps(json.loads(path.read_text(encoding="utf-8")))))
+            named |= set(DIGEST.findall(json.dumps(parse_json(path.read_bytes()))))
         except (OSError, ValueError) as error:
             raise DamagedStore(
                 f"{path} cannot be read ({error}); remove that run or mend it before pruning."

@@ -16,7 +16,6 @@ The key is the digest of everything that decides the result; the same training a
 import io
 import json
 import platform
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,12 +31,15 @@ import yaml
 from unialign.cache import atomic
 from unialign.cache.access import is_refused
 from unialign.cache.arrays import Json
+from unialign.cache.bounded import parse_json
 from unialign.cache.cores import usable_cores
 from unialign.cache.errors import DamagedStore, LockedStore, MissingCache
 from unialign.cache.keys import SHORT, digest
 from unialign.cache.lock import store_lock
 from unialign.pipeline.hardware import processor
 from unialign.pipeline.memory import peak_gpu_memory, peak_memory
+from unialign.pipeline.yaml_values import read_yaml
+from unialign.stages.archives import read_npz
 from unialign.stages.training.checkpoints import Checkpoints
 
 DATA, PREDICTIONS = "data.csv", "predictions.npz"
@@ -157,9 +159,8 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
     if claimed is not None and sha256(data).hexdigest() != claimed:
         raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return dict(read_npz(data))
+    except ValueError as error:
         raise DamagedStore(f"{path} cannot be read ({error}); {ANEW}") from error
 
 
@@ -194,7 +195,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingCache(f"{folder} is not a run; `unialign train` makes them.")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(config, dict):
@@ -207,7 +208,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingCache(f"{path} does not exist; the run has not come that far.")
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(parse_json(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise DamagedStore(f"{path} cannot be read ({error}).") from error
 

@@ -15,6 +15,15 @@ from unialign.stages.extraction.digest import file_digest
 SETTLED = 2 * 10**9
 
 
+def _entries(known: object) -> dict[str, list[int | str]]:
+    """What a memory may hold; entries of another kind are as good as none."""
+    return {
+        path: entry
+        for path, entry in (known.items() if isinstance(known, dict) else ())
+        if isinstance(entry, list) and all(type(part) in (int, str) for part in entry)
+    }
+
+
 class SourceDigests:
     """SHA-256 of source files of one collection, with a memory beside the stores.
 
@@ -31,8 +40,8 @@ class SourceDigests:
         self._changed = False
         if self._path.is_file():
             try:
-                self._known = json.loads(self._path.read_text())
-            except ValueError:
+                self._known = _entries(json.loads(self._path.read_text()))
+            except (ValueError, RecursionError):
                 self._known = {}
 
     @staticmethod

@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+# Of a configuration; those in use are a hundredth of it.
+MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1 << 17, 1 << 17, 50
+
 _BASES = {"0o": 8, "0x": 16}
 
 
@@ -51,5 +54,42 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_yaml(text: str) -> object:
-    """The values in a text of YAML. Raises `yaml.YAMLError`; runs no code from it."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader with the scalars of YAML 1.2)
+    """The values in a text of YAML.
+
+    Raises `yaml.YAMLError`, also for a text that is larger, deeper or, with every alias spelled out, longer than any
+    configuration is; runs no code from it.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise yaml.YAMLError(f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _spelled_out(node, {}, 0)[0] > MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES} values")
+        return loader.construct_document(node)
+    except (RecursionError, ValueError, OverflowError) as error:
+        # Of Python itself: numbers of thousands of digits, hundreds of brackets.
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _spelled_out(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """Values in a node, those behind aliases as often as they are referred to, and how many levels they take."""
+    too_deep = yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep, or an alias refers to itself")
+    if depth > MAX_DEPTH:
+        raise too_deep
+    if id(node) not in known:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        found = [_spelled_out(each, known, depth + 1) for each in inner]
+        levels = 1 + max((height for _, height in found), default=0)
+        if levels > MAX_DEPTH:
+            raise too_deep
+        known[id(node)] = 1 + sum(count for count, _ in found), levels
+    return known[id(node)]

@@ -9,6 +9,8 @@ from PIL import Image, UnidentifiedImageError
 from unialign.cache.errors import DamagedStore
 
 ENCODINGS = ("jpeg", "rgb24")
+# Of one picture: 8K video.
+MAX_PIXELS = 1 << 25
 
 
 def encode_picture(picture: np.ndarray, encoding: str, quality: int) -> bytes:
@@ -31,6 +33,8 @@ def decode_pictures(
     Raises `IndexError` for a picture that the sample does not have, `DamagedStore` when the bytes are no such picture.
     """
     height, width = int(size[0]), int(size[1])
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise DamagedStore(f"pictures of {height} x {width} pixels are none that are stored; extract them again.")
     out = np.empty((len(which), height, width, 3), dtype=np.uint8)
     for place, index in enumerate(which):
         if not 0 <= index < len(offset) - 1:
@@ -56,5 +60,5 @@ def decode_jpeg(data: np.ndarray, size: tuple[int, int], index: int) -> np.ndarr
             if (image.height, image.width) != size:
                 raise DamagedStore(f"picture {index} is {image.height} x {image.width}, not {size}; extract it again.")
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise DamagedStore(f"picture {index} is not a whole JPEG ({error}); extract it again.") from error

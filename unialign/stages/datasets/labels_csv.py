@@ -3,9 +3,10 @@
 import csv
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 from unialign.cache.errors import UsageError
 from unialign.stages.containers import VIDEO_SUFFIXES
@@ -19,6 +20,7 @@ GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participan
 
 # Four times the size of the largest list in use (Kinetics-700); more is no label file.
 MAX_BYTES = 256 * 2**20
+MAX_ROWS, MAX_ROW = 2_000_000, 1 << 20
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
 # A description whose quote is not closed goes on over the next clips of the list.
@@ -52,22 +54,41 @@ class LabelList:
     notes: tuple[str, ...] = ()
 
 
+class _Lines:
+    """The lines of a file for `csv.reader`. size: characters since the last row, which may go on over many lines."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.size = 0
+        self._file = file
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(MAX_ROW + 1):
+            self.size += len(line)
+            if self.size > MAX_ROW:
+                raise csv.Error(f"a row of more than {MAX_ROW} characters")
+            yield line
+
+
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Every line that is not blank, as its line number and its cells without surrounding blanks.
 
     A row that goes on over several lines (in quotes) has the number of its first one. Raises `UsageError` for a file
-    that is not readable, not UTF-8, not CSV or larger than 256 MiB.
+    that is not readable, not UTF-8, not CSV or larger than 256 MiB, 2 million
+    rows, or a mebibyte a row.
     """
     rows: list[tuple[int, list[str]]] = []
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of labels.")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            lines = _Lines(file)
+            reader = csv.reader(lines, strict=True)
             first = 1
             for row in reader:
                 rows.append((first, [cell.strip() for cell in row]))
-                first = reader.line_num + 1
+                lines.size, first = 0, reader.line_num + 1
+                if len(rows) > MAX_ROWS:
+                    raise UsageError(f"{path}: more than {MAX_ROWS} lines; this is no list of labels.")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 from unialign.cache.atomic import write_file
 from unialign.cache.errors import CorruptInput
-from unialign.stages.datasets.pickle_scan import Refused, check_opcodes
 from unialign.stages.datasets.stand_ins import NAMES, Allowed, ArrayStandIn, Budget, DtypeStandIn, allowed_names
+from unialign.stages.pickle_scan import Refused, check_opcodes
 
 _MAX_DEPTH = 32
 _COPIES, _COPIES_AT_LEAST = 4, 1 << 20

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unialign.cache.errors import CorruptInput, UsageError
+from unialign.stages.archives import check_weights
 from unialign.stages.extraction.pose_clips import RECIPES, Clip, Shape
 from unialign.stages.models.encoders import ENCODERS
 from unialign.stages.models.skeleton_graph import LAYOUTS, Layout
@@ -62,7 +63,9 @@ def load_encoder(path: Path) -> Encoder:
     if not path.is_file():
         raise UsageError(f"{path}: no such file; name the weights of a skeleton encoder.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            check_weights(file)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load answers foreign bytes with errors of many kinds, some of them private.
         raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error

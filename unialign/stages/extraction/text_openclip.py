@@ -1,12 +1,12 @@
 """OpenCLIP text towers: finding their weights, and loading them with the right activation."""
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unialign.cache.bounded import parse_json
 from unialign.cache.errors import UsageError
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text_network import TextEncoder, fetch_model
@@ -89,7 +89,7 @@ def _published_activation(name: str, tag: str, weights: Path | None) -> tuple[bo
     beside = weights.parent / "open_clip_config.json"
     if beside.is_file():
         try:
-            network = json.loads(beside.read_text(encoding="utf-8")).get("model_cfg", {})
+            network = parse_json(beside.read_bytes()).get("model_cfg", {})
         except (ValueError, AttributeError) as error:
             raise UsageError(f"{beside}: is not an OpenCLIP configuration ({error}); repair or remove it.") from error
         return bool(network.get("quick_gelu", False)), f"{beside.name} beside it"

@@ -20,6 +20,7 @@ from torch import Tensor
 from unialign.cache.arrays import ArraySpec, Json
 from unialign.cache.errors import CorruptInput, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
+from unialign.stages.archives import check_weights
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.heartbeat import beat
@@ -245,6 +246,9 @@ def clip_state(path: Path) -> dict[str, Tensor]:
     from open_clip.factory import load_state_dict
 
     try:
+        if path.suffix != ".safetensors":
+            with path.open("rb") as file:
+                check_weights(file)
         return dict(load_state_dict(str(path), weights_only=True))
     except Exception as error:  # any file may stand there: what reading it raises is open-ended
         reason = str(error).strip().partition("\n")[0]

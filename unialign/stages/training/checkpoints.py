@@ -21,7 +21,10 @@ from typing import Any
 import torch
 
 from unialign.cache import atomic
+from unialign.cache.bounded import parse_json, read_plain
 from unialign.cache.errors import DamagedStore, MissingCache, UnialignError
+from unialign.cache.schema import METADATA_BYTES
+from unialign.stages.archives import check_weights
 from unialign.stages.training.loader import Position
 
 LOGGER = logging.getLogger(__name__)
@@ -134,7 +137,7 @@ class Checkpoints:
         """What the file beside a checkpoint says of it. Raises `DamagedStore` when it says nothing usable."""
         beside = path.with_suffix(".json")
         try:
-            note = json.loads(beside.read_bytes())
+            note = parse_json(read_plain(beside, METADATA_BYTES))
             if not {"bytes", "sha256", "epoch", "samples", "run"} <= set(note):
                 raise ValueError("fields are missing")
             int(note["epoch"]), int(note["samples"])
@@ -158,7 +161,9 @@ class Checkpoints:
     def _read(self, path: Path) -> dict[str, Any]:
         data = self._checked(path)
         try:
-            return dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+            file = io.BytesIO(data)
+            check_weights(file)
+            return dict(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:
             # torch.load answers foreign bytes with errors of many kinds, some of them private.
             raise DamagedStore(f"{path} holds something else than plain weights.") from error

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from unialign.cache import atomic
+from unialign.cache.bounded import parse_json
 
 LOGGER = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("{") and line.endswith("}"):
             try:
-                objects.append(json.loads(line))
+                objects.append(parse_json(line))
             except ValueError:
                 LOGGER.debug("%s holds a cut line", path)
     return objects

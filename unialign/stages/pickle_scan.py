@@ -38,11 +38,21 @@ _HASHED, _HASHED_AT_LEAST = 10, 10_000
 _PLAIN = frozenset(
     opcode.name for opcode in pickletools.opcodes if not opcode.stack_before and len(opcode.stack_after) == 1
 ) - {"MARK", "EMPTY_LIST", "EMPTY_TUPLE", *_GET}
-_PAIRS = frozenset({"BUILD", "STACK_GLOBAL"})
+_PAIRS = frozenset({"BUILD", "STACK_GLOBAL", "NEWOBJ"})
 
 
 class Refused(ValueError):
     """The pickle names something that is not on the list."""
+
+
+def check_costs(file: BinaryIO) -> None:
+    """Go through the next pickle of a file for the sake of what it costs, whatever it names.
+
+    Raises `ValueError` for one that is none or whose loading would take far more steps than it has.
+    """
+    costs = _Costs()
+    for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
+        _count(costs, opcode.name, argument, count)
 
 
 def check_opcodes(file: BinaryIO, allowed: Container[str]) -> None:
@@ -59,12 +69,16 @@ def check_opcodes(file: BinaryIO, allowed: Container[str]) -> None:
             raise Refused(f"opcode {name}" + (f" {argument}" if isinstance(argument, str) else ""))
         if name == "GLOBAL" and str(argument).replace(" ", ".", 1) not in allowed:
             raise Refused(str(argument).replace(" ", ".", 1))
-        # A writer numbers what it has written from 0 (old ones from 1).
-        if name in _PUT and isinstance(argument, int) and argument > count:
-            raise ValueError(f"memo entry {argument} after {count} steps")
-        costs.step(name, argument if isinstance(argument, int) else 0)
-        if costs.hashed > _HASHED * count + _HASHED_AT_LEAST:
-            raise ValueError(f"{costs.hashed} values to hash after {count} steps")
+        _count(costs, name, argument, count)
+
+
+def _count(costs: "_Costs", name: str, argument: object, count: int) -> None:
+    # A writer numbers what it has written from 0 (old ones from 1).
+    if name in _PUT and isinstance(argument, int) and argument > count:
+        raise ValueError(f"memo entry {argument} after {count} steps")
+    costs.step(name, argument if isinstance(argument, int) else 0)
+    if costs.hashed > _HASHED * count + _HASHED_AT_LEAST:
+        raise ValueError(f"{costs.hashed} values to hash after {count} steps")
 
 
 def _cost(parts: list[_Cost]) -> _Cost:
