@@ -159,7 +159,7 @@ def _yaml(text: str) -> Bomb:
         from unialign.pipeline.config import load_config
 
         (folder / "unialign.yaml").write_text(text)
-        return load_config(folder / "unialign.yaml")
+        return load_config({}, file=folder / "unialign.yaml", environment={})
 
     return use
 
@@ -303,7 +303,7 @@ def _record(folder: Path) -> object:
     store = build(folder, num_samples=3)
     entry = {"id": "", "status": "truncated", "source": "", "lengths": {}, "detail": {}, "checksums": {}}
     forge_record(
-        store.path, 0, lambda body: body.update(samples=[{**entry, "id": f"{n:09d}"} for n in range(500_000)], files={})
+        store.path, 0, lambda body: body.update(samples=[{**entry, "id": f"{n:09d}"} for n in range(120_000)], files={})
     )
     return StoreReader(store.path)
 

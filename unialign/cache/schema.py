@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from unialign.cache.arrays import ArraySpec
 
 # Bytes of a store's or an array's `zarr.json`, and of a record; those in use are a thousandth of it.
-METADATA_BYTES, RECORD_BYTES = 16 << 20, 64 << 20
+METADATA_BYTES, RECORD_BYTES = 16 << 20, 16 << 20
 # Bytes of one inner chunk, which are in memory at once, and of the index at the end of a shard file.
 CHUNK_BYTES, SHARD_INDEX_BYTES = 256 << 20, 256 << 20
 MAX_SHARD = 2**31 - 1
