@@ -2,7 +2,7 @@
 
     python -m tests.bombs FOLDER
 
-The last line is JSON: by name what was said, seconds and the most memory so far in MiB.
+The last line is JSON: by name what was said, seconds of work, and the most memory so far beside the imports in MiB.
 """
 
 import gzip
@@ -208,10 +208,10 @@ def _csv(write: Callable[[Any], object]) -> Bomb:
 
 
 BOMBS |= {
-    "csv: one huge field": _csv(lambda file: [file.write("x" * (1 << 20)) for _ in range(200)]),
-    "csv: millions of columns": _csv(lambda file: [file.write("," * (1 << 20)) for _ in range(200)]),
-    "csv: a row without end": _csv(lambda file: [file.write('"\n",' * (1 << 18)) for _ in range(200)]),
-    "csv: millions of rows": _csv(lambda file: [file.write("a\n" * (1 << 19)) for _ in range(200)]),
+    "csv: one huge field": _csv(lambda file: [file.write("x" * (1 << 20)) for _ in range(20)]),
+    "csv: millions of columns": _csv(lambda file: [file.write("," * (1 << 20)) for _ in range(20)]),
+    "csv: a row without end": _csv(lambda file: [file.write('"\n",' * (1 << 18)) for _ in range(20)]),
+    "csv: millions of rows": _csv(lambda file: [file.write("a\n" * (1 << 19)) for _ in range(5)]),
 }
 
 
@@ -340,6 +340,7 @@ def main() -> None:
     import unialign.pipeline.runs
     import unialign.stages.extraction.pose_encoder  # noqa: F401
 
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, _late)
@@ -357,7 +358,7 @@ def main() -> None:
         except (TooSlow, Exception) as error:  # noqa: BLE001 - whatever it was is the outcome
             said = f"{type(error).__name__}: {error}"
         signal.setitimer(signal.ITIMER_REAL, 0)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - before
         print(name, said[:200], file=sys.stderr, flush=True)
         outcomes[name] = (said.replace(str(folder), "")[:300], round(time.process_time() - started, 2), peak)
     print(json.dumps(outcomes))
