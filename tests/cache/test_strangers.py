@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cache.test_store import build, sample, tree_digest
+from tests.cache.test_store import ARRAYS, build, sample, tree_digest
 from tests.forged import forge_group, forge_index, forge_record, forge_shard
 from tests.made_extractor import extract, make_files
 from unialign.cache.batches import BatchReader
@@ -24,6 +24,7 @@ from unialign.cache.inventory import iterate_stores, summarise
 from unialign.cache.joined import columns_of
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, list_records
+from unialign.cache.shards import decode_sample
 from unialign.cache.store import Store, create_store, grow_store, open_store, write_shard
 from unialign.cache.verify import verify_store
 
@@ -390,6 +391,12 @@ def test_metadata_of_an_array_are_believed_as_the_store_writes_them(tmp_path: Pa
         path.write_text(json.dumps(changed, indent=2) + "\n")
         with pytest.raises(DamagedStore, match="the array's metadata"):
             grow_store(store, 9)
+
+
+def test_a_sample_with_fewer_chunks_than_its_length_takes_is_damaged() -> None:
+    spec = ARRAYS[1]
+    with pytest.raises(DamagedStore, match="0 chunks are there, the sample takes 1"):
+        decode_sample(spec, [], None)
 
 
 @pytest.mark.parametrize("depth", [150, 5000, 200_000])

@@ -3,6 +3,7 @@
 200,000 cases with RELIABILITY=full, some hundreds otherwise; `corpus.json` holds those that once broke something.
 """
 
+import faulthandler
 import json
 import os
 import shutil
@@ -83,6 +84,7 @@ def test_what_once_broke_something_does_no_more(memory: Path) -> None:
 def test_meta_a_byte_beside_guarded_memory_ends_the_process(at_end: bool) -> None:
     child = os.fork()
     if not child:
+        faulthandler.disable()
         guard = Guarded()
         guard.at_end = at_end
         array = guard.memory(100)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unialign.cache.atomic import write_file
-from unialign.cache.errors import MissingCache
+from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline.evaluate import open_stores, prepare_again
@@ -19,6 +19,7 @@ from unialign.pipeline.gallery_regions import SHOWN_FRAMES, entities_of, trackle
 from unialign.pipeline.plots import confusion_picture, draw_skeleton, sample_picture
 from unialign.pipeline.preparation import Prepared
 from unialign.pipeline.runs import read_config, read_json
+from unialign.stages.archives import read_npz
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.pictures import decode_pictures
 from unialign.stages.training.checkpoints import LAST, Checkpoints
@@ -70,8 +71,10 @@ def _predictions(run: Path) -> dict[str, np.ndarray]:
     path = run / "predictions.npz"
     if not path.is_file():
         raise MissingCache(f"{run} has no predictions; finish it with `unialign train`.")
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        return dict(read_npz(path.read_bytes()))
+    except ValueError as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); move the run's folder away to train it anew.") from error
 
 
 def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]:
