@@ -133,8 +133,9 @@ def test_dask_workers_survive_every_kind(memory: Path, report: Report) -> None:
 def test_the_command_says_what_happened(memory: Path) -> None:
     files = memory / "files"
     make_files(files, 9, deeds={2: "segfault", 6: "raise"})
-    (memory / "root" / "jump").mkdir(parents=True)
-    (memory / "root" / "jump" / "clip.mp4").touch()
+    for name in ("jump", "wave"):
+        (memory / "root" / name).mkdir(parents=True)
+        (memory / "root" / name / "clip.mp4").touch()
     words = ["extract", "frames", "--dataset", "folder", "--root", memory / "root", "--cache", memory / "cache"]
     process = child("cli", files, "0", *words, "--shard-samples", "4", "--json")
     out, err = process.communicate(timeout=100)
@@ -144,8 +145,8 @@ def test_the_command_says_what_happened(memory: Path) -> None:
     assert b"Traceback" not in err
     shown = child("cli", files, "0", *words, "--retry")
     _, err = shown.communicate(timeout=100)
-    assert b"clip002: crashed (the process that worked on it was ended by SIGSEGV)" in err
-    assert b"clip006: internal-error (AttributeError: " in err
+    assert b"1 crashed (the process that worked on it was ended by SIGSEGV), such as clip002" in err
+    assert b"1 internal-error (AttributeError: " in err
 
 
 @pytest.mark.parametrize("deed", ["leak", "fill"])

@@ -27,8 +27,9 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 def command(files: Path, cache: Path, cluster: str) -> subprocess.Popen[bytes]:
     """`unialign extract frames` as a process of its own session."""
-    (files.parent / "root" / "jump").mkdir(parents=True, exist_ok=True)
-    (files.parent / "root" / "jump" / "clip.mp4").touch()
+    for name in ("jump", "wave"):
+        (files.parent / "root" / name).mkdir(parents=True, exist_ok=True)
+        (files.parent / "root" / name / "clip.mp4").touch()
     words = ["extract", "frames", "--dataset", "folder", "--root", files.parent / "root", "--cache", cache]
     return child("cli", files, str(PAUSE), *words, "--shard-samples", "4", *(["--cluster", cluster] if cluster else []))
 
