@@ -333,6 +333,11 @@ def _late(*_: object) -> None:
     raise TooSlow
 
 
+def peak_mib() -> int:
+    # Not `ru_maxrss`, which begins with that of the process that started this one.
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     # Imports take memory once, not for each bomb.
@@ -340,7 +345,7 @@ def main() -> None:
     import unialign.pipeline.runs
     import unialign.stages.extraction.pose_encoder  # noqa: F401
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    before = peak_mib()
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, _late)
@@ -358,7 +363,7 @@ def main() -> None:
         except (TooSlow, Exception) as error:  # noqa: BLE001 - whatever it was is the outcome
             said = f"{type(error).__name__}: {error}"
         signal.setitimer(signal.ITIMER_REAL, 0)
-        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - before
+        peak = peak_mib() - before
         print(name, said[:200], file=sys.stderr, flush=True)
         outcomes[name] = (said.replace(str(folder), "")[:300], round(time.process_time() - started, 2), peak)
     print(json.dumps(outcomes))

@@ -291,7 +291,8 @@ def main() -> None:
                 raise
             finally:
                 signal.alarm(0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    # Not `ru_maxrss`, which begins with that of the process that started this one.
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
     print(json.dumps({"cases": len(cases), "peak_mib": peak, **play.counts}))
 
 
