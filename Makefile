@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What rests on the version of Python and on libraries that are pinned by it (PyAV, Zarr, NumPy): videos, extraction, stores,
 # every system's training, and the command line from the first extraction to the last table.
 QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_frames.py tests/stages/extraction/test_poses.py \
-  tests/cache/test_store.py tests/cache/test_shards.py tests/cache/test_batches.py tests/cache/test_remote.py \
+  tests/cache/test_store.py tests/cache/test_shards.py tests/cache/batches/test_batch_reader.py tests/cache/remote/test_remote_reader.py \
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 

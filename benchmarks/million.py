@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from processes import MIB, fresh, machine, memory_of
 
-from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.arrays import ArraySpec
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.types import Json
 
 DIGEST = f"sha256:{'5e' * 32}"
 
@@ -62,7 +63,7 @@ def made_sources(samples: int) -> list[Source]:
 
 def build(cache: Path, samples: int, shard: int) -> dict[str, Any]:
     """Make the store; samples a second."""
-    from unialign.pipeline.extract import Settings, run_extraction
+    from unialign.pipeline.extraction.extract import Settings, run_extraction
 
     imports = memory_of("VmHWM")
     sources, started = made_sources(samples), time.perf_counter()
@@ -79,9 +80,9 @@ def build(cache: Path, samples: int, shard: int) -> dict[str, Any]:
 
 def opening(cache: Path, samples: int, shard: int) -> dict[str, Any]:
     """Open the store and read one batch of random samples; seconds until each of the stages is over."""
-    from unialign.cache.batches import BatchReader
+    from unialign.cache.batches.batch_reader import BatchReader
+    from unialign.cache.batches.joined import columns_of
     from unialign.cache.inventory import iterate_stores
-    from unialign.cache.joined import columns_of
     from unialign.cache.reader import StoreReader
 
     path = next(iterate_stores(cache))
@@ -98,7 +99,7 @@ def opening(cache: Path, samples: int, shard: int) -> dict[str, Any]:
 
 def planning(cache: Path, samples: int, shard: int) -> dict[str, Any]:
     """A dry run over all samples and one shard more."""
-    from unialign.pipeline.extract import Settings, run_extraction
+    from unialign.pipeline.extraction.extract import Settings, run_extraction
 
     imports = memory_of("VmHWM")
     sources, started = made_sources(samples + shard), time.perf_counter()

@@ -21,9 +21,9 @@ from processes import machine
 from workloads import BATCH, SHARD, at_page, empty_store, sample_id
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.batches import BatchReader
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import columns_of
 from unialign.cache.index import write_index
-from unialign.cache.joined import columns_of
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry
 from unialign.cache.store import grow_store, write_shard

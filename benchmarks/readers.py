@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 from workloads import BATCH, Batch, Data, Epoch
 
-from unialign.cache.batches import BatchReader
-from unialign.cache.joined import Column, columns_of
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Column, columns_of
 from unialign.cache.reader import StoreReader
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.loader import Loader, Position

@@ -30,12 +30,12 @@ import numpy as np
 import zarr
 from workloads import BATCH, SHARD, WORKLOADS, sample_id, values
 
-from unialign.cache.fetching import FetchingReader
+from unialign.cache.batches.joined import columns_of
 from unialign.cache.index import write_index
-from unialign.cache.joined import columns_of
 from unialign.cache.keys import Key
 from unialign.cache.records import Entry
-from unialign.cache.remote import open_reader
+from unialign.cache.remote.fetching import FetchingReader
+from unialign.cache.remote.remote_reader import open_reader
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
 
 CODECS = ("none", "zstd", "blosc")

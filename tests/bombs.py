@@ -26,11 +26,11 @@ import numpy as np
 
 from tests.cache.test_store import build
 from tests.forged import forge_group, forge_record
-from unialign.cache.errors import UnialignError
-from unialign.cache.hdf5 import export_hdf5
-from unialign.cache.hdf5_import import import_hdf5
 from unialign.cache.reader import StoreReader
 from unialign.cache.verify import verify_store
+from unialign.errors import UnialignError
+from unialign.pipeline.exchange.hdf5_export import export_hdf5
+from unialign.pipeline.exchange.hdf5_import import import_hdf5
 
 SECONDS, MEMORY = 10, 1 << 30
 BOMBS: dict[str, Callable[[Path], object]] = {}
@@ -182,7 +182,7 @@ BOMBS |= {
 
 def _json(text: bytes) -> Bomb:
     def use(folder: Path) -> object:
-        from unialign.pipeline.runs import read_json
+        from unialign.pipeline.training.run_folder import read_json
 
         (folder / "x.json").write_bytes(text)
         return read_json(folder / "x.json")
@@ -342,7 +342,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     # Imports take memory once, not for each bomb.
     import unialign.pipeline.config
-    import unialign.pipeline.runs
+    import unialign.pipeline.training.run_folder
     import unialign.stages.extraction.pose_encoder  # noqa: F401
 
     before = peak_mib()

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.pipeline.extract import Extraction, Settings, run_extraction
+from unialign.cache.arrays import ArraySpec
+from unialign.pipeline.extraction.extract import Extraction, Settings, run_extraction
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.digest import file_digest
 from unialign.stages.extraction.heartbeat import beat
+from unialign.types import Json
 
 
 def _fill() -> None:

@@ -19,14 +19,22 @@ MAX_FUNCTION = 60
 OWNED = {
     "zarr": ("cache/",),
     "av": ("stages/video.py",),
-    "dask": ("pipeline/executors.py",),
-    "distributed": ("pipeline/executors.py",),
+    "dask": ("pipeline/extraction/executors.py",),
+    "distributed": ("pipeline/extraction/executors.py",),
     "pickle": ("stages/datasets/pickles.py",),
     "ultralytics": ("stages/extraction/ultralytics_pose.py",),
     "typer": ("cli.py", "commands/"),
     "rich": ("console.py",),
 }
-NO_TORCH = ("cache/", "stages/datasets/", "stages/demo/", "cli.py", "commands/", "console.py", "pipeline/extract.py")
+NO_TORCH = (
+    "cache/",
+    "stages/datasets/",
+    "stages/demo/",
+    "cli.py",
+    "commands/",
+    "console.py",
+    "pipeline/extraction/extract.py",
+)
 WRITERS = {
     "rename",
     "unlink",
@@ -62,7 +70,9 @@ def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
 
 
 def layer(name: str) -> int:
-    return {"cache": 0, "stages": 1, "pipeline": 2}.get(name.split("/")[0].removesuffix(".py"), 3)
+    return {"errors": 0, "types": 0, "cache": 1, "stages": 2, "pipeline": 3}.get(
+        name.split("/")[0].removesuffix(".py"), 4
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from tests.cache.test_store import tree_digest
 from tests.made_stores import COLLECTION, frames_store, made_dataset, poses_store
 from tests.test_cli import run
-from unialign.cache.errors import UnialignError
-from unialign.cache.hdf5 import export_hdf5
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
+from unialign.errors import UnialignError
+from unialign.pipeline.exchange.hdf5_export import export_hdf5
 from unialign.pipeline.manifest import save_manifest
 
 VERBS = ("ls", "info", "du", "verify", "why", "export", "import", "prune")

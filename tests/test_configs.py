@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
+from unialign.pipeline.ablation.grid import read_grid, ready_grids
 from unialign.pipeline.config import load_config
 from unialign.pipeline.demo import demo_config
-from unialign.pipeline.grid import read_grid, ready_grids
 from unialign.stages.models.systems import SYSTEMS, checked_config
 from unialign.stages.training.settings import settings_from
 

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from benchmarks.utd_mhad import CONFIG, GENERALISED, answers, class_table, generalised_table, grid_of, zero_shot_table
+from unialign.pipeline.ablation.grid import Grid, read_grid, trials
 from unialign.pipeline.config import load_config, with_values
-from unialign.pipeline.grid import Grid, read_grid, trials
 from unialign.stages.extraction.text import read_descriptions
-from unialign.stages.models.dvta import DVTAConfig
+from unialign.stages.models.dvta.model import DVTAConfig
 from unialign.stages.models.systems import checked_config
 from unialign.stages.training.settings import settings_from
 

@@ -30,7 +30,7 @@ _PLACES = {
     "unialign.cache.writing": ("write_store",),
     "unialign.cache.arrays": ("ArraySpec",),
     "unialign.stages.extraction.base": ("Extractor", "Outcome", "Source"),
-    "unialign.cache.errors": (
+    "unialign.errors": (
         "CacheProblem",
         "CorruptInput",
         "DamagedStore",
@@ -54,15 +54,15 @@ if TYPE_CHECKING:
     from unialign.api import open_store as open_store
     from unialign.api import train as train
     from unialign.cache.arrays import ArraySpec as ArraySpec
-    from unialign.cache.errors import CacheProblem as CacheProblem
-    from unialign.cache.errors import CorruptInput as CorruptInput
-    from unialign.cache.errors import DamagedStore as DamagedStore
-    from unialign.cache.errors import LockedStore as LockedStore
-    from unialign.cache.errors import MissingCache as MissingCache
-    from unialign.cache.errors import StaleCache as StaleCache
-    from unialign.cache.errors import UnialignError as UnialignError
-    from unialign.cache.errors import UsageError as UsageError
     from unialign.cache.writing import write_store as write_store
+    from unialign.errors import CacheProblem as CacheProblem
+    from unialign.errors import CorruptInput as CorruptInput
+    from unialign.errors import DamagedStore as DamagedStore
+    from unialign.errors import LockedStore as LockedStore
+    from unialign.errors import MissingCache as MissingCache
+    from unialign.errors import StaleCache as StaleCache
+    from unialign.errors import UnialignError as UnialignError
+    from unialign.errors import UsageError as UsageError
     from unialign.stages.extraction.base import Extractor as Extractor
     from unialign.stages.extraction.base import Outcome as Outcome
     from unialign.stages.extraction.base import Source as Source

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unialign.cache.errors import UsageError
 from unialign.cache.inventory import find_store, iterate_stores
 from unialign.cache.paths import expanded_path
 from unialign.cache.reader import Recorded, StoreReader
+from unialign.errors import UsageError
 from unialign.pipeline.config import Config, load_config
 
 if TYPE_CHECKING:
-    from unialign.pipeline.ablate import Ablation
-    from unialign.pipeline.evaluate import Evaluated
-    from unialign.pipeline.extract import Extraction
-    from unialign.pipeline.train import RunResult
+    from unialign.pipeline.ablation.results import Ablation
+    from unialign.pipeline.evaluation.evaluate import Evaluated
+    from unialign.pipeline.extraction.extract import Extraction
+    from unialign.pipeline.training.train import RunResult
     from unialign.stages.datasets.base import Dataset
     from unialign.stages.training.store_batches import Batches, StoreDataset
 
@@ -38,7 +38,7 @@ def open_store(place: Place, *, cache: Place | None = None) -> Recorded:
     that fits several.
     """
     if "://" in str(place):
-        from unialign.cache.remote import RemoteReader
+        from unialign.cache.remote.remote_reader import RemoteReader
 
         return RemoteReader(str(place), None)
     folder = expanded_path(place)
@@ -49,7 +49,7 @@ def open_store(place: Place, *, cache: Place | None = None) -> Recorded:
 
 def list_stores(cache: Place = "cache") -> list[Recorded]:
     """The stores of a cache that can be opened, sorted by path; `unialign cache ls` reports the damaged ones."""
-    from unialign.cache.errors import CacheProblem
+    from unialign.errors import CacheProblem
 
     found: list[Recorded] = []
     for path in iterate_stores(expanded_path(cache).resolve()):
@@ -159,7 +159,7 @@ def extract(
     samples without features by status. Raises `UsageError`, `MissingCache`, `LockedStore`, `DamagedStore`.
     """
     from unialign.pipeline.datasets import rooted_dataset
-    from unialign.pipeline.extractors import MODALITIES, extract_configured
+    from unialign.pipeline.extraction.extractors import MODALITIES, extract_configured
 
     if modality not in MODALITIES:
         raise UsageError(f"unknown modality {modality!r}; known are {', '.join(MODALITIES)}.")
@@ -175,7 +175,7 @@ def train(*, config: Config | Place | None = None, online: bool = False, **value
     values: `dataset`, `cache`, `runs`, `train__model`, `train__settings__epochs`, ..., see `configured`. The result has
     `metrics`, `best`, `folder`. Raises `MissingCache`, `StaleCache`, `UsageError`, `LockedStore`.
     """
-    from unialign.pipeline.experiment import train_from_config
+    from unialign.pipeline.training.from_config import train_from_config
 
     return train_from_config(configured(config, **values), online=online)
 
@@ -187,8 +187,8 @@ def evaluate(run: Place, *, config: Config | Place | None = None, best: bool = F
     Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache`, `DamagedStore`.
     """
     from unialign.pipeline.datasets import the_dataset
-    from unialign.pipeline.evaluate import evaluate_run
-    from unialign.pipeline.runs import read_config
+    from unialign.pipeline.evaluation.evaluate import evaluate_run
+    from unialign.pipeline.training.run_folder import read_config
 
     folder = expanded_path(run)
     resolved = configured(config, **{"dataset": read_config(folder)["dataset"], **values})
@@ -207,8 +207,8 @@ def ablate(grid: Place, *, config: Config | Place | None = None, jobs: int | Non
     It never extracts. jobs: training runs in parallel; by default as many as cores and memory allow. Finished runs are
     reused. Raises `FailedTrials` when training runs failed, after all others have ended.
     """
-    from unialign.pipeline.grid import read_grid
-    from unialign.pipeline.sweep import sweep
+    from unialign.pipeline.ablation.grid import read_grid
+    from unialign.pipeline.ablation.sweep import sweep
 
     ablation, _ = sweep(read_grid(grid), configured(config, **values), jobs=jobs)
     return ablation

@@ -10,9 +10,9 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.access import explained
-from unialign.cache.errors import UnialignError
 from unialign.commands import cache, corpus, evaluate, extract, models, train
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Overrides, Root, resolve
+from unialign.errors import UnialignError
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from unialign.cache.arrays import Json
+from unialign.types import Json
 
 
 def visible(text: str) -> str:

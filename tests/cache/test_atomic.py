@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unialign.cache import atomic, mapping
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 
 class Changed:

@@ -25,7 +25,6 @@ from tests.cache.test_store import ARRAYS, sample, tree_digest
 from tests.made_extractor import extract, make_files
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.codecs import CODECS, chunk_payload, sample_checksum, trailer, zstd_size
-from unialign.cache.errors import DamagedStore
 from unialign.cache.keys import Key, digest
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, read_record, record_path
@@ -33,6 +32,7 @@ from unialign.cache.shards import decode_sample, encode_shard, read_index, read_
 from unialign.cache.store import Store, create_store, grow_store, json_bytes, open_store, write_shard
 from unialign.cache.verify import verify_store
 from unialign.cli import app
+from unialign.errors import DamagedStore
 from unialign.pipeline.config import ExtractSection
 
 KEY = Key({"extractor": "made", "revision": 1})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unialign.cache import cores
-from unialign.pipeline.hardware import network_threads
+from unialign.pipeline.extraction.hardware import network_threads
 
 
 @pytest.mark.parametrize(

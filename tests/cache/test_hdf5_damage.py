@@ -8,15 +8,15 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.cache.test_hdf5 import grown, left_over
 from tests.cache.test_store import ARRAYS, build, sample, tree_digest
+from tests.pipeline.exchange.test_hdf5_export import grown, left_over
 from unialign.cache.atomic import PREFIX
-from unialign.cache.errors import CorruptInput, DamagedStore, MissingCache, UnialignError, UsageError
-from unialign.cache.hdf5 import export_hdf5, head_digest
-from unialign.cache.hdf5_import import import_hdf5
 from unialign.cache.keys import Key
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
+from unialign.errors import CorruptInput, DamagedStore, MissingCache, UnialignError, UsageError
+from unialign.pipeline.exchange.hdf5_export import export_hdf5, head_digest
+from unialign.pipeline.exchange.hdf5_import import import_hdf5
 
 
 def test_export_refuses_with_a_reason(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_while_the_file_is_closed_is_no_defect(
     def full(*_: object) -> None:
         raise RuntimeError("Can't decrement id ref count (No space left on device)")
 
-    monkeypatch.setattr("unialign.cache.hdf5._write_arrays", full)
+    monkeypatch.setattr("unialign.pipeline.exchange.hdf5_export._write_arrays", full)
     with pytest.raises(OSError, match="No space left"):
         export_hdf5(store.path, tmp_path / "x.h5")
     assert left_over(tmp_path) == []

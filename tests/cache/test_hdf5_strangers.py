@@ -10,9 +10,9 @@ import pytest
 
 from tests.cache.test_store import build
 from tests.forged import forge_record
-from unialign.cache.errors import CorruptInput, DamagedStore
-from unialign.cache.hdf5 import export_hdf5, head_digest
-from unialign.cache.hdf5_import import import_hdf5
+from unialign.errors import CorruptInput, DamagedStore
+from unialign.pipeline.exchange.hdf5_export import export_hdf5, head_digest
+from unialign.pipeline.exchange.hdf5_import import import_hdf5
 
 
 def replaced(name: str, *arguments: Any, **options: Any) -> Callable[[h5py.File], object]:

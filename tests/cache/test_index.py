@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cache.test_store import build
-from unialign.cache.errors import DamagedStore
 from unialign.cache.index import _columns, forget_shard, index_path, load_table, read_index, record_sizes, write_index
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import STATUSES, Entry, Record, ShardFile, record_path, write_record
 from unialign.cache.store import Store
 from unialign.cache.table import SampleTable, encoded, merged, table_of
 from unialign.cache.verify import verify_store
+from unialign.errors import DamagedStore
 
 names = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=12)
 entries = st.builds(

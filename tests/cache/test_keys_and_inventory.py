@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from tests.cache.test_store import build
 from unialign.cache.atomic import PREFIX, sweep, temporary_name, write_file
-from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.inventory import find_store, summarise
 from unialign.cache.keys import Key, canonical, differences, flatten
 from unialign.cache.store import Store, create_store, open_store, store_path
+from unialign.errors import MissingCache, UsageError
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -17,16 +17,16 @@ import pytest
 from tests import unprivileged
 from unialign.cache import lock
 from unialign.cache.access import explained
-from unialign.cache.errors import LockedStore, UsageError
 from unialign.cache.lock import store_lock
 from unialign.cache.owner import is_dead, this_process
+from unialign.errors import LockedStore, UsageError
 
 WITHOUT_FLOCK = """
 import errno, fcntl, os, sys, time
 from pathlib import Path
 def refuse(handle, how): raise OSError(errno.ENOLCK, "No locks available")
 fcntl.flock = refuse
-from unialign.cache.errors import LockedStore
+from unialign.errors import LockedStore
 from unialign.cache.lock import store_lock
 """
 # Each round notes when it holds the lock, in a file that it makes exclusively: two holders at once are seen.
@@ -235,7 +235,7 @@ def test_the_lock_file_of_another_user_is_locked_without_writing_it(tmp_path: Pa
     (cache / ".locks").chmod(0o755)
     code = (
         "import sys; from pathlib import Path; from unialign.cache.lock import store_lock\n"
-        "from unialign.cache.errors import LockedStore\n"
+        "from unialign.errors import LockedStore\n"
         "try:\n  with store_lock(Path(sys.argv[2]), Path(sys.argv[1])): print('held')\n"
         "except LockedStore as error: print(error)"
     )

@@ -7,11 +7,11 @@ import pytest
 
 from tests.cache.test_store import build
 from unialign.cache import reader as reading
-from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.cache.batches.joined import Joined, columns_of
 from unialign.cache.index import index_path, load_table, read_index, write_index
 from unialign.cache.inventory import find_store, summarise
-from unialign.cache.joined import Joined, columns_of
 from unialign.cache.reader import StoreReader
+from unialign.errors import DamagedStore, MissingCache
 
 
 def test_a_sample_that_was_never_extracted_has_no_status(tmp_path: Path) -> None:

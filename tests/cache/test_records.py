@@ -8,13 +8,13 @@ import pytest
 
 from tests.cache.test_store import build, tree_digest
 from tests.made_extractor import extract, make_files
-from unialign.cache.errors import DamagedStore
 from unialign.cache.keys import canonical, digest
-from unialign.cache.mend import restore_metadata
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, Record, ShardFile, decode_record, read_record, record_path
+from unialign.cache.repair import restore_metadata
 from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
+from unialign.errors import DamagedStore
 
 
 def test_one_more_space_in_metadata_or_a_record_and_a_link_are_found(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import fsspec
 import pytest
 
 from tests.cache.test_store import build
-from unialign.cache import remote as remotes
-from unialign.cache.errors import CacheProblem, UsageError
 from unialign.cache.index import write_index
-from unialign.cache.remote import RemoteReader
+from unialign.cache.remote import remote_reader as remotes
+from unialign.cache.remote.remote_reader import RemoteReader
+from unialign.errors import CacheProblem, UsageError
 
 # A gigabyte of zeros, packed.
 BOMB = gzip.compress(bytes(1 << 20), 9) * 1024

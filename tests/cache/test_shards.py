@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.errors import DamagedStore
 from unialign.cache.shards import encode_shard, read_index, read_sample
+from unialign.errors import DamagedStore
 
 
 @settings(max_examples=40, deadline=None)

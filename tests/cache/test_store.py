@@ -11,12 +11,11 @@ import zarr
 import zarrs  # noqa: F401 - registers the codec pipeline
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.index import forget_shard
 from unialign.cache.keys import Key
-from unialign.cache.mend import restore_metadata
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, record_path
+from unialign.cache.repair import restore_metadata
 from unialign.cache.store import (
     Store,
     create_store,
@@ -26,6 +25,7 @@ from unialign.cache.store import (
     write_shard,
 )
 from unialign.cache.verify import damage_rows, verify_store
+from unialign.errors import DamagedStore, MissingCache
 
 ARRAYS = (
     ArraySpec("keypoints", "float16", (40, 2, 3, 3), ("frame", "person", "joint", "coordinate"), ragged=True, chunk=16),

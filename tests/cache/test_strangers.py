@@ -16,17 +16,17 @@ import pytest
 from tests.cache.test_store import ARRAYS, build, sample, tree_digest
 from tests.forged import forge_group, forge_index, forge_record, forge_shard
 from tests.made_extractor import extract, make_files
-from unialign.cache.batches import BatchReader
-from unialign.cache.errors import DamagedStore, MissingCache, UsageError
-from unialign.cache.fetching import FetchingReader
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import columns_of
 from unialign.cache.index import forget_shard, load_table, read_index, write_index
 from unialign.cache.inventory import iterate_stores, summarise
-from unialign.cache.joined import columns_of
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry, list_records
+from unialign.cache.remote.fetching import FetchingReader
 from unialign.cache.shards import decode_sample
 from unialign.cache.store import Store, create_store, grow_store, open_store, write_shard
 from unialign.cache.verify import verify_store
+from unialign.errors import DamagedStore, MissingCache, UsageError
 
 BAD_NAMES = (
     "../outside",

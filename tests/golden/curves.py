@@ -24,13 +24,13 @@ from tests.made_stores import frames_store, made_dataset, pose_features_store, p
 from tests.pipeline.made_systems import NETWORK, known_clip, text_and_entities
 from tests.pipeline.made_systems import SYSTEMS as SIZES
 from unialign.pipeline.config import Config, with_values
-from unialign.pipeline.experiment import train_from_config
 from unialign.pipeline.manifest import save_manifest
-from unialign.pipeline.train import RunResult, Show
+from unialign.pipeline.training.from_config import train_from_config
+from unialign.pipeline.training.train import RunResult, Show
 from unialign.stages.datasets.base import Sample, Split
 from unialign.stages.datasets.zero_shot_splits import zero_shot
-from unialign.stages.models.backbones import BACKBONES
-from unialign.stages.models.uniformer_v2 import uniformer_v2
+from unialign.stages.models.backbones.registry import BACKBONES
+from unialign.stages.models.backbones.uniformer_v2 import uniformer_v2
 from unialign.stages.training.logs import read_lines
 
 EPOCHS = 20

@@ -17,7 +17,7 @@ import torch
 
 from tests.golden import curves
 from tests.golden.write import golden_file
-from unialign.cache.errors import UnialignError
+from unialign.errors import UnialignError
 from unialign.pipeline.config import with_values
 from unialign.stages.training.loop import Progress
 

@@ -14,8 +14,8 @@ from open_clip import factory
 from tests.made_stores import frames_store, made_dataset, text_store, write_store
 from unialign.cache.arrays import ArraySpec
 from unialign.pipeline.config import Config, with_values
-from unialign.pipeline.extract import Settings, run_extraction
-from unialign.pipeline.extractors import prepare
+from unialign.pipeline.extraction.extract import Settings, run_extraction
+from unialign.pipeline.extraction.extractors import prepare
 from unialign.pipeline.manifest import save_manifest
 
 DATASET = made_dataset()

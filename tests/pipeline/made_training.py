@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from tests.made_stores import COLLECTION, made_dataset
 from unialign.cache.atomic import write_text
 from unialign.cache.reader import StoreReader
-from unialign.pipeline.train import RunResult, train_unialign
+from unialign.pipeline.training.train import RunResult, train_unialign
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.pipeline.config import Config, load_config, with_values
-from unialign.pipeline.costs import model_costs
-from unialign.pipeline.evaluate import evaluate_run
-from unialign.pipeline.experiment import train_from_config
-from unialign.pipeline.prepare_alt import prompted_words
+from unialign.pipeline.evaluation.costs import model_costs
+from unialign.pipeline.evaluation.evaluate import evaluate_run
+from unialign.pipeline.training.from_config import train_from_config
+from unialign.pipeline.training.prepare_alt import prompted_words
 from unialign.stages.extraction.text_openclip import load_openclip
-from unialign.stages.models.alt_config import ALTConfig
-from unialign.stages.models.clip_text import load_text, text_transformer
-from unialign.stages.models.prompts import PromptedTexts
+from unialign.stages.models.alt.config import ALTConfig
+from unialign.stages.models.clip.prompts import PromptedTexts
+from unialign.stages.models.clip.text_tower import load_text, text_transformer
 
 PROMPTED = {"train.model": "alt", "train.alt.tower": "frozen", "train.alt.num_prompts": 2}
 

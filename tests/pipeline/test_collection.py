@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.test_pickled_sources import check, configured, extract, pickled
-from unialign.cache.errors import StaleCache
+from unialign.errors import StaleCache
 from unialign.pipeline.collection import own_collection
 from unialign.pipeline.config import Config, load_config
 from unialign.pipeline.datasets import rooted_dataset, the_dataset
-from unialign.pipeline.extractors import extract_configured
+from unialign.pipeline.extraction.extractors import extract_configured
 from unialign.pipeline.manifest import save_manifest
 from unialign.stages.datasets.folder import load_folder
 

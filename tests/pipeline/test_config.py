@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
+from unialign.pipeline.ablation.grid import read_grid
 from unialign.pipeline.config import Config, load_config, with_values
-from unialign.pipeline.grid import read_grid
 from unialign.pipeline.yaml_values import read_yaml
 
 

@@ -12,19 +12,19 @@ import torch
 
 from tests.made_stores import CLASSES, made_dataset, pose_features_store, poses_store, text_store, write_store
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
+from unialign.pipeline.ablation.grid import Grid, Row
+from unialign.pipeline.ablation.sweep import sweep
 from unialign.pipeline.config import Config, with_values
-from unialign.pipeline.costs import model_costs
-from unialign.pipeline.evaluate import evaluate_run
-from unialign.pipeline.experiment import cached_readers, train_from_config
-from unialign.pipeline.grid import Grid, Row
+from unialign.pipeline.evaluation.costs import model_costs
+from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.manifest import save_manifest
-from unialign.pipeline.preparation import Options
-from unialign.pipeline.prepare_dvta import prepare_dvta, split_by_class
-from unialign.pipeline.sweep import sweep
+from unialign.pipeline.training.from_config import cached_readers, train_from_config
+from unialign.pipeline.training.preparation import Options
+from unialign.pipeline.training.prepare_dvta import prepare_dvta, split_by_class
 from unialign.stages.datasets.base import Sample, Split
 from unialign.stages.datasets.zero_shot_splits import generalised_zero_shot, zero_shot
-from unialign.stages.models.dvta import DVTAConfig
+from unialign.stages.models.dvta.model import DVTAConfig
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.settings import settings_from
 from unialign.stages.training.zero_shot import pseudo_unseen_classes

@@ -12,14 +12,14 @@ import pytest
 from tests.made_stores import COLLECTION, frames_store, made_dataset, poses_store, write_store
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.atomic import PREFIX
-from unialign.cache.errors import UsageError
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry
 from unialign.cache.store import grow_store, write_shard
+from unialign.errors import UsageError
 from unialign.pipeline.config import Config
+from unialign.pipeline.exchange.pyskl_export import export_pyskl
+from unialign.pipeline.exchange.pyskl_import import import_pyskl
 from unialign.pipeline.manifest import load_manifest
-from unialign.pipeline.pyskl_export import export_pyskl
-from unialign.pipeline.pyskl_import import import_pyskl
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.pickles import load_restricted, write_pickle
 from unialign.stages.datasets.pyskl import load_pyskl

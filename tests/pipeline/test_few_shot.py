@@ -16,17 +16,17 @@ from typer.testing import CliRunner
 from tests.made_stores import CLASSES, TEMPLATES, write_store
 from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
+from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.config import Config, with_values
-from unialign.pipeline.evaluate import evaluate_run
-from unialign.pipeline.evaluate_elsewhere import evaluate_elsewhere
-from unialign.pipeline.experiment import cached_readers, train_from_config
+from unialign.pipeline.evaluation.evaluate import evaluate_run
+from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere
 from unialign.pipeline.manifest import save_manifest
-from unialign.pipeline.models import the_model
-from unialign.pipeline.preparation import Options
-from unialign.pipeline.train import RunResult
+from unialign.pipeline.training.from_config import cached_readers, train_from_config
+from unialign.pipeline.training.preparation import Options
+from unialign.pipeline.training.registry import the_model
+from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unialign.cache.errors import StaleCache
 from unialign.cache.reader import StoreReader
+from unialign.errors import StaleCache
 from unialign.pipeline.config import Config, load_config
 from unialign.pipeline.datasets import rooted_dataset
-from unialign.pipeline.experiment import cached_readers
-from unialign.pipeline.extract import Extraction
-from unialign.pipeline.extractors import extract_configured
+from unialign.pipeline.extraction.extract import Extraction
+from unialign.pipeline.extraction.extractors import extract_configured
+from unialign.pipeline.training.from_config import cached_readers
 from unialign.stages.datasets.pyskl import PysklAnnotation
 from unialign.stages.extraction.digest import source_digest
 

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from tests.pipeline.made_training import tiny_training, validated_dataset
 from tests.pipeline.made_utd import called, write_files
-from unialign.cache.errors import DamagedStore, StaleCache
 from unialign.cli import app
-from unialign.pipeline.compare_runs import compare_runs, data_differences
+from unialign.errors import DamagedStore, StaleCache
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.experiment import cached_readers
-from unialign.pipeline.run_data import Row, data_text, duplicates
-from unialign.pipeline.train import RunResult
+from unialign.pipeline.evaluation.compare_runs import compare_runs, data_differences
+from unialign.pipeline.training.from_config import cached_readers
+from unialign.pipeline.training.run_data import Row, data_text, duplicates
+from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.base import Sample, Split
 
 SMALL = ("train.encoder.width=8", "train.encoder.clip_len=8", "train.settings.device=cpu", "train.settings.epochs=1")

@@ -7,12 +7,12 @@ import pytest
 
 from tests.cache.test_store import ARRAYS, build, tree_digest
 from unialign.cache.atomic import PREFIX
-from unialign.cache.errors import DamagedStore, UsageError
-from unialign.cache.hdf5_import import STAGING
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
 from unialign.cache.store import Store, create_store, store_path
+from unialign.errors import DamagedStore, UsageError
+from unialign.pipeline.exchange.hdf5_import import STAGING
 from unialign.pipeline.prune import prune
 
 

@@ -9,16 +9,16 @@ import pytest
 from tests.cache.made_remote import serving
 from tests.made_stores import COLLECTION, frames_store, made_dataset, pose_features_store, text_store
 from tests.pipeline.made_training import MODEL, SETTINGS, tiny_training
-from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.index import write_index
 from unialign.cache.reader import StoreReader
-from unialign.cache.remote import RemoteReader
+from unialign.cache.remote.remote_reader import RemoteReader
+from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.config import load_config
-from unialign.pipeline.evaluate import evaluate_run
-from unialign.pipeline.experiment import cached_readers
-from unialign.pipeline.gallery import draw_run
+from unialign.pipeline.evaluation.evaluate import evaluate_run
+from unialign.pipeline.evaluation.gallery import draw_run
 from unialign.pipeline.stores import open_chosen
-from unialign.pipeline.train import train_unialign
+from unialign.pipeline.training.from_config import cached_readers
+from unialign.pipeline.training.train import train_unialign
 
 
 def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_from_them(tmp_path: Path) -> None:

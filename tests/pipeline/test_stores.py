@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.made_extractor import Spectrum, extract, make_files
-from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.keys import Key
 from unialign.cache.reader import StoreReader
 from unialign.cache.store import Store, create_store, open_store, store_path
+from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.prune import keys_of_runs, prune
 from unialign.pipeline.stores import choose_store, stale_samples
 

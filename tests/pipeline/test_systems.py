@@ -11,19 +11,19 @@ import torch
 from typer.testing import CliRunner
 
 from tests.pipeline.made_systems import DATASET, ENTITIES, NETWORK, SYSTEMS, made_config
-from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
+from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.pipeline.ablation.grid import Grid, Row, read_grid, trials
+from unialign.pipeline.ablation.sweep import sweep
 from unialign.pipeline.config import Config, with_values
-from unialign.pipeline.evaluate import evaluate_run
-from unialign.pipeline.experiment import cached_readers, train_from_config
-from unialign.pipeline.gallery import draw_run
-from unialign.pipeline.grid import Grid, Row, read_grid, trials
-from unialign.pipeline.models import MODELS
-from unialign.pipeline.preparation import Options, Prepared
-from unialign.pipeline.prepare_alt import prepare_alt
-from unialign.pipeline.sweep import sweep
-from unialign.pipeline.train import RunResult
+from unialign.pipeline.evaluation.evaluate import evaluate_run
+from unialign.pipeline.evaluation.gallery import draw_run
+from unialign.pipeline.training.from_config import cached_readers, train_from_config
+from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.prepare_alt import prepare_alt
+from unialign.pipeline.training.registry import MODELS
+from unialign.pipeline.training.train import RunResult
 from unialign.stages.models.systems import SYSTEMS as KNOWN
 from unialign.stages.models.systems import checked_config
 from unialign.stages.training.clips import FrameTokens, Labelled, TokenClips

@@ -14,7 +14,7 @@ from tests.made_stores import made_dataset, made_stores
 from tests.pipeline.made_training import plain_steps
 from tests.pipeline.train_by_two import short_config
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.evaluate import evaluate_run
+from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.stages.training.logs import read_lines
 from unialign.stages.training.processes import Processes
 

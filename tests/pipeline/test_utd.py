@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.pipeline.made_utd import called, write_files
-from unialign.cache.errors import UsageError
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
-from unialign.pipeline.pyskl_export import export_pyskl
+from unialign.errors import UsageError
+from unialign.pipeline.exchange.pyskl_export import export_pyskl
 from unialign.stages.datasets.catalog import load_dataset
 from unialign.stages.datasets.utd_mhad import read_utd_skeleton
 from unialign.stages.extraction.pose_encoder import load_encoder

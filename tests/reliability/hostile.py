@@ -29,19 +29,19 @@ from tests.reliability.guarded import Guarded
 from unialign.cache import reader as reading
 from unialign.cache import threads
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.batches import BatchReader
-from unialign.cache.errors import UnialignError
-from unialign.cache.fetching import FetchingReader
-from unialign.cache.hdf5 import export_hdf5
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Joined, columns_of
 from unialign.cache.index import load_table
 from unialign.cache.inventory import summarise
-from unialign.cache.joined import Joined, columns_of
-from unialign.cache.mend import restore_group
 from unialign.cache.reader import StoreReader
+from unialign.cache.remote.fetching import FetchingReader
+from unialign.cache.repair import restore_group
 from unialign.cache.shards import cut_chunks, index_bytes, little_endian
 from unialign.cache.store import Store, create_store, open_store
 from unialign.cache.verify import verify_store
-from unialign.pipeline.extract import _clean
+from unialign.errors import UnialignError
+from unialign.pipeline.exchange.hdf5_export import export_hdf5
+from unialign.pipeline.extraction.extract import _clean
 
 WINDOW, SECONDS = 9, 20
 # Of so many cases one is listed and verified too, and one repaired and one exported.

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.cache import atomic
-from unialign.cache.errors import LockedStore
+from unialign.errors import LockedStore
 from unialign.pipeline.prune import prune_stores
 
 LOCKED = 75
@@ -49,9 +49,9 @@ def run_repair(cache: str, files: str, number: str) -> None:
 def run_race(barrier: str, sabotage: str, *words: str) -> None:
     """An extraction that begins when a file appears. sabotage: "no-lock" takes the lock away."""
     if sabotage == "no-lock":
-        import unialign.pipeline.extract
+        import unialign.pipeline.extraction.extract
 
-        unialign.pipeline.extract.store_lock = lambda *_: nullcontext()  # type: ignore[assignment]
+        unialign.pipeline.extraction.extract.store_lock = lambda *_: nullcontext()  # type: ignore[assignment]
     while not Path(barrier).exists():
         time.sleep(0.001)
     run_extract(*words)
@@ -120,7 +120,7 @@ def run_prunes(cache: str, copy: str, rounds: str) -> None:
 def run_cli(files: str, pause: str, *words: str) -> None:
     """The command line itself, but its extractor is the small one."""
     from unialign.cli import main
-    from unialign.pipeline import extractors
+    from unialign.pipeline.extraction import extractors
 
     sources = make_files(Path(files), len(list(Path(files).iterdir())))
     extractors.prepare = lambda *_: extractors.Prepared(Spectrum(pause=float(pause)), tuple(sources))

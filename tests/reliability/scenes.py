@@ -17,10 +17,10 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.atomic import PREFIX
-from unialign.cache.batches import BatchReader
-from unialign.cache.errors import CacheProblem
-from unialign.cache.joined import Column
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Column
 from unialign.cache.reader import StoreReader
+from unialign.errors import CacheProblem
 from unialign.stages.extraction.base import Source
 
 FULL = os.environ.get("RELIABILITY") == "full"

@@ -1,7 +1,7 @@
 """R15 to R18: samples that crash, hang, fill the memory or raise cost themselves and no other, serially and by Dask.
 
 The store is byte for byte the one in which they were given their status from the start. By Dask only with
-RELIABILITY=full, because it starts slowly; tests/pipeline/test_executors.py has one such run.
+RELIABILITY=full, because it starts slowly; tests/pipeline/extraction/test_executors.py has one such run.
 """
 
 import json
@@ -21,15 +21,15 @@ import pytest
 
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import DEEDS, Marked, Spectrum, extract, make_files
-from tests.pipeline.test_supervisor import STATUS
+from tests.pipeline.extraction.test_supervisor import STATUS
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, SEED, child, sized
 from tests.reliability.test_signals import wait_for_nobody
 from unialign.cache.verify import verify_store
-from unialign.pipeline import executors, supervisor, worker
-from unialign.pipeline.extract import Extraction
+from unialign.pipeline.extraction import executors, supervisor, worker
+from unialign.pipeline.extraction.extract import Extraction
+from unialign.pipeline.extraction.supervisor import GUILTY, Limits, Supervisor
 from unialign.pipeline.memory import private_memory
-from unialign.pipeline.supervisor import GUILTY, Limits, Supervisor
 from unialign.stages.extraction.base import Outcome, Source
 
 NUM_SAMPLES = 22
@@ -295,6 +295,8 @@ def test_a_flipped_source_is_never_the_one_that_was_read(memory: Path, report: R
 
 def test_meta_sources_known_by_their_size_are_caught(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage of R20."""
-    monkeypatch.setattr("unialign.pipeline.sources.SourceDigests.stamp", lambda self, path: [path.stat().st_size, 0, 0])
+    monkeypatch.setattr(
+        "unialign.pipeline.extraction.sources.SourceDigests.stamp", lambda self, path: [path.stat().st_size, 0, 0]
+    )
     with pytest.raises(AssertionError, match="flipped source"):
         check_flips(memory, 5)

@@ -23,10 +23,10 @@ from tests.pipeline.made_training import tiny_training
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import SEED, sized
 from unialign.cache import lock
-from unialign.cache.errors import CacheProblem
 from unialign.cache.index import forget_shard, write_index
 from unialign.cache.reader import StoreReader
 from unialign.cache.store import Store, grow_store, open_store, write_shard
+from unialign.errors import CacheProblem
 from unialign.pipeline.prune import prune_stores
 from unialign.stages.training.loop import Progress
 

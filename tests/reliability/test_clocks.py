@@ -26,7 +26,7 @@ from unialign.cache import owner
 from unialign.cache.index import record_sizes
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import StoreReader
-from unialign.pipeline.sources import SourceDigests
+from unialign.pipeline.extraction.sources import SourceDigests
 from unialign.stages.extraction.digest import source_digest
 
 YEAR = 365 * 24 * 3600

@@ -20,8 +20,8 @@ from tests.made_extractor import extract
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import Scene, damaged_copy, make_scene, read_everything, sized, temporaries
 from unialign.cache import atomic
-from unialign.cache.errors import UnialignError
 from unialign.cache.verify import verify_store
+from unialign.errors import UnialignError
 
 CALLS = ("open", "write", "fsync", "close", "replace", "mkdir", "unlink", "rmdir")
 FAULTS: dict[str, int] = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EINTR": errno.EINTR, "short": 0}

@@ -12,9 +12,9 @@ from tests.made_extractor import Spectrum
 from tests.reliability.conftest import Report
 from tests.reliability.damage import INDEX, Mutation, mutations
 from tests.reliability.scenes import Scene, blind, kept, make_scene, read_everything, sized, unit_of
-from unialign.cache.errors import CacheProblem
 from unialign.cache.reader import StoreReader
 from unialign.cache.verify import verify_store
+from unialign.errors import CacheProblem
 
 
 def check_named(store: Path, mutation: Mutation) -> None:

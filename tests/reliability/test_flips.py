@@ -11,8 +11,8 @@ import pytest
 
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, SEED, Scene, blind, files_of, make_scene, read_everything, sized
-from unialign.cache.errors import CacheProblem
 from unialign.cache.verify import verify_store
+from unialign.errors import CacheProblem
 
 Flip = tuple[Path, int]
 

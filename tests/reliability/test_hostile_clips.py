@@ -21,7 +21,7 @@ from tests.reliability.test_native_calls import can_trace
 from tests.stages.made_videos import moving_frames, write_video
 from unialign.cache.index import load_table
 from unialign.cache.store import open_store
-from unialign.pipeline.extract import Extraction, Settings, run_extraction
+from unialign.pipeline.extraction.extract import Extraction, Settings, run_extraction
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.frames import Frames
 

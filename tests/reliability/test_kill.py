@@ -20,7 +20,7 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from tests.reliability.conftest import Report
 from unialign.cache.verify import verify_store
-from unialign.pipeline import executors
+from unialign.pipeline.extraction import executors
 
 # Forked with the libraries loaded, so that the whole life of a process is the extraction.
 pytestmark = pytest.mark.usefixtures("fork_server")

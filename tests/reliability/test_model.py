@@ -28,11 +28,11 @@ from tests.made_extractor import extract
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import blind, check_equal, expected_arrays, files_of, sized, unit_of
 from unialign.cache import atomic
-from unialign.cache.errors import CacheProblem, DamagedStore, LockedStore, MissingCache
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import StoreReader
 from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
+from unialign.errors import CacheProblem, DamagedStore, LockedStore, MissingCache
 from unialign.pipeline.prune import prune_stores
 from unialign.stages.extraction.base import Source
 
@@ -245,7 +245,7 @@ def test_a_store_does_what_a_dictionary_does(report: Report) -> None:
 
 def test_meta_a_store_that_keeps_old_samples_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever changed, the file is as it was: what `learn` remembers is never compared.
-    monkeypatch.setattr("unialign.pipeline.sources.SourceDigests.stamp", staticmethod(lambda _: [0, 0, 0]))
+    monkeypatch.setattr("unialign.pipeline.extraction.sources.SourceDigests.stamp", staticmethod(lambda _: [0, 0, 0]))
     with pytest.raises(AssertionError):
         check_model(200, 20, shrink=False)
 

@@ -17,8 +17,8 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, Scene, damaged_copy, make_scene, read_everything, sized, temporaries
-from unialign.cache.errors import CacheProblem
 from unialign.cache.verify import verify_store
+from unialign.errors import CacheProblem
 
 CALLS = {
     "rename": "rename,renameat,renameat2",

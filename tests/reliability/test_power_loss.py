@@ -18,11 +18,11 @@ from tests.reliability.conftest import Report
 from tests.reliability.disk import Recorder, put
 from tests.reliability.scenes import FULL, Scene, files_of, make_scene, read_everything, sized, temporaries
 from unialign.cache import atomic
-from unialign.cache.errors import CacheProblem
 from unialign.cache.reader import StoreReader
 from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
-from unialign.pipeline.extract import Settings, run_extraction
+from unialign.errors import CacheProblem
+from unialign.pipeline.extraction.extract import Settings, run_extraction
 from unialign.pipeline.prune import prune_stores
 
 Tree = frozenset[tuple[str, bytes | None]]

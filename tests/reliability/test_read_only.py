@@ -147,7 +147,7 @@ def test_damage_of_a_read_only_cache_is_seen(tmp_path: Path) -> None:
 def test_meta_a_lock_that_must_be_written_is_caught(tmp_path: Path) -> None:
     cache, files = tmp_path / "cache", tmp_path / "files"
     extract(cache, make_files(files, 6))
-    strict = "import unialign.pipeline.extract as e; e.is_refused = lambda error: False\n"
+    strict = "import unialign.pipeline.extraction.extract as e; e.is_refused = lambda error: False\n"
     shutil.rmtree(cache / ".locks")
     unprivileged.forbid(cache)
     try:

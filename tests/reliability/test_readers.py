@@ -23,8 +23,8 @@ from tests.reliability.scenes import (
     read_everything,
     sized,
 )
-from unialign.cache.errors import CacheProblem, DamagedStore, MissingCache
 from unialign.cache.reader import StoreReader
+from unialign.errors import CacheProblem, DamagedStore, MissingCache
 
 
 def check_open(scene: Scene, store: Path, choice: random.Random, *, damage: bool) -> str:

@@ -145,7 +145,7 @@ def test_meta_a_repair_of_everything_is_caught(memory: Path, monkeypatch: pytest
     path = next(path for path in files_of(scene.store) if "/c/1/" in str(path))
     path.write_bytes(b"")
     everything = [Damage(shard, "", "") for shard in range(3)]
-    monkeypatch.setattr("unialign.pipeline.extract.verify_store", lambda _: everything)
+    monkeypatch.setattr("unialign.pipeline.extraction.extract.verify_store", lambda _: everything)
     with pytest.raises(AssertionError, match="extracted"):
         check_repair(scene, {1}, memory / "calls", "an empty file")
 
@@ -155,7 +155,7 @@ def test_meta_a_repair_that_trusts_sizes_is_caught(memory: Path, monkeypatch: py
     path = next(path for path in files_of(scene.store) if "/c/1/" in str(path))
     data = path.read_bytes()
     path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
-    monkeypatch.setattr("unialign.pipeline.extract.verify_store", lambda _: [])
+    monkeypatch.setattr("unialign.pipeline.extraction.extract.verify_store", lambda _: [])
     with pytest.raises(AssertionError, match="extracted"):
         check_repair(scene, {1}, memory / "calls", "a flip")
 

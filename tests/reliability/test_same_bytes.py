@@ -16,9 +16,9 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import extract
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, Scene, make_scene, sized
-from unialign.pipeline.executors import Done, Job, store_unit
-from unialign.pipeline.hardware import environment_of
-from unialign.pipeline.planning import Unit
+from unialign.pipeline.extraction.executors import Done, Job, store_unit
+from unialign.pipeline.extraction.hardware import environment_of
+from unialign.pipeline.extraction.planning import Unit
 
 # A locale, a time zone and a hash seed at once: a difference in any one of them would show.
 SURROUNDINGS = [
@@ -76,7 +76,7 @@ def check_orders(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         random.Random(seed).shuffle(mixed)
         assert tree_digest(extract(folder / f"mixed{seed}", mixed).store) == scene.whole, "another order of sources"
         builds += 1
-    monkeypatch.setattr("unialign.pipeline.extract.executor", shuffled_executor)
+    monkeypatch.setattr("unialign.pipeline.extraction.extract.executor", shuffled_executor)
     for workers in ("", "1", "2"):
         store = extract(folder / f"units{workers}", mixed, cluster=workers).store
         assert tree_digest(store) == scene.whole, "another order of units"
@@ -100,7 +100,9 @@ def test_the_surroundings_change_no_byte(memory: Path, report: Report) -> None:
     report("R10", builds_in_other_surroundings=len(chosen), different=0)
 
 
-@pytest.mark.skipif(not FULL, reason="Dask starts slowly; tests/pipeline/test_executors.py has one such build")
+@pytest.mark.skipif(
+    not FULL, reason="Dask starts slowly; tests/pipeline/extraction/test_executors.py has one such build"
+)
 def test_dask_changes_no_byte(memory: Path, report: Report) -> None:
     scene = make_scene(memory, 23, (3, 11))
     for cluster in ("local:1", "local:2", "local:3"):
@@ -110,6 +112,6 @@ def test_dask_changes_no_byte(memory: Path, report: Report) -> None:
 
 def test_meta_a_plan_in_the_order_given_is_caught(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = make_scene(memory, 23)
-    monkeypatch.setattr("unialign.pipeline.planning.sorted", lambda found, **_: list(found), raising=False)
+    monkeypatch.setattr("unialign.pipeline.extraction.planning.sorted", lambda found, **_: list(found), raising=False)
     with pytest.raises(AssertionError, match="another order of sources"):
         check_orders(scene, memory / "work", monkeypatch)

@@ -8,7 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.video import Video
 
 NUM_FRAMES = 90

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-Json = Any
+from unialign.types import Json
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic_core
 
-from unialign.cache.errors import DamagedStore
+from unialign.errors import DamagedStore
 
 
 def read_plain(path: Path, limit: int, *, first: int | None = None) -> bytes:

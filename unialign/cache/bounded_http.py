@@ -4,7 +4,7 @@ from contextvars import ContextVar
 
 import aiohttp
 
-from unialign.cache.transport import Unwanted
+from unialign.cache.remote.transport import Unwanted
 
 # Bytes that the answer which is awaited at present may have.
 LIMIT: ContextVar[int] = ContextVar("limit", default=1 << 20)

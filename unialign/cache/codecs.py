@@ -14,7 +14,7 @@ import numcodecs.blosc
 import numcodecs.zstd
 import numpy as np
 
-from unialign.cache.arrays import Json
+from unialign.types import Json
 
 CRC_BYTES = 4
 ZSTD_LEVEL = 3

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from unialign.cache import atomic
-from unialign.cache.arrays import Json
 from unialign.cache.bounded import check_inside, read_plain
 from unialign.cache.checks import check_table
-from unialign.cache.errors import DamagedStore
 from unialign.cache.records import Record, read_record, record_path, shard_of
 from unialign.cache.schema import IndexHead
 from unialign.cache.store import Store
 from unialign.cache.table import SampleTable, Shards, Texts, merged, table_of
+from unialign.errors import DamagedStore
+from unialign.types import Json
 
 FORMAT = 1
 NAME = "index.bin"

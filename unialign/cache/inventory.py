@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.arrays import Json
 from unialign.cache.atomic import PREFIX
-from unialign.cache.errors import CacheProblem, MissingCache, UsageError
 from unialign.cache.index import load_table
 from unialign.cache.keys import SHORT
 from unialign.cache.records import STATUSES
 from unialign.cache.store import is_store_name, open_store
+from unialign.errors import CacheProblem, MissingCache, UsageError
+from unialign.types import Json
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from unialign.cache.arrays import Json
+from unialign.types import Json
 
 SHORT = 12
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from unialign.cache import atomic
 from unialign.cache.access import is_refused
-from unialign.cache.errors import LockedStore, MissingCache, UsageError
 from unialign.cache.owner import is_dead, read_owner, this_process
+from unialign.errors import LockedStore, MissingCache, UsageError
 
 # What a file system without `flock` answers: NFS without its lock service, Lustre mounted without `-o flock`, FUSE.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 _FAILED = ctypes.c_void_p(-1).value
 _LIBC = ctypes.CDLL(None, use_errno=True)

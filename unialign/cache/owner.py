@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from unialign.cache.arrays import Json
+from unialign.types import Json
 
 
 def this_process() -> dict[str, Json]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 
 def expanded(text: str, environment: Mapping[str, str] | None = None) -> str:

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.arrays import Json
-from unialign.cache.errors import DamagedStore, MissingCache
 from unialign.cache.index import load_table
 from unialign.cache.lock import keep_for_reading
 from unialign.cache.mapping import map_handle
@@ -26,6 +24,8 @@ from unialign.cache.records import STATUSES, Entry, ShardFile
 from unialign.cache.shards import read_index, read_sample
 from unialign.cache.store import Store, open_store
 from unialign.cache.table import OK, SampleTable
+from unialign.errors import DamagedStore, MissingCache
+from unialign.types import Json
 
 BLOCK = 4 << 20
 _SCRATCH = threading.local()

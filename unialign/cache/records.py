@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file
 from unialign.cache.bounded import check_inside, read_plain
-from unialign.cache.errors import DamagedStore
 from unialign.cache.keys import canonical
 from unialign.cache.schema import MAX_SHARD, RECORD_BYTES, RecordBody, reason
+from unialign.errors import DamagedStore
+from unialign.types import Json
 
 # 2: entries have checksums. A record of format 1 is refused, since nothing vouches for its single samples.
 FORMAT = 2
@@ -24,8 +24,8 @@ _HEAD = 77
 _ENVIRONMENT, _ENVIRONMENT_BYTES = '"environment":', 4096
 
 # `ok`, or why a sample has no features. "too-long" is a clip with more frames than the store's frame axis. The last
-# four are what a supervisor finds (`pipeline/supervisor.py`); "internal-error" is a defect, of ours or of a library.
-# New ones go to the end: an index holds their places.
+# four are what a supervisor finds (`pipeline/extraction/supervisor.py`); "internal-error" is a defect, of ours or of a
+# library. New ones go to the end: an index holds their places.
 STATUSES = (
     "ok",
     "missing-file",

@@ -15,7 +15,7 @@ import numpy as np
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.codecs import CODECS, CRC_BYTES, chunk_payload, crc_bytes, sample_checksum, trailer
-from unialign.cache.errors import DamagedStore
+from unialign.errors import DamagedStore
 
 ABSENT = np.uint64(2**64 - 1)
 REMEDY = "run `unialign cache verify`, then `unialign extract --repair`."

@@ -16,14 +16,15 @@ import numpy as np
 import zarr
 
 from unialign.cache import atomic
-from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.arrays import ArraySpec
 from unialign.cache.bounded import check_inside, parse_json, read_plain
 from unialign.cache.codecs import CODECS, codec_versions
-from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.keys import SHORT, Key, digest
 from unialign.cache.records import Entry, Record, ShardFile, write_record
 from unialign.cache.schema import METADATA_BYTES, GroupBody, reason
 from unialign.cache.shards import check_sample, encode_shard
+from unialign.errors import DamagedStore, MissingCache, UsageError
+from unialign.types import Json
 
 FORMAT = 1
 

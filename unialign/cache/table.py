@@ -10,10 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from unialign.cache.arrays import Json
-from unialign.cache.errors import DamagedStore
 from unialign.cache.records import STATUSES, Entry, Record, ShardFile
 from unialign.cache.schema import NoteBody, reason
+from unialign.errors import DamagedStore
+from unialign.types import Json
 
 OK = STATUSES.index("ok")
 # In a column, what a sample or a shard has none of.

@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from unialign.cache.arrays import Json
 from unialign.cache.atomic import PREFIX
 from unialign.cache.inventory import iterate_stores
+from unialign.types import Json
 
 # What `st_blocks` counts, whatever the file system's own blocks are.
 _BLOCK = 512

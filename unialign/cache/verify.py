@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unialign.cache.arrays import Json
 from unialign.cache.atomic import PREFIX
 from unialign.cache.checks import check_record
-from unialign.cache.errors import DamagedStore
 from unialign.cache.index import check_index, index_path
 from unialign.cache.records import Record, list_records, read_record, shard_of
 from unialign.cache.store import Store, is_store_name, open_store, read_num_shards
+from unialign.errors import DamagedStore
+from unialign.types import Json
 
 
 @dataclass(frozen=True)

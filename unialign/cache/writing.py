@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unialign.cache import atomic
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import UsageError
+from unialign.cache.arrays import ArraySpec
 from unialign.cache.index import load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
@@ -18,6 +17,8 @@ from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
 from unialign.cache.table import SampleTable
+from unialign.errors import UsageError
+from unialign.types import Json
 
 SHARD_SAMPLES = 128
 Arrays = Mapping[str, np.ndarray]

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from unialign import console
-from unialign.cache.arrays import Json
 from unialign.commands import transfer
 from unialign.commands.options import AsJson, Cache, ConfigFile, Runs, resolve
+from unialign.types import Json
 
 app = typer.Typer(no_args_is_help=True, help="List, measure, check, explain, export, import and prune stores.")
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from unialign import console
-from unialign.cache.errors import UsageError
 from unialign.cache.paths import expanded_path
 from unialign.commands.options import AsJson
+from unialign.errors import UsageError
 
 
 def add_commands(app: typer.Typer) -> None:

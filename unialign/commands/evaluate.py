@@ -8,8 +8,8 @@ import typer
 
 from unialign import console
 from unialign.cache.access import explained, is_refused
-from unialign.cache.errors import UsageError
 from unialign.commands.options import AsJson, Cache, ConfigFile, Labels, Root, Use, chosen_stores, resolve
+from unialign.errors import UsageError
 
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
@@ -39,7 +39,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
     from unialign.pipeline.datasets import the_dataset
-    from unialign.pipeline.runs import read_config
+    from unialign.pipeline.training.run_folder import read_config
 
     trained_on = read_config(run)["dataset"]
     stores = chosen_stores(use)
@@ -54,8 +54,8 @@ def evaluate(
         return
     if protocol or stores:
         raise UsageError("--protocol and --use go with another --dataset; a run's own split and stores are in it.")
-    from unialign.pipeline.evaluate import evaluate_run
-    from unialign.pipeline.gallery import draw_run
+    from unialign.pipeline.evaluation.evaluate import evaluate_run
+    from unialign.pipeline.evaluation.gallery import draw_run
 
     cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
     found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
@@ -92,7 +92,7 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Why two runs differ: settings, code, stores, data (which samples), libraries, hardware."""
-    from unialign.pipeline.compare_runs import compare_runs, rows_of_difference
+    from unialign.pipeline.evaluation.compare_runs import compare_runs, rows_of_difference
 
     found = compare_runs(first, second)
     if as_json:
@@ -106,8 +106,8 @@ def why(
 
 
 def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | None, *, as_json: bool) -> None:
-    from unialign.pipeline.evaluate_elsewhere import evaluate_elsewhere, needed_elsewhere
-    from unialign.pipeline.experiment import cached_readers
+    from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere, needed_elsewhere
+    from unialign.pipeline.training.from_config import cached_readers
 
     readers = cached_readers(needed_elsewhere(run), dataset, config, check=True)
     found = evaluate_elsewhere(run, dataset, readers=readers, cache=config.cache.resolve(), protocol=protocol)

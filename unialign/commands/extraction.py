@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from unialign import console
-from unialign.cache.arrays import Json
 from unialign.pipeline.config import Config
 from unialign.pipeline.datasets import rooted_dataset
 from unialign.stages.datasets.facts import dataset_facts, shown_facts
+from unialign.types import Json
 
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
@@ -57,7 +57,7 @@ def execution(
 
 def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
     """Extract a modality as configured and say what was done; exit code 3 with quarantined samples."""
-    from unialign.pipeline.extractors import extract_configured
+    from unialign.pipeline.extraction.extractors import extract_configured
 
     dataset = rooted_dataset(config)
     facts = dataset_facts(dataset)
@@ -108,7 +108,7 @@ def _left_out(counts: Mapping[str, int]) -> str:
 
 def _show_alike(store: Path, classes: tuple[str, ...]) -> None:
     from unialign.cache.reader import StoreReader
-    from unialign.pipeline.text_bank import alike_classes
+    from unialign.pipeline.training.text_bank_start import alike_classes
 
     found = alike_classes(StoreReader(store), classes, 3)
     alike = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)

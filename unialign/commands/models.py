@@ -20,7 +20,7 @@ def models(
     overrides: Overrides = None,
 ) -> None:
     """Systems as configured, and video backbones: parameters, and multiply-adds ("GFLOPs") a view and a test clip."""
-    from unialign.pipeline.costs import model_costs
+    from unialign.pipeline.evaluation.costs import model_costs
 
     found = model_costs(resolve(config, overrides), only or ())
     if as_json:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.pipeline.config import Config, load_config
 
 DatasetName = Annotated[

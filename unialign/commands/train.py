@@ -25,10 +25,10 @@ from unialign.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from unialign.pipeline.grid import Trial
-    from unialign.pipeline.sweep import Done
-    from unialign.pipeline.train import Show
-    from unialign.pipeline.trials import Outcome
+    from unialign.pipeline.ablation.grid import Trial
+    from unialign.pipeline.ablation.sweep import Done
+    from unialign.pipeline.ablation.trials import Outcome
+    from unialign.pipeline.training.train import Show
     from unialign.stages.training.loop import Progress
 
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs (`train.settings.epochs`).")]
@@ -86,7 +86,7 @@ def train(
     )
     found = the_dataset(resolved)
     # Loads torch and more for seconds: only after what was asked for makes sense.
-    from unialign.pipeline.experiment import train_from_config
+    from unialign.pipeline.training.from_config import train_from_config
 
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
         result = train_from_config(resolved, found, online=not cached, show=show, tell=_say)
@@ -138,7 +138,7 @@ def ablate(
     overrides: Overrides = None,
 ) -> None:
     """Train every row of a grid for every seed on the same caches, and make one table. Finished runs are reused."""
-    from unialign.pipeline.grid import read_grid, trials
+    from unialign.pipeline.ablation.grid import read_grid, trials
 
     resolved = resolve(
         config,
@@ -152,9 +152,9 @@ def ablate(
         train__stores=chosen_stores(use),
     )
     made, failed = read_grid(grid), None
-    from unialign.pipeline.ablate import FailedTrials
-    from unialign.pipeline.ablation_tables import closing, columns, table
-    from unialign.pipeline.sweep import sweep
+    from unialign.pipeline.ablation.results import FailedTrials
+    from unialign.pipeline.ablation.sweep import sweep
+    from unialign.pipeline.ablation.tables import closing, columns, table
 
     try:
         with trial_bar(len(trials(made)), hidden=as_json) as (show, report):
@@ -181,7 +181,7 @@ def demo(
 ) -> None:
     """Render a small collection, extract every modality, train UniAlign and run the modality ablation, offline."""
     from unialign.cache.paths import expanded_path
-    from unialign.pipeline.ablation_tables import closing, columns, table
+    from unialign.pipeline.ablation.tables import closing, columns, table
     from unialign.pipeline.demo import run_demo
 
     def say(text: str) -> None:

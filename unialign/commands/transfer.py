@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from unialign import console
-from unialign.cache.arrays import Json
-from unialign.cache.errors import UsageError
 from unialign.commands.extraction import show_reasons
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, resolve
+from unialign.errors import UsageError
 from unialign.pipeline.config import Config
+from unialign.types import Json
 
 SUFFIXES: Mapping[str, str] = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pyskl", ".pickle": "pyskl"}
 
@@ -43,12 +43,12 @@ def export(
     not_held: tuple[str, ...] = ()
     with console.progress_bar(f"export {path.stem}", hidden=as_json) as progress:
         if kind == "hdf5":
-            from unialign.cache.hdf5 import export_hdf5
+            from unialign.pipeline.exchange.hdf5_export import export_hdf5
 
             size = export_hdf5(path, file, progress)
         else:
             from unialign.pipeline.datasets import the_dataset
-            from unialign.pipeline.pyskl_export import export_pyskl
+            from unialign.pipeline.exchange.pyskl_export import export_pyskl
 
             done = export_pyskl(path, the_dataset(resolved), file, progress)
             size, not_held = done.bytes, done.not_held
@@ -90,8 +90,8 @@ def import_file(
 
 
 def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[str, Json]:
-    from unialign.cache.hdf5_import import import_hdf5
     from unialign.cache.inventory import summarise
+    from unialign.pipeline.exchange.hdf5_import import import_hdf5
 
     done = import_hdf5(file, config.cache.resolve(), progress)
     summary = summarise(done.store.path)
@@ -111,7 +111,7 @@ def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[s
 def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: bool) -> dict[str, Json]:
     from unialign.pipeline.collection import own_collection
     from unialign.pipeline.datasets import the_dataset
-    from unialign.pipeline.pyskl_import import import_pyskl
+    from unialign.pipeline.exchange.pyskl_import import import_pyskl
     from unialign.stages.datasets.catalog import load_dataset
 
     cache = config.cache.resolve()

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from unialign.cache.errors import CacheProblem
+from unialign.errors import CacheProblem
+from unialign.pipeline.extraction.sources import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
-from unialign.pipeline.sources import SourceDigests
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.extraction.digest import source_digest
 

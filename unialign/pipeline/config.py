@@ -11,11 +11,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unialign.cache.arrays import Json
-from unialign.cache.errors import UsageError
 from unialign.cache.paths import expanded_path
+from unialign.errors import UsageError
 from unialign.pipeline.user_paths import UserPath, UserText
 from unialign.pipeline.yaml_values import read_yaml
+from unialign.types import Json
 
 FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}

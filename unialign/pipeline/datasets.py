@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.pipeline.collection import collection_at, own_collection
 from unialign.pipeline.config import Config
 from unialign.pipeline.manifest import load_manifest

@@ -8,20 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unialign.cache.arrays import Json
 from unialign.cache.atomic import write_file, write_text
-from unialign.pipeline.ablate import Ablation
+from unialign.pipeline.ablation.grid import Grid, Row
+from unialign.pipeline.ablation.results import Ablation
+from unialign.pipeline.ablation.sweep import sweep
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.experiment import train_from_config
-from unialign.pipeline.extract import Settings, run_extraction
-from unialign.pipeline.extractors import SHARD_SAMPLES, prepare
-from unialign.pipeline.gallery import draw_run
-from unialign.pipeline.grid import Grid, Row
-from unialign.pipeline.hardware import limit_threads
+from unialign.pipeline.evaluation.gallery import draw_run
+from unialign.pipeline.extraction.extract import Settings, run_extraction
+from unialign.pipeline.extraction.extractors import SHARD_SAMPLES, prepare
+from unialign.pipeline.extraction.hardware import limit_threads
 from unialign.pipeline.manifest import save_manifest
-from unialign.pipeline.sweep import sweep
+from unialign.pipeline.training.from_config import train_from_config
 from unialign.stages.demo.collection import render_collection
+from unialign.types import Json
 
 # Small enough for two cores without a GPU: a few minutes for the twelve trainings of the ablation.
 MODEL = {"backbone": "tsm-tiny-difference", "num_frames": 8, "image_size": 48, "width": 128, "dropout": 0.2}

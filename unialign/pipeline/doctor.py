@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from unialign import __version__
-from unialign.cache.arrays import Json
 from unialign.cache.cores import usable_cores
 from unialign.cache.inventory import iterate_stores
 from unialign.pipeline.config import Config
-from unialign.pipeline.hardware import processor
+from unialign.pipeline.extraction.hardware import processor
+from unialign.types import Json
 
 PACKAGES = (
     "torch",

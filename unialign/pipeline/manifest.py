@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from unialign.cache.atomic import write_text
 from unialign.cache.bounded import parse_json
-from unialign.cache.errors import DamagedStore, MissingCache, UsageError
 from unialign.cache.keys import digest
 from unialign.cache.schema import reason
+from unialign.errors import DamagedStore, MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset, Sample, Split
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from unialign.cache import atomic
 from unialign.cache.bounded import parse_json
-from unialign.cache.errors import DamagedStore, LockedStore, UsageError
-from unialign.cache.hdf5_import import STAGING
 from unialign.cache.inventory import Summary, iterate_stores, summarise
 from unialign.cache.keys import SHORT
 from unialign.cache.lock import store_lock, unread
 from unialign.cache.store import Store, open_store
+from unialign.errors import DamagedStore, LockedStore, UsageError
+from unialign.pipeline.exchange.hdf5_import import STAGING
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(re.escape(atomic.PREFIX) + r"[0-9a-f]{16}-")

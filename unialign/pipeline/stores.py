@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from unialign.cache.errors import MissingCache, UsageError
 from unialign.cache.inventory import find_store, iterate_stores
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.records import list_records
-from unialign.cache.remote import RemoteReader
+from unialign.cache.remote.remote_reader import RemoteReader
+from unialign.errors import MissingCache, UsageError
 
 
 def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str) -> Path:

@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from unialign.cache.errors import DamagedStore
+from unialign.errors import DamagedStore
 
 ENCODINGS = ("jpeg", "rgb24")
 # Of one picture: 8K video.

@@ -27,7 +27,7 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from unialign.cache import atomic
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.containers import CONTAINERS
 from unialign.stages.truncation import Tally
 from unialign.stages.video_structure import is_cut

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.catalog import DATASETS, load_dataset
 
 

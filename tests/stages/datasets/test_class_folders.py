@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.datasets.test_folder import clips
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Split
 from unialign.stages.datasets.facts import dataset_facts, shown_facts
 from unialign.stages.datasets.folder import load_folder

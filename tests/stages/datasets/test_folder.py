@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Sample
 from unialign.stages.datasets.folder import load_folder, slug
 from unialign.stages.datasets.scan import check_name

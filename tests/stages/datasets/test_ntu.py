@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.ntu import (
     TRAIN_SUBJECTS_60,

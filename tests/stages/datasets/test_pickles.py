@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.datasets.pickles import load_restricted
 
 PROTOCOLS = range(6)

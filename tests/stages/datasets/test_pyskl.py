@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.class_names import UNNAMED
 from unialign.stages.datasets.pyskl import load_pyskl, read_pyskl
 from unialign.stages.extraction.base import Source

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.body_rules import select_bodies
 from unialign.stages.datasets.skeleton_files import SkeletonClip, read_skeleton
 

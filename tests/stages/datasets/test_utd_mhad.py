@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.catalog import load_dataset
 from unialign.stages.datasets.utd_mhad import load_utd_mhad, read_utd_skeleton
 from unialign.stages.datasets.zero_shot_splits import zero_shot_split

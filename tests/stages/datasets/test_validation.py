@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.validation import LARGEST, LEAST_SAMPLES, Validation, with_validation
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES
 from unialign.stages.datasets.splits import by_attribute

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.demo import load_demo
 from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.demo.collection import (

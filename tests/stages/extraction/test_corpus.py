@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.corpus import (
     BODY_PARTS,

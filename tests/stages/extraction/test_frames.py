@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.stages.made_videos import write_streams
-from unialign.cache.errors import DamagedStore, UsageError
+from unialign.errors import DamagedStore, UsageError
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.frames import CANDIDATES, Frames, kept_indices, sampled, stored_size
 from unialign.stages.pictures import decode_pictures, encode_picture

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.extraction.pose_clips import (
     Shape,
     View,
@@ -17,7 +17,7 @@ from unialign.stages.extraction.pose_clips import (
     rotation_onto,
     sample_frames,
 )
-from unialign.stages.models.skeleton_graph import LAYOUTS
+from unialign.stages.models.skeleton.graph import LAYOUTS
 
 COCO, NTU = LAYOUTS["coco-17"], LAYOUTS["ntu-25"]
 PLAIN, MIRROR = clip_grid(1, True)

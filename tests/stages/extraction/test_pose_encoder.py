@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.extraction.pose_clips import agcn_3d, clip_grid
 from unialign.stages.extraction.pose_encoder import Encoder, encode, encoder_checkpoint, load_encoder
-from unialign.stages.models.skeleton_graph import LAYOUTS
-from unialign.stages.models.stgcnpp import STGCNPlusPlus
+from unialign.stages.models.skeleton.graph import LAYOUTS
+from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
 
 
 def small_encoder() -> Encoder:

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.errors import MissingCache, StaleCache, UsageError
 from unialign.cache.keys import Key
 from unialign.cache.records import Entry
 from unialign.cache.shards import check_sample
 from unialign.cache.store import Store, create_store, grow_store, write_shard
+from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.pose_encoder import Encoder, encoder_checkpoint
 from unialign.stages.extraction.pose_features import PoseFeatures
-from unialign.stages.models.skeleton_graph import LAYOUTS
-from unialign.stages.models.stgcnpp import STGCNPlusPlus
+from unialign.stages.models.skeleton.graph import LAYOUTS
+from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
 
 IDS = ("a", "b", "c", "d", "e")
 BROKEN, EMPTY = "broken", "empty"

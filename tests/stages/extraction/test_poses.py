@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.made_extractor import DEEDS
-from unialign.cache.errors import UsageError
-from unialign.pipeline.supervisor import Limits, Supervisor
+from unialign.errors import UsageError
+from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction import poses, ultralytics_pose
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.stages.extraction.digest import source_digest

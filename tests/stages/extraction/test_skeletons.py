@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.errors import CorruptInput, UsageError
 from unialign.cache.records import STATUSES
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.digest import source_digest

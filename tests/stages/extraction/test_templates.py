@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.extraction.templates import TEMPLATES, check_template, read_lines, read_templates
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.cache.errors import CorruptInput, StaleCache, UsageError
+from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.templates import TEMPLATES
 from unialign.stages.extraction.text import (

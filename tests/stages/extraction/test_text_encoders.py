@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import constants
 from open_clip import factory
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.extraction import text_network
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.digest import source_digest

@@ -14,14 +14,14 @@ import torch
 from open_clip import factory
 
 from tests.made_stores import frames_store, made_dataset
-from unialign.cache.errors import CorruptInput, MissingCache, StaleCache, UsageError
 from unialign.cache.keys import Key
 from unialign.cache.reader import StoreReader
 from unialign.cache.shards import check_sample
+from unialign.errors import CorruptInput, MissingCache, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.tokens import TokenNetwork, Tokens, clip_state, token_extractor
-from unialign.stages.models.clip_tower import ClipTower, image_transformer
+from unialign.stages.models.clip.image_tower import ClipTower, image_transformer
 from unialign.stages.training.clips import Clips, Frames, Labelled
 from unialign.stages.training.settings import TrainSettings
 

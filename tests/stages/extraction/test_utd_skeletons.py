@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.catalog import load_dataset
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS
 from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
 from unialign.stages.extraction.utd_skeletons import UtdSkeletons
-from unialign.stages.models.skeleton_graph import LAYOUTS
+from unialign.stages.models.skeleton.graph import LAYOUTS
 
 
 def source(folder: Path, name: str, values: np.ndarray) -> Source:

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from unialign.stages.models import alt as alt_module
-from unialign.stages.models.alt import ALT, TokenShape
-from unialign.stages.models.alt_blocks import AdapterBlock, TokenMlp, align, gumbel_noise
-from unialign.stages.models.alt_build import label_embeddings
-from unialign.stages.models.alt_config import ALTConfig
-from unialign.stages.models.alt_losses import alt_losses
+from unialign.stages.models.alt import model as alt_module
+from unialign.stages.models.alt.blocks import AdapterBlock, TokenMlp, align, gumbel_noise
+from unialign.stages.models.alt.build import label_embeddings
+from unialign.stages.models.alt.config import ALTConfig
+from unialign.stages.models.alt.losses import alt_losses
+from unialign.stages.models.alt.model import ALT, TokenShape
 
 B, T, N, D, K, L = 3, 4, 7, 6, 9, 3
 LABELS = torch.tensor([0, 1, 2])

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.dvta import DVTA, DVTAConfig
-from unialign.stages.models.dvta_losses import matching_loss
+from unialign.stages.models.dvta.losses import matching_loss
+from unialign.stages.models.dvta.model import DVTA, DVTAConfig
 
 VARIABLE = "UNIALIGN_DVTA_CODE"
 CLASSES, POSE, TEXT, BATCH = 60, 256, 768, 48

@@ -8,10 +8,10 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unialign.stages.models.alt import ALT
-from unialign.stages.models.alt_build import build_alt
-from unialign.stages.models.alt_config import ALTConfig
-from unialign.stages.models.clip_tower import ClipTower, image_transformer
+from unialign.stages.models.alt.build import build_alt
+from unialign.stages.models.alt.config import ALTConfig
+from unialign.stages.models.alt.model import ALT
+from unialign.stages.models.clip.image_tower import ClipTower, image_transformer
 from unialign.stages.models.flops import cost, multiply_adds
 
 DEVICES = ("cpu", "meta")

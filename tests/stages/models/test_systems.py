@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from unialign.cache.errors import UsageError
-from unialign.stages.models.alt import TokenShape
-from unialign.stages.models.alt_config import ALTConfig
-from unialign.stages.models.art import ARTConfig
-from unialign.stages.models.dvta import DVTAConfig
+from unialign.errors import UsageError
+from unialign.stages.models.alt.config import ALTConfig
+from unialign.stages.models.alt.model import TokenShape
+from unialign.stages.models.art.model import ARTConfig
+from unialign.stages.models.dvta.model import DVTAConfig
 from unialign.stages.models.flops import multiply_adds
 from unialign.stages.models.systems import SYSTEMS, Parts, build_art, build_dvta, build_unialign, checked_config
-from unialign.stages.models.uni_align import UniAlignConfig
+from unialign.stages.models.unialign.model import UniAlignConfig
 
 SMALL = {"backbone": "tsm-resnet10", "num_frames": 2, "image_size": 32, "width": 8}
 SMALL_OF = {

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.cache.test_store import build
-from unialign.cache.batches import BatchReader
-from unialign.cache.errors import DamagedStore, UsageError
-from unialign.cache.joined import Column, columns_of
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Column, columns_of
 from unialign.cache.reader import Shard, StoreReader
+from unialign.errors import DamagedStore, UsageError
 from unialign.stages.training import cached
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.loader import Loader, Position

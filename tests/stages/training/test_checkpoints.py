@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unialign.cache import atomic
-from unialign.cache.errors import DamagedStore, MissingCache, UnialignError
+from unialign.errors import DamagedStore, MissingCache, UnialignError
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.loader import Position
 

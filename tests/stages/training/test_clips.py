@@ -20,16 +20,16 @@ from tests.made_stores import (
     pose_features_store,
     poses_store,
 )
-from unialign.cache.arrays import Json
-from unialign.cache.errors import CorruptInput, MissingCache, UsageError
 from unialign.cache.reader import StoreReader
-from unialign.pipeline.prepare_unialign import pose_tokens
+from unialign.errors import CorruptInput, MissingCache, UsageError
+from unialign.pipeline.training.prepare_unialign import pose_tokens
 from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
-from unialign.stages.models.skeleton_graph import LAYOUTS
+from unialign.stages.models.skeleton.graph import LAYOUTS
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, sparse_frames
 from unialign.stages.training.clips import Clips, Frames, Labelled
 from unialign.stages.training.pose_samples import PoseClips, Poses
 from unialign.stages.training.settings import TrainSettings
+from unialign.types import Json
 
 DATASET = made_dataset()
 SAMPLES = Labelled(tuple(s.id for s in DATASET.samples), tuple(s.label for s in DATASET.samples))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unialign.cache.errors import UnialignError, UsageError
+from unialign.errors import UnialignError, UsageError
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position

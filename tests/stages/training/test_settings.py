@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.training.settings import TrainSettings, learning_rate, settings_from
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 
 @dataclass(frozen=True)

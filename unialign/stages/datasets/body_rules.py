@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.skeleton_files import SkeletonClip
 
 Floats = NDArray[np.float32]

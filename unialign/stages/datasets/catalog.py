@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.demo import load_demo
 from unialign.stages.datasets.folder import load_folder

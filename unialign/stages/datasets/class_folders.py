@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.labels_csv import LabelList, LabelRow
 from unialign.stages.datasets.scan import check_name, kinds_of, walk_files

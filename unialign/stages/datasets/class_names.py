@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 UNNAMED = "classes have no names, so texts would say no more than 'class 0'; give --labels FILE, one name a line"
 

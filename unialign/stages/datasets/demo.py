@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.labels_csv import read_rows
 from unialign.stages.datasets.ntu import find_ntu_files, parse_name

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from unialign.cache.arrays import Json
 from unialign.stages.datasets.base import Dataset
+from unialign.types import Json
 
 # All of NTU RGB+D 120, and a page of the terminal; the object has all.
 _CLASSES_SHOWN = 120

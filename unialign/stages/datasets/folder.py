@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.class_folders import read_class_folders
 from unialign.stages.datasets.class_names import spoken_names

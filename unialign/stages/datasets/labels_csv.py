@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.scan import relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named

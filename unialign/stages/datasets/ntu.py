@@ -12,7 +12,7 @@ from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unialign.cache.atomic import write_file
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.datasets.stand_ins import NAMES, Allowed, ArrayStandIn, Budget, DtypeStandIn, allowed_names
 from unialign.stages.pickle_scan import Refused, check_opcodes
 

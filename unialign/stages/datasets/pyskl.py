@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.class_names import UNNAMED, read_class_names
 from unialign.stages.datasets.folder import slug

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 MAX_NAME_LENGTH = 300
 _KINDS_SHOWN = 5

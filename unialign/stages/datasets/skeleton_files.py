@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 
 NUM_JOINTS = 25
 _BODY_VALUES = 10

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.class_names import UNNAMED, read_class_names
 from unialign.stages.datasets.mat_files import read_mat_array

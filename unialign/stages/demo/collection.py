@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from unialign.cache.atomic import write_file
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.demo.camera import AZIMUTHS
 from unialign.stages.demo.motions import ACTIONS, CLASSES, DESCRIPTIONS
 from unialign.stages.demo.scene import FPS, ClipKey, render_take, stage_take, track_take

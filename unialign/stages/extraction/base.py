@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from unialign.cache.arrays import ArraySpec, Json
+from unialign.cache.arrays import ArraySpec
+from unialign.types import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,6 @@ class Extractor(Protocol):
 
         With no sources it loads what it needs (network, input store): what is raised then is the fault of no sample.
         The outcome of a sample does not depend on the others, to the last bit: after a failure the rest is run again
-        without the guilty one, and samples are run alone (`pipeline/supervisor.py`).
+        without the guilty one, and samples are run alone (`pipeline/extraction/supervisor.py`).
         A sample that takes long calls `heartbeat.beat` at every step.
         """

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.arrays import Json
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import file_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.video import Video
+from unialign.types import Json
 
 
 class SourceVideo:

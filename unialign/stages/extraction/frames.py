@@ -7,13 +7,14 @@ from importlib.metadata import version
 import numpy as np
 from PIL import Image, features
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import UsageError
+from unialign.cache.arrays import ArraySpec
+from unialign.errors import UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.digest import file_digest
 from unialign.stages.pictures import ENCODINGS, encode_picture
 from unialign.stages.video import decoder_version
+from unialign.types import Json
 
 # The longer side is stored with at most this times the short side: 2.39 is the widest film format. People cut out of
 # a picture are taller; they are stored smaller, so that every clip fits into the same bytes.

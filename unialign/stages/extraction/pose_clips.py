@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from unialign.cache.arrays import Json
-from unialign.cache.errors import CorruptInput, UsageError
-from unialign.stages.models.skeleton_graph import Layout
+from unialign.errors import CorruptInput, UsageError
+from unialign.stages.models.skeleton.graph import Layout
+from unialign.types import Json
 
 LOWEST_SCORE = 0.01  # PYSKL, PreNormalize2D: a joint with this score or less has not been seen
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unialign.cache.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.stages.archives import check_weights
 from unialign.stages.extraction.pose_clips import RECIPES, Clip, Shape
-from unialign.stages.models.encoders import ENCODERS
-from unialign.stages.models.skeleton_graph import LAYOUTS, Layout
+from unialign.stages.models.skeleton.encoders import ENCODERS
+from unialign.stages.models.skeleton.graph import LAYOUTS, Layout
 
 FIELDS = ("model", "config", "layout", "recipe", "clip_len", "classes", "protocol", "dataset", "state_dict")
 NUM_PERSONS = 2

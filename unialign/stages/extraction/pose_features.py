@@ -14,14 +14,15 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import CorruptInput, StaleCache, UsageError
+from unialign.cache.arrays import ArraySpec
 from unialign.cache.reader import StoreReader
+from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import RECIPES, Clip, Described, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
-from unialign.stages.models.skeleton_graph import layout_of
+from unialign.stages.models.skeleton.graph import layout_of
+from unialign.types import Json
 
 REVISION = 1
 LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)"}

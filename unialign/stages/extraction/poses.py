@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import UsageError
+from unialign.cache.arrays import ArraySpec
+from unialign.errors import UsageError
 from unialign.stages.extraction import ultralytics_pose
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
@@ -21,6 +21,7 @@ from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.people import track_persons
 from unialign.stages.extraction.tracker import Detections
 from unialign.stages.video import decoder_version
+from unialign.types import Json
 
 JOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",

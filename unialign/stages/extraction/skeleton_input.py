@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import source_digest
 

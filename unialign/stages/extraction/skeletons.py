@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import UsageError
+from unialign.cache.arrays import ArraySpec
+from unialign.errors import UsageError
 from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
 from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
@@ -20,6 +20,7 @@ from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import file_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
+from unialign.types import Json
 
 Flags = NDArray[np.bool_]
 

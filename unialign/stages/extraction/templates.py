@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),

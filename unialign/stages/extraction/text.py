@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import CorruptInput, StaleCache, UsageError
+from unialign.cache.arrays import ArraySpec
+from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import text_digest
 from unialign.stages.extraction.templates import check_template, read_lines
 from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
 from unialign.stages.extraction.text_network import TextEncoder
 from unialign.stages.extraction.text_windows import windows
+from unialign.types import Json
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unialign.cache.bounded import parse_json
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text_network import TextEncoder, fetch_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text_network import (
     TextEncoder,

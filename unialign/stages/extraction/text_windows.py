@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 
 def windows(text: str, count_tokens: Callable[[str], int], max_tokens: int) -> list[str]:

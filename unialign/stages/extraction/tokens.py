@@ -17,18 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import CorruptInput, StaleCache, UsageError
+from unialign.cache.arrays import ArraySpec
 from unialign.cache.reader import StoreReader
+from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.archives import check_weights
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import View, clip_grid
 from unialign.stages.extraction.text_openclip import find_openclip, openclip_name
-from unialign.stages.models.clip_tower import ClipTower, image_transformer, load_clip
+from unialign.stages.models.clip.image_tower import ClipTower, image_transformer, load_clip
 from unialign.stages.pictures import decode_pictures
 from unialign.stages.training.augmentation import fixed_regions, resized, sparse_frames
+from unialign.types import Json
 
 REVISION = 1
 

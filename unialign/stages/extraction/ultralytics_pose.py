@@ -20,7 +20,7 @@ import torch
 import torchvision  # noqa: F401  # non_max_suppression takes another path when this is not imported yet
 from PIL import Image
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.extraction.digest import source_digest
 
 LOGGER = logging.getLogger(__name__)

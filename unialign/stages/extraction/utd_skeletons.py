@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unialign.cache.arrays import ArraySpec, Json
-from unialign.cache.errors import UsageError
+from unialign.cache.arrays import ArraySpec
+from unialign.errors import UsageError
 from unialign.stages.datasets.utd_mhad import read_utd_skeleton
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.digest import file_digest
 from unialign.stages.extraction.skeleton_arrays import metre_spec
 from unialign.stages.extraction.skeleton_input import read_source
+from unialign.types import Json
 
 Flags = NDArray[np.bool_]
 

@@ -7,21 +7,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unialign.cache.errors import UsageError
-from unialign.stages.models.alt import ALT, TokenShape
-from unialign.stages.models.alt_build import build_alt
-from unialign.stages.models.alt_config import ALTConfig
-from unialign.stages.models.alt_losses import alt_losses
-from unialign.stages.models.art import ART, ARTConfig
-from unialign.stages.models.art_losses import art_losses
-from unialign.stages.models.backbones import build_backbone, load_pretrained
-from unialign.stages.models.clip_tower import MEAN, STD
-from unialign.stages.models.dvta import DVTA, DVTAConfig
-from unialign.stages.models.dvta_losses import dvta_losses
-from unialign.stages.models.prompts import Words
+from unialign.errors import UsageError
+from unialign.stages.models.alt.build import build_alt
+from unialign.stages.models.alt.config import ALTConfig
+from unialign.stages.models.alt.losses import alt_losses
+from unialign.stages.models.alt.model import ALT, TokenShape
+from unialign.stages.models.art.losses import art_losses
+from unialign.stages.models.art.model import ART, ARTConfig
+from unialign.stages.models.backbones.registry import build_backbone, load_pretrained
+from unialign.stages.models.clip.image_tower import MEAN, STD
+from unialign.stages.models.clip.prompts import Words
+from unialign.stages.models.dvta.losses import dvta_losses
+from unialign.stages.models.dvta.model import DVTA, DVTAConfig
 from unialign.stages.models.text_bank import check_bank
-from unialign.stages.models.uni_align import UniAlign, UniAlignConfig
-from unialign.stages.models.uni_align_losses import uni_align_losses
+from unialign.stages.models.unialign.losses import uni_align_losses
+from unialign.stages.models.unialign.model import UniAlign, UniAlignConfig
 
 Colours = tuple[tuple[float, ...], tuple[float, ...]]
 C = TypeVar("C")

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 FORMS = ("agent", "feature")
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from unialign.cache.batches import BatchReader
-from unialign.cache.claims import Gathering
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Buffers, Joined
+from unialign.cache.batches.work_ring import Gathering
 from unialign.cache.cores import usable_cores
-from unialign.cache.errors import UsageError
-from unialign.cache.joined import Buffers, Joined
+from unialign.errors import UsageError
 from unialign.stages.training.clips import Batch
 from unialign.stages.training.order import Picks, crop_starts
 from unialign.stages.training.prefetch import BufferPool, ahead

@@ -22,8 +22,8 @@ import torch
 
 from unialign.cache import atomic
 from unialign.cache.bounded import parse_json, read_plain
-from unialign.cache.errors import DamagedStore, MissingCache, UnialignError
 from unialign.cache.schema import METADATA_BYTES
+from unialign.errors import DamagedStore, MissingCache, UnialignError
 from unialign.stages.archives import check_weights
 from unialign.stages.training.loader import Position
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.pictures import decode_pictures
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, resized, sparse_frames
 from unialign.stages.training.order import sample_generator

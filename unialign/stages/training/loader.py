@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.clips import Batch
 from unialign.stages.training.device import on_device

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from unialign.cache.errors import DamagedStore, MissingCache
+from unialign.errors import DamagedStore, MissingCache
 from unialign.stages.training.checkpoints import BEST, Checkpoints
 from unialign.stages.training.loader import Loader, Position, Share
 from unialign.stages.training.logs import RunLog

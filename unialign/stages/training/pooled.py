@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from unialign.cache.joined import Joined
+from unialign.cache.batches.joined import Joined
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.clips import Batch
 

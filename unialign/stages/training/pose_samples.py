@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from unialign.cache.errors import CorruptInput
+from unialign.errors import CorruptInput
 from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, Clip, Described, Shape, View, frame_size
-from unialign.stages.models.skeleton_graph import Layout
+from unialign.stages.models.skeleton.graph import Layout
 from unialign.stages.training.augmentation import sparse_frames
 from unialign.stages.training.clips import Batch, Labelled, Pick, Reader
 from unialign.stages.training.order import sample_generator

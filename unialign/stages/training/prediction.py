@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unialign.cache.errors import UnialignError
+from unialign.errors import UnialignError
 from unialign.stages.training.loader import Loader
 from unialign.stages.training.step import Stepper
 

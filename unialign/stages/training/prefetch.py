@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from unialign.cache.joined import Buffers, Joined
+from unialign.cache.batches.joined import Buffers, Joined
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unialign.cache.errors import UnialignError, UsageError
+from unialign.errors import UnialignError, UsageError
 from unialign.stages.training.clips import Batch
 from unialign.stages.training.loader import Share
 from unialign.stages.training.processes import Processes

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from unialign.cache.batches import BatchReader
-from unialign.cache.errors import MissingCache, UsageError
-from unialign.cache.fetching import FetchingReader
-from unialign.cache.joined import Column, Joined, columns_of
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Column, Joined, columns_of
 from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.remote.fetching import FetchingReader
+from unialign.errors import MissingCache, UsageError
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.clips import Batch
 from unialign.stages.training.loader import Loader, Position

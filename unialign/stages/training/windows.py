@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from unialign.cache.batches import BatchReader
+from unialign.cache.batches.batch_reader import BatchReader
 from unialign.stages.training.order import Picks
 from unialign.stages.training.prefetch import ahead
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unialign.cache.errors import UsageError
+from unialign.errors import UsageError
 
 VALIDATION, PUBLISHED = "validation", "best epoch on the unseen test classes"
 

@@ -1,0 +1,143 @@
+"""Contract of a sweep: every trial once, changes paired by seed, and a count of what was extracted meanwhile."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.made_extractor import extract, make_files
+from unialign.errors import UsageError
+from unialign.pipeline.ablation.grid import Grid, Trial, read_grid, trials
+from unialign.pipeline.ablation.results import FailedTrial, TrialResult
+from unialign.pipeline.ablation.sweep import run_ablation
+from unialign.pipeline.ablation.trials import Outcome
+
+GRID = """
+name: modalities
+set: {train.settings.epochs: 2}
+seeds: [0, 1]
+rows:
+  - {name: video, set: {train.unialign.modalities: [video]}}
+  - {name: video + text, set: {train.unialign.modalities: [video, text]}}
+"""
+
+
+def grid(tmp_path: Path, text: str = GRID) -> Grid:
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    return read_grid(path)
+
+
+def test_rows_times_seeds_with_common_values(tmp_path: Path) -> None:
+    found = trials(grid(tmp_path))
+    assert [(trial.row, trial.seed) for trial in found] == [
+        ("video", 0),
+        ("video", 1),
+        ("video + text", 0),
+        ("video + text", 1),
+    ]
+    assert dict(found[3].values) == {
+        "train.settings.epochs": 2,
+        "train.unialign.modalities": ["video", "text"],
+        "train.settings.seed": 1,
+    }
+
+
+def test_axes_make_every_combination(tmp_path: Path) -> None:
+    found = grid(tmp_path, "name: x\naxes: {train.unialign.cmsa: [A, B], train.unialign.momentum: [0, 1]}\n").all_rows()
+    assert [row.name for row in found] == [
+        "cmsa=A, momentum=0",
+        "cmsa=A, momentum=1",
+        "cmsa=B, momentum=0",
+        "cmsa=B, momentum=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\n", "rows.*axes"),
+        ("name: ../x\nrows: [{name: a}]\n", "name"),
+        ("name: x\nrows: [{name: a}, {name: a}]\n", "same name"),
+        ("name: x\nrows: [{name: a, sett: {}}]\n", "rows.0.sett"),
+        ("name: x\nseeds: []\nrows: [{name: a}]\n", "seeds"),
+        ("name: x\nseeds: [1, 1]\nrows: [{name: a}]\n", "seeds.*twice"),
+        ("{", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        grid(tmp_path, text)
+
+
+def fake_train(trial: Trial) -> TrialResult:
+    top1 = 0.5 + 0.1 * trial.seed + (0.2 if "text" in trial.row else 0.0)
+    return TrialResult(
+        trial, f"run-{trial.row}-{trial.seed}", top1, top1, 1.0, {"frames": {"key": "0" * 64}}, reused=False
+    )
+
+
+def each(train: Callable[[Trial], Outcome]) -> Callable[[Sequence[Trial], Callable[[Outcome], None]], None]:
+    """All trials, the last one first: the order in which they end does not matter."""
+
+    def run(todo: Sequence[Trial], done: Callable[[Outcome], None]) -> None:
+        for trial in reversed(todo):
+            done(train(trial))
+
+    return run
+
+
+def test_the_table_has_means_deviations_and_paired_changes(tmp_path: Path) -> None:
+    counts = []
+    found = run_ablation(
+        grid(tmp_path),
+        each(fake_train),
+        cache=tmp_path / "cache",
+        folder=tmp_path / "out",
+        report=lambda outcome, done, total: counts.append((outcome.trial.seed, done, total)),
+    )
+    rows = list(csv.DictReader((tmp_path / "out" / "ablation.csv").read_text().splitlines()))
+    assert [float(row["top1"]) for row in rows] == pytest.approx([0.55, 0.75])
+    assert float(rows[1]["change"]) == pytest.approx(0.2)
+    assert float(rows[1]["top1_std"]) == pytest.approx(0.0707, abs=1e-4)
+    assert "| video + text | 2 | 75.0 ± 7.1 |" in (tmp_path / "out" / "ablation.md").read_text()
+    assert "video + text & $2$ & $75.0" in (tmp_path / "out" / "ablation.tex").read_text()
+    assert json.loads((tmp_path / "out" / "ablation.json").read_text())["extracted"] == found.extracted == 0
+    # As in the grid, whichever ended first.
+    assert [result.trial for result in found.results] == list(trials(grid(tmp_path)))
+    assert counts == [(1, 1, 4), (0, 2, 4), (1, 3, 4), (0, 4, 4)]
+
+
+def test_a_failure_leaves_the_rows_of_the_others(tmp_path: Path) -> None:
+    def train(trial: Trial) -> Outcome:
+        return FailedTrial(trial, "no luck.") if (trial.row, trial.seed) == ("video", 1) else fake_train(trial)
+
+    found = run_ablation(grid(tmp_path), each(train), cache=tmp_path / "cache", folder=tmp_path / "out")
+    assert [(row["row"], row["seeds"]) for row in found.rows()] == [("video", 1), ("video + text", 2)]
+    # Paired over the seed that both have.
+    assert found.rows()[1]["change"] == pytest.approx(0.2)
+    written = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert written["failed"] == [{"row": "video", "seed": 1, "error": "no luck.", "exit_code": 1}]
+    assert "Failed: 1 trainings" in (tmp_path / "out" / "ablation.md").read_text()
+
+
+def test_where_all_fail_no_table_is_written(tmp_path: Path) -> None:
+    found = run_ablation(
+        grid(tmp_path),
+        each(lambda trial: FailedTrial(trial, "no luck.")),
+        cache=tmp_path / "cache",
+        folder=tmp_path / "out",
+    )
+    assert len(found.failed) == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_extraction_during_the_sweep_would_be_counted(tmp_path: Path) -> None:
+    def cheating(trial: Trial) -> TrialResult:
+        extract(tmp_path / "cache", make_files(tmp_path / "files", 3))
+        return fake_train(trial)
+
+    found = run_ablation(grid(tmp_path), each(cheating), cache=tmp_path / "cache", folder=tmp_path / "out")
+    assert found.extracted == 3

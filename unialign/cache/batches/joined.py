@@ -1,0 +1,153 @@
+"""Arrays of several stores joined by sample id: what a batch looks like, whatever way its bytes come."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unialign.cache.arrays import ArraySpec
+from unialign.cache.reader import Recorded
+from unialign.cache.shards import chunk_bytes, little_endian
+from unialign.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Column:
+    """One array of one store, as a part of each batch.
+
+    window: entries of the first axis of a sample that a batch holds; needed where samples differ in length. 0: all.
+    """
+
+    reader: Recorded
+    array: str
+    window: int = 0
+
+    @property
+    def spec(self) -> ArraySpec:
+        """What the store says of the array."""
+        return self.reader.store.array(self.array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample in a batch."""
+        return (self.window, *self.spec.shape[1:]) if self.window else self.spec.shape
+
+
+def columns_of(reader: Recorded, names: Sequence[str] | None = None, *, window: int = 0) -> dict[str, Column]:
+    """The arrays of one store under their own names, all by default.
+
+    window: of those whose samples differ in length.
+    """
+    specs = [spec for spec in reader.store.arrays if names is None or spec.name in names]
+    return {spec.name: Column(reader, spec.name, window if spec.ragged else 0) for spec in specs}
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Memory for one batch of at most `size` samples. arrays: (size, *shape) by column. addresses: where they begin."""
+
+    size: int
+    arrays: Mapping[str, np.ndarray]
+    addresses: np.ndarray
+
+
+class Joined:
+    """Samples by their place in a list of ids, joined over stores by id; `read` of the classes below gives them.
+
+    columns: what a batch holds, by the name that it gets there. ids: which samples, in which order; every store must
+    hold all of them.
+    rows: by column, the row of each sample in its store's table, (N,). lengths: (N, A) entries of each sample in each
+    column. layout: (A, 4) int64 for each column its first inner chunk (all columns side by side), the entries of an
+    inner chunk, the bytes of an entry, the entries in a batch. sample_bytes: of one sample in a batch.
+
+    Raises `MissingCache` for a sample that a store lacks, `UsageError` for an array whose samples differ in length and
+    that has no window, and for a window of something that has no first axis.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str]) -> None:
+        self.columns = dict(columns)
+        self.ids = tuple(ids)
+        for name, column in self.columns.items():
+            _check_column(name, column)
+        readers = {id(column.reader): column.reader for column in self.columns.values()}
+        found = {key: reader.rows(self.ids) for key, reader in readers.items()}
+        self.rows = [found[id(column.reader)] for column in self.columns.values()]
+        lengths, layout, first = [], [], 0
+        for column, rows in zip(self.columns.values(), self.rows, strict=True):
+            spec = column.spec
+            entries = spec.shape[0] if spec.shape else 1
+            per_chunk = spec.inner[0] if spec.inner else 1
+            ragged = column.reader.table.lengths[spec.dims[0]][rows] if spec.ragged else None
+            lengths.append(np.full(len(self.ids), entries) if ragged is None else ragged)
+            layout.append((first, per_chunk, chunk_bytes(spec) // per_chunk, column.window or entries))
+            first += spec.chunks_per_sample
+        self.lengths = np.ascontiguousarray(np.stack(lengths, axis=1), dtype=np.int64)
+        self.layout = np.array(layout, dtype=np.int64)
+        self.num_chunks = first
+        self.sample_bytes = int((self.layout[:, 2] * self.layout[:, 3]).sum())
+
+    def __reduce__(self) -> tuple[type["Joined"], tuple[dict[str, Column], tuple[str, ...]]]:
+        """Travel to another process as paths and ids; memory maps stay here."""
+        return type(self), (self.columns, self.ids)
+
+    def __len__(self) -> int:
+        """Samples in the list."""
+        return len(self.ids)
+
+    def buffers(self, size: int, memory: np.ndarray | None = None) -> Buffers:
+        """Memory for batches of at most `size` samples. memory: (bytes,) uint8 to use, of `buffer_bytes(size)`."""
+        if memory is None:
+            memory = np.empty(self.buffer_bytes(size), dtype=np.uint8)
+        arrays, start = {}, 0
+        for name, column in self.columns.items():
+            kind, shape = little_endian(column.spec), (size, *column.shape)
+            count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+            arrays[name] = memory[start : start + count].view(kind).reshape(shape)
+            start += _aligned(count)
+        addresses = np.array([array.ctypes.data for array in arrays.values()], dtype=np.int64)
+        return Buffers(size, arrays, addresses)
+
+    def buffer_bytes(self, size: int) -> int:
+        """Bytes that a batch of `size` samples takes, each array beginning at a multiple of 64."""
+        return sum(_aligned(size * entry * count) for _, _, entry, count in self.layout.tolist())
+
+    def read(
+        self, positions: np.ndarray, starts: np.ndarray | None = None, buffers: Buffers | None = None
+    ) -> dict[str, np.ndarray]:
+        """The samples at some places of the list, (len(positions), *shape) by column.
+
+        starts: (len(positions), columns) first entry of each window, below the sample's length; 0 by default. Behind
+        the last entry of a sample comes its first one again, so a clip shorter than the window repeats.
+        buffers: memory to use; the arrays returned are views of it. Fresh memory by default.
+        Raises `DamagedStore` when something is not what was written; nothing of it is given out.
+        """
+        raise NotImplementedError
+
+    def asked(
+        self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
+    ) -> tuple[np.ndarray, np.ndarray, Buffers]:
+        """The arguments of `read`, complete and checked: `IndexError`, `ValueError` for what makes no sense."""
+        positions = np.ascontiguousarray(positions, dtype=np.int64)
+        # Seen as unsigned, a negative place is a huge one.
+        if len(positions) and positions.view(np.uint64).max() >= len(self):
+            raise IndexError(f"places must lie between 0 and {len(self) - 1}")
+        if starts is None:
+            starts = np.zeros((len(positions), len(self.columns)), dtype=np.int64)
+        elif not ((starts >= 0) & (starts < self.lengths[positions])).all():
+            raise IndexError("a window must start inside its sample")
+        buffers = buffers or self.buffers(len(positions))
+        if len(positions) > buffers.size:
+            raise ValueError(f"{len(positions)} samples do not fit into memory for {buffers.size}")
+        return positions, np.ascontiguousarray(starts, dtype=np.int64), buffers
+
+
+def _check_column(name: str, column: Column) -> None:
+    spec = column.spec
+    if spec.ragged and not column.window:
+        raise UsageError(f"{name}: the samples of array {spec.name} differ in length; give a window, or read_one.")
+    if column.window < 0 or (column.window and not spec.shape):
+        raise UsageError(f"{name}: array {spec.name} cannot be cut to a window of {column.window}.")
+
+
+def _aligned(count: int) -> int:
+    return -(-count // 64) * 64

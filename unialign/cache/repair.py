@@ -1,0 +1,65 @@
+"""Writing a store's metadata anew: all of it follows from the key, the extractor's arrays and the records."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from unialign.cache import atomic
+from unialign.cache.bounded import check_inside, parse_json, read_plain
+from unialign.cache.codecs import CODECS
+from unialign.cache.records import list_records, shard_of
+from unialign.cache.schema import METADATA_BYTES
+from unialign.cache.store import Store, array_metadata, decode_store, group_metadata, json_bytes, open_store
+from unialign.errors import DamagedStore, MissingCache
+from unialign.types import Json
+
+
+def restore_group(store: Store) -> None:
+    """Write the metadata of the group anew where it is missing or changed.
+
+    store: as its extractor describes it; the slots of a shard and the codec are those that an array's metadata tell.
+    Raises `DamagedStore` when none of them can be read either.
+    """
+    try:
+        if open_store(store.path).key.digest != store.key.digest:
+            raise DamagedStore(f"{store.path}: the metadata is that of another store.")
+    except (DamagedStore, MissingCache):
+        for spec in store.arrays:
+            try:
+                data = read_plain(store.path / spec.name / "zarr.json", METADATA_BYTES)
+                found: Json = parse_json(data)
+                shard_samples = int(found["chunk_grid"]["configuration"]["chunk_shape"][0])
+                num_shards = int(found["shape"][0]) // shard_samples
+            except (OSError, ValueError, KeyError, TypeError, IndexError, ArithmeticError):
+                continue
+            for codec in CODECS:
+                candidate = replace(store, shard_samples=shard_samples, codec=codec)
+                group = json_bytes(group_metadata(candidate))
+                if data == json_bytes(array_metadata(candidate, spec, num_shards)):
+                    decode_store(store.path, group, str(store.path / "zarr.json"))
+                    _put(store.path, store.path / "zarr.json", group)
+                    return
+        raise DamagedStore(
+            f"{store.path}: neither the group nor any array has metadata left; remove the store."
+        ) from None
+
+
+def restore_metadata(store: Store) -> None:
+    """Write the metadata of every array anew, as long as the records need it."""
+    num_shards = max((1 + (shard_of(path.name) or 0) for path in list_records(store.path)), default=0)
+    for spec in store.arrays:
+        wanted = json_bytes(array_metadata(store, spec, num_shards))
+        path = store.path / spec.name / "zarr.json"
+        try:
+            same = read_plain(path, METADATA_BYTES) == wanted
+        except OSError:
+            same = False
+        if not same:
+            _put(store.path, path, wanted)
+
+
+def _put(store: Path, path: Path, data: bytes) -> None:
+    check_inside(store, path)
+    # A rename puts a file in the place of a file or a link, but not of a folder.
+    if path.is_dir():
+        atomic.remove(path)
+    atomic.write_file(path, data)

@@ -1,0 +1,139 @@
+"""An ablation grid: a YAML file of rows (or axes), each a set of configuration values, times seeds.
+
+    name: modalities
+    set: {train.settings.epochs: 20}          # for every row
+    seeds: [0, 1, 2]
+    rows:
+      - {name: video only, set: {train.unialign.modalities: [video]}}
+      - {name: video + text, set: {train.unialign.modalities: [video, text]}}
+
+Instead of `rows`, `axes` gives lists of values per key; every combination is a row.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unialign.errors import UsageError
+from unialign.pipeline.yaml_values import read_yaml
+
+READY = Path(__file__).resolve().parents[2] / "grids"
+
+
+class Row(BaseModel):
+    """One row of the table: a name and the values that it sets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    set: dict[str, Any] = {}
+
+
+class Grid(BaseModel):
+    """The whole file. The first row is the baseline that the others are compared with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    set: dict[str, Any] = {}
+    seeds: tuple[int, ...] = (0,)
+    rows: tuple[Row, ...] = ()
+    axes: dict[str, list[Any]] = {}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Grid":
+        if bool(self.rows) == bool(self.axes):
+            raise ValueError("give either `rows` or `axes`")
+        if not self.seeds:
+            raise ValueError("`seeds` is empty")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("`seeds` names one twice")
+        names = [row.name for row in self.all_rows()]
+        if len(set(names)) != len(names):
+            raise ValueError("two rows have the same name")
+        return self
+
+    def all_rows(self) -> tuple[Row, ...]:
+        """The rows in order; with `axes`, every combination, the last axis fastest."""
+        if self.rows:
+            return self.rows
+        return tuple(
+            Row(
+                name=", ".join(
+                    f"{key.rpartition('.')[2]}={shown(value)}" for key, value in zip(self.axes, values, strict=True)
+                ),
+                set=dict(zip(self.axes, values, strict=True)),
+            )
+            for values in itertools.product(*self.axes.values())
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of the sweep: a row with a seed, and all values that it sets."""
+
+    row: str
+    seed: int
+    values: tuple[tuple[str, Any], ...]
+
+
+def shown(value: object) -> str:
+    """A value as it is shown in a row's name."""
+    return "+".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
+
+
+def ready_grids() -> dict[str, str]:
+    """The grids that come with the package: name to what it compares, the comment at the top of its file."""
+    found = sorted(READY.glob("*.yaml"))
+    return {path.stem: _first_comment(path.read_text(encoding="utf-8")) for path in found}
+
+
+def grid_path(grid: str | Path) -> Path:
+    """The file of a grid, which is given as a path or as the name of one that comes with the package.
+
+    Raises `UsageError` where it is neither.
+    """
+    path = Path(grid)
+    if path.is_file():
+        return path
+    ready = READY / f"{grid}.yaml"
+    # A name has no separators, so nothing outside of the folder can be meant.
+    if path.name == str(grid) and ready.is_file():
+        return ready
+    raise UsageError(f"the grid {grid} is neither a file nor one of the ready ones: {', '.join(ready_grids())}.")
+
+
+def _first_comment(text: str) -> str:
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("# ").strip() for line in lines)
+
+
+def read_grid(grid: str | Path) -> Grid:
+    """The grid in a file, or the ready one of that name, see `grid_path`.
+
+    Raises `UsageError` naming the file and the field for anything that is not a grid.
+    """
+    path = grid_path(grid)
+    try:
+        return Grid.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the grid'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise UsageError(f"{path}: {problems}.") from error
+
+
+def trials(grid: Grid) -> tuple[Trial, ...]:
+    """All trainings of a grid, rows outside, seeds inside."""
+    return tuple(
+        Trial(row.name, seed, tuple({**grid.set, **row.set, "train.settings.seed": seed}.items()))
+        for row in grid.all_rows()
+        for seed in grid.seeds
+    )

@@ -1,0 +1,124 @@
+"""What a sweep over one cache gives: its trainings, those that failed, the rows of its table. It never extracts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unialign.errors import UnialignError
+from unialign.pipeline.ablation.grid import Trial
+from unialign.types import Json
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What one training reports: its run folder, its metrics, the stores that it read.
+
+    seconds: of the call that finished it. memory, gpu_memory: bytes at most, of the process that finished it (see
+    `memory.peak_memory`); None where none was measured. reused: it was finished before this sweep.
+    """
+
+    trial: Trial
+    run: str
+    top1: float
+    mean_class: float
+    seconds: float
+    keys: Mapping[str, Json]
+    reused: bool
+    memory: int | None = None
+    gpu_memory: int | None = None
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints for it."""
+        return {
+            "row": self.trial.row,
+            "seed": self.trial.seed,
+            "run": self.run,
+            "top1": self.top1,
+            "mean_class": self.mean_class,
+            "seconds": self.seconds,
+            "memory": self.memory,
+            "gpu_memory": self.gpu_memory,
+            "keys": dict(self.keys),
+            "reused": self.reused,
+        }
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A training that did not come to its end. error: one sentence. exit_code: what `unialign train` would end with.
+
+    locked: another process was training the same run.
+    """
+
+    trial: Trial
+    error: str
+    exit_code: int = 1
+    locked: bool = False
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints for it."""
+        return {"row": self.trial.row, "seed": self.trial.seed, "error": self.error, "exit_code": self.exit_code}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A sweep that has ended. results and failed: in the order of the grid.
+
+    table: see `ablation_rows.rows_of`. extracted: samples that records gained while it ran; 0, or something is wrong.
+    """
+
+    name: str
+    results: tuple[TrialResult, ...]
+    table: tuple[Mapping[str, Json], ...]
+    extracted: int
+    failed: tuple[FailedTrial, ...] = ()
+
+    def rows(self) -> list[dict[str, Json]]:
+        """One row per entry of the grid: mean and standard deviation over seeds, change against the first row."""
+        return [dict(row) for row in self.table]
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        return {
+            "name": self.name,
+            "rows": list(self.rows()),
+            "trials": [found.result() for found in self.results],
+            "failed": [found.result() for found in self.failed],
+            "extracted": self.extracted,
+        }
+
+
+class FailedTrials(UnialignError):
+    """Trainings of a sweep failed; all others are done and kept, and the tables are of those.
+
+    ablation: what there is. folder: where its tables are. exit_code: that of the failures, 1 where they differ.
+    """
+
+    def __init__(self, ablation: Ablation, folder: Path) -> None:
+        total = len(ablation.results) + len(ablation.failed)
+        super().__init__(
+            f"{len(ablation.failed)} of {total} trainings failed: {_causes(ablation.failed)}; "
+            f"{'the others are done and kept, ' if ablation.results else ''}the same command tries these again."
+        )
+        self.ablation, self.folder = ablation, folder
+        codes = {found.exit_code for found in ablation.failed}
+        self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+def _causes(failed: Sequence[FailedTrial]) -> str:
+    """Which rows and seeds failed, and why, each reason once."""
+    reasons: dict[str, dict[str, list[int]]] = {}
+    for found in failed:
+        reasons.setdefault(found.error, {}).setdefault(found.trial.row, []).append(found.trial.seed)
+    causes = [
+        f"{', '.join(f'{row} (seed {_listed(seeds)})' for row, seeds in rows.items())}: {error.rstrip('.')}"
+        for error, rows in reasons.items()
+    ]
+    more = [f"and {len(causes) - SHOWN} more reasons, in ablation.json"] if len(causes) > SHOWN else []
+    return "; ".join([*causes[:SHOWN], *more])
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,0 +1,118 @@
+"""A grid of trainings from a configuration, side by side, with tables and a picture. It never extracts."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from unialign.cache.atomic import write_file
+from unialign.cache.index import load_table
+from unialign.cache.inventory import iterate_stores
+from unialign.cache.store import open_store
+from unialign.errors import CacheProblem, UsageError
+from unialign.pipeline.ablation.grid import Grid, Trial, trials
+from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult
+from unialign.pipeline.ablation.rows import rows_of
+from unialign.pipeline.ablation.tables import write_tables
+from unialign.pipeline.ablation.trials import Outcome, train_trials
+from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.evaluation.plots import ablation_picture
+from unialign.stages.training.loop import Progress
+from unialign.stages.training.processes import device_of
+from unialign.stages.training.settings import settings_from
+
+Done = Callable[[Outcome, int, int], None]
+
+
+def sweep(
+    grid: Grid,
+    config: Config,
+    *,
+    jobs: int | None = None,
+    show: Callable[[Trial, Progress], None] = lambda trial, progress: None,
+    report: Done = lambda outcome, done, total: None,
+) -> tuple[Ablation, Path]:
+    """Train every trial of a grid on the configured caches; returns the ablation and the folder of its tables.
+
+    Finished runs are reused, an interrupted run goes on from its checkpoint, so the same command resumes a sweep.
+    jobs: trainings side by side, each in a process of its own; None: what cores and memory allow, see `trials`. The
+    number changes no result. show: progress within a training. report: called after each trial with (its result or why
+    it failed, trials done, trials).
+    Raises `UsageError` for a row whose values make no configuration, before anything is trained; `FailedTrials` when
+    trainings failed, after all others have ended and their tables are written.
+    """
+    folder = config.runs.resolve() / "ablations" / grid.name
+    on_gpu = "cuda" in {_device(config, trial) for trial in trials(grid)}
+    train = partial(train_trials, config, jobs=jobs, on_gpu=on_gpu, show=show)
+    try:
+        ablation = run_ablation(
+            grid, lambda todo, done: train(todo, done=done), cache=config.cache.resolve(), folder=folder, report=report
+        )
+    except BaseException as error:
+        error.add_note("finished trainings are kept; those under way go on from their last checkpoints.")
+        raise
+    if ablation.results:
+        write_file(folder / "ablation.png", picture_of(ablation))
+    if ablation.failed:
+        raise FailedTrials(ablation, folder)
+    return ablation, folder
+
+
+def run_ablation(
+    grid: Grid,
+    train: Callable[[Sequence[Trial], Callable[[Outcome], None]], None],
+    *,
+    cache: Path,
+    folder: Path,
+    report: Done = lambda outcome, done, total: None,
+) -> Ablation:
+    """Train all trials and write the tables of those that came to their end, if any, into a folder.
+
+    train: gets the trials, and what is to be called with the outcome of each, in any order. report: see `sweep`.
+    Interrupted, finished runs are kept and the same command goes on from there.
+    """
+    before, todo = count_stored(cache), trials(grid)
+    outcomes: dict[tuple[str, int], Outcome] = {}
+
+    def done(outcome: Outcome) -> None:
+        outcomes[outcome.trial.row, outcome.trial.seed] = outcome
+        report(outcome, len(outcomes), len(todo))
+
+    train(todo, done)
+    ordered = [outcomes[trial.row, trial.seed] for trial in todo]
+    results = tuple(outcome for outcome in ordered if isinstance(outcome, TrialResult))
+    ablation = Ablation(
+        name=grid.name,
+        results=results,
+        table=rows_of([row.name for row in grid.all_rows()], results),
+        extracted=count_stored(cache) - before,
+        failed=tuple(outcome for outcome in ordered if isinstance(outcome, FailedTrial)),
+    )
+    if results:
+        write_tables(ablation, folder)
+    return ablation
+
+
+def count_stored(cache: Path) -> int:
+    """Samples that all records of a cache hold; an extraction adds to it. A store that cannot be read has none."""
+    count = 0
+    for path in iterate_stores(cache):
+        with suppress(CacheProblem):
+            count += int(load_table(open_store(path)).shards.samples.sum())
+    return count
+
+
+def picture_of(ablation: Ablation) -> bytes:
+    """The picture of the rows that have results."""
+    rows = [row for row in ablation.rows() if row["seeds"]]
+    points = [[100 * found.top1 for found in ablation.results if found.trial.row == row["row"]] for row in rows]
+    return ablation_picture([str(row["row"]) for row in rows], [100 * row["top1"] for row in rows], points)
+
+
+def _device(config: Config, trial: Trial) -> str:
+    """The kind of device that a trial trains on. Raises `UsageError` with its row's name for values without sense."""
+    try:
+        settings = settings_from(with_values(config, dict(trial.values)).train.settings)
+        return device_of(settings.device).type
+    except UsageError as error:
+        raise UsageError(f"row {trial.row!r}: {error}") from error

@@ -1,0 +1,161 @@
+"""An ablation as tables: text for the terminal and Markdown, CSV and JSON with all digits, LaTeX."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unialign.cache.atomic import write_text
+from unialign.pipeline.ablation.results import Ablation
+from unialign.types import Json
+
+COLUMNS = ("row", "seeds", "top-1", "mean class", "change", "95 % interval", "seconds", "memory (MB)")
+GPU_COLUMN = "GPU memory (MB)"
+NOTHING = "-"
+NOTE = (
+    "Accuracies in per cent: mean and standard deviation (n - 1) over seeds. Change: paired difference in top-1 "
+    "from the first row, with a bootstrap interval over {over}. Seconds: mean of a training; memory: the largest."
+)
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # A bracket behind the end of a row would be read as the argument of that end.
+    "[": "{[}",
+    "]": "{]}",
+    "±": r"\ensuremath{\pm}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def columns(ablation: Ablation) -> tuple[str, ...]:
+    """The names of the columns of `table`."""
+    return (*COLUMNS, GPU_COLUMN) if _on_gpu(ablation) else COLUMNS
+
+
+def table(ablation: Ablation) -> list[tuple[str, ...]]:
+    """The rows as text: accuracies in per cent with one decimal, seconds, megabytes of 10^6 bytes."""
+    return [_cells(row, first=number == 0, gpu=_on_gpu(ablation)) for number, row in enumerate(ablation.rows())]
+
+
+def closing(ablation: Ablation) -> str:
+    """The sentences under the table: what the columns are, what was extracted, which stores were read, what failed."""
+    stores = sorted({str(name) for result in ablation.results for name in _stores(result.keys)})
+    drawn = sorted({str(row["change_over"]) for row in ablation.rows() if row["change_over"]})
+    failed = f" Failed: {len(ablation.failed)} trainings." if ablation.failed else ""
+    return (
+        f"{NOTE.format(over=' or '.join(drawn) or 'nothing (one seed, no predictions)')} Samples extracted during the "
+        f"sweep: {ablation.extracted}. Read from: {', '.join(stores) or 'no store'}.{failed}"
+    )
+
+
+def write_tables(ablation: Ablation, folder: Path) -> None:
+    """`ablation.md`, `ablation.csv`, `ablation.tex` and `ablation.json` in a folder."""
+    write_text(folder / "ablation.md", markdown(ablation))
+    write_text(folder / "ablation.csv", comma_separated(ablation))
+    write_text(folder / "ablation.tex", latex(ablation))
+    write_text(folder / "ablation.json", json.dumps(ablation.result(), indent=2) + "\n")
+
+
+def markdown(ablation: Ablation) -> str:
+    """The table in GitHub's Markdown."""
+    lines = [
+        _line(columns(ablation)),
+        "|---" + "|---:" * (len(columns(ablation)) - 1) + "|",
+        *(_line((re.sub(r"([\\`*_<>|\[\]])", r"\\\1", _flat(name)), *rest)) for name, *rest in table(ablation)),
+    ]
+    return "\n".join([*lines, "", closing(ablation), ""])
+
+
+def comma_separated(ablation: Ablation) -> str:
+    """Every number of `Ablation.rows` as it is: shares of 1, bytes; empty for None."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(ablation.rows()[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(ablation.rows())
+    return text.getvalue()
+
+
+def latex(ablation: Ablation) -> str:
+    r"""A `tabular` to \input; it needs no package. Signs that LaTeX would read as commands are escaped."""
+    titles = columns(ablation)
+    lines = [
+        *(f"% {sentence}" for sentence in re.split(r"(?<=\.) ", closing(ablation))),
+        r"\begin{tabular}{l" + "r" * (len(titles) - 1) + "}",
+        r"\hline",
+        " & ".join(escaped(title) for title in titles) + r" \\",
+        r"\hline",
+        *(
+            " & ".join([escaped(name), *(cell if cell == NOTHING else _number(cell) for cell in cells)]) + r" \\"
+            for name, *cells in table(ablation)
+        ),
+        r"\hline",
+        r"\end{tabular}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX prints as it is, on one line; letters beyond ASCII stay (LaTeX reads UTF-8)."""
+    plain = "".join(LATEX.get(sign, sign) for sign in _flat(text))
+    # Two hyphens would become a dash, two quotes another quote.
+    return re.sub(r"([-`',!?])(?=[-`'])", r"\1{}", plain)
+
+
+def _number(cell: str) -> str:
+    return "$" + cell.replace("±", r"\pm") + "$"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _on_gpu(ablation: Ablation) -> bool:
+    return any(row["gpu_memory"] is not None for row in ablation.rows())
+
+
+def _cells(row: Mapping[str, Any], *, first: bool, gpu: bool) -> tuple[str, ...]:
+    interval = NOTHING
+    if row["change_low"] is not None:
+        interval = f"[{_points(row['change_low'])}, {_points(row['change_high'])}]"
+    cells = (
+        str(row["row"]),
+        str(row["seeds"]),
+        _spread(row["top1"], row["top1_std"]),
+        _spread(row["mean_class"], row["mean_class_std"]),
+        NOTHING if first or row["change"] is None else _points(row["change"]),
+        interval,
+        NOTHING if row["seconds"] is None else f"{row['seconds']:.1f}",
+        _megabytes(row["memory"]),
+    )
+    return (*cells, _megabytes(row["gpu_memory"])) if gpu else cells
+
+
+def _points(difference: float) -> str:
+    # Never "-0.0".
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
+        return NOTHING
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+
+
+def _megabytes(size: int | None) -> str:
+    return NOTHING if size is None else f"{size / 1e6:.0f}"
+
+
+def _stores(keys: Mapping[str, Json]) -> list[str]:
+    return [f"{modality} {str(found['key'])[:12]}" for modality, found in keys.items() if isinstance(found, Mapping)]

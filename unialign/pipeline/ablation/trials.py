@@ -1,0 +1,227 @@
+"""The trainings of a sweep, each in a process of its own, side by side as far as cores and memory allow.
+
+**Equal numbers.** Floating-point sums depend on the number of threads, so every trial has the same: one, or
+OMP_NUM_THREADS where that is set. How many trials run at once changes nothing in any of them.
+
+**How many at once.** As many as the caller says; otherwise as idle cores allow, one on a GPU, and fewer where memory is
+short: the first trial runs alone until it has trained a whole epoch, with its evaluation; from then on another one
+starts whenever it and all running ones fit into the free memory, each counted with a quarter more than the largest peak
+seen (`memory.one_more_fits`).
+
+**Ends.** Trials have a session of their own, so that an interrupt in the terminal reaches only the sweep, which ends
+them with all processes that they have started; a run survives that at any moment. A trial whose sweep has died ends by
+itself when it next has something to tell.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from unialign.cache.cores import free_cores
+from unialign.errors import LockedStore, UnialignError
+from unialign.pipeline.ablation.grid import Trial
+from unialign.pipeline.ablation.results import FailedTrial, TrialResult
+from unialign.pipeline.config import Config
+from unialign.pipeline.extraction.hardware import limit_threads
+from unialign.pipeline.memory import available_memory, one_more_fits, peak_memory
+from unialign.pipeline.training.from_config import train_trial
+from unialign.pipeline.training.run_folder import memory_of
+from unialign.stages.training.loop import Progress
+
+Outcome = TrialResult | FailedTrial
+
+# Seconds between two reports of a trial, and those that its processes have to end when they are told to.
+REPORT_EVERY = 0.2
+GRACE = 5.0
+# Seconds after which memory is looked at again.
+LOOK_AGAIN = 2.0
+# Letters of an error that are kept; those of networks' libraries go on for pages.
+LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial tells while it runs. peak: bytes that it has taken so far."""
+
+    progress: Progress
+    peak: int
+
+
+@dataclass
+class Running:
+    """A trial at work. settled: it has trained an epoch and evaluated, so its peak is known."""
+
+    trial: Trial
+    process: ForkServerProcess
+    peak: int = 0
+    first_epoch: int | None = None
+    settled: bool = False
+
+
+def threads_per_trial() -> int:
+    """Threads of each trial's networks: OMP_NUM_THREADS where it is a number, otherwise 1."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() and int(text) else 1
+
+
+def train_trials(
+    config: Config,
+    trials: Sequence[Trial],
+    *,
+    done: Callable[[Outcome], None],
+    jobs: int | None = None,
+    on_gpu: bool = False,
+    show: Callable[[Trial, Progress], None] = lambda trial, progress: None,
+) -> None:
+    """Train all trials; `done` gets each one's outcome as it ends, whatever became of the others.
+
+    jobs: trials side by side; None leaves it to the rule above. Left by an exception (an interrupt, or one of `done`),
+    all processes have ended.
+    """
+    most = jobs or (1 if on_gpu else max(1, free_cores() // threads_per_trial()))
+    waiting, locked, largest = deque(trials), list[Trial](), 0
+    running: dict[Connection, Running] = {}
+    with ended(running):
+        while waiting or running:
+            while waiting and len(running) < most and (jobs or _fits(running, largest)):
+                _start(config, waiting.popleft(), running)
+            for connection in wait(list(running), LOOK_AGAIN):
+                assert isinstance(connection, Connection)
+                each = running[connection]
+                message = _receive(connection, each)
+                if isinstance(message, Report):
+                    largest = max(largest, _note(each, message))
+                    show(each.trial, message.progress)
+                    continue
+                each.process.join()
+                del running[connection]
+                connection.close()
+                if isinstance(message, FailedTrial) and message.locked and running:
+                    # Perhaps by one of ours, the same training under another row's name: once that has ended, it is
+                    # there to be used again.
+                    locked.append(each.trial)
+                    continue
+                waiting.extend(locked)
+                locked.clear()
+                if isinstance(message, TrialResult):
+                    largest = max(largest, message.memory or 0)
+                done(message)
+
+
+def _fits(running: dict[Connection, Running], largest: int) -> bool:
+    return one_more_fits(available_memory(), largest or None, [each.peak for each in running.values()])
+
+
+def _note(each: Running, report: Report) -> int:
+    """Take down how far a trial is; returns its peak once it counts, and 0 before."""
+    each.peak = max(each.peak, report.peak)
+    if each.first_epoch is None:
+        each.first_epoch = report.progress.epoch
+    each.settled = each.settled or report.progress.epoch > each.first_epoch
+    return each.peak if each.settled else 0
+
+
+def _start(config: Config, trial: Trial, running: dict[Connection, Running]) -> None:
+    """Start a trial and add it to those that run.
+
+    Its process comes from a server that has loaded the libraries once: neither a fork of this one, which would inherit
+    the threads of its libraries in an unknown state, nor a new interpreter, which takes seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, os.getcwd(), threads_per_trial(), config, trial))
+    # Added first: an interrupt during the start must find it.
+    running[ours] = Running(trial, process)
+    with theirs:
+        process.start()
+
+
+def _receive(connection: Connection, each: Running) -> Report | Outcome:
+    """The next message of a trial; of one that has died without any, how it died."""
+    try:
+        message: Report | Outcome = connection.recv()
+    except (EOFError, OSError):
+        each.process.join()
+        code = each.process.exitcode or 0
+        how = (
+            f"was ended by {signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+            if code < 0
+            else f"ended with exit code {code} and without a result; its messages are above"
+        )
+        return FailedTrial(each.trial, f"the training {how}.")
+    return message
+
+
+@contextlib.contextmanager
+def ended(running: dict[Connection, Running]) -> Iterator[None]:
+    """When the block is left, no process of these is left."""
+    try:
+        yield
+    finally:
+        started = [each.process for each in running.values() if each.process.pid is not None]
+        for process in started:
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for process in started:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                _signal(process, signal.SIGKILL)
+                process.join()
+        for connection in running:
+            connection.close()
+
+
+def _signal(process: ForkServerProcess, number: int) -> None:
+    """Send a signal to a trial and to all that it has started."""
+    assert process.pid is not None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+        # A group of that name is not there yet when the trial has only just begun; then it has started nothing.
+        os.killpg(process.pid, number)
+
+
+def _work(connection: Connection, folder: str, threads: int, config: Config, trial: Trial) -> None:
+    """Train one trial. Runs in its process; sends reports, and the outcome last."""
+    os.setsid()
+    os.chdir(folder)
+    limit_threads(threads)
+    # The sweep has gone: nobody to train for.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            connection.send(_trained(connection, config, trial))
+        except Exception as error:
+            connection.send(failure(trial, error))
+            if not isinstance(error, UnialignError | OSError | MemoryError):
+                # Nothing that is expected: where it happened belongs on the screen.
+                raise
+
+
+def _trained(connection: Connection, config: Config, trial: Trial) -> TrialResult:
+    last = [0.0, -1.0]
+
+    def show(progress: Progress) -> None:
+        now = time.monotonic()
+        if now - last[0] >= REPORT_EVERY or progress.epoch != last[1]:
+            last[:] = [now, progress.epoch]
+            connection.send(Report(progress, peak_memory()))
+
+    result = train_trial(config, trial, show)
+    memory, gpu_memory = memory_of(Path(result.run))
+    return replace(result, memory=memory, gpu_memory=gpu_memory)
+
+
+def failure(trial: Trial, error: Exception) -> FailedTrial:
+    """What an error of a training means for the sweep, in one line."""
+    if isinstance(error, UnialignError):
+        return FailedTrial(trial, str(error), error.exit_code, locked=isinstance(error, LockedStore))
+    text = " ".join(str(error).split())
+    return FailedTrial(trial, f"{type(error).__name__}: {text[:LONGEST]}".rstrip(": "))

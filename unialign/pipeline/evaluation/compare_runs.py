@@ -1,0 +1,122 @@
+"""Why two runs differ: settings, code, stores, data sample by sample, libraries, hardware, and what came out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unialign.cache.keys import differences
+from unialign.pipeline.training.run_data import TEXT, Row, read_data
+from unialign.pipeline.training.run_folder import read_config, read_json, read_result
+from unialign.stages.training.settings import NOT_IDENTITY
+from unialign.types import Json
+
+EXAMPLES = 3
+LIBRARIES = ("libraries", "python")
+UNKNOWN = "not recorded: one of the runs is of before it was"
+
+
+def compare_runs(first: Path, second: Path) -> dict[str, Json]:
+    """What differs between two run folders, as the object that `--json` prints.
+
+    Lists of {"field", "first", "second"}: "settings" (with "decides": whether it can change a result), "code",
+    "stores" (keys), "libraries", "hardware", "metrics". "data": see `data_differences`; None where it is not recorded.
+    Raises `MissingCache` for a folder that is not a run, `DamagedStore` for files that were changed.
+    """
+    configs = [read_config(folder) for folder in (first, second)]
+    keys = [read_json(folder / "keys.json") for folder in (first, second)]
+    machines = [read_json(folder / "env.json") for folder in (first, second)]
+    left, right = (
+        read_data(folder, found.get("data", "")) for folder, found in zip((first, second), keys, strict=True)
+    )
+    return {
+        "first": first.name,
+        "second": second.name,
+        "same_run": keys[0]["run"] == keys[1]["run"],
+        "settings": [{**row, "decides": _decides(str(row["field"]))} for row in differences(*configs)],
+        "code": differences(*(_code(*each) for each in zip(keys, machines, strict=True))),
+        "stores": differences(*({name: store["key"] for name, store in found["stores"].items()} for found in keys)),
+        "data": None if left is None or right is None else data_differences(left, right),
+        "libraries": differences(*({name: env.get(name) for name in LIBRARIES} for env in machines)),
+        "hardware": differences(*(_hardware(*each) for each in zip(machines, keys, strict=True))),
+        "metrics": differences(*(_metrics(folder) for folder in (first, second))),
+    }
+
+
+def data_differences(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Json]:
+    """How the samples of two runs differ: {"added", "removed", "part", "label", "source", "texts"}.
+
+    Each: {"count", "examples"}, the ids of the first few. added: in the second run only. source: the same sample, with
+    features made from other bytes. texts: rows of the text store that are in one only, or made from other texts.
+    """
+    left, right = ({row.id: row for row in rows if row.part != TEXT} for rows in (first, second))
+    texts = [{row.id: row.sources for row in rows if row.part == TEXT} for rows in (first, second)]
+    both = sorted(left.keys() & right.keys())
+    found: dict[str, list[str]] = {
+        "added": sorted(right.keys() - left.keys()),
+        "removed": sorted(left.keys() - right.keys()),
+        "part": [each for each in both if left[each].part != right[each].part],
+        "label": [each for each in both if left[each].label != right[each].label],
+        "source": [each for each in both if _other_source(left[each].sources, right[each].sources)],
+        "texts": sorted(each for each in texts[0].keys() | texts[1].keys() if texts[0].get(each) != texts[1].get(each)),
+    }
+    return {kind: {"count": len(ids), "examples": ids[:EXAMPLES]} for kind, ids in found.items()}
+
+
+def rows_of_difference(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """The same as lines of a table: what, field, first, second."""
+    for kind in ("settings", "code", "stores", "libraries", "hardware", "metrics"):
+        for row in found[kind]:
+            what = kind if row.get("decides", True) else "settings (change no result)"
+            yield what, str(row["field"]), _shown(row["first"]), _shown(row["second"])
+    if found["data"] is None:
+        yield "data", "samples", UNKNOWN, UNKNOWN
+        return
+    for kind, each in found["data"].items():
+        if each["count"]:
+            more = ", ..." if each["count"] > len(each["examples"]) else ""
+            yield "data", SAID[kind], f"{each['count']:,}", f"{', '.join(each['examples'])}{more}"
+
+
+SAID = {
+    "added": "samples in the second only",
+    "removed": "samples in the first only",
+    "part": "samples in another part",
+    "label": "samples with another label",
+    "source": "samples made from other files",
+    "texts": "other texts",
+}
+
+
+def _other_source(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
+    return any(first[name] != second[name] for name in first.keys() & second.keys())
+
+
+def _decides(field: str) -> bool:
+    section, _, name = field.partition(".")
+    return section != "settings" or name not in NOT_IDENTITY
+
+
+def _code(keys: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Json]:
+    return {"revision": keys.get("revision", "not recorded"), "unialign": machine["libraries"].get("unialign")}
+
+
+def _hardware(machine: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Json]:
+    stores = {
+        name: [{field: value for field, value in each.items() if field != "shards"} for each in store["environment"]]
+        for name, store in keys["stores"].items()
+        if store.get("environment")
+    }
+    own = {name: value for name, value in machine.items() if name not in LIBRARIES}
+    return {**own, "features": stores}
+
+
+def _metrics(folder: Path) -> dict[str, Json]:
+    """What came out, last epoch and best one; nothing of a run that has not ended."""
+    if not (folder / "result.json").is_file():
+        return {}
+    result = read_result(folder)
+    return {"last": dict(result["metrics"]), "best": dict(result["best"])}
+
+
+def _shown(value: Json) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

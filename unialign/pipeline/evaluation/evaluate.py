@@ -1,0 +1,199 @@
+"""A finished run, measured again from its checkpoint and the stores that it names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unialign.cache.reader import StoreReader
+from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.pipeline.stores import open_remote
+from unialign.pipeline.training.coverage import CachedModality
+from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.registry import prepare_model, the_model
+from unialign.pipeline.training.run_folder import read_config, read_json, read_predictions, read_result
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
+from unialign.stages.training.loader import Loader
+from unialign.stages.training.metrics import confusion_matrix, evaluation
+from unialign.stages.training.prediction import Predictions, predict
+from unialign.stages.training.processes import joined_processes
+from unialign.stages.training.settings import settings_from
+from unialign.stages.training.step import Stepper, Task
+from unialign.types import Json
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run's checkpoint gives today.
+
+    metrics: see `metrics.evaluation`. per_class: a row a class: name, samples, missing, correct, accuracy (None without
+    samples). confusion (L, L): row the true class, column the predicted one. stored: what result.json says of the same
+    checkpoint. agrees: every metric is what it was. largest_change: of a probability, against predictions.npz, over the
+    samples in both; None for "best", of which none are stored.
+    """
+
+    run: str
+    checkpoint: str
+    metrics: Mapping[str, float]
+    per_class: tuple[Mapping[str, Json], ...]
+    confusion: np.ndarray
+    classes: tuple[str, ...]
+    stored: Mapping[str, float]
+    agrees: bool
+    largest_change: float | None
+    skipped: tuple[str, ...] = ()
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        return {**self.__dict__, "confusion": self.confusion.tolist()}
+
+
+def evaluate_run(
+    folder: Path,
+    dataset: Dataset,
+    *,
+    cache: Path | None = None,
+    readers: Mapping[str, CachedModality] | None = None,
+    keep: float = 0,
+    which: str = LAST,
+    device: str = "auto",
+    num_workers: int = 0,
+) -> Evaluated:
+    """Evaluate the checkpoint "last" or "best" of a run on the test samples of its protocol, in one process.
+
+    cache: root of the stores that keys.json names; or give the readers by modality. keep: see `open_stores`.
+    Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache` for a store of another key,
+    `DamagedStore` for damaged and changed files, `UsageError` for another dataset and for a run without a best epoch.
+    """
+    if which not in (LAST, BEST):
+        raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
+    config, keys, result = read_config(folder), read_json(folder / "keys.json"), read_result(folder)
+    if config["dataset"] != dataset.name:
+        raise UsageError(f"{folder} was trained on {config['dataset']}, not on {dataset.name}.")
+    if which == BEST and not result["best"]:
+        why = result.get("data", {}).get("validation", {}).get("why", "no epoch was evaluated")
+        raise UsageError(f"{folder} has no best epoch ({why}); evaluate its last one, without --best.")
+    given = dict(readers) if readers is not None else open_stores(keys["stores"], cache, keep)
+    prepared = prepare_again(config, dataset, given, num_workers)
+    if not len(prepared.test):
+        raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples of the model's classes.")
+    loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
+    task = prepared.build()
+    task.model.load_state_dict(loaded.state["model"])
+    predictions = predicted(prepared, task, device)
+    side = prepared.test_side
+    missing = [label for _, label in side.missing]
+    metrics = evaluation(predictions.scores, side.samples.labels, missing, unknown=prepared.unknown)
+    # Runs of before there was a val part keep the metrics of their best epoch beside its number.
+    told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
+    stored = {name: value for name, value in told.items() if name in metrics}
+    classes = prepared.classes or dataset.classes
+    confusion = confusion_matrix(predictions.scores.argmax(axis=1), side.samples.labels, len(classes))
+    return Evaluated(
+        run=folder.name,
+        checkpoint=which,
+        metrics=metrics,
+        per_class=class_rows(classes, confusion, missing),
+        confusion=confusion,
+        classes=classes,
+        stored=stored,
+        agrees=stored == metrics,
+        largest_change=largest_change(folder, prepared, predictions) if which == LAST else None,
+        skipped=loaded.skipped,
+    )
+
+
+def predicted(prepared: Prepared, task: Task, device: str) -> Predictions:
+    """What a trained task says of the test samples, computed in one process."""
+    settings = prepared.settings
+    with joined_processes(device) as processes:
+        if settings.precision == "fp16" and processes.device.type != "cuda":
+            settings = replace(settings, precision="fp32")
+        loader = Loader(prepared.test, settings, rank=processes.rank, world_size=processes.world_size)
+        return predict(Stepper(task, settings, processes), loader)
+
+
+def open_stores(
+    named: Mapping[str, Mapping[str, Json]], cache: Path | None, keep: float = 0
+) -> dict[str, CachedModality]:
+    """Readers of the stores of a run's keys.json. Raises `StaleCache` where another key lies at a store's place.
+
+    keep: GB of the local disk for blocks of remote stores, below the cache root; 0: none are kept.
+    """
+    if cache is None:
+        raise UsageError("give the cache folder whose stores the run has read.")
+    opened: dict[str, CachedModality] = {}
+    for modality, found in named.items():
+        if not found["store"]:
+            raise MissingCache(f"the run's {modality} came from no store; give a reader for it.")
+        place = str(found["store"])
+        reader = open_remote(place, cache, keep) if "://" in place else StoreReader(cache / place)
+        if reader.store.key.digest != found["key"]:
+            raise StaleCache(f"{reader.where} holds another key than the run has read ({str(found['key'])[:12]}).")
+        opened[modality] = reader
+    return opened
+
+
+def prepare_again(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    readers: Mapping[str, CachedModality],
+    num_workers: int,
+    protocol: str = "",
+) -> Prepared:
+    """The data and model of a run, from its config.yaml. protocol: of the dataset, another than the run's."""
+    # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
+    entities = config.get("entities", {})
+    options = Options(
+        min_coverage=0.0,
+        templates=tuple(config.get("templates", ())),
+        # Runs of before there were prompts name them without their texts.
+        entities=entities if isinstance(entities, Mapping) else dict.fromkeys(entities, ""),
+        shots=config.get("shots", 0),
+        val_share=config.get("val_share", 0.0),
+    )
+    settings = replace(settings_from(config["settings"]), num_workers=num_workers)
+    return prepare_model(
+        config["model"],
+        dataset,
+        protocol=protocol or config["protocol"],
+        readers=readers,
+        model=config[the_model(config["model"]).section],
+        settings=settings,
+        options=options,
+    )
+
+
+def class_rows(classes: tuple[str, ...], confusion: np.ndarray, missing: list[int]) -> tuple[dict[str, Json], ...]:
+    """A row a class, in label order: how many samples, how many the caches lack, how many are right."""
+    rows: list[dict[str, Json]] = []
+    for label, name in enumerate(classes):
+        samples, correct = int(confusion[label].sum()), int(confusion[label, label])
+        rows.append(
+            {
+                "name": name,
+                "samples": samples,
+                "missing": missing.count(label),
+                "correct": correct,
+                "accuracy": correct / samples if samples else None,
+            }
+        )
+    return tuple(rows)
+
+
+def largest_change(folder: Path, prepared: Prepared, predictions: Predictions) -> float | None:
+    """Largest difference of a probability to a run's stored ones, over the samples in both; None without any."""
+    stored = read_predictions(folder)
+    if stored is None:
+        return None
+    ids, probabilities = stored["ids"].tolist(), stored["probabilities"]
+    places = {name: place for place, name in enumerate(ids)}
+    samples = prepared.test_side.samples.ids
+    both = [(row, places[samples[index]]) for row, index in enumerate(predictions.indices) if samples[index] in places]
+    if not both:
+        return None
+    now, then = (list(side) for side in zip(*both, strict=True))
+    return float(np.abs(predictions.scores[now] - probabilities[then]).max())

@@ -1,0 +1,124 @@
+"""A finished run measured on a dataset that it was not trained on, whose classes it recognises by their texts.
+
+Protocol: zero-shot transfer as in ALT (Chen et al., CVPR 2024, its table of zero-shot results): trained on one dataset,
+tested on the classes and the test samples of another; nothing is learned from that one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unialign.cache.reader import Recorded
+from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.pipeline.evaluation.evaluate import class_rows, predicted, prepare_again
+from unialign.pipeline.manifest import load_manifest
+from unialign.pipeline.training.coverage import CachedModality
+from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
+from unialign.pipeline.training.registry import the_model
+from unialign.pipeline.training.run_folder import read_config, read_json
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.metrics import confusion_matrix, evaluation
+from unialign.types import Json
+
+# What another dataset's store must be made with the same settings for, since the model learned from those.
+SAME = ("text", "tokens")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a run gives on another dataset.
+
+    metrics, per_class: as in `evaluate.Evaluated`. trained_on: datasets of the run and of those it started from.
+    shared: names of classes that one of those has too, so that zero-shot is too much to say of them; None where the
+    names of one are not in the cache.
+    keys: of the stores that were read.
+    """
+
+    run: str
+    trained_on: tuple[str, ...]
+    dataset: str
+    protocol: str
+    metrics: Mapping[str, float]
+    per_class: tuple[Mapping[str, Json], ...]
+    shared: tuple[str, ...] | None
+    keys: Mapping[str, str]
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        return dict(self.__dict__)
+
+
+def evaluate_elsewhere(
+    folder: Path,
+    dataset: Dataset,
+    *,
+    readers: Mapping[str, CachedModality],
+    cache: Path,
+    protocol: str | None = None,
+    device: str = "auto",
+    num_workers: int = 0,
+) -> Elsewhere:
+    """Evaluate the last checkpoint of a run on the test samples of another dataset's protocol.
+
+    readers: of that dataset, by modality. cache: where the list of the run's own dataset is looked up.
+    Raises what `needed_elsewhere` raises, `StaleCache` for texts or tokens that were made otherwise than those that the
+    run was trained on, `MissingCache` for what is not there, `UsageError` for a protocol without test samples.
+    """
+    needed, config, keys = needed_elsewhere(folder), read_config(folder), read_json(folder / "keys.json")
+    for name in SAME:
+        if name in needed:
+            _check_same(name, readers[name], keys["stores"], dataset, folder)
+    prepared = prepare_again(config, dataset, readers, num_workers, protocol or dataset.default_protocol)
+    if not len(prepared.test):
+        raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples.")
+    task = build_from(prepared.build, finished_run(folder).weights, the_model(config["model"]).own, folder)
+    scores = predicted(prepared, task, device).scores
+    side = prepared.test_side
+    missing = [label for _, label in side.missing]
+    before = tuple(dict.fromkeys(name for name, _ in trained_on(config)))
+    confusion = confusion_matrix(scores.argmax(axis=1), side.samples.labels, len(dataset.classes))
+    return Elsewhere(
+        run=folder.name,
+        trained_on=before,
+        dataset=dataset.name,
+        protocol=prepared.protocol,
+        metrics=evaluation(scores, side.samples.labels, missing),
+        per_class=class_rows(dataset.classes, confusion, missing),
+        shared=shared_classes(cache, before, dataset),
+        keys={name: reader.store.key.digest for name, reader in readers.items() if isinstance(reader, Recorded)},
+    )
+
+
+def needed_elsewhere(folder: Path) -> tuple[str, ...]:
+    """The modalities that a run reads. Raises `UsageError` for a model that knows only the classes of its training."""
+    config = read_config(folder)
+    model = the_model(config["model"])
+    if not model.any_class(config[model.section]):
+        raise UsageError(
+            f"{folder} was trained on {config['dataset']}, and this {config['model']} knows no other classes; evaluate "
+            "it there, or train alt (no probe), which recognises classes by their texts."
+        )
+    return model.stores(config[model.section])
+
+
+def shared_classes(cache: Path, names: Sequence[str], dataset: Dataset) -> tuple[str, ...] | None:
+    """Classes of a dataset that one of those called `names` has too, by name but for case; None without their lists."""
+    try:
+        known = {each.casefold() for name in names for each in load_manifest(cache, name).classes}
+    except MissingCache:
+        return None
+    return tuple(each for each in dataset.classes if each.casefold() in known)
+
+
+def _check_same(
+    name: str,
+    reader: CachedModality,
+    stores: Mapping[str, Mapping[str, Json]],
+    dataset: Dataset,
+    folder: Path,
+) -> None:
+    if isinstance(reader, Recorded) and reader.store.key.digest != stores[name]["key"]:
+        raise StaleCache(
+            f"{reader.where} was made with other settings than the {name} that {folder} was trained on "
+            f"({str(stores[name]['key'])[:12]}); extract {name} of {dataset.name} with those."
+        )

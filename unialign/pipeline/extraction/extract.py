@@ -1,0 +1,283 @@
+"""One extraction, from a dataset to a finished store."""
+
+import contextlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unialign.cache import atomic
+from unialign.cache.access import is_refused
+from unialign.cache.index import forget_shard, load_table, write_index
+from unialign.cache.keys import Key
+from unialign.cache.lock import store_lock
+from unialign.cache.reader import check_sizes
+from unialign.cache.records import Entry, read_record, record_path
+from unialign.cache.repair import restore_group, restore_metadata
+from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
+from unialign.cache.verify import verify_store
+from unialign.errors import DamagedStore
+from unialign.pipeline.extraction.executors import Job, executor
+from unialign.pipeline.extraction.planning import Plan, make_plan
+from unialign.pipeline.extraction.sources import SourceDigests
+from unialign.pipeline.extraction.supervisor import Limits
+from unialign.stages.extraction.base import Extractor, Source
+from unialign.types import Json
+
+Progress = Callable[[int, int], None]
+
+ADVICE = "run the same command again with --repair."
+# Shards after which a long extraction brings the store's index up to date, so that resuming it is quick too.
+INDEX_EVERY = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an extraction runs; nothing here changes a value of its result, except `threads` in a network's last digits.
+
+    shard_samples, codec: of a new store; one that exists keeps its own.
+    repair: extract again the shards that are damaged. retry: try again the samples that failed.
+    limits: what one sample may take before it is given up.
+    """
+
+    cluster: str = ""
+    threads: int = 1
+    shard_samples: int = 32
+    codec: str = "none"
+    repair: bool = False
+    retry: bool = False
+    dry_run: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+# Counts of a record of poses that the summary adds up; see `stages.extraction.people.Persons`.
+LEFT_OUT = ("left_out_persons", "left_out_detections", "single_detections", "frames_without_kept")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did.
+
+    attempted: samples that this call worked on; with `dry_run`, those that it would work on. extracted: those of them
+    that have features now. reused: samples that had features before. quarantined: every sample of the dataset without
+    features, counted by status. So total = extracted + reused + the sum of quarantined, but for a dry run.
+    left_out: of poses, what the records of all samples say of people that have no slot, added up (`LEFT_OUT`).
+    """
+
+    modality: str
+    key: Key
+    store: Path
+    total: int
+    attempted: int
+    extracted: int
+    reused: int
+    quarantined: dict[str, int]
+    seconds: float
+    problems: tuple[tuple[str, str, str], ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def reasons(self) -> tuple[Mapping[str, Json], ...]:
+        """Why samples have no features: each status and reason once, with how many samples and the first of them."""
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, status, why in self.problems:
+            groups[status, why].append(name)
+        ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+        return tuple(
+            {"status": status, "why": why, "samples": len(names), "first": names[0]} for (status, why), names in ordered
+        )
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        return {
+            "modality": self.modality,
+            "key": self.key.digest,
+            "store": str(self.store),
+            "total": self.total,
+            "attempted": self.attempted,
+            "extracted": self.extracted,
+            "reused": self.reused,
+            "quarantined": self.quarantined,
+            "reasons": list(self.reasons),
+            "seconds": round(self.seconds, 3),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
+        }
+
+
+def run_extraction(
+    extractor: Extractor,
+    sources: Sequence[Source],
+    *,
+    cache: Path,
+    collection: str,
+    settings: Settings,
+    current: Callable[[Source], str] | None = None,
+    older: str = "",
+    progress: Progress = lambda done, total: None,
+) -> Extraction:
+    """Bring the store of an extractor up to date with the sources and return what was done.
+
+    current: digest of a source as it is now; by default that of the file at its path. older: see `make_plan`.
+    progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
+    `DamagedStore` when it is damaged and `settings.repair` is off. Interrupted at any moment, finished shards stay.
+    """
+    started = time.monotonic()
+    key = Key(dict(extractor.key()))
+    path = store_path(cache, collection, extractor.modality, key)
+    digests = SourceDigests(cache, collection) if current is None else None  # others are not those of files
+    current = current or (lambda source: digests.of(source.path) if digests and source.path else "")
+    if settings.dry_run:
+        store = open_store(path) if path.exists() else None
+        plan, seconds = _plan(store, sources, current, settings, set(), older), time.monotonic() - started
+        return Extraction(extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds)
+    wanted = Store(
+        path=path,
+        collection=collection,
+        modality=extractor.modality,
+        key=key,
+        arrays=tuple(extractor.arrays()),
+        shard_samples=settings.shard_samples,
+        attributes=extractor.attributes(),
+        codec=settings.codec,
+    )
+    try:
+        with store_lock(path, cache):
+            plan, extracted = _update(wanted, extractor, sources, current, settings, older, digests, progress)
+    except OSError as error:
+        # A cache that cannot be written is as good as any other where nothing is to be done.
+        if settings.repair or not is_refused(error) or not path.exists():
+            raise
+        plan, extracted = _checked_plan(wanted, sources, current, settings, older), 0
+        if plan.units:
+            raise
+    failed = _failed(open_store(path), sources)
+    return Extraction(
+        modality=extractor.modality,
+        key=key,
+        store=path,
+        total=plan.total,
+        attempted=plan.to_do,
+        extracted=extracted,
+        reused=plan.total - extracted - len(failed),
+        quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
+        seconds=time.monotonic() - started,
+        problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
+        left_out=_left_out(open_store(path), sources),
+    )
+
+
+def _opened(wanted: Store) -> Store:
+    """The store that an extractor describes, made if need be. Raises `DamagedStore` for one with other arrays."""
+    store = create_store(wanted)
+    if layout(store) != layout(wanted):
+        raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
+    return store
+
+
+def _update(
+    wanted: Store,
+    extractor: Extractor,
+    sources: Sequence[Source],
+    current: Callable[[Source], str],
+    settings: Settings,
+    older: str,
+    digests: SourceDigests | None,
+    progress: Progress,
+) -> tuple[Plan, int]:
+    """Make, repair and fill the store, whose lock is held; what was planned, and how many samples got features."""
+    atomic.sweep_beside(wanted.path)
+    if settings.repair and wanted.path.exists():
+        restore_group(wanted)
+    store = _opened(wanted)
+    lost = _clean(store, repair=settings.repair)
+    plan = _plan(store, sources, current, settings, lost, older)
+    job = Job(extractor, store.path, settings.threads, settings.limits)
+    extracted = _run_plan(job, store, plan, settings, digests, progress)
+    write_index(store)
+    if digests:
+        digests.save()
+    return plan, extracted
+
+
+def _checked_plan(
+    wanted: Store, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, older: str
+) -> Plan:
+    """What is to be done for a store that is there; nothing is written. Raises `DamagedStore` as `_clean` does."""
+    store = _opened(wanted)
+    check_sizes(store, load_table(store), ADVICE)
+    return _plan(store, sources, current, settings, set(), older)
+
+
+def _left_out(store: Store, sources: Sequence[Source]) -> dict[str, int]:
+    """The sums of `LEFT_OUT` in the records of the samples that have poses; nothing for others."""
+    if store.modality != "poses":
+        return {}
+    table = load_table(store)
+    rows = table.find([source.id for source in sources])
+    details = [table.entry(row).detail for row in rows[(rows >= 0) & table.ok[rows]].tolist()]
+    found = {name: [detail[name] for detail in details if name in detail] for name in LEFT_OUT}
+    return {name: sum(int(str(value)) for value in values) for name, values in found.items() if values}
+
+
+def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:
+    """What the records say of the samples that have no features."""
+    table = load_table(store)
+    rows = table.find([source.id for source in sources])
+    return [table.entry(row) for row in rows[(rows >= 0) & ~table.ok[rows]].tolist()]
+
+
+def _plan(
+    store: Store | None,
+    sources: Sequence[Source],
+    current: Callable[[Source], str],
+    settings: Settings,
+    lost: set[str],
+    older: str,
+) -> Plan:
+    table = load_table(store) if store else None
+    size = store.shard_samples if store else settings.shard_samples
+    return make_plan(sources, table, current, shard_samples=size, retry=settings.retry, lost=lost, older=older)
+
+
+def _clean(store: Store, *, repair: bool) -> set[str]:
+    """Remove what killed writers left; with `repair`, withdraw the damaged shards, so that they are done again.
+
+    Returns the samples of withdrawn shards, as far as their records can still be read. Raises `DamagedStore` for a
+    shard file that is missing or cut, without `repair`.
+    """
+    atomic.sweep(store.path)
+    lost: set[str] = set()
+    if repair:
+        damaged = {damage.shard for damage in verify_store(store.path) if damage.shard is not None}
+        for shard in sorted(damaged):
+            with contextlib.suppress(DamagedStore):
+                lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
+            forget_shard(store, shard)
+        restore_metadata(store)
+    check_sizes(store, load_table(store), ADVICE)
+    return lost
+
+
+def _run_plan(
+    job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests | None, progress: Progress
+) -> int:
+    """Do what there is to do; returns how many samples have features now that had none, or older ones."""
+    if not plan.units:
+        return 0
+    grow_store(store, plan.num_shards)
+    files = {source.id: source.path for unit in plan.units for source in unit.sources if source.path}
+    stamps = {name: digests.stamp(path) for name, path in files.items()} if digests else {}
+    finished = extracted = 0
+    progress(0, plan.to_do)
+    with executor(settings.cluster, settings.threads) as run:
+        for number, done in enumerate(run(job, plan.units), start=1):
+            for name, status, digest in done.samples:
+                extracted += status == "ok"
+                if digests and name in files:
+                    digests.learn(files[name], stamps[name], digest)
+            finished += len(done.samples)
+            progress(finished, plan.to_do)
+            if number % INDEX_EVERY == 0:
+                write_index(store)
+    return extracted

@@ -1,0 +1,86 @@
+"""Training without the cache: every modality is made anew each time that a sample is read, for comparison.
+
+Nothing is stored; the networks of stage one run inside the training loop.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unialign.cache.arrays import ArraySpec
+from unialign.errors import CorruptInput, UsageError
+from unialign.pipeline.config import Config
+from unialign.pipeline.extraction.extractors import pose_features_extractor, prepare, tokens_extractor
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.extraction.base import Extractor, Outcome, Source
+from unialign.types import Json
+
+
+@dataclass(frozen=True)
+class OnlineModality:
+    """Answers as `cache.reader.StoreReader` does, by extracting. extract: outcomes of sources, in order."""
+
+    extractor: Extractor
+    sources: Mapping[str, Source]
+    extract: Callable[[Sequence[Source]], Sequence[Outcome]]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All samples; whether one can be read shows when it is."""
+        return tuple(sorted(self.sources))
+
+    def source(self, sample: str) -> str:
+        """Nothing is recorded online."""
+        return ""
+
+    def array_attributes(self, name: str) -> Mapping[str, Json]:
+        """Units, joint order and the like of one array."""
+        return self._spec(name).attributes
+
+    def read_one(self, sample: str) -> dict[str, np.ndarray]:
+        """The arrays of one sample, extracted now. Raises `CorruptInput` for a sample that has no features."""
+        (outcome,) = self.extract([self.sources[sample]])
+        if outcome.status != "ok":
+            raise CorruptInput(
+                f"sample {sample!r} cannot be used online: {outcome.status}; take it out of the dataset, or train "
+                "with --cached, which leaves it out and says so.",
+                outcome.status,
+            )
+        return dict(outcome.arrays)
+
+    def _spec(self, name: str) -> ArraySpec:
+        return next(spec for spec in self.extractor.arrays() if spec.name == name)
+
+
+def online_readers(needed: Sequence[str], dataset: Dataset, config: Config) -> dict[str, OnlineModality]:
+    """An online source for each modality. Raises `UsageError` where the data root is not there."""
+    if not dataset.root.exists() or not dataset.samples or not any(sample.files for sample in dataset.samples):
+        raise UsageError("--online reads the videos; give the data root with --root, UNIALIGN_DATA or `data:`.")
+    found: dict[str, OnlineModality] = {}
+    for modality in needed:
+        make = _FROM_OTHERS.get(modality)
+        found[modality] = make(dataset, config) if make else _plain(modality, dataset, config)
+    return found
+
+
+def _plain(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
+    prepared = prepare(modality, dataset, config)
+    extractor = prepared.extractor
+    sources = {source.id: source for source in prepared.sources}
+    return OnlineModality(extractor, sources, lambda asked: list(extractor.run(asked)))
+
+
+def _pose_features(dataset: Dataset, config: Config) -> OnlineModality:
+    poses = _plain("poses", dataset, config)
+    extractor = pose_features_extractor(config, poses=config.cache, poses_key="online")
+    return OnlineModality(extractor, poses.sources, lambda asked: list(extractor.features(poses, asked)))
+
+
+def _tokens(dataset: Dataset, config: Config) -> OnlineModality:
+    frames = _plain("frames", dataset, config)
+    extractor = tokens_extractor(config, frames=config.cache, frames_key="online")
+    return OnlineModality(extractor, frames.sources, lambda asked: list(extractor.features(frames, asked)))
+
+
+_FROM_OTHERS = {"pose-features": _pose_features, "tokens": _tokens}

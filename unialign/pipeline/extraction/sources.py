@@ -1,0 +1,95 @@
+"""Digests of source files, remembered by size and modification time: a second run need not read the videos again."""
+
+import json
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from unialign.cache.atomic import make_shared_folder, sweep_beside, write_text
+from unialign.cache.lock import store_lock
+from unialign.errors import LockedStore
+from unialign.stages.extraction.digest import file_digest
+
+# Nanoseconds after which a second change of a file has another time, on every file system.
+SETTLED = 2 * 10**9
+
+
+def _entries(known: object) -> dict[str, list[int | str]]:
+    """What a memory may hold; entries of another kind are as good as none."""
+    return {
+        path: entry
+        for path, entry in (known.items() if isinstance(known, dict) else ())
+        if isinstance(entry, list) and all(type(part) in (int, str) for part in entry)
+    }
+
+
+class SourceDigests:
+    """SHA-256 of source files of one collection, with a memory beside the stores.
+
+    The memory is a convenience only: without it files are read and hashed again. It is trusted when size, times
+    (nanoseconds) and inode of a file are as they were, and the file had not just been changed when it was read: clocks
+    of file systems are coarse. The time of the last change counts too, which nothing can set: copies that keep the time
+    of writing, and clocks that were set back, hide no change.
+    """
+
+    def __init__(self, cache: Path, collection: str) -> None:
+        """Read the memory, if there is one that can be read."""
+        self._path = cache / ".digests" / f"{collection}.json"
+        self._known: dict[str, list[int | str]] = {}
+        self._changed = False
+        if self._path.is_file():
+            try:
+                self._known = _entries(json.loads(self._path.read_text()))
+            except (ValueError, RecursionError):
+                self._known = {}
+
+    @staticmethod
+    def stamp(path: Path) -> list[int | str]:
+        """What tells whether a file was changed: size, time of writing, inode, time of change.
+
+        Empty when the file is not there or cannot be looked at, or was changed just now.
+        """
+        try:
+            found = path.stat()
+        except OSError:
+            return []
+        if not stat.S_ISREG(found.st_mode) or found.st_ctime_ns > time.time_ns() - SETTLED:
+            return []
+        return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
+
+    def of(self, path: Path) -> str:
+        """Digest of a file, "sha256:<hex>"; "" when the file is not there or cannot be read."""
+        stamp, known = self.stamp(path), self._known.get(str(path), [])
+        if stamp and known[:-1] == stamp:
+            return str(known[-1])
+        try:
+            digest = file_digest(path)
+        except OSError:
+            return ""
+        self.learn(path, stamp, digest)
+        return digest
+
+    def learn(self, path: Path, stamp: list[int | str], digest: str) -> None:
+        """Remember a digest that a worker computed, with the stamp that the file had before the work began."""
+        if stamp and digest:
+            self._known[str(path)] = [*stamp, digest]
+            self._changed = True
+
+    def knows(self, path: Path) -> bool:
+        """Whether something of the collection was made from that file, or its data root is that path."""
+        return str(path) in self._known
+
+    def place(self, root: Path) -> None:
+        """Remember the data root of the collection."""
+        self._known.setdefault(str(root), [])
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the memory down, unless another extraction of the collection does that, or the cache is read-only."""
+        with suppress(LockedStore, OSError), store_lock(self._path, self._path.parents[1]):
+            make_shared_folder(self._path.parent)
+            sweep_beside(self._path)
+            if self._changed:
+                write_text(self._path, json.dumps(self._known))
+                self._changed = False

@@ -1,0 +1,362 @@
+"""Watches over the process that an extractor runs in, so that one bad sample costs itself and no other.
+
+A sample may crash a decoder or a network, never return, fill the memory or raise. In this process it would take the
+extraction with it, so the extractor runs in another one, the worker (`worker.py`). When that one fails, nobody knows
+yet whose fault it was: networks take several samples at a time, and somebody else may have killed it. So what has come
+back is kept, and the samples after it are tried **one at a time**, until one has shown itself guilty; then the rest
+goes on together. Guilty is who fails alone twice, or who raises alone: an exception comes from nobody else. Extractors
+promise that a sample's outcome does not depend on its company, so the others are the same bytes as if nothing had
+happened.
+
+**Time.** A sample may take as long as it goes on. What is limited is the time without a sign of life
+(`stages/extraction/heartbeat.py`), with a second more for each megabyte of its file, and the number of signs that a
+file of its size can give. Time in which this process was stopped itself (Ctrl-Z, a laptop's lid) does not count.
+
+**Memory.** Counted is what the worker has taken since it began, ten times a second. A limit of the kernel on its
+address space is of no use: CUDA reserves more than machines have.
+
+**How it begins.** As a fork of this process, which has the libraries loaded: that takes milliseconds, and classes of
+notebooks come with it. Where the driver of a GPU is loaded already, a fork could not use it; and a Dask worker has
+threads of its own at work and nothing loaded. Then it is a new interpreter.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from unialign.errors import UnialignError
+from unialign.pipeline.extraction.worker import (
+    IDLE,
+    Assignment,
+    Beats,
+    Finished,
+    Made,
+    Message,
+    Raised,
+    Ready,
+    Refused,
+    serve_forked,
+)
+from unialign.pipeline.memory import available_memory, kernel_kills, private_memory
+from unialign.stages.extraction.base import Extractor, Outcome, Source
+from unialign.types import Json
+
+# Seconds between two looks at a worker's memory, and the most that one of them counts as waiting.
+TICK = 0.1
+LONGEST_TICK = 1.0
+# Failures alone that make a sample guilty, and those at loading that end an extraction.
+ATTEMPTS = 2
+# Seconds that loading may take: on a cluster's file system, libraries alone take minutes.
+LOADING = 600.0
+# Share of the free memory that a worker may take, and what it may take in any case.
+MEMORY_SHARE = 0.9
+LEAST_MEMORY = 1 << 30
+# A sample is allowed a second more for each megabyte of its file: digests are made of whole films.
+BYTES_PER_SECOND = 1_000_000
+# A coded picture, with its place in the container, takes no less; and steps that any sample may take.
+BYTES_PER_BEAT = 8
+FREE_BEATS = 10_000
+
+# What a sample is called that failed in its worker.
+GUILTY = ("crashed", "timeout", "out-of-memory", "internal-error")
+# Drivers of GPUs; a process that has them loaded cannot be forked.
+DRIVERS = ("libcuda.so", "libamdhip64.so")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sample may take.
+
+    seconds: without a sign of life. memory: bytes of its worker, beside what that one began with; 0: what is free.
+    """
+
+    seconds: float = 600.0
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How an attempt ended. is_certain: the samples of it are to blame, and nobody else can be."""
+
+    status: str
+    why: str
+    is_certain: bool = False
+
+
+class Supervisor:
+    """Runs an extractor in a worker process; a context manager, after which that process has ended.
+
+    threads: of the networks in it. fork: whether it may begin as a fork (see above).
+    """
+
+    def __init__(self, extractor: Extractor, threads: int, limits: Limits, *, fork: bool = True) -> None:
+        self.extractor, self.threads, self.fork = extractor, threads, fork
+        self.seconds = limits.seconds
+        self.memory = limits.memory or _free_memory()
+        # What computed the last outcomes, for the records; the same for each worker of this machine.
+        self.environment: Mapping[str, Json] = {}
+        self._worker: Worker | None = None
+
+    def __enter__(self) -> "Supervisor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker. The next `run` begins another one."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+    def run(self, sources: Sequence[Source]) -> list[Outcome]:
+        """One outcome per source, in order; a sample that ends its worker has the status that says how.
+
+        Raises what the extractor raises when it loads, its `UnialignError`s (they are about settings, weights and
+        stores, not about a sample), and `UnialignError` when no worker lives long enough to load it.
+        """
+        made: list[Outcome] = []
+        try:
+            while len(made) < len(sources):
+                self._go_on(sources[len(made) :], made)
+        except BaseException:
+            # What it still sends is nobody's answer any more.
+            self.close()
+            raise
+        return made
+
+    def _go_on(self, rest: Sequence[Source], made: list[Outcome]) -> None:
+        """Add the outcomes of the rest to `made`, together, or up to the next guilty one."""
+        before = len(made)
+        if len(rest) > 1 and self._attempt(rest, made) is None:
+            return
+        for source in rest[len(made) - before :]:
+            made.append(self._alone(source))
+            if made[-1].status in GUILTY:
+                return
+
+    def _alone(self, source: Source) -> Outcome:
+        for _ in range(ATTEMPTS):
+            made: list[Outcome] = []
+            failure = self._attempt([source], made)
+            if failure is None:
+                return made[0]
+            if failure.is_certain:
+                break
+        assert failure is not None
+        return Outcome(source.id, failure.status, self._digest(source), detail={"why": failure.why})
+
+    def _digest(self, source: Source) -> str:
+        try:
+            return self.extractor.digest(source)
+        except OSError:
+            return ""
+
+    def _attempt(self, sources: Sequence[Source], made: list[Outcome]) -> Failure | None:
+        """Extract and add the outcomes to `made`, as far as it goes; None when all are there."""
+        worker = self._loaded()
+        worker.ask(sources)
+        sizes = [_size(source) for source in sources]
+        number = 0
+        while True:
+            left = sizes[number:]
+            seconds = self.seconds + max(left, default=0) / BYTES_PER_SECOND
+            message = worker.receive(seconds, self.memory, FREE_BEATS + sum(left) // BYTES_PER_BEAT)
+            if not isinstance(message, Made):
+                break
+            names = [source.id for source in sources[number : number + len(message.outcomes)]]
+            if [outcome.id for outcome in message.outcomes] != names:
+                break
+            made.extend(message.outcomes)
+            number += len(names)
+        failure = self._settled(message, is_whole=number == len(sources))
+        if failure and not failure.is_certain:
+            self.close()
+        return failure
+
+    def _settled(self, message: "Message | Failure", *, is_whole: bool) -> Failure | None:
+        """What the last message of an attempt means. is_whole: every sample has its outcome."""
+        if isinstance(message, Refused):
+            raise message.error
+        if isinstance(message, Raised):
+            # Memory may be short because of others; an error of the code is the sample's own.
+            return Failure(message.status, message.why, is_certain=message.status == "internal-error")
+        if isinstance(message, Failure):
+            return message
+        if isinstance(message, Finished) and is_whole:
+            return None
+        raise RuntimeError(f"extractor {self.extractor.name} did not return one outcome per sample, in order")
+
+    def _loaded(self) -> "Worker":
+        """A worker that has loaded the extractor."""
+        if self._worker is not None and self._worker.is_near_its_end:
+            self.close()
+        for _ in range(ATTEMPTS):
+            if self._worker is not None:
+                return self._worker
+            self._worker = Worker(self.extractor, self.threads, fork=self.fork and can_fork())
+            message = self._worker.receive(LOADING, self.memory, FREE_BEATS)
+            if isinstance(message, Ready):
+                self.environment = message.environment
+            elif isinstance(message, Failure):
+                self.close()
+            elif isinstance(message, Refused):
+                self.close()
+                raise message.error
+        if self._worker is None:
+            assert isinstance(message, Failure)
+            why = f"it took more than {LOADING:.0f} seconds" if message.status == "timeout" else message.why
+            raise UnialignError(
+                f"the extractor {self.extractor.name} cannot be loaded: {why}, before any sample was read; "
+                "`unialign doctor` looks for what is wrong."
+            )
+        return self._worker
+
+
+class Worker:
+    """One worker process and our end of its pipe."""
+
+    def __init__(self, extractor: Extractor, threads: int, *, fork: bool) -> None:
+        # Removed by us: a worker that is killed cannot.
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+        with contextlib.suppress(OSError):  # a full disk; most extractors need none
+            self.folder = tempfile.TemporaryDirectory(prefix="unialign-worker-", ignore_cleanup_errors=True)
+        name = self.folder.name if self.folder else ""
+        self.kills = kernel_kills()
+        self.used = time.monotonic()
+        self.pid, self.connection = (_fork if fork else _spawn)(Assignment(extractor, threads, name, os.getpid()))
+        self.began_with = private_memory(self.pid)
+        self.code: int | None = None
+
+    @property
+    def is_near_its_end(self) -> bool:
+        """Whether it has waited so long that it may be about to end by itself."""
+        return time.monotonic() - self.used > IDLE / 2
+
+    def ask(self, sources: Sequence[Source]) -> None:
+        """Have it extract; that it is dead shows when its answer is received."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(tuple(sources))
+
+    def receive(self, seconds: float, memory: int, beats: int) -> "Message | Failure":
+        """Its next message that is no beat, or how it failed; after a failure it has ended.
+
+        seconds: allowed without a message. memory: bytes that it may have taken. beats: allowed until the message.
+        """
+        waited, last, looked = 0.0, time.monotonic(), 0.0
+        while True:
+            try:
+                message: Message | None = self.connection.recv() if self.connection.poll(TICK) else None
+            except Exception:  # noqa: BLE001 - the end of the pipe, or whatever a dying process left in it
+                return self._death()
+            now = self.used = time.monotonic()
+            waited, last = waited + min(now - last, LONGEST_TICK), now
+            if isinstance(message, Beats):
+                beats -= message.number
+                waited = waited if beats < 0 else 0.0
+            elif message is not None:
+                return message
+            if now - looked >= TICK:
+                looked = now
+                if private_memory(self.pid) - self.began_with > memory:
+                    self.end()
+                    return Failure("out-of-memory", "took more memory than a worker may")
+            if waited > seconds:
+                self.end()
+                return Failure("timeout", "gave no sign of life for as long as a sample may take (extract.timeout)")
+
+    def _death(self) -> Failure:
+        kills = kernel_kills()
+        code = self.end()
+        if code >= 0:
+            return Failure("crashed", f"the process that worked on it ended with exit code {code}")
+        if -code == signal.SIGKILL and kills > self.kills:
+            return Failure("out-of-memory", "the kernel killed the process that worked on it")
+        return Failure("crashed", f"the process that worked on it was ended by {signal.Signals(-code).name}")
+
+    def end(self) -> int:
+        """Kill it and all that it has started, unless it is dead already; returns its exit code or minus a signal."""
+        if self.code is None:
+            for kill in (os.killpg, os.kill):
+                # Its group is not there yet when it has only just begun; then it has started nothing.
+                with contextlib.suppress(ProcessLookupError):
+                    kill(self.pid, signal.SIGKILL)
+            try:
+                self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            except ChildProcessError:  # another part of this program waits for all children, and has taken it
+                self.code = -signal.SIGKILL
+            self.connection.close()
+            if self.folder:
+                self.folder.cleanup()
+        return self.code
+
+
+def can_fork() -> bool:
+    """Whether a fork of this process can compute: it cannot use a GPU whose driver is loaded already."""
+    try:
+        loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return not any(driver in loaded for driver in DRIVERS)
+
+
+def _fork(assignment: Assignment) -> tuple[int, Connection]:
+    ours, theirs = multiprocessing.Pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        # Python 3.12 warns where there are other threads. What they may hold is freed by the libraries themselves
+        # (zarr, OpenBLAS, logging) or not used by a worker; one that waits for ever is ended at its deadline.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        ours.close()
+        serve_forked(theirs, assignment)
+    finally:
+        # Not by way of the interpreter's end: what is registered there is the forking process' own.
+        os._exit(0)
+
+
+def _spawn(assignment: Assignment) -> tuple[int, Connection]:
+    # By value where they are nobody's module: classes of notebooks and of functions.
+    data = cloudpickle.dumps(assignment)
+    ours, theirs = multiprocessing.Pipe()
+    handle = theirs.fileno()
+    code = f"from unialign.pipeline.extraction.worker import main; main({handle})"
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+    # A copy of a handle to itself is passed on; all others close.
+    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, handle, handle)]
+    pid = os.posix_spawn(
+        sys.executable, [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}, file_actions=actions
+    )
+    theirs.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        ours.send_bytes(data)
+    return pid, ours
+
+
+def _size(source: Source) -> int:
+    try:
+        return source.path.stat().st_size if source.path else 0
+    except OSError:
+        return 0
+
+
+def _free_memory() -> int:
+    free = available_memory()
+    return sys.maxsize if free is None else max(LEAST_MEMORY, int(MEMORY_SHARE * free))

@@ -1,0 +1,240 @@
+"""What runs in the worker process of an extraction: the extractor. It tells its supervisor what it makes, step by step.
+
+It writes nothing to a store: outcomes travel through a pipe to the process that holds the store's lock. So it may be
+killed at any moment. It ends when its supervisor does, and by itself when nobody has asked for anything for a while.
+
+Loading is apart from the samples: `extractor.run(())` loads what the extractor needs, and what goes wrong there is the
+fault of no sample (a wrong device, weights that were replaced). It ends the extraction.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import os
+import re
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import unialign
+from unialign.errors import UnialignError
+from unialign.pipeline.extraction.hardware import environment_of, limit_threads
+from unialign.stages.extraction.base import Extractor, Outcome, Source
+from unialign.stages.extraction.heartbeat import listen
+from unialign.types import Json
+
+# Seconds without a request after which a worker ends by itself: on a cluster it does not hear when its client is gone.
+IDLE = 60.0
+# Seconds between two reports of progress.
+REPORT_EVERY = 0.5
+# Seconds of work whose outcomes are sent together: a message takes as long as a small sample.
+SEND_EVERY = 0.02
+# Letters of an error that are kept; those of networks' libraries go on for pages.
+LONGEST = 300
+# prctl's number for "send me this signal when my parent dies".
+_PARENT_DEATH_SIGNAL = 1
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The extractor is loaded. environment: what computes here, for the records."""
+
+    environment: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The outcomes of the next samples."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Beats:
+    """Signs of life since the last report."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception while samples were worked on; whose it is, is not known when there are several."""
+
+    status: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An exception that is no sample's fault."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The extractor has come to its end."""
+
+
+Message = Ready | Made | Beats | Raised | Refused | Finished
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker begins with. folder: for temporary files, removed by whoever started it; "": the usual one."""
+
+    extractor: Extractor
+    threads: int
+    folder: str
+    parent: int
+
+
+def main(handle: int) -> None:
+    """The whole life of a worker that is an interpreter of its own. handle: its end of the pipe."""
+    connection = Connection(handle)
+    try:
+        assignment: Assignment = connection.recv()
+    except EOFError:
+        return
+    _isolate(assignment)
+    serve(connection, assignment)
+
+
+def serve_forked(connection: Connection, assignment: Assignment) -> None:
+    """The whole life of a worker that was forked off a process with its libraries loaded.
+
+    Its work is done in a new thread: OpenMP keeps a team for each thread that a network was called from. That of the
+    forking thread is not there any more, and the network would wait for it for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.disable()
+    _isolate(assignment)
+    # What is inherited is never garbage; to look at it would copy the pages that it lies in.
+    gc.freeze()
+    thread = threading.Thread(target=serve, args=(connection, assignment))
+    thread.start()
+    thread.join()
+
+
+def serve(connection: Connection, assignment: Assignment) -> None:
+    """Load the extractor, then extract what is asked for, until nobody asks any more."""
+    report = _Report(connection)
+    listen(report.beat)
+    limit_threads(assignment.threads)
+    # The supervisor has gone: nobody to work for.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            list(assignment.extractor.run(()))
+        except Exception as error:  # noqa: BLE001 - it is raised by the supervisor
+            connection.send(Refused(_portable(error)))
+            return
+        connection.send(Ready(environment_of(assignment.extractor, assignment.threads)))
+        while connection.poll(IDLE):
+            _extract(connection, report, assignment.extractor, connection.recv())
+
+
+class _Report:
+    """Sends beats, a few in a second at most."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.number = 0
+        self.last = 0.0
+
+    def beat(self) -> None:
+        self.number += 1
+        now = time.monotonic()
+        if now - self.last >= REPORT_EVERY:
+            self.connection.send(Beats(self.number))
+            self.number, self.last = 0, now
+
+
+def _extract(connection: Connection, report: _Report, extractor: Extractor, sources: Sequence[Source]) -> None:
+    report.number = 0
+    made: list[Outcome] = []
+    last: Message = Finished()
+    sent = time.monotonic()
+    try:
+        for outcome in extractor.run(sources):
+            made.append(outcome)
+            if time.monotonic() - sent >= SEND_EVERY:
+                connection.send(Made(tuple(made)))
+                made, sent = [], time.monotonic()
+    except UnialignError as error:
+        last = Refused(_portable(error))
+    except Exception as error:  # noqa: BLE001 - whatever a decoder or network raises is told of its sample
+        last = Raised(status_of(error), why(error, sources))
+    if made:
+        connection.send(Made(tuple(made)))
+    connection.send(last)
+
+
+def _isolate(assignment: Assignment) -> None:
+    """Die with the parent, receive no key presses meant for it, leave no core dump, keep temporary files together."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # or messages to a terminal would stop it, where that is set so
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != assignment.parent:
+        os._exit(0)  # it died before it could be asked to tell
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if assignment.folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = assignment.folder
+
+
+def status_of(error: Exception) -> str:
+    """The status of a sample that raises an error. Memory: of the machine, or of a GPU (torch has its own class)."""
+    lacks_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "out-of-memory" if lacks_memory else "internal-error"
+
+
+def why(error: Exception, sources: Sequence[Source] = ()) -> str:
+    """One line for a record: type and message of an error, and where it came from.
+
+    The place is the innermost one in this package, or else in the extractor. No folders of this machine and no
+    addresses in memory, so that the same fault gives the same line everywhere.
+    """
+    text = " ".join(str(error).split())
+    for folder in {str(source.path.parent) for source in sources if source.path}:
+        text = text.replace(f"{folder}/", "")
+    text = re.sub(r"(?<![\w.:/])/(?:[^\s/'\":,]+/)+", "", text)
+    text = re.sub(r"0x[0-9a-f]{6,}", "0x...", text)
+    return f"{f'{type(error).__name__}: {text[:LONGEST]}'.rstrip(': ')} ({_place(error)})"
+
+
+def _place(error: Exception) -> str:
+    package = Path(unialign.__file__).parent
+    calls = [
+        (Path(frame.f_code.co_filename), line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if Path(frame.f_code.co_filename) != Path(__file__)
+    ]
+    ours = [(path.relative_to(package.parent), line) for path, line in calls if path.is_relative_to(package)]
+    path, line = ours[-1] if ours else (Path(calls[0][0].name), calls[0][1]) if calls else (Path(__file__).name, 0)
+    return f"{path}:{line}"
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as it can go through the pipe; a defect keeps its traceback, as a note."""
+    if not isinstance(error, UnialignError):
+        error.add_note("in the worker process:\n" + "".join(traceback.format_exception(error)))
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    try:
+        from multiprocessing.reduction import ForkingPickler
+
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever a library's exception does when it is copied
+        portable = RuntimeError(f"{type(error).__name__}: {error}")
+        portable.__notes__ = list(getattr(error, "__notes__", ()))
+        return portable
+    return error

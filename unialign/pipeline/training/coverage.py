@@ -1,0 +1,100 @@
+"""Which samples of a split the caches hold, and which they lack."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from unialign.errors import MissingCache, UsageError
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.clips import Labelled
+from unialign.types import Json
+
+
+class CachedModality(Protocol):
+    """A store as training reads it: `cache.reader.StoreReader`, or anything that answers the same."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the samples that have features."""
+
+    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
+        """The arrays of one sample."""
+
+    def array_attributes(self, name: str, /) -> Mapping[str, Any]:
+        """What the extractor says of an array."""
+
+
+@dataclass(frozen=True)
+class Covered:
+    """One side of a split. samples: those that every store holds. missing: (id, label) of the others.
+
+    lost: by store, how many samples it lacks, by class name.
+    """
+
+    samples: Labelled
+    missing: tuple[tuple[str, int], ...]
+    lost: Mapping[str, Mapping[str, int]]
+
+    @property
+    def share(self) -> float:
+        """Share of the split's side that can be used."""
+        total = len(self.samples) + len(self.missing)
+        return len(self.samples) / total if total else 1.0
+
+    def result(self) -> dict[str, Json]:
+        """Counts for `keys.json` and `result.json`."""
+        return {
+            "used": len(self.samples),
+            "missing": len(self.missing),
+            "missing_by_class": {store: dict(classes) for store, classes in self.lost.items()},
+        }
+
+
+def covered(
+    dataset: Dataset,
+    side: str,
+    ids: Sequence[str],
+    readers: Mapping[str, CachedModality],
+    *,
+    protocol: str,
+    minimum: float,
+) -> Covered:
+    """What the stores hold of one side ("train" or "test") of a split, sorted by id.
+
+    Raises `MissingCache` below the share `minimum`, naming the command and the classes that lost samples; `UsageError`
+    for ids that the dataset lacks.
+    """
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    unknown = sorted(set(ids) - labels.keys())
+    if unknown:
+        raise UsageError(f"protocol {protocol} of {dataset.name} names {len(unknown)} unknown samples ({unknown[0]}).")
+    held = {name: set(reader.ids) for name, reader in readers.items()}
+    lost = {
+        name: dict(sorted(Counter(dataset.classes[labels[each]] for each in ids if each not in known).items()))
+        for name, known in held.items()
+    }
+    used = sorted(each for each in ids if all(each in known for known in held.values()))
+    absent = sorted(set(ids) - set(used))
+    found = Covered(
+        Labelled(tuple(used), tuple(labels[each] for each in used)),
+        tuple((each, labels[each]) for each in absent),
+        {name: classes for name, classes in lost.items() if classes},
+    )
+    if found.share < minimum:
+        worst = max(found.lost, key=lambda name: sum(found.lost[name].values()))
+        raise MissingCache(
+            f"the caches hold {len(used)} of {len(ids)} {side} samples of {dataset.name} {protocol} "
+            f"({found.share:.1%}, needed {minimum:.1%}); {_spoken(worst, found.lost[worst])}; "
+            f"run `unialign extract {worst} --dataset {dataset.name}`, or lower train.min_coverage."
+        )
+    return found
+
+
+def _spoken(store: str, classes: Mapping[str, int]) -> str:
+    worst = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} {count}" for name, count in worst[:8])
+    more = f" and {len(worst) - 8} more classes" if len(worst) > 8 else ""
+    return f"{store} lacks {shown}{more}"

@@ -1,0 +1,109 @@
+"""Weights that a training starts from: those of a finished run, whatever classes it was for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unialign.errors import UsageError
+from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.run_folder import read_config, read_json, read_result
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.checkpoints import LAST, Checkpoints
+from unialign.stages.training.step import Task
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a training does not take over from a run: these weights and buffers start as they do without one.
+
+    of_classes: beginnings of the names of what belongs to a run's classes (classifiers, texts). added: parts of the
+    names of layers that may be put into a trained network, and that the run need not have.
+    """
+
+    of_classes: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+
+NOTHING = Own()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run to start from. trained_on: (dataset, protocol) of it and of all that it started from, in turn."""
+
+    model: str
+    key: str
+    trained_on: tuple[tuple[str, str], ...]
+    weights: Mapping[str, Tensor]
+
+
+def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Prepared:
+    """The same training from the last checkpoint of a finished run of the same model; its key is part of this one's.
+
+    dataset: with all samples of its splits. Raises `MissingCache` for a folder without a finished run, `UsageError` for
+    one of another model, for one that was trained on samples that are tested now, as far as the dataset's name tells,
+    and, when the task is built, for weights that are not those that this training has.
+    """
+    source = finished_run(folder)
+    if source.model != prepared.model:
+        raise UsageError(
+            f"{folder} is a run of {source.model}, which {prepared.model} cannot start from (train.start)."
+        )
+    tested = {*prepared.test_side.samples.ids, *(name for name, _ in prepared.test_side.missing)}
+    for name, protocol in source.trained_on:
+        known = tested.intersection(dataset.split(protocol).train) if name == dataset.name else ()
+        if known:
+            raise UsageError(
+                f"{folder} was trained ({protocol}) on {len(known)} samples that {prepared.protocol} of {name} tests "
+                f"({min(known)}); start from a run of the same protocol."
+            )
+    build = partial(build_from, prepared.build, source.weights, own, folder)
+    start = {"run": source.key, "trained_on": [list(each) for each in source.trained_on]}
+    return replace(prepared, build=build, config={**prepared.config, "start": start})
+
+
+def finished_run(folder: Path) -> Source:
+    """What there is to start from in a run folder. Raises `MissingCache` where no run was finished."""
+    config, keys = read_config(folder), read_json(folder / "keys.json")
+    read_result(folder)
+    state = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).state
+    return Source(config["model"], keys["run"], trained_on(config), state["model"])
+
+
+def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(dataset, protocol) of a run and of all that it started from, from its config.yaml."""
+    before = config.get("start", {}).get("trained_on", [])
+    return ((config["dataset"], config["protocol"]), *((name, protocol) for name, protocol in before))
+
+
+def check_no_start(name: str, settings: Mapping[str, Any], options: Options) -> None:
+    """Raises `UsageError` where a run to start from is given: zero-shot results rest on what an encoder has seen."""
+    del settings
+    if options.start is not None:
+        raise UsageError(
+            f"{name} starts from no run (train.start): what that has seen would hide from zero-shot results which "
+            "classes are unseen."
+        )
+
+
+def build_from(build: Callable[[], Task], state: Mapping[str, Tensor], own: Own, folder: Path) -> Task:
+    """A task with the weights of a run, but for its own. Raises `UsageError` where they do not fit."""
+    task = build()
+    random = task.model.state_dict()
+    given, needed = (
+        {name: value for name, value in side.items() if not name.startswith(own.of_classes)} for side in (state, random)
+    )
+    lacking = [name for name in needed.keys() - given.keys() if not any(part in name for part in own.added)]
+    wrong = sorted([*given.keys() - needed.keys(), *lacking])
+    wrong += sorted(name for name in given.keys() & needed.keys() if given[name].shape != needed[name].shape)
+    if wrong:
+        raise UsageError(
+            f"{folder}: {len(wrong)} weights are not those of this model ({', '.join(wrong[:3])}); give it the "
+            "settings that the run has in its config.yaml."
+        )
+    task.model.load_state_dict({**random, **given})
+    return task

@@ -1,0 +1,200 @@
+"""What a run is made of, sample by sample: part, label, and digests of what its features were made from.
+
+The table is part of a run's identity, lies in its folder as data.csv, and says what two runs differ in. Features carry
+the digest of their first source through all modalities that are derived (pose features that of the video), so a
+changed file changes the table although all keys of stores stay.
+"""
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from unialign.cache.reader import Recorded
+from unialign.errors import DamagedStore
+from unialign.pipeline.training.preparation import Prepared
+from unialign.pipeline.training.run_folder import DATA
+from unialign.stages.extraction.corpus import entity_id
+from unialign.stages.extraction.text import label_id
+from unialign.types import Json
+
+TEXT = "text"
+SHOWN, CLASSES = 3, 8
+# Digits of a digest that the table keeps: 128 bits.
+DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample. part: "train", "val", "test", or "text" for a row of the text store. label: the class, "" of texts.
+
+    sources: by modality the digest of what its features were made from, "" where that modality has none.
+    """
+
+    id: str
+    part: str
+    label: str
+    sources: Mapping[str, str]
+
+
+def data_rows(prepared: Prepared) -> list[Row]:
+    """The samples of a run by part and id, with those that the caches lack, and then the texts that it reads."""
+    names = prepared.dataset.classes
+    labels = {sample.id: names[sample.label] for sample in prepared.dataset.samples}
+    sources = {name: reader.sources() for name, reader in prepared.readers.items() if isinstance(reader, Recorded)}
+    texts = sources.pop(TEXT, {})
+    sides = (("test", prepared.test_side), ("train", prepared.train_side), ("val", prepared.val_side))
+    rows = [
+        Row(each, part, labels[each], {name: digests.get(each, "") for name, digests in sources.items()})
+        for part, side in sides
+        for each in sorted([*side.samples.ids, *(name for name, _ in side.missing)])
+    ]
+    return rows + [Row(each, TEXT, "", {TEXT: texts[each]}) for each in _texts_read(prepared, texts)]
+
+
+def _texts_read(prepared: Prepared, held: Mapping[str, str]) -> list[str]:
+    """The rows of the text store that this model reads: its templates, descriptions, entities."""
+    config, classes = prepared.config, prepared.dataset.classes
+    templates, entities = config.get("templates") or (), config.get("entities") or ()
+    wanted = {label_id(template, name) for template in templates for name in classes}
+    wanted |= {entity_id(name) for name in entities}
+    if prepared.model == "dvta":
+        ends = {f"|{name}" for name in classes}
+        wanted |= {each for each in held if each.startswith("description|") and any(map(each.endswith, ends))}
+    return sorted(wanted & held.keys())
+
+
+def data_text(rows: Sequence[Row]) -> str:
+    """The table as CSV: part, id, label, and the first digits of a digest for each modality."""
+    modalities = sorted({name for row in rows for name in row.sources})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["part", "id", "label", *modalities])
+    for row in rows:
+        digests = [_digits(row.sources.get(name, "")) for name in modalities]
+        writer.writerow([row.part, row.id, row.label, *digests])
+    return text.getvalue()
+
+
+def data_digest(text: str) -> str:
+    """SHA-256 of the table, 64 hex digits."""
+    return sha256(text.encode()).hexdigest()
+
+
+def read_data(folder: Path, digest: str) -> list[Row] | None:
+    """The table in a run folder; None for a run of before there was one. digest: what the run's keys.json says of it.
+
+    Raises `DamagedStore` for a table that is not the one that was written.
+    """
+    path = folder / DATA
+    if not digest and not path.is_file():
+        return None
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); the run's data is not known any more.") from error
+    if data_digest(text) != digest:
+        raise DamagedStore(f"{path} is not what was written; the run's data is not known any more.")
+    part, identifier, label, *modalities = next(reader := csv.reader(io.StringIO(text)))
+    del part, identifier, label
+    return [Row(row[1], row[0], row[2], dict(zip(modalities, row[3:], strict=True))) for row in reader]
+
+
+def _digits(source: str) -> str:
+    """Enough of a digest to tell; what stands in its place is kept whole ("poses:no-person")."""
+    return source.removeprefix("sha256:")[:DIGITS] if source.startswith("sha256:") else source
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is to be known of a run's data before it trains.
+
+    only_train, only_test: classes (with their samples) that the other side lacks. duplicates: ((part, id), (part, id))
+    of samples whose features were made from the same bytes; across parts first. validation: what the best epoch is
+    chosen on, or why there is none. consequence: what the classes of test that training lacks mean for the metrics.
+    """
+
+    only_train: Mapping[str, int]
+    only_test: Mapping[str, int]
+    duplicates: tuple[tuple[tuple[str, str], tuple[str, str]], ...]
+    validation: Mapping[str, Json]
+    consequence: str = ""
+
+    def result(self) -> dict[str, Json]:
+        """The field `data` of result.json; of the duplicates the counts by parts, and the first examples."""
+        counts = Counter(f"{first}-{second}" for (first, _), (second, _) in self.duplicates)
+        return {
+            "only_train": dict(self.only_train),
+            "only_test": dict(self.only_test),
+            "duplicates": dict(counts),
+            "duplicate_examples": [[list(first), list(second)] for first, second in self.duplicates[:SHOWN]],
+            "validation": dict(self.validation),
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """The same for people; nothing of what is as it should be, but what the best epoch is chosen on."""
+        for classes, side, so in ((self.only_test, "test", self.consequence), (self.only_train, "train", "")):
+            if classes:
+                shown = ", ".join(f"{name} ({count:,})" for name, count in list(classes.items())[:CLASSES])
+                more = f" and {len(classes) - CLASSES} more" if len(classes) > CLASSES else ""
+                yield f"classes only in {side}, with their samples: {shown}{more}{so and f'; {so}'}."
+        across = [pair for pair in self.duplicates if pair[0][0] != pair[1][0]]
+        within = len(self.duplicates) - len(across)
+        if across:
+            parts = Counter(f"{second} and {first}" for (first, _), (second, _) in across)
+            counts = ", ".join(f"{count} in both {parts}" for parts, count in parts.items())
+            shown = ", ".join(f"{second} = {first}" for (_, first), (_, second) in across[:SHOWN])
+            yield f"samples of the same content, which a model may know by heart: {counts} ({shown})."
+        if within:
+            yield f"{within} samples have the content of another one in the same part."
+        origin, why = self.validation["origin"], self.validation["why"]
+        yield (
+            f"no best epoch: nothing to choose it on ({why})." if origin == "none" else f"best epoch: chosen on {why}."
+        )
+
+
+def report_of(prepared: Prepared, rows: Sequence[Row]) -> Report:
+    """What is to be known of these rows, which are those of `data_rows`."""
+    counts = {part: Counter(row.label for row in rows if row.part == part) for part in ("train", "val", "test")}
+    learned, validation = counts["train"], dict(prepared.validation)
+    if validation["origin"] != "none" and not len(prepared.val_side.samples):
+        validation = {"origin": "none", "why": "the caches hold none of its samples"}
+    tested, consequence = counts["test"], "they count as wrong" if prepared.unknown else ""
+    if not tested:
+        # An encoder of a zero-shot protocol leaves them out, all of them.
+        labels = {sample.id: prepared.dataset.classes[sample.label] for sample in prepared.dataset.samples}
+        tested = Counter(labels[each] for each in prepared.dataset.split(prepared.protocol).test)
+        consequence = "there are no others, so nothing is tested"
+    return Report(
+        only_train={name: learned[name] for name in sorted(learned.keys() - tested.keys())},
+        only_test={name: tested[name] for name in sorted(tested.keys() - learned.keys())},
+        duplicates=tuple(duplicates(rows)),
+        validation=validation,
+        consequence=consequence,
+    )
+
+
+def duplicates(rows: Sequence[Row]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Pairs of samples with the same source digest in a modality: (first, other); across parts first.
+
+    Of a group of equal ones, each sample of test and val is paired with one of train, where there is one; what is left
+    with the first of the group. A digest that every sample has (one file for all) says nothing and is left out.
+    """
+    rank = {"train": 0, "val": 1, "test": 2}
+    samples = [row for row in rows if row.part in rank]
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in samples:
+        for modality, digest in row.sources.items():
+            if digest and ":" not in digest.removeprefix("sha256:"):
+                groups[modality, digest].append(row)
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for group in groups.values():
+        if not 1 < len(group) < max(len(samples), 3):
+            continue
+        first, *others = sorted(group, key=lambda row: (rank[row.part], row.id))
+        for other in others:
+            found.setdefault((other.part, other.id), (first.part, first.id))
+    return sorted(((first, other) for other, first in found.items()), key=lambda pair: (pair[0][0] == pair[1][0], pair))

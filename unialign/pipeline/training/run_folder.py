@@ -1,0 +1,240 @@
+"""Run folders: what a training was, what it read, what came out.
+
+    <runs>/<dataset>-<model>-<first 12 hex of the run's key>/
+        config.yaml       every setting, resolved
+        data.csv          part, label and source digests of each sample, see `run_data`
+        keys.json         the stores that were read, by modality, the counts of samples, and the digest of data.csv
+        env.json          versions and machine
+        log.jsonl  metrics.csv  tensorboard/  checkpoints/
+        predictions.npz   of the last epoch: ids, labels, probabilities, importance
+        memory.json       bytes that the process that finished it took at most, here and on its GPU
+        result.json       written last: it means that the run is finished; it holds its own digest
+
+The key is the digest of everything that decides the result; the same training again finds the finished folder.
+"""
+
+import io
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from unialign.cache import atomic
+from unialign.cache.access import is_refused
+from unialign.cache.bounded import parse_json
+from unialign.cache.cores import usable_cores
+from unialign.cache.keys import SHORT, digest
+from unialign.cache.lock import store_lock
+from unialign.errors import DamagedStore, LockedStore, MissingCache
+from unialign.pipeline.extraction.hardware import processor
+from unialign.pipeline.memory import peak_gpu_memory, peak_memory
+from unialign.pipeline.yaml_values import read_yaml
+from unialign.stages.archives import read_npz
+from unialign.stages.training.checkpoints import Checkpoints
+from unialign.types import Json
+
+DATA, PREDICTIONS = "data.csv", "predictions.npz"
+ANEW = "move the folder away to train anew."
+LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. identity: what its key is the digest of."""
+
+    folder: Path
+    dataset: str
+    model: str
+    identity: Mapping[str, Json]
+
+    @property
+    def key(self) -> str:
+        """64 hex digits."""
+        return digest(dict(self.identity))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+
+def run_of(runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json]) -> Run:
+    """The run of this identity under the folder `runs`, whether it was started or not."""
+    name = f"{dataset}-{model}-{digest(dict(identity))[:SHORT]}"
+    return Run(runs / name, dataset, model, identity)
+
+
+def finished_result(run: Run) -> dict[str, Any] | None:
+    """The content of result.json of a finished run of the same key; None when it is not finished.
+
+    Raises what `read_result` raises, and `DamagedStore` for a result that belongs to another key.
+    """
+    path = run.folder / "result.json"
+    if not path.is_file():
+        return None
+    result = read_result(run.folder)
+    if result.get("key") != run.key:
+        raise DamagedStore(f"{path} belongs to another run ({result.get('key')}); {ANEW}")
+    return result
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The content of the result.json of a run folder, without its digest.
+
+    Runs of before it had one are read as they are; a folder with a data.csv is none of those. Raises `MissingCache` for
+    a run that is not finished, `DamagedStore` for a file that cannot be read or was changed.
+    """
+    path = folder / "result.json"
+    result = read_json(path)
+    claimed = result.pop("digest", None)
+    if claimed is None and not (folder / DATA).is_file():
+        return result
+    if claimed != digest(result):
+        raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
+    return result
+
+
+@contextmanager
+def sole_writer(run: Run) -> Iterator[None]:
+    """Hold the run's folder while the block runs. Raises `LockedStore` when another process trains it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store_lock(run.folder, run.folder.parent))
+        except LockedStore as error:
+            raise LockedStore(f"{run.folder}: another process trains this run; wait for it or stop it.") from error
+        except OSError as error:
+            # Nothing is written into a finished run: it can be found where nothing can be.
+            if not is_refused(error) or not (run.folder / "result.json").is_file():
+                raise
+        yield
+
+
+def begin(
+    run: Run, config: Mapping[str, Json], data: str, keys: Mapping[str, Json], machine: Mapping[str, Json]
+) -> None:
+    """Write config.yaml, data.csv, keys.json and env.json; what killed writers left is removed."""
+    atomic.make_folder(run.folder)
+    atomic.sweep(run.folder)
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    atomic.write_text(run.folder / "config.yaml", text)
+    atomic.write_text(run.folder / DATA, data)
+    _write_json(run.folder / "keys.json", keys)
+    _write_json(run.folder / "env.json", machine)
+
+
+def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write predictions.npz (none without arrays), memory.json, then result.json: from now on the run is finished.
+
+    result.json vouches for the predictions, and for itself.
+    """
+    content = dict(result)
+    if arrays:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        atomic.write_file(run.folder / PREDICTIONS, buffer.getvalue())
+        content["predictions"] = sha256(buffer.getvalue()).hexdigest()
+    _write_json(run.folder / "memory.json", {"peak": peak_memory(), "gpu_peak": peak_gpu_memory()})
+    _write_json(run.folder / "result.json", {**content, "digest": digest(content)})
+
+
+def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a run's predictions.npz; None for a run without.
+
+    Raises `DamagedStore` for a file that cannot be read, and for one that is not what the run's result vouches for.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    claimed = read_result(folder).get("predictions") if (folder / "result.json").is_file() else None
+    if claimed is not None and sha256(data).hexdigest() != claimed:
+        raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
+    try:
+        return dict(read_npz(data))
+    except ValueError as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); {ANEW}") from error
+
+
+def place_of(run: Run, epochs: int) -> str:
+    """One sentence: where an interrupted run goes on."""
+    position = Checkpoints(run.folder / "checkpoints", run.key).position()
+    if position is None:
+        return f"{run.folder}: no checkpoint was written yet, so the same command begins anew."
+    within = f", behind {position.samples} of its samples" if position.samples else ""
+    if position.epoch >= epochs:
+        return f"{run.folder}: training has ended; the same command evaluates it."
+    return f"{run.folder}: the same command goes on from epoch {position.epoch + 1} of {epochs}{within}."
+
+
+def memory_of(folder: Path) -> tuple[int | None, int | None]:
+    """Bytes at most (resident, on a GPU) of the process that finished a run; None where none was measured.
+
+    Raises `DamagedStore` for a file that cannot be read.
+    """
+    if not (folder / "memory.json").is_file():
+        return None, None
+    measured = read_json(folder / "memory.json")
+    return measured.get("peak"), measured.get("gpu_peak")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved settings of a run.
+
+    Raises `MissingCache` for a folder that is none, `DamagedStore` for a file that cannot be read.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise MissingCache(f"{folder} is not a run; `unialign train` makes them.")
+    try:
+        config = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
+    if not isinstance(config, dict):
+        raise DamagedStore(f"{path} holds no settings.")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a run folder. Raises `MissingCache` without the file, `DamagedStore` for a bad one."""
+    if not path.is_file():
+        raise MissingCache(f"{path} does not exist; the run has not come that far.")
+    try:
+        return dict(parse_json(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}).") from error
+
+
+def environment(device: torch.device, world_size: int) -> dict[str, Json]:
+    """Versions and machine, for the record; no host names and no paths."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "processes": world_size,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _write_json(path: Path, value: Mapping[str, Json]) -> None:
+    atomic.write_text(path, json.dumps(dict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,92 @@
+"""The text bank that training starts from, out of the rows of a text store."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.training.coverage import CachedModality
+from unialign.stages.extraction.text import label_id
+from unialign.stages.extraction.text_report import closest_pairs
+
+ADVICE = "run `unialign extract text` for this dataset."
+
+
+def shared_templates(reader: CachedModality, class_names: Sequence[str]) -> tuple[str, ...]:
+    """The templates of a text store that hold a row for every class, sorted.
+
+    Raises `MissingCache` when there is none, naming a class without any row if there is one.
+    """
+    held: dict[str, set[str]] = {}
+    for name in reader.ids:
+        kind, _, rest = name.partition("|")
+        template, _, class_name = rest.partition("|")
+        if kind == "label":
+            held.setdefault(template, set()).add(class_name)
+    wanted = set(class_names)
+    lost = sorted(wanted.difference(*held.values()))
+    if lost:
+        raise MissingCache(f"the text store has no row for class {lost[0]!r} ({len(lost)} such classes); {ADVICE}")
+    found = tuple(sorted(template for template, names in held.items() if wanted <= names))
+    if not found:
+        raise MissingCache(f"no template of the text store has a row for each of {len(wanted)} classes; {ADVICE}")
+    return found
+
+
+def alike_classes(reader: CachedModality, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
+    """The classes whose texts are most alike: (class, class, cosine), most alike first; see `closest_pairs`."""
+    bank = load_text_bank(reader, class_names)
+    ids = [label_id(str(number), name) for number in range(len(bank)) for name in class_names]
+    return closest_pairs(ids, bank.flatten(0, 1).numpy(), count)
+
+
+def load_text_bank(
+    reader: CachedModality, class_names: Sequence[str], templates: Sequence[str] | None = None
+) -> Tensor:
+    """The label rows of a text store, (templates, classes, width) float32, classes in label order.
+
+    templates: which, in this order; by default `shared_templates`. Raises `MissingCache` when a row is not there,
+    `UsageError` when two classes have equal rows.
+    """
+    chosen = tuple(templates) if templates else shared_templates(reader, class_names)
+    held = set(reader.ids)
+    for template in chosen:
+        lacking = [name for name in class_names if label_id(template, name) not in held]
+        if lacking:
+            raise MissingCache(
+                f"the text store has no row for template {template!r} and class {lacking[0]!r} "
+                f"({len(lacking)} such classes); {ADVICE}"
+            )
+    rows = [[reader.read_one(label_id(each, name))["embedding"] for name in class_names] for each in chosen]
+    bank = np.asarray(rows, dtype=np.float32)
+    for template, of_classes in zip(chosen, bank, strict=True):
+        first = {row.tobytes(): name for name, row in reversed([*zip(class_names, of_classes, strict=True)])}
+        for name, row in zip(class_names, of_classes, strict=True):
+            if first[row.tobytes()] != name:
+                raise UsageError(
+                    f"the text store has the same embedding for {first[row.tobytes()]!r} and {name!r} in template "
+                    f"{template!r}: the encoder cannot tell them apart; rename them, or take another encoder."
+                )
+    return torch.from_numpy(bank)
+
+
+def load_descriptions(reader: CachedModality, class_names: Sequence[str]) -> Tensor:
+    """The mean description of each class, (classes, width) float32, from the description rows of a text store.
+
+    Raises `UsageError` when a class has none.
+    """
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in class_names}
+    for row in reader.ids:
+        kind, _, rest = row.partition("|")
+        name = rest.partition("|")[2]
+        if kind == "description" and name in rows:
+            rows[name].append(reader.read_one(row)["embedding"].astype(np.float32))
+    lacking = [name for name, found in rows.items() if not found]
+    if lacking:
+        raise UsageError(
+            f"the text store has no description of class {lacking[0]!r} ({len(lacking)} such classes); run `unialign "
+            "extract text --descriptions FILE`, or set train.dvta.enhancement to false."
+        )
+    return torch.from_numpy(np.stack([np.mean(found, axis=0) for found in rows.values()]))

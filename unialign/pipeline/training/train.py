@@ -1,0 +1,304 @@
+"""One training, from prepared data to a finished run folder."""
+
+import contextlib
+import io
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unialign.cache import atomic
+from unialign.cache.keys import digest
+from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.records import count_environments
+from unialign.errors import CacheProblem, MissingCache
+from unialign.pipeline.training import run_folder as folders
+from unialign.pipeline.training.coverage import CachedModality, Covered
+from unialign.pipeline.training.preparation import REVISION, Options, Prepared
+from unialign.pipeline.training.registry import prepare_model, the_model
+from unialign.pipeline.training.run_data import Report, data_digest, data_rows, data_text, report_of
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.training.checkpoints import Checkpoints
+from unialign.stages.training.loader import BatchSource, Loader
+from unialign.stages.training.logs import RunLog
+from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
+from unialign.stages.training.prediction import Predictions
+from unialign.stages.training.processes import Processes, joined_processes
+from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.step import Task
+from unialign.types import Json
+
+Show = Callable[[Progress], None]
+Tell = Callable[[str], None]
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run holds.
+
+    metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none. best: the
+    epoch with the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
+    keys: the stores that were read, by modality. samples: counts of both sides of the split.
+    extracted: samples that the records of those stores gained while the run was going.
+    data: what was to be known of the samples before training, see `run_data.Report`.
+    seconds: of the call that finished it. reused: it was finished before this call. exported: the encoder's checkpoint.
+    zero_shot: of zero-shot systems, see `zero_shot.report`; empty for others.
+    """
+
+    run: str
+    folder: Path
+    key: str
+    model: str
+    dataset: str
+    protocol: str
+    epochs: int
+    metrics: Mapping[str, float]
+    best: Mapping[str, Json]
+    keys: Mapping[str, Mapping[str, Json]]
+    samples: Mapping[str, Mapping[str, Json]]
+    extracted: int
+    seconds: float
+    reused: bool = False
+    exported: Path | None = None
+    zero_shot: Mapping[str, Json] = field(default_factory=dict)
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints and, but for `folder` and `reused`, result.json holds."""
+        return {**self.__dict__, "folder": str(self.folder), "exported": str(self.exported) if self.exported else None}
+
+
+def train_model(
+    name: str,
+    dataset: Dataset,
+    *,
+    protocol: str | None = None,
+    readers: Mapping[str, CachedModality],
+    model: Mapping[str, Any],
+    settings: TrainSettings,
+    runs: Path,
+    options: Options | None = None,
+    show: Show = lambda progress: None,
+    tell: Tell = lambda sentence: None,
+) -> RunResult:
+    """Train a model of `MODELS` on cached modalities, or return the finished run of the same configuration and caches.
+
+    readers: by modality of the cache. model: settings that differ from the model's defaults. runs: folder of the run
+    folders. An interrupted run goes on from its newest whole checkpoint. Under torchrun all processes call it.
+    tell: gets what is to be known of the data, a sentence at a time, before training.
+    Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
+    process trains the same run, `UnialignError` for a loss that is not finite.
+    """
+    options = options or Options()
+    the_model(name).check(model, options)
+    prepared = prepare_model(
+        name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options
+    )
+    return train(prepared, runs, show, tell)
+
+
+def train_unialign(dataset: Dataset, **arguments: Any) -> RunResult:
+    """`train_model` of UniAlign. readers: "frames", "pose-features", "text". model: of `UniAlignConfig`."""
+    return train_model("unialign", dataset, **arguments)
+
+
+def train_encoder(dataset: Dataset, **arguments: Any) -> RunResult:
+    """`train_model` of ST-GCN++ on cached poses; exported for `extract pose-features`, `exported` is the file.
+
+    readers: "poses". model: see `prepare_encoder`. Classes are those of the protocol's training samples, so an encoder
+    for a zero-shot protocol has not seen its unseen classes.
+    """
+    return train_model("stgcn++", dataset, **arguments)
+
+
+def train(prepared: Prepared, runs: Path, show: Show, tell: Tell = lambda sentence: None) -> RunResult:
+    """Train what was prepared, in its run folder. An interrupt carries a note that says where the run goes on."""
+    keys, rows = store_keys(prepared.readers), data_rows(prepared)
+    table, report = data_text(rows), report_of(prepared, rows)
+    identity = prepared.identity(keys, data_digest(table))
+    run = folders.run_of(runs, dataset=prepared.dataset.name, model=prepared.model, identity=identity)
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(joined_processes(prepared.settings.device))
+        if processes.first:
+            for sentence in report.sentences():
+                LOGGER.info("%s", sentence)
+                tell(sentence)
+            stack.enter_context(folders.sole_writer(run))
+        found = processes.from_first(folders.finished_result(run) if processes.first else None)
+        if found is not None:
+            return _result(run, found, reused=True)
+        if processes.first:
+            _begin(run, prepared, table, keys, processes)
+        try:
+            return _train(run, prepared, report, keys, processes, show)
+        except BaseException as error:
+            error.add_note(folders.place_of(run, prepared.settings.epochs))
+            raise
+
+
+def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
+    """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
+
+    The place of a remote store is its URL. A reader that extracts online has none, and the key "online-<digest of its
+    extractor's key>"; a reader that is no store has the key "unstored".
+    """
+    found: dict[str, dict[str, Json]] = {}
+    for modality, reader in readers.items():
+        if isinstance(reader, StoreReader):
+            store = reader.store
+            place = "/".join((store.collection, store.modality, reader.path.name))
+            found[modality] = {"key": store.key.digest, "store": place, "samples": len(reader.ids)}
+        elif isinstance(reader, Recorded):
+            found[modality] = {"key": reader.store.key.digest, "store": reader.where, "samples": len(reader.ids)}
+        else:
+            extractor = getattr(reader, "extractor", None)
+            key = f"online-{digest(dict(extractor.key()))}" if extractor else "unstored"
+            found[modality] = {"key": key, "store": None, "samples": len(reader.ids)}
+    return found
+
+
+def _train(
+    run: folders.Run,
+    prepared: Prepared,
+    report: Report,
+    keys: Mapping[str, Mapping[str, Json]],
+    processes: Processes,
+    show: Show,
+) -> RunResult:
+    started, before = time.monotonic(), _recorded(prepared.readers)
+    settings, task = prepared.settings, prepared.build()
+    loader = partial(
+        Loader, settings=settings, rank=processes.rank, world_size=processes.world_size, device=processes.device
+    )
+
+    def part(source: BatchSource | None, side: Covered) -> Part | None:
+        if source is None or not len(source):
+            return None
+        missing = tuple(label for _, label in side.missing)
+        return Part(loader(source), side.samples.labels, missing, prepared.unknown)
+
+    data = Data(
+        train=loader(prepared.train),
+        test=part(prepared.test, prepared.test_side),
+        val=part(prepared.val, prepared.val_side),
+        follow_test=prepared.follow_test,
+    )
+    fitted = fit(
+        task,
+        data,
+        settings,
+        processes=processes,
+        checkpoints=Checkpoints(run.checkpoints, run.key, settings.keep),
+        log=lambda step: RunLog(run.folder, step=step),
+        show=show,
+    )
+    content = _content(run, prepared, fitted, keys) | {"data": report.result()}
+    content["extracted"] = _recorded(prepared.readers) - before
+    content["seconds"] = round(time.monotonic() - started, 3)
+    if processes.first:
+        if prepared.extra:
+            network = task.model.get_submodule("network")
+            export_encoder(run.folder / "encoder.pt", network, prepared.extra)
+            content["exported"] = "encoder.pt"
+        folders.finish(run, content, prediction_arrays(fitted.predictions, prepared, task))
+    # The others wait until the run is on disk.
+    content = processes.from_first(content)
+    return _result(run, content, reused=False)
+
+
+def _begin(
+    run: folders.Run, prepared: Prepared, table: str, keys: Mapping[str, Mapping[str, Json]], processes: Processes
+) -> None:
+    stores = {name: dict(found) for name, found in keys.items()}
+    for name, reader in prepared.readers.items():
+        if isinstance(reader, StoreReader):
+            stores[name]["environment"] = count_environments(reader.path)
+    content = {"stores": stores, "samples": _sides(prepared), "run": run.key}
+    folders.begin(
+        run,
+        dict(prepared.config),
+        table,
+        {**content, "data": data_digest(table), "revision": REVISION},
+        folders.environment(processes.device, processes.world_size),
+    )
+
+
+def _sides(prepared: Prepared) -> dict[str, dict[str, Json]]:
+    sides = {"train": prepared.train_side, "val": prepared.val_side, "test": prepared.test_side}
+    return {part: side.result() for part, side in sides.items()}
+
+
+def _content(
+    run: folders.Run, prepared: Prepared, fitted: Fitted, keys: Mapping[str, Mapping[str, Json]]
+) -> dict[str, Json]:
+    """What result.json holds."""
+    return {
+        "key": run.key,
+        "model": prepared.model,
+        "dataset": prepared.dataset.name,
+        "protocol": prepared.protocol,
+        "epochs": prepared.settings.epochs,
+        "metrics": dict(fitted.metrics),
+        "best": dict(fitted.best),
+        "keys": {name: dict(found) for name, found in keys.items()},
+        "samples": _sides(prepared),
+        "exported": None,
+        "zero_shot": dict(prepared.report(fitted)) if prepared.report else {},
+    }
+
+
+def prediction_arrays(predictions: Predictions | None, prepared: Prepared, task: Task) -> dict[str, np.ndarray]:
+    """The arrays of predictions.npz: ids, labels, probabilities; if the model has it, importance and columns' names."""
+    if predictions is None:
+        return {}
+    samples = prepared.test_side.samples
+    arrays = {
+        "ids": np.array([samples.ids[index] for index in predictions.indices]),
+        "labels": np.array([samples.labels[index] for index in predictions.indices], dtype=np.int64),
+        "probabilities": predictions.scores,
+    }
+    if predictions.importance is not None:
+        arrays |= {
+            "importance": predictions.importance,
+            "importance_names": np.array(getattr(task.model, "importance_names", ())),
+        }
+    return arrays
+
+
+def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, Any]) -> None:
+    """Write a skeleton encoder for `extract pose-features`: its fields and weights, on the CPU."""
+    weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({**fields, "state_dict": weights}, buffer)
+    atomic.write_file(path, buffer.getvalue())
+
+
+def _recorded(readers: Mapping[str, CachedModality]) -> int:
+    """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not.
+
+    A store that was removed meanwhile counts as it was: what was read from it had been checked.
+    """
+    found = 0
+    for reader in readers.values():
+        if isinstance(reader, StoreReader):
+            try:
+                found += len(StoreReader(reader.path).table)
+            except CacheProblem:
+                found += len(reader.table)
+    return found
+
+
+def _result(run: folders.Run, content: Mapping[str, Any], *, reused: bool) -> RunResult:
+    try:
+        values = {name: content[name] for name in RunResult.__dataclass_fields__ if name in content}
+        exported = run.folder / str(values.pop("exported")) if values.get("exported") else values.pop("exported", None)
+        return RunResult(run=run.folder.name, folder=run.folder, exported=exported, reused=reused, **values)
+    except TypeError as error:
+        raise MissingCache(f"{run.folder / 'result.json'} lacks fields; move the folder away to train anew.") from error

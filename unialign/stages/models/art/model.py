@@ -1,0 +1,233 @@
+"""ART, Action-Region Tracking: texts ask for regions, regions are tracked through time.
+
+Legend: B batch, T frames, T' time steps and H' W' places of the backbone's grid, C its width, K tracklets, d latent
+width, N prompts, L classes.
+
+Source: Baoli Sun, Yihan Wang, Xinzhu Ma, Zhihui Wang, Kun Lu, Zhiyong Wang, "Towards an Effective Action-Region
+Tracking Framework for Fine-grained Video Action Recognition", IEEE TNNLS 37(1):176-190, 2026 (arXiv 2511.21202). The
+formulas' shapes are rebuilt from the prose; every choice that the paper leaves open is a setting of `ARTConfig`, or
+named in `art_parts` and `art_losses`.
+
+    S                          text bank (N, L, C_t), refined slowly (12 to 17, see `text_bank`), mapped to C
+    S_topk                     the K texts that x_cls resembles most: no label is needed, so testing is like training
+    r_tk                       responses of K regions in frame t (1 to 3, see `art_parts`), Tr_k = [r_1k; ...; r_Tk] (4)
+    Tr^agg_k = sum_t alpha_tk r_tk                                                                                 (9)
+    L_v = CE(head(x_cls), y), L_con = CE(head([x_cls; Tr^agg_1; ...; Tr^agg_K]), y)                          (10, 11)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unialign.errors import UsageError
+from unialign.stages.models.art.losses import FORMS
+from unialign.stages.models.art.parts import (
+    AGGREGATIONS,
+    INTEGRATIONS,
+    SELECTIONS,
+    SIMILARITIES,
+    RegionSemantics,
+    frame_weights,
+    top_semantics,
+)
+from unialign.stages.models.precision import full_precision
+from unialign.stages.models.text_bank import TextBank
+
+MTC = ("spatial", "temporal", "tracklet")
+# Which parts of L_sema move the bank.
+BANK_TUNING = {"none": (), "video": ("video",), "prototype": ("prototype",), "both": ("video", "prototype")}
+PROTOTYPES = ("video", "final")
+
+CHOICES = {
+    "selection": SELECTIONS,
+    "integration": INTEGRATIONS,
+    "aggregation": AGGREGATIONS,
+    "similarity": SIMILARITIES,
+    "temporal_form": FORMS,
+    "bank_tuning": BANK_TUNING,
+    "prototypes": PROTOTYPES,
+}
+# A dropout of 1 would leave nothing; the smallest temperature is CLIP's limit.
+RANGES = {
+    "temporal_target": (-1.0, 1.0),
+    "gamma_mtc": (0.0, 1e6),
+    "gamma_bank": (0.0, 1e6),
+    "momentum": (0.0, 1.0),
+    "temperature": (0.01, 1e6),
+    "dropout": (0.0, 0.99),
+}
+
+
+@dataclass(frozen=True)
+class ARTConfig:
+    """Every setting of the model, with defaults. Raises `UsageError` for a value that makes no sense.
+
+    backbone, num_frames, image_size: see `backbones.BACKBONES`.
+    num_tracks: K. selection: how the K texts are chosen, see `top_semantics`.
+    regions: False leaves out RSSA and with it tracklets, L_con and L_MTC; the prediction is then that of L_v.
+    enhancement: False leaves out SE (equation 1). integration: equation 2 by "add" or "concat".
+    latent: d. enhancement_layers, region_layers: of equations 1 and 3. num_heads: of both (not in the paper).
+    aggregation: equation 9 by "similarity", or "sum" (alpha = 1). similarity: see `frame_weights`.
+    mtc: terms of L_MTC. temporal_form, temporal_target: equation 6, lambda. gamma_mtc, gamma_bank: equation 18.
+    bank_tuning: parts of L_sema, "none", "video", "prototype" or "both". momentum: mu (the paper gives no value).
+    prototypes: W of equation 16 is the classifier of L_v ("video"), or the part of the final one that reads x_cls
+    ("final"). detach_video, detach_prototypes: L_sema trains the bank only, or also backbone and classifier.
+    temperature: of the cosines in L_sema, and of "cosine" (not in the paper; 0.07 is CLIP's start).
+    dropout: before each classifier.
+    """
+
+    backbone: str = "uniformerv2-b16"
+    num_frames: int = 16
+    image_size: int = 224
+    num_tracks: int = 2
+    selection: str = "classes"
+    regions: bool = True
+    enhancement: bool = True
+    integration: str = "add"
+    latent: int = 256
+    enhancement_layers: int = 4
+    region_layers: int = 4
+    num_heads: int = 8
+    aggregation: str = "similarity"
+    similarity: str = "dot"
+    mtc: tuple[str, ...] = MTC
+    temporal_form: str = "hinge"
+    temporal_target: float = 0.6
+    gamma_mtc: float = 5.0
+    gamma_bank: float = 5.0
+    bank_tuning: str = "both"
+    momentum: float = 0.999
+    prototypes: str = "video"
+    detach_video: bool = True
+    detach_prototypes: bool = True
+    temperature: float = 0.07
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}.")
+        if set(self.mtc) - set(MTC) or len(set(self.mtc)) != len(self.mtc):
+            raise UsageError(f"mtc {list(self.mtc)} may hold {', '.join(MTC)}, once each.")
+        for name in ("num_frames", "image_size", "num_tracks", "latent", "num_heads", "region_layers"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.enhancement and self.enhancement_layers < 1:
+            raise UsageError("enhancement_layers must be at least 1; to leave SE out, set enhancement to false.")
+        if self.latent % self.num_heads:
+            raise UsageError(f"latent {self.latent} must be a multiple of num_heads {self.num_heads}.")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"{name} must lie between {low:g} and {high:g}, not {getattr(self, name)}.")
+        if self.prototypes == "final" and not self.regions:
+            raise UsageError("prototypes 'final' needs the final classifier, which regions false leaves out.")
+
+
+class ART(nn.Module):
+    """The model: a dict of tensors in, a dict of tensors out (see `forward`).
+
+    backbone: see `backbones`; its width is C. text_bank: S^0 (N, L, C_t). config waits here for `art_losses` too.
+    """
+
+    def __init__(self, *, backbone: nn.Module, num_classes: int, config: ARTConfig, text_bank: Tensor) -> None:
+        super().__init__()
+        if text_bank.ndim != 3 or text_bank.shape[1] != num_classes:
+            raise ValueError(f"ART needs a text bank (prompts, {num_classes}, width)")
+        rows = num_classes if config.selection == "classes" else num_classes * text_bank.shape[0]
+        if config.regions and config.num_tracks > rows:
+            raise ValueError(f"{config.num_tracks} tracklets need as many {config.selection}, and there are {rows}")
+        self.backbone = backbone
+        self.config = config
+        width = int(backbone.width)  # type: ignore[arg-type]
+        self.dropout = nn.Dropout(config.dropout)
+        self.video_head = nn.Linear(width, num_classes)
+        self.rssa: RegionSemantics | None = None
+        self.head: nn.Linear | None = None
+        self.bank: TextBank | None = None
+        tuned = BANK_TUNING[config.bank_tuning]
+        if config.regions or tuned:
+            self.bank = TextBank(initial=text_bank, width=width, momentum=config.momentum)
+            if self.bank.agent is not None:
+                self.bank.agent.requires_grad_(bool(tuned))
+            if self.bank.projection is not None:
+                # Without regions nobody reads S, and L_sema leaves the map alone.
+                self.bank.projection.requires_grad_(config.regions)
+        if config.regions:
+            self.rssa = RegionSemantics(
+                grid_width=width,
+                width=config.latent,
+                heads=config.num_heads,
+                num_tracks=config.num_tracks,
+                enhancement_layers=config.enhancement_layers if config.enhancement else 0,
+                region_layers=config.region_layers,
+                integration=config.integration,
+            )
+            self.head = nn.Linear(width + config.num_tracks * config.latent, num_classes)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions and everything the losses and the drawings need, float32. batch: frames (B, T, 3, H, W).
+
+        logits (B, L): log-probabilities of the final classifier (of L_v's without regions).
+        video_logits (B, L): head(x_cls). pooled_video (B, C): x_cls.
+        token_importance_video (B, T'): weight of each time step, sums of 1, the tracklets' mean; T': the backbone's.
+        With regions: regions (B, T', K, d), region_maps (B, T', K, H', W') with sums of 1, frame_weights (B, T', K),
+        semantic_classes (B, K) int64: the classes whose texts asked. bank_*_logits: see `TextBank.consistency`.
+        """
+        seen = self.backbone(batch["frames"])
+        found: dict[str, Tensor] = {}
+        # Similarities, softmaxes and their gradients lose too much in half precision.
+        with full_precision(seen["pooled"]):
+            pooled = seen["pooled"].float()
+            outputs = {"video_logits": self.video_head(self.dropout(pooled)), "pooled_video": pooled}
+            outputs |= self._bank_logits(pooled)
+            semantics, classes = self._semantics(pooled)
+        if self.rssa is not None and semantics is not None:
+            found = self.rssa(seen["grid"], semantics)
+        with full_precision(pooled):
+            if self.head is None or classes is None:
+                importance = torch.full_like(seen["tokens"][..., 0], 1 / seen["tokens"].shape[1], dtype=torch.float32)
+                scores = outputs["video_logits"].log_softmax(dim=-1)
+                return {"logits": scores, "token_importance_video": importance} | outputs
+            regions, maps, anchors = (found[name].float() for name in ("regions", "region_maps", "anchors"))
+            weights = self._weights(regions, anchors)  # (B, T', K)
+            tracklets = torch.einsum("btk,btkd->bkd", weights, regions)
+            scores = self.head(self.dropout(torch.cat([pooled, tracklets.flatten(1)], dim=1))).log_softmax(dim=-1)
+            outputs |= {"regions": regions, "region_maps": maps, "frame_weights": weights, "semantic_classes": classes}
+            shares = weights / weights.sum(dim=1, keepdim=True)
+            return {"logits": scores, "token_importance_video": shares.mean(dim=-1)} | outputs
+
+    @torch.no_grad()
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Moves the text bank towards its agent (equation 13); call it once after each optimizer step."""
+        if self.bank is not None and BANK_TUNING[self.config.bank_tuning]:
+            self.bank.update(outputs["pooled_video"], labels)
+
+    def _bank_logits(self, pooled: Tensor) -> dict[str, Tensor]:
+        """Equations 14 to 16, as configured."""
+        config = self.config
+        tuned = BANK_TUNING[config.bank_tuning]
+        if self.bank is None or not tuned:
+            return {}
+        weights = self.video_head.weight
+        if config.prototypes == "final" and self.head is not None:
+            weights = self.head.weight[:, : pooled.shape[1]]
+        logits = self.bank.consistency(
+            pooled.detach() if config.detach_video else pooled,
+            weights.detach() if config.detach_prototypes else weights,
+            pooled.new_tensor(config.temperature),
+        )
+        return {f"bank_{name}_logits": logits[f"bank_{name}_logits"] for name in tuned}
+
+    def _semantics(self, pooled: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """S_topk (B, K, C) and their classes (B, K)."""
+        if self.rssa is None or self.bank is None:
+            return None, None
+        return top_semantics(pooled, self.bank(), self.config.num_tracks, self.config.selection)
+
+    def _weights(self, regions: Tensor, anchors: Tensor) -> Tensor:
+        """alpha, (B, T', K)."""
+        if self.config.aggregation == "sum":
+            return torch.ones_like(regions[..., 0])
+        return frame_weights(regions, anchors, self.config.similarity, self.config.temperature)

@@ -1,0 +1,186 @@
+"""Video backbones by name, and how weights get into them.
+
+A backbone is built with keyword arguments `num_frames` and `image_size` and maps
+frames (B, T, 3, H, W), float32, normalised with its `mean` and `std`, to
+{"tokens": (B, N, D), "grid": (B, T', H', W', D), "pooled": (B, D)}; its attribute `width` is D.
+tokens: one a time step; grid: one a time step and place; pooled: the clip.
+`own_prefixes` begin the names of weights that image weights do not have. `published_names` (optional): pairs of a
+regular expression for names in published files and what they are called here.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+from torchvision.models.video import MViT_V2_S_Weights, Swin3D_T_Weights
+
+from unialign.errors import UsageError
+from unialign.stages.models.backbones.tea import tea_res2net, tea_resnet
+from unialign.stages.models.backbones.tsm import small_tsm, tsm
+from unialign.stages.models.backbones.uniformer_v2 import uniformer_v2
+from unialign.stages.models.backbones.video_transformer import Mvit, Swin, frame_transformer
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "tsm-tiny": partial(small_tsm, 16),
+    "tsm-tiny-difference": partial(small_tsm, 16, True),
+    "tsm-resnet10": partial(small_tsm, 32),
+    "tsm-resnet18": partial(tsm, "resnet18"),
+    "tsm-resnet50": partial(tsm, "resnet50"),
+    "vit-tiny-temporal": partial(frame_transformer, "vit_tiny_patch16_224"),
+    "mvit-v2-s": Mvit,
+    "swin3d-t": Swin,
+    "tea-resnet50": partial(tea_resnet, "resnet50"),
+    "tea-res2net50": partial(tea_res2net, (3, 4, 6, 3)),
+    "uniformerv2-b16": partial(uniformer_v2, "ViT-B-16-quickgelu", 4),
+    "uniformerv2-l14": partial(uniformer_v2, "ViT-L-14-quickgelu", 4),
+    "uniformerv2-b16-local": partial(uniformer_v2, "ViT-B-16-quickgelu", 8, 2),
+    "uniformerv2-l14-local": partial(uniformer_v2, "ViT-L-14-quickgelu", 16, 2),
+}
+
+IMAGE_WEIGHTS = {
+    "tsm-resnet18": "resnet18",
+    "tsm-resnet50": "resnet50",
+    "vit-tiny-temporal": "vit_tiny_patch16_224",
+    "tea-resnet50": "resnet50",
+    "tea-res2net50": "res2net50_26w_4s",
+}
+VIDEO_WEIGHTS = {"mvit-v2-s": MViT_V2_S_Weights, "swin3d-t": Swin3D_T_Weights}
+
+# Names around the network in checkpoints of torch's DataParallel, of TSM's authors and of this package.
+WRAPPERS = ("module.", "base_model.", "backbone.")
+TOWER = "visual."  # the image tower, in a file of a whole CLIP
+HEADS = ("fc.", "new_fc.", "head.", "head_drop.", "cls_head.", "classifier.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_pretrained` did: entries taken, heads dropped, own parts that stay at their random start."""
+
+    num_loaded: int
+    dropped: tuple[str, ...]
+    kept_random: tuple[str, ...]
+
+
+def build_backbone(name: str, *, num_frames: int, image_size: int) -> nn.Module:
+    """The backbone of that name with random weights. Raises `UsageError` for an unknown name."""
+    if name not in BACKBONES:
+        raise UsageError(f"backbone {name!r} is unknown; known: {', '.join(BACKBONES)}.")
+    return BACKBONES[name](num_frames=num_frames, image_size=image_size)
+
+
+def load_pretrained(backbone: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:
+    """Puts weights of an image or video network into a backbone, in place, and says what happened.
+
+    Wrappers' names are taken off, classification heads are dropped (and of CLIP all but the image tower), a ViT's
+    position embedding is resampled to the backbone's image size, and what image weights cannot have (the temporal
+    transformer of a `FrameTransformer`) stays as it begins if none of it is given. Raises `UsageError` that lists what
+    is missing, unexpected or of another shape; then nothing was changed.
+    """
+    target = backbone.state_dict()
+    given, dropped, unexpected = _renamed(_unwrapped(state_dict), target, getattr(backbone, "published_names", ()))
+    own = tuple(key for key in target if key.startswith(_own_prefixes(backbone)))
+    kept_random = own if not any(key in given for key in own) else ()
+    missing = [
+        key for key in target if key not in given and key not in kept_random and not key.endswith("num_batches_tracked")
+    ]
+    given = {key: _fitted(key, value, target[key]) for key, value in given.items()}
+    reshaped = [
+        f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
+        for key, value in given.items()
+        if value.shape != target[key].shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    found = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in problems.items() if keys]
+    if found:
+        raise UsageError(f"the weights do not fit the backbone: {'; '.join(found)}. Give weights of this architecture.")
+    backbone.load_state_dict(given, strict=False)
+    return LoadReport(num_loaded=len(given), dropped=tuple(dropped), kept_random=kept_random)
+
+
+def hub_state_dict(name: str) -> dict[str, Any]:
+    """Published weights for a backbone: ImageNet's for "tsm-*", "tea-*", "vit-*" (by timm), else Kinetics-400's.
+
+    Raises `UsageError` where there are none, or where they cannot be fetched.
+    """
+    if name not in IMAGE_WEIGHTS and name not in VIDEO_WEIGHTS:
+        raise UsageError(f"the hub has no published weights for backbone {name!r}; give --backbone-weights FILE.")
+    try:
+        if name in VIDEO_WEIGHTS:
+            weights = VIDEO_WEIGHTS[name].DEFAULT
+            return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return dict(timm.create_model(IMAGE_WEIGHTS[name], pretrained=True).state_dict())
+    except (OSError, RuntimeError) as error:  # no network, no such file there, a cut download
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UsageError(f"cannot fetch weights for {name!r} ({reason}); give --backbone-weights FILE.") from error
+
+
+def _own_prefixes(backbone: nn.Module) -> tuple[str, ...]:
+    prefixes = getattr(backbone, "own_prefixes", ())
+    return tuple(str(prefix) for prefix in prefixes)
+
+
+def _unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entries themselves, where a training program stored them inside a larger record."""
+    for name in ("state_dict", "model"):
+        if isinstance(state_dict.get(name), Mapping):
+            return dict(state_dict[name])
+    return state_dict
+
+
+def _renamed(
+    entries: Mapping[str, Any], target: Mapping[str, Tensor], published: Iterable[tuple[str, str]]
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Entries under the backbone's own names; dropped heads; names that fit nowhere."""
+    given: dict[str, Tensor] = {}
+    dropped, unexpected = [], []
+    names = {key: _inner_name(key) for key in entries}
+    clip = any(name.startswith(TOWER) for name in names.values())
+    for key, value in entries.items():
+        if clip and not names[key].startswith(TOWER):
+            dropped.append(key)  # of the text tower, some of which is called as the image tower's
+            continue
+        name = names[key].removeprefix(TOWER)
+        for pattern, replacement in published:
+            name = re.sub(pattern, replacement, name)
+        if name in target:
+            given[name] = value
+        elif f"network.{name}" in target:
+            given[f"network.{name}"] = value
+        elif name.removeprefix("network.").startswith(HEADS):
+            dropped.append(key)
+        else:
+            unexpected.append(key)
+    return given, dropped, unexpected
+
+
+def _inner_name(name: str) -> str:
+    while name.startswith(WRAPPERS):
+        name = name.split(".", 1)[1]
+    return name.replace(".net.", ".")  # TSM's authors wrap each shifted convolution
+
+
+def _fitted(name: str, value: Tensor, target: Tensor) -> Tensor:
+    """Position embeddings resampled; convolutions over one frame as convolutions over pictures."""
+    if name.endswith("pos_embed"):
+        return _resampled(value, target)
+    if name.endswith("positional_embedding"):  # (1 + P, D)
+        return _resampled(value[None], target[None])[0]
+    return value.squeeze(2) if value.ndim == target.ndim + 1 == 5 else value
+
+
+def _resampled(embedding: Tensor, target: Tensor) -> Tensor:
+    """A ViT's position embedding (1, 1 + P, D) for another number of patches P; both images are square."""
+    if embedding.shape == target.shape or embedding.shape[-1] != target.shape[-1]:
+        return embedding
+    side = round((target.shape[1] - 1) ** 0.5)
+    resampled: Tensor = resample_abs_pos_embed(embedding, [side, side], num_prefix_tokens=1)
+    return resampled
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "")

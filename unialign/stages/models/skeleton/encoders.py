@@ -1,0 +1,6 @@
+"""Skeleton encoders by name. Each maps keypoints (N, M, T, V, C) and a mask (N, M) to tokens, feature and logits."""
+
+from unialign.stages.models.skeleton.shift_gcn import ShiftGCN
+from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
+
+ENCODERS: dict[str, type[STGCNPlusPlus] | type[ShiftGCN]] = {"stgcn++": STGCNPlusPlus, "shift-gcn": ShiftGCN}
