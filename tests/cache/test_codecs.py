@@ -275,8 +275,9 @@ def test_an_extraction_makes_the_same_values_by_every_codec(tmp_path: Path, code
 
 def test_the_command_line_takes_the_codecs_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_args(ExtractSection.model_fields["codec"].annotation) == tuple(CODECS)
-    (tmp_path / "clips" / "jump").mkdir(parents=True)
-    (tmp_path / "clips" / "jump" / "broken.mp4").write_bytes(b"not a video")
+    for name in ("jump", "wave"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / "broken.mp4").write_bytes(b"not a video")
     monkeypatch.chdir(tmp_path)
     command = ["extract", "frames", "--dataset", "folder", "--root", "clips", "--json"]
     made = CliRunner().invoke(app, [*command, "--codec", "zstd"])

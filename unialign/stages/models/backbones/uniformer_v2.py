@@ -53,8 +53,9 @@ PUBLISHED_NAMES = (
 class DepthwiseConv3d(nn.Conv3d):
     """Convolves each channel by itself; on a CPU in single precision always.
 
-    There bfloat16 gradients of its weights came out as high as 1e22 now and then, other ones in each run (torch 2.15
-    with AVX-512): torch's kernel reads memory that nobody wrote.
+    In some bfloat16 trainings on a CPU with AVX-512 (torch 2.15, noise added to the products on purpose) gradients of
+    its weights were as high as 1e22 and differed between runs. The cause in torch's kernel was not found; in single
+    precision it was not seen.
     """
 
     def __init__(self, width: int, kernel_size: tuple[int, int, int]) -> None:
