@@ -40,7 +40,7 @@ def write_files(root: Path) -> Path:
 
 
 def called(*arguments: object) -> str:
-    """What a command of the program printed; it must succeed."""
+    """What a command of the program printed on standard output; it must succeed."""
     shown = CliRunner().invoke(app, [str(each) for each in arguments])
     assert shown.exit_code == 0, shown.output
-    return shown.output
+    return shown.stdout
