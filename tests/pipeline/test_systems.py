@@ -233,7 +233,8 @@ def test_tokens_of_other_frames_are_stale(config: Config, monkeypatch: pytest.Mo
         return {**sources(reader), **new}
 
     monkeypatch.setattr(StoreReader, "sources", changed)
-    with pytest.raises(StaleCache, match=r"1 samples .* \(clip003\); run `unialign extract frames .* and `unialign extract tokens"):
+    again = r"run `unialign extract frames .* and `unialign extract tokens"
+    with pytest.raises(StaleCache, match=rf"1 samples .* \(clip003\); {again}"):
         cached_readers(("tokens", "text"), DATASET, chosen, check=True)
 
 
