@@ -9,7 +9,7 @@ QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_fr
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 
-.PHONY: install demo test quick check format reliability compiled coverage bench clean
+.PHONY: install demo test quick check format reliability fuzz compiled coverage bench clean
 
 install: $(VENV)/.installed
 	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
@@ -50,6 +50,11 @@ format: install
 # The long lane of the promises' tests, two at a time, with a table of counts at the end; a quarter of an hour.
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
+
+# 200,000 stores that a stranger changed and signed again, two processes at a time; a quarter of an hour.
+fuzz: install
+	FUZZ=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 \
+	  tests/reliability/test_strangers.py
 
 # The golden losses of all systems, trained through torch.compile; a quarter of an hour, and a C++ compiler is needed.
 compiled: install
