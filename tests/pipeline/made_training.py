@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.made_stores import COLLECTION, made_dataset
 from unialign.cache.atomic import write_text
+from unialign.cache.keys import digest
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.training.train import RunResult, train_unialign
 from unialign.stages.datasets.base import Dataset, Sample, Split
@@ -60,6 +61,14 @@ def validated_dataset(num_train: int = 12, num_val: int = 4, num_test: int = 8) 
         return Split(split.train[:num_train], split.test, split.train[num_train:])
 
     return replace(made, protocols={"whole": whole})
+
+
+def unvouched(run: Path) -> None:
+    """Make a finished run one of before result.json vouched for the other files."""
+    result = json.loads((run / "result.json").read_text())
+    del result["files"]
+    signed = result.pop("digest", None) is not None
+    write_text(run / "result.json", json.dumps({**result, **({"digest": digest(result)} if signed else {})}))
 
 
 class Points:

@@ -10,13 +10,15 @@ import pytest
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
-from tests.pipeline.made_training import tiny_training, validated_dataset
+from tests.made_stores import made_dataset
+from tests.pipeline.made_training import tiny_training, unvouched, validated_dataset
 from tests.pipeline.made_utd import called, write_files
 from unialign.cli import app
-from unialign.errors import DamagedStore, StaleCache
+from unialign.errors import DamagedStore, MissingCache, StaleCache
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.compare_runs import compare_runs, data_differences
+from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.training.from_config import cached_readers
 from unialign.pipeline.training.run_data import Row, data_text, duplicates
 from unialign.pipeline.training.train import RunResult
@@ -166,6 +168,7 @@ def test_settings_that_change_no_result_are_told_apart(made_caches: Path, tmp_pa
 def test_a_run_of_before_there_was_a_table_of_samples_is_compared_still(made_caches: Path, tmp_path: Path) -> None:
     done = tiny(made_caches, tmp_path / "a")
     old = tiny(made_caches, tmp_path / "b")
+    unvouched(old.folder)
     (old.folder / "data.csv").unlink()
     keys = json.loads((old.folder / "keys.json").read_text())
     del keys["data"], keys["revision"]
@@ -185,6 +188,33 @@ def test_a_changed_table_of_samples_is_noticed(made_caches: Path, tmp_path: Path
     path.write_text(path.read_text().replace("clip000", "clip999"))
     with pytest.raises(DamagedStore, match=r"data.csv is not what was written"):
         compare_runs(done.folder, done.folder)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "keys.json", "env.json"])
+def test_a_file_of_a_run_that_was_changed_after_its_end_is_noticed(
+    made_caches: Path, tmp_path: Path, name: str
+) -> None:
+    """Otherwise `why` would name a difference that is none, and `evaluate` measure with settings of today."""
+    done, other = tiny(made_caches, tmp_path / "a"), tiny(made_caches, tmp_path / "b")
+    changes = {"config.yaml": ("num_frames: 2", "num_frames: 1"), "keys.json": ('"used": 8', '"used": 9')}
+    path = done.folder / name
+    before = path.read_text()
+    path.write_text(before.replace(*changes.get(name, ('"threads": ', '"threads": 1'))))
+    assert path.read_text() != before
+    for folders in ((done.folder, other.folder), (other.folder, done.folder)):
+        with pytest.raises(DamagedStore, match=rf"{name} was changed after the run had ended; move the folder away"):
+            compare_runs(*folders)
+    if name != "env.json":
+        with pytest.raises(DamagedStore, match=f"{name} was changed"):
+            evaluate_run(done.folder, made_dataset(), cache=made_caches)
+
+
+def test_a_finished_run_whose_encoder_is_gone_is_not_reused(work: Path) -> None:
+    extract()
+    Path(train()["exported"]).unlink()
+    refused = CliRunner().invoke(app, ["train", "--model", "stgcn++", *WHERE, *SMALL])
+    assert isinstance(refused.exception, MissingCache)
+    assert "encoder.pt, the encoder of this finished run, is gone; move the folder away" in str(refused.exception)
 
 
 def test_the_table_holds_every_sample_and_the_texts_that_are_read(made_caches: Path, tmp_path: Path) -> None:

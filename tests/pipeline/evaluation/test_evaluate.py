@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.made_stores import CLASSES, made_dataset
-from tests.pipeline.made_training import readers_of, tiny_training, validated_dataset
+from tests.pipeline.made_training import readers_of, tiny_training, unvouched, validated_dataset
 from unialign.cache.keys import digest
 from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.ablation.rows import hits_of
@@ -126,6 +126,7 @@ def test_what_is_not_there_is_named(made_caches: Path, copied: Path, tmp_path: P
 
 
 def test_a_store_of_another_key_is_stale(made_caches: Path, copied: Path) -> None:
+    unvouched(copied)
     keys = json.loads((copied / "keys.json").read_text())
     keys["stores"]["frames"]["key"] = "0" * 64
     (copied / "keys.json").write_text(json.dumps(keys))
@@ -134,7 +135,7 @@ def test_a_store_of_another_key_is_stale(made_caches: Path, copied: Path) -> Non
 
 
 def test_damaged_files_of_a_run_are_named(made_caches: Path, copied: Path) -> None:
-    for name, content in (("result.json", "["), ("config.yaml", "a: [")):
+    for name, content in (("config.yaml", "a: ["), ("result.json", "[")):
         (copied / name).write_text(content)
         with pytest.raises(DamagedStore, match=name):
             evaluate_run(copied, DATASET, cache=made_caches)

@@ -13,13 +13,12 @@ import torch
 from unialign.cache.atomic import write_file
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
-from unialign.errors import DamagedStore, MissingCache
+from unialign.errors import MissingCache
 from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
 from unialign.pipeline.evaluation.gallery_regions import SHOWN_FRAMES, entities_of, tracklets_of
 from unialign.pipeline.evaluation.plots import confusion_picture, draw_skeleton, sample_picture
 from unialign.pipeline.training.preparation import Prepared
-from unialign.pipeline.training.run_folder import read_config, read_json
-from unialign.stages.archives import read_npz
+from unialign.pipeline.training.run_folder import read_config, read_json, read_predictions
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.pictures import decode_pictures
 from unialign.stages.training.checkpoints import LAST, Checkpoints
@@ -68,13 +67,10 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
 
 
 def _predictions(run: Path) -> dict[str, np.ndarray]:
-    path = run / "predictions.npz"
-    if not path.is_file():
-        raise MissingCache(f"{run} has no predictions; finish it with `unialign train`.")
-    try:
-        return dict(read_npz(path.read_bytes()))
-    except ValueError as error:
-        raise DamagedStore(f"{path} cannot be read ({error}); move the run's folder away to train it anew.") from error
+    predictions = read_predictions(run)
+    if predictions is None:
+        raise MissingCache(f"{run} has no predictions; move its folder away and run `unialign train` again.")
+    return predictions
 
 
 def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]:

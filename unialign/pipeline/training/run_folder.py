@@ -8,7 +8,7 @@
         log.jsonl  metrics.csv  tensorboard/  checkpoints/
         predictions.npz   of the last epoch: ids, labels, probabilities, importance
         memory.json       bytes that the process that finished it took at most, here and on its GPU
-        result.json       written last: it means that the run is finished; it holds its own digest
+        result.json       written last: it means that the run is finished; it vouches for the files above and for itself
 
 The key is the digest of everything that decides the result; the same training again finds the finished folder.
 """
@@ -43,6 +43,8 @@ from unialign.stages.training.checkpoints import Checkpoints
 from unialign.types import Json
 
 DATA, PREDICTIONS = "data.csv", "predictions.npz"
+# What result.json vouches for beside the predictions, since later commands believe it.
+VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
 ANEW = "move the folder away to train anew."
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
 
@@ -76,7 +78,8 @@ def run_of(runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json]
 def finished_result(run: Run) -> dict[str, Any] | None:
     """The content of result.json of a finished run of the same key; None when it is not finished.
 
-    Raises what `read_result` raises, and `DamagedStore` for a result that belongs to another key.
+    Raises what `read_result` raises, `DamagedStore` for a result that belongs to another key, and `MissingCache` where
+    the encoder that the run exported is gone.
     """
     path = run.folder / "result.json"
     if not path.is_file():
@@ -84,6 +87,9 @@ def finished_result(run: Run) -> dict[str, Any] | None:
     result = read_result(run.folder)
     if result.get("key") != run.key:
         raise DamagedStore(f"{path} belongs to another run ({result.get('key')}); {ANEW}")
+    exported = result.get("exported")
+    if exported and not (run.folder / str(exported)).is_file():
+        raise MissingCache(f"{run.folder / str(exported)}, the encoder of this finished run, is gone; {ANEW}")
     return result
 
 
@@ -94,7 +100,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     a run that is not finished, `DamagedStore` for a file that cannot be read or was changed.
     """
     path = folder / "result.json"
-    result = read_json(path)
+    result = _parsed(path, _present(path))
     claimed = result.pop("digest", None)
     if claimed is None and not (folder / DATA).is_file():
         return result
@@ -134,7 +140,7 @@ def begin(
 def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
     """Write predictions.npz (none without arrays), memory.json, then result.json: from now on the run is finished.
 
-    result.json vouches for the predictions, and for itself.
+    result.json vouches for the predictions, for the files of `VOUCHED`, and for itself.
     """
     content = dict(result)
     if arrays:
@@ -143,6 +149,7 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
         atomic.write_file(run.folder / PREDICTIONS, buffer.getvalue())
         content["predictions"] = sha256(buffer.getvalue()).hexdigest()
     _write_json(run.folder / "memory.json", {"peak": peak_memory(), "gpu_peak": peak_gpu_memory()})
+    content["files"] = {name: sha256((run.folder / name).read_bytes()).hexdigest() for name in VOUCHED}
     _write_json(run.folder / "result.json", {**content, "digest": digest(content)})
 
 
@@ -162,6 +169,20 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
         return dict(read_npz(data))
     except ValueError as error:
         raise DamagedStore(f"{path} cannot be read ({error}); {ANEW}") from error
+
+
+def read_vouched(path: Path) -> bytes:
+    """The content of a file of a run folder; of a finished run as it was when the run ended.
+
+    Runs of before result.json vouched for their files are read as they are. Raises `MissingCache` without the file,
+    `DamagedStore` for one that was changed.
+    """
+    data = _present(path)
+    finished = (path.parent / "result.json").is_file()
+    claimed = read_result(path.parent).get("files", {}).get(path.name) if finished else None
+    if claimed is not None and sha256(data).hexdigest() != claimed:
+        raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
+    return data
 
 
 def place_of(run: Run, epochs: int) -> str:
@@ -195,7 +216,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingCache(f"{folder} is not a run; `unialign train` makes them.")
     try:
-        config = read_yaml(path.read_text(encoding="utf-8"))
+        config = read_yaml(read_vouched(path).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(config, dict):
@@ -204,11 +225,19 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a run folder. Raises `MissingCache` without the file, `DamagedStore` for a bad one."""
+    """A JSON object of a run folder. Raises what `read_vouched` raises, and `DamagedStore` for one that is none."""
+    return _parsed(path, read_vouched(path))
+
+
+def _present(path: Path) -> bytes:
     if not path.is_file():
         raise MissingCache(f"{path} does not exist; the run has not come that far.")
+    return path.read_bytes()
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        return dict(parse_json(path.read_bytes()))
+        return dict(parse_json(data))
     except (ValueError, TypeError) as error:
         raise DamagedStore(f"{path} cannot be read ({error}).") from error
 

@@ -109,7 +109,10 @@ class Checkpoints:
         if name == LAST and (found := self.newest()) is not None:
             return found
         if not path.is_file():
-            raise MissingCache(f"{path}: the run has no such checkpoint; run `unialign train` with the same settings.")
+            raise MissingCache(
+                f"{path}: the run has no such checkpoint. Where it has a result.json, move its folder away; then run "
+                "`unialign train` with the same settings."
+            )
         return Loaded(self._read(path), path, ())
 
     def _write(self, name: str, data: bytes, position: Position) -> Path:
