@@ -3,6 +3,7 @@ evaluation of such a run on classes that it never saw."""
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from unialign.pipeline.training.from_config import cached_readers, train_from_co
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.registry import the_model
 from unialign.pipeline.training.train import RunResult
-from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.splits import few_shots
 
 OTHERS = ("Squat", "roll", "turn", "bow")
@@ -169,6 +170,20 @@ def test_what_a_run_has_seen_stays_known_over_all_that_start_from_it(config: Con
         leaking = with_values(config, {**ALT, "train.start": folder, "protocol": "seen"})
         with pytest.raises(UsageError, match=r"was trained \(whole\) on 6 samples that seen of tiny tests \(clip002\)"):
             train_from_config(leaking)
+
+
+def test_a_run_does_not_start_from_one_that_learned_its_test_samples_under_an_older_split(
+    config: Config, trained: RunResult
+) -> None:
+    made = DATASET.protocols["whole"]
+
+    def swapped(samples: Sequence[Sample]) -> Split:
+        split = made(samples)
+        return Split(split.test, split.train)
+
+    other = replace(DATASET, protocols={**DATASET.protocols, "whole": swapped})
+    with pytest.raises(UsageError, match=r"was trained \(whole\) on \d+ samples that whole of tiny tests \(clip"):
+        train_from_config(with_values(config, {**ALT, "train.start": trained.folder}), other)
 
 
 @pytest.mark.parametrize("name", ["dvta", "stgcn++"])

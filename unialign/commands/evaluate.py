@@ -54,11 +54,14 @@ def evaluate(
         return
     if protocol or stores:
         raise UsageError("--protocol and --use go with another --dataset; a run's own split and stores are in it.")
+    from unialign.pipeline.evaluation.compare_runs import sentence_of
     from unialign.pipeline.evaluation.evaluate import evaluate_run
     from unialign.pipeline.evaluation.gallery import draw_run
 
     cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
     found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
+    if found.data:
+        console.messages.print(f"the data is not that of the run ({sentence_of(found.data)}).")
     pictures = _drawn(lambda: draw_run(run, of_run, cache_root, keep=keep))
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})

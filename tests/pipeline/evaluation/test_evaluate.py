@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from tests.pipeline.made_training import readers_of, tiny_training, unvouched, v
 from unialign.cache.keys import digest
 from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.ablation.rows import hits_of
+from unialign.pipeline.evaluation.compare_runs import sentence_of
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.training.train import RunResult
+from unialign.stages.datasets.base import Dataset, Split
 
 # As many samples as the caches hold; 4 of the 12 that are no test choose the best epoch.
 DATASET = validated_dataset(8, 4, 8)
@@ -95,8 +99,12 @@ def test_changed_predictions_are_noticed(made_caches: Path, copied: Path) -> Non
 
 def test_a_run_of_before_there_was_a_val_part_is_evaluated_still(made_caches: Path, copied: Path) -> None:
     result = json.loads((copied / "result.json").read_text())
-    for name in ("digest", "predictions", "data"):
+    for name in ("digest", "predictions", "data", "files"):
         del result[name]
+    keys = json.loads((copied / "keys.json").read_text())
+    for name in ("data", "revision", "classes"):
+        del keys[name]
+    (copied / "keys.json").write_text(json.dumps(keys))
     result["best"] = {"epoch": result["best"]["epoch"], **result["best"]["test"]}
     (copied / "result.json").write_text(json.dumps(result))
     (copied / "data.csv").unlink()
@@ -123,6 +131,35 @@ def test_what_is_not_there_is_named(made_caches: Path, copied: Path, tmp_path: P
     other = type(DATASET)("other", "made", DATASET.root, CLASSES, DATASET.samples, DATASET.protocols)
     with pytest.raises(UsageError, match="was trained on tiny, not on other"):
         evaluate_run(copied, other, cache=made_caches)
+
+
+def split_of(dataset: Dataset, change: Callable[[Split], Split]) -> Dataset:
+    """The same samples, split otherwise under the same name."""
+    made = dataset.protocols["whole"]
+    return replace(dataset, protocols={"whole": lambda samples: change(made(samples))})
+
+
+def test_samples_that_the_run_was_trained_on_are_not_tested(made_caches: Path, finished: RunResult) -> None:
+    moved = split_of(DATASET, lambda split: Split(split.train[1:], (*split.test, split.train[0]), split.val))
+    with pytest.raises(UsageError, match=r"was trained on 1 samples that whole of tiny tests now \(clip000\)"):
+        evaluate_run(finished.folder, moved, cache=made_caches)
+
+
+def test_other_data_than_the_run_had_are_said(made_caches: Path, finished: RunResult) -> None:
+    assert evaluate_run(finished.folder, DATASET, cache=made_caches).data == {}
+    fewer = split_of(DATASET, lambda split: Split(split.train, split.test[1:], split.val))
+    found = evaluate_run(finished.folder, fewer, cache=made_caches)
+    gone = DATASET.split().test[0]
+    assert found.data["removed"] == {"count": 1, "examples": [gone]}
+    assert sentence_of(found.data) == f"1 samples fewer ({gone})"
+
+
+def test_outputs_are_not_taken_for_other_classes(made_caches: Path, finished: RunResult) -> None:
+    """A class that was renamed moves to another place among the sorted ones, and with it what each output means."""
+    turned = tuple(reversed(CLASSES))
+    samples = tuple(replace(each, label=turned.index(CLASSES[each.label])) for each in DATASET.samples)
+    with pytest.raises(UsageError, match=f"knows the classes {', '.join(CLASSES)}; the dataset has {turned[0]}"):
+        evaluate_run(finished.folder, replace(DATASET, classes=turned, samples=samples), cache=made_caches)
 
 
 def test_a_store_of_another_key_is_stale(made_caches: Path, copied: Path) -> None:

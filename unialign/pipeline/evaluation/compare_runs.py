@@ -42,7 +42,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Json]:
     }
 
 
-def data_differences(first: Sequence[Row], second: Sequence[Row]) -> dict[str, Json]:
+def data_differences(first: Sequence[Row], second: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """How the samples of two runs differ: {"added", "removed", "part", "label", "source", "texts"}.
 
     Each: {"count", "examples"}, the ids of the first few. added: in the second run only. source: the same sample, with
@@ -85,6 +85,14 @@ SAID = {
     "source": "samples made from other files",
     "texts": "other texts",
 }
+
+
+def sentence_of(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How the samples of now differ from those of a run, with the first example of each kind; "" where they do not."""
+    words = {**SAID, "added": "samples more", "removed": "samples fewer"}
+    return ", ".join(
+        f"{each['count']:,} {words[kind]} ({each['examples'][0]})" for kind, each in found.items() if each["count"]
+    )
 
 
 def _other_source(first: Mapping[str, str], second: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """A finished run, measured again from its checkpoint and the stores that it names."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ import numpy as np
 
 from unialign.cache.reader import StoreReader
 from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.pipeline.evaluation.compare_runs import data_differences
 from unialign.pipeline.stores import open_remote
 from unialign.pipeline.training.coverage import CachedModality
 from unialign.pipeline.training.preparation import Options, Prepared
 from unialign.pipeline.training.registry import prepare_model, the_model
+from unialign.pipeline.training.run_data import data_rows, data_text, read_data, rows_of
 from unialign.pipeline.training.run_folder import read_config, read_json, read_predictions, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
@@ -32,7 +34,8 @@ class Evaluated:
     metrics: see `metrics.evaluation`. per_class: a row a class: name, samples, missing, correct, accuracy (None without
     samples). confusion (L, L): row the true class, column the predicted one. stored: what result.json says of the same
     checkpoint. agrees: every metric is what it was. largest_change: of a probability, against predictions.npz, over the
-    samples in both; None for "best", of which none are stored.
+    samples in both; None for "best", of which none are stored. data: how the samples differ from those of the run, see
+    `compare_runs.data_differences`; empty where they do not, and of runs that did not record them.
     """
 
     run: str
@@ -45,6 +48,7 @@ class Evaluated:
     agrees: bool
     largest_change: float | None
     skipped: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints."""
@@ -66,7 +70,8 @@ def evaluate_run(
 
     cache: root of the stores that keys.json names; or give the readers by modality. keep: see `open_stores`.
     Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache` for a store of another key,
-    `DamagedStore` for damaged and changed files, `UsageError` for another dataset and for a run without a best epoch.
+    `DamagedStore` for damaged and changed files, `UsageError` for another dataset, for one whose classes are others now
+    or that tests samples which the run was trained on, and for a run without a best epoch.
     """
     if which not in (LAST, BEST):
         raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
@@ -80,6 +85,8 @@ def evaluate_run(
     prepared = prepare_again(config, dataset, given, num_workers)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples of the model's classes.")
+    _check_classes(folder, keys.get("classes"), prepared.columns)
+    changed = changed_data(folder, str(keys.get("data", "")), prepared)
     loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
     task = prepared.build()
     task.model.load_state_dict(loaded.state["model"])
@@ -103,7 +110,37 @@ def evaluate_run(
         agrees=stored == metrics,
         largest_change=largest_change(folder, prepared, predictions) if which == LAST else None,
         skipped=loaded.skipped,
+        data=changed,
     )
+
+
+def _check_classes(folder: Path, known: Sequence[str] | None, classes: Sequence[str]) -> None:
+    """Raises `UsageError` where the outputs of a run mean other classes; runs of before kept no list of theirs."""
+    if known is not None and list(known) != list(classes):
+        raise UsageError(
+            f"{folder} knows the classes {', '.join(known)}; the dataset has {', '.join(classes)} now. Bring back its "
+            "labels, or train anew."
+        )
+
+
+def changed_data(folder: Path, digest: str, prepared: Prepared) -> dict[str, Any]:
+    """How the samples differ from those of the run; empty where they do not, or where the run did not record them.
+
+    digest: of the run's data.csv. Raises `UsageError` where samples are tested now that the run was trained on.
+    """
+    then = read_data(folder, digest)
+    if then is None:
+        return {}
+    now = rows_of(data_text(data_rows(prepared)))
+    learned = {row.id for row in then if row.part == "train"}
+    known = sorted(row.id for row in now if row.part == "test" and row.id in learned)
+    if known:
+        raise UsageError(
+            f"{folder} was trained on {len(known)} samples that {prepared.protocol} of {prepared.dataset.name} tests "
+            f"now ({known[0]}); bring back the split, or train anew."
+        )
+    found = data_differences(then, now)
+    return dict(found) if any(each["count"] for each in found.values()) else {}
 
 
 def predicted(prepared: Prepared, task: Task, device: str) -> Predictions:

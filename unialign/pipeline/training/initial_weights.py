@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unialign.errors import UsageError
 from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.run_data import read_data
 from unialign.pipeline.training.run_folder import read_config, read_json, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
@@ -33,12 +34,17 @@ NOTHING = Own()
 
 @dataclass(frozen=True)
 class Source:
-    """A finished run to start from. trained_on: (dataset, protocol) of it and of all that it started from, in turn."""
+    """A finished run to start from.
+
+    trained_on: (dataset, protocol) of it and of all that it started from, in turn. learned: ids of its own training
+    samples; empty for a run of before they were recorded.
+    """
 
     model: str
     key: str
     trained_on: tuple[tuple[str, str], ...]
     weights: Mapping[str, Tensor]
+    learned: frozenset[str] = frozenset()
 
 
 def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Prepared:
@@ -55,11 +61,13 @@ def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Pre
         )
     tested = {*prepared.test_side.samples.ids, *(name for name, _ in prepared.test_side.missing)}
     for name, protocol in source.trained_on:
-        known = tested.intersection(dataset.split(protocol).train) if name == dataset.name else ()
+        known = tested.intersection(dataset.split(protocol).train) if name == dataset.name else set()
+        if name == source.trained_on[0][0] == dataset.name:
+            known |= tested & source.learned  # by its own table, where the split has changed since
         if known:
             raise UsageError(
                 f"{folder} was trained ({protocol}) on {len(known)} samples that {prepared.protocol} of {name} tests "
-                f"({min(known)}); start from a run of the same protocol."
+                f"({min(known)}); start from one that has not seen them."
             )
     build = partial(build_from, prepared.build, source.weights, own, folder)
     start = {"run": source.key, "trained_on": [list(each) for each in source.trained_on]}
@@ -71,7 +79,9 @@ def finished_run(folder: Path) -> Source:
     config, keys = read_config(folder), read_json(folder / "keys.json")
     read_result(folder)
     state = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).state
-    return Source(config["model"], keys["run"], trained_on(config), state["model"])
+    rows = read_data(folder, str(keys.get("data", ""))) or []
+    learned = frozenset(row.id for row in rows if row.part == "train")
+    return Source(config["model"], keys["run"], trained_on(config), state["model"], learned)
 
 
 def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -78,6 +78,12 @@ class Prepared:
     follow_test: bool = False
     validation: Mapping[str, Json] = field(default_factory=lambda: {"origin": "none", "why": "none was asked for"})
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The classes that the columns of the scores mean, in their order."""
+        names = self.classes or self.dataset.classes
+        return tuple(names[: len(names) - self.unknown])
+
     def identity(self, keys: Mapping[str, Mapping[str, Json]], data: str) -> dict[str, Json]:
         """What decides the result: settings, keys of stores, what samples were made from, and what models compute.
 

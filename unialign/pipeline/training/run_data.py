@@ -98,6 +98,11 @@ def read_data(folder: Path, digest: str) -> list[Row] | None:
         raise DamagedStore(f"{path} cannot be read ({error}); the run's data is not known any more.") from error
     if data_digest(text) != digest:
         raise DamagedStore(f"{path} is not what was written; the run's data is not known any more.")
+    return rows_of(text)
+
+
+def rows_of(text: str) -> list[Row]:
+    """The rows of a table that `data_text` wrote."""
     part, identifier, label, *modalities = next(reader := csv.reader(io.StringIO(text)))
     del part, identifier, label
     return [Row(row[1], row[0], row[2], dict(zip(modalities, row[3:], strict=True))) for row in reader]

@@ -3,7 +3,8 @@
     <runs>/<dataset>-<model>-<first 12 hex of the run's key>/
         config.yaml       every setting, resolved
         data.csv          part, label and source digests of each sample, see `run_data`
-        keys.json         the stores that were read, by modality, the counts of samples, and the digest of data.csv
+        keys.json         the stores that were read, by modality, the counts of samples, the classes in the order of the
+                          model's outputs, and the digest of data.csv
         env.json          versions and machine
         log.jsonl  metrics.csv  tensorboard/  checkpoints/
         predictions.npz   of the last epoch: ids, labels, probabilities, importance

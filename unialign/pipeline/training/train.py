@@ -220,7 +220,7 @@ def _begin(
     for name, reader in prepared.readers.items():
         if isinstance(reader, StoreReader):
             stores[name]["environment"] = count_environments(reader.path)
-    content = {"stores": stores, "samples": _sides(prepared), "run": run.key}
+    content = {"stores": stores, "samples": _sides(prepared), "run": run.key, "classes": list(prepared.columns)}
     folders.begin(
         run,
         dict(prepared.config),
