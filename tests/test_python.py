@@ -72,6 +72,8 @@ def test_a_store_tells_what_it_holds(tmp_path: Path) -> None:
     assert "s99" not in store
     assert 3 not in store
     assert list(store) == sorted(features())
+    with pytest.raises(ua.UsageError, match="samples go by id, not by 3"):
+        store[3]  # type: ignore[index]
     np.testing.assert_array_equal(store["s03"]["feature"], np.full(4, 3, np.float32))
     assert store.attributes["licence"] == "MIT"
     assert "pose-features of mine: 10 of 10 samples" in repr(store)
@@ -109,12 +111,21 @@ def test_writing_again_adds_what_is_new_and_replaces_what_changed(tmp_path: Path
         ({"a": {"x": np.zeros(3)}, "b": {"x": np.zeros(3, np.float32)}}, "'b'.*float32.*convert"),
         ({"a": {"x": np.zeros(3)}, "b": {"y": np.zeros(3)}}, "'b' lacks the array 'x'"),
         ({"a": {"x": np.zeros(3)}, "b": {"x": np.zeros(3), "y": np.zeros(3)}}, "'b' has the array 'y'"),
+        ({"a": {"x": np.zeros(3)}, 5: {"x": np.zeros(3)}}, "sample id 5 is no text"),
         ([("a", {"x": np.zeros(3)}), ("a", {"x": np.zeros(3)})], "'a' is given twice"),
     ],
 )
 def test_samples_that_do_not_fit_are_an_error_that_names_them(tmp_path: Path, samples: object, message: str) -> None:
     with pytest.raises(ua.UsageError, match=message):
         ua.write_store(tmp_path, "mine", "features", "encoder", samples)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["parameters", "attributes"])
+@pytest.mark.parametrize("value", [np.float32(1), float("nan"), Path("x"), {"deep": {1, 2}}], ids=str)
+def test_what_json_cannot_hold_is_named(tmp_path: Path, what: str, value: object) -> None:
+    with pytest.raises(ua.UsageError, match=rf"{what}: rate is .* no JSON value"):
+        ua.write_store(tmp_path, "mine", "features", "encoder", features(), **{what: {"rate": value}})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_batches_are_joined_by_id_and_the_same_each_time(tmp_path: Path) -> None:

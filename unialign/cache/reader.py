@@ -24,7 +24,7 @@ from unialign.cache.records import STATUSES, Entry, ShardFile
 from unialign.cache.shards import read_index, read_sample
 from unialign.cache.store import Store, open_store
 from unialign.cache.table import OK, SampleTable
-from unialign.errors import DamagedStore, MissingCache
+from unialign.errors import DamagedStore, MissingCache, UsageError
 from unialign.types import Json
 
 BLOCK = 4 << 20
@@ -90,6 +90,8 @@ class Recorded(ABC):
 
     def __getitem__(self, sample: str) -> dict[str, np.ndarray]:
         """All arrays of one sample, see `read_one`. For many samples at once: `unialign.batches`."""
+        if not isinstance(sample, str):
+            raise UsageError(f"{self.where}: samples go by id, not by {sample!r}; take an id from `.ids`.")
         return self.read_one(sample)
 
     def __repr__(self) -> str:

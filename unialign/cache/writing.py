@@ -1,6 +1,7 @@
 """One's own arrays as a store: for features that no extractor of this package made."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -46,7 +47,8 @@ def write_store(
     all samples. Give them where samples differ in length (`ArraySpec(..., ragged=True)`).
     attributes: what readers should know: units, licence, citation. shard_samples: samples per file of a new store.
 
-    Raises `UsageError` for no samples at all, arrays that do not fit the specification, and the same id twice;
+    Raises `UsageError` for no samples at all, arrays that do not fit the specification, ids that are no text or come
+    twice, and parameters or attributes that JSON cannot hold;
     `LockedStore` while another process writes this store. Interrupted, finished shards stay.
     """
     pairs = iter(samples.items() if isinstance(samples, Mapping) else samples)
@@ -56,10 +58,12 @@ def write_store(
     if first[0] == "" or not name:
         raise UsageError("a sample's id and the method's name must not be empty.")
     specs = tuple(arrays) if arrays is not None else _seen_in(first[1])
-    key = Key({"extractor": name, "modality": modality, "parameters": dict(parameters or {}), "origin": "python"})
+    key = Key(
+        {"extractor": name, "modality": modality, "parameters": _plain("parameters", parameters), "origin": "python"}
+    )
     root = expanded_path(cache).resolve()
     path = store_path(root, collection, modality, key)
-    wanted = Store(path, collection, modality, key, specs, shard_samples, dict(attributes or {}))
+    wanted = Store(path, collection, modality, key, specs, shard_samples, _plain("attributes", attributes))
     with store_lock(path, root):
         atomic.sweep_beside(path)
         store = create_store(wanted)
@@ -75,6 +79,19 @@ def write_store(
             number += 1
         write_index(store)
     return StoreReader(path)
+
+
+def _plain(what: str, values: Mapping[str, Json] | None) -> dict[str, Json]:
+    """Those values. Raises `UsageError` for one that JSON cannot hold, which numbers of numpy are too."""
+    for name, value in (values or {}).items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{what}: {name} is {value!r}, which is no JSON value; give text, finite numbers (of numpy's the "
+                "`.item()`), lists or dicts."
+            ) from error
+    return dict(values or {})
 
 
 def _chained(first: tuple[str, Arrays], rest: Iterator[tuple[str, Arrays]]) -> Iterator[tuple[str, Arrays]]:
@@ -96,6 +113,8 @@ def _fresh(
     """The samples that the store does not hold with these values."""
     seen: set[str] = set()
     for identifier, given in pairs:
+        if not isinstance(identifier, str):
+            raise UsageError(f"the sample id {identifier!r} is no text; give ids as str.")
         if identifier in seen:
             raise UsageError(f"sample {identifier!r} is given twice; give each id once.")
         seen.add(identifier)

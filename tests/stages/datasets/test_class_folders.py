@@ -199,3 +199,10 @@ def test_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
     (root / "jump" / "lost.mp4").symlink_to(root / "gone.mp4")
     with pytest.raises(UsageError, match="a link to nothing"):
         load_folder(root)
+
+
+def test_a_link_to_itself_is_one_to_nothing(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "jump/x.mp4", "run/y.mp4")
+    (root / "jump" / "loop.mp4").symlink_to("loop.mp4")
+    with pytest.raises(UsageError, match=r"loop\.mp4: a link to nothing"):
+        load_folder(root)

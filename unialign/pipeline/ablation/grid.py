@@ -124,10 +124,15 @@ def read_grid(grid: str | Path) -> Grid:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the grid'}: {problem['msg']}"
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the grid'}: {_plain(problem['msg'])}"
             for problem in error.errors()
         )
         raise UsageError(f"{path}: {problems}.") from error
+
+
+def _plain(message: str) -> str:
+    """In the words of YAML."""
+    return message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
 
 
 def trials(grid: Grid) -> tuple[Trial, ...]:

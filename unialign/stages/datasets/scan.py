@@ -35,7 +35,7 @@ def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[s
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_symlink() and entry.is_dir():
+            if entry.is_symlink() and os.path.isdir(entry.path):  # False for a link that leads to itself
                 refuse_link_outside(Path(entry.path), root, roots)
                 real = os.path.realpath(entry.path)
                 if Path(real).is_relative_to(real_root) and not _hidden(Path(real).relative_to(real_root)):
