@@ -174,7 +174,7 @@ def test_every_flipped_bit_and_every_cut_of_a_chunk_is_found(codec: str) -> None
         with suppress(DamagedStore):
             got = decode_sample(SPEC, [damaged], 4, codec=codec)
             assert (codec, got.tobytes()) == ("zstd", slow(1)[:4].tobytes())
-        with pytest.raises(DamagedStore, match=r"^x: .*unialign extract --repair"):
+        with pytest.raises(DamagedStore, match=r"^x: .*unialign extract MODALITY --repair"):
             decode_sample(SPEC, [damaged], 4, codec=codec, checksum=sample_checksum([payload]))
 
 

@@ -179,7 +179,7 @@ def _read_records(store: Store, sizes: dict[int, int]) -> SampleTable:
         check_table(store, table)
     except ValueError as error:
         raise DamagedStore(
-            f"{store.path / 'records'}: {error}; run `unialign cache verify`, then `unialign extract --repair`."
+            f"{store.path / 'records'}: {error}; run `unialign extract MODALITY --repair`."
         ) from error
     return table
 

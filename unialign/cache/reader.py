@@ -29,7 +29,7 @@ from unialign.types import Json
 
 BLOCK = 4 << 20
 _SCRATCH = threading.local()
-ADVICE = "run `unialign cache verify`, then `unialign extract --repair`."
+ADVICE = "run `unialign cache verify`, then `unialign extract MODALITY --repair`."
 
 
 @dataclass(frozen=True)

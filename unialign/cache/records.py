@@ -155,7 +155,7 @@ def decode_record(data: bytes, name: str) -> Record:
         if body.format == 1:
             raise DamagedStore(
                 f"{name}: the record was made by an earlier version of unialign, without checksums of samples; "
-                "run `unialign extract --repair` to make its samples again, or remove the store."
+                "run `unialign extract MODALITY --repair` to make its samples again, or remove the store."
             )
         if body.format != FORMAT or not name.endswith(f"/{body.shard:06d}.json"):
             raise DamagedStore(f"{name}: the record belongs to another shard or format; run `unialign cache verify`.")
@@ -163,7 +163,7 @@ def decode_record(data: bytes, name: str) -> Record:
         if folder.endswith(".zarr") and body.store != folder.removesuffix(".zarr"):
             raise DamagedStore(
                 f"{name}: the record belongs to the store {body.store[:200]}; "
-                "give the folder that name back if it was renamed, or run `unialign extract --repair`."
+                "give the folder that name back if it was renamed, or run `unialign extract MODALITY --repair`."
             )
         return Record(
             shard=body.shard,

@@ -18,7 +18,7 @@ from unialign.cache.codecs import CODECS, CRC_BYTES, chunk_payload, crc_bytes, s
 from unialign.errors import DamagedStore
 
 ABSENT = np.uint64(2**64 - 1)
-REMEDY = "run `unialign cache verify`, then `unialign extract --repair`."
+REMEDY = "run `unialign cache verify`, then `unialign extract MODALITY --repair`."
 
 
 def little_endian(spec: ArraySpec) -> np.dtype[np.generic]:

@@ -212,7 +212,7 @@ def read_num_shards(store: Store, spec: ArraySpec) -> int:
         data = read_plain(path, METADATA_BYTES)
         num_shards = int(parse_json(data)["shape"][0]) // store.shard_samples
         if data != json_bytes(array_metadata(store, spec, num_shards)):
-            raise DamagedStore(f"{path}: the array's metadata was changed; run `unialign extract --repair`.")
+            raise DamagedStore(f"{path}: the array's metadata was changed; run `unialign extract MODALITY --repair`.")
     except OSError as error:
         raise DamagedStore(f"{path}: the array's metadata cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:

@@ -94,8 +94,8 @@ class Clips(Dataset[Batch]):
         self.train = train
         if train and pose is not None and settings.flip > 0 and not any(pose.flips):
             raise UsageError(
-                "training.flip is above 0, but the pose features have no mirrored views; "
-                "extract pose-features with flips or set training.flip to 0."
+                "train.settings.flip is above 0, but the pose features have no mirrored views; "
+                "extract pose-features with flips or set train.settings.flip to 0."
             )
 
     def __len__(self) -> int:

@@ -62,10 +62,12 @@ def device_of(name: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"training.device {name!r} is unknown; it is auto, cpu, cuda or cuda:<number>.") from error
+        raise UsageError(
+            f"train.settings.device {name!r} is unknown; it is auto, cpu, cuda or cuda:<number>."
+        ) from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(f"training.device is {name}, but torch sees no GPU; set it to auto or cpu.")
+            raise UsageError(f"train.settings.device is {name}, but torch sees no GPU; set it to auto or cpu.")
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():
             raise UsageError(f"there is no GPU {index}: torch sees {torch.cuda.device_count()}; start fewer processes.")
