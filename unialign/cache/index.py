@@ -178,9 +178,7 @@ def _read_records(store: Store, sizes: dict[int, int]) -> SampleTable:
     try:
         check_table(store, table)
     except ValueError as error:
-        raise DamagedStore(
-            f"{store.path / 'records'}: {error}; run `unialign extract MODALITY --repair`."
-        ) from error
+        raise DamagedStore(f"{store.path / 'records'}: {error}; run `unialign extract MODALITY --repair`.") from error
     return table
 
 
