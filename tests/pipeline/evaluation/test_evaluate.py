@@ -176,3 +176,22 @@ def test_damaged_files_of_a_run_are_named(made_caches: Path, copied: Path) -> No
         (copied / name).write_text(content)
         with pytest.raises(DamagedStore, match=name):
             evaluate_run(copied, DATASET, cache=made_caches)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "model: unialign"),
+        ("keys.json", "[]"),
+        ("keys.json", '{"run": "0", "stores": [1]}'),
+        ("keys.json", '{"run": "0", "stores": {"frames": "x"}}'),
+        ("keys.json", '{"run": "0", "stores": {"frames": {"key": "0"}}, "data": 5}'),
+        ("keys.json", '{"stores": {}}'),
+    ],
+)
+def test_files_that_are_not_those_of_a_run_are_named(made_caches: Path, copied: Path, name: str, content: str) -> None:
+    """As in a run of somebody else, which vouches for nothing."""
+    unvouched(copied)
+    (copied / name).write_text(content)
+    with pytest.raises(DamagedStore, match=f"{name} .*; it is not the file of a run" if content != "[]" else name):
+        evaluate_run(copied, DATASET, cache=made_caches)

@@ -6,7 +6,7 @@ from typing import Any
 
 from unialign.cache.keys import differences
 from unialign.pipeline.training.run_data import TEXT, Row, read_data
-from unialign.pipeline.training.run_folder import read_config, read_json, read_result
+from unialign.pipeline.training.run_folder import read_config, read_json, read_keys, read_result
 from unialign.stages.training.settings import NOT_IDENTITY
 from unialign.types import Json
 
@@ -23,7 +23,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Json]:
     Raises `MissingCache` for a folder that is not a run, `DamagedStore` for files that were changed.
     """
     configs = [read_config(folder) for folder in (first, second)]
-    keys = [read_json(folder / "keys.json") for folder in (first, second)]
+    keys = [read_keys(folder) for folder in (first, second)]
     machines = [read_json(folder / "env.json") for folder in (first, second)]
     left, right = (
         read_data(folder, found.get("data", "")) for folder, found in zip((first, second), keys, strict=True)

@@ -15,7 +15,7 @@ from unialign.pipeline.training.coverage import CachedModality
 from unialign.pipeline.training.preparation import Options, Prepared
 from unialign.pipeline.training.registry import prepare_model, the_model
 from unialign.pipeline.training.run_data import data_rows, data_text, read_data, rows_of
-from unialign.pipeline.training.run_folder import read_config, read_json, read_predictions, read_result
+from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.stages.training.loader import Loader
@@ -75,7 +75,7 @@ def evaluate_run(
     """
     if which not in (LAST, BEST):
         raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
-    config, keys, result = read_config(folder), read_json(folder / "keys.json"), read_result(folder)
+    config, keys, result = read_config(folder), read_keys(folder), read_result(folder)
     if config["dataset"] != dataset.name:
         raise UsageError(f"{folder} was trained on {config['dataset']}, not on {dataset.name}.")
     if which == BEST and not result["best"]:

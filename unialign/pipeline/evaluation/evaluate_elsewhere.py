@@ -15,7 +15,7 @@ from unialign.pipeline.manifest import load_manifest
 from unialign.pipeline.training.coverage import CachedModality
 from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
 from unialign.pipeline.training.registry import the_model
-from unialign.pipeline.training.run_folder import read_config, read_json
+from unialign.pipeline.training.run_folder import read_config, read_keys
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.metrics import confusion_matrix, evaluation
 from unialign.types import Json
@@ -64,7 +64,7 @@ def evaluate_elsewhere(
     Raises what `needed_elsewhere` raises, `StaleCache` for texts or tokens that were made otherwise than those that the
     run was trained on, `MissingCache` for what is not there, `UsageError` for a protocol without test samples.
     """
-    needed, config, keys = needed_elsewhere(folder), read_config(folder), read_json(folder / "keys.json")
+    needed, config, keys = needed_elsewhere(folder), read_config(folder), read_keys(folder)
     for name in SAME:
         if name in needed:
             _check_same(name, readers[name], keys["stores"], dataset, folder)

@@ -18,7 +18,7 @@ from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
 from unialign.pipeline.evaluation.gallery_regions import SHOWN_FRAMES, entities_of, tracklets_of
 from unialign.pipeline.evaluation.plots import confusion_picture, draw_skeleton, sample_picture
 from unialign.pipeline.training.preparation import Prepared
-from unialign.pipeline.training.run_folder import read_config, read_json, read_predictions
+from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.pictures import decode_pictures
 from unialign.stages.training.checkpoints import LAST, Checkpoints
@@ -39,7 +39,7 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     counts = confusion_matrix(predicted, predictions["labels"], len(dataset.classes))
     written = [run / "pictures" / "confusion.png"]
     write_file(written[0], confusion_picture(np.asarray(counts), dataset.classes))
-    config, keys = read_config(run), read_json(run / "keys.json")
+    config, keys = read_config(run), read_keys(run)
     if config["model"] not in MODELS:
         return written
     readers = open_stores(keys["stores"], cache, keep)

@@ -11,7 +11,7 @@ from torch import Tensor
 from unialign.errors import UsageError
 from unialign.pipeline.training.preparation import Options, Prepared
 from unialign.pipeline.training.run_data import read_data
-from unialign.pipeline.training.run_folder import read_config, read_json, read_result
+from unialign.pipeline.training.run_folder import read_config, read_keys, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.step import Task
@@ -76,7 +76,7 @@ def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Pre
 
 def finished_run(folder: Path) -> Source:
     """What there is to start from in a run folder. Raises `MissingCache` where no run was finished."""
-    config, keys = read_config(folder), read_json(folder / "keys.json")
+    config, keys = read_config(folder), read_keys(folder)
     read_result(folder)
     state = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).state
     rows = read_data(folder, str(keys.get("data", ""))) or []

@@ -222,7 +222,26 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
     if not isinstance(config, dict):
         raise DamagedStore(f"{path} holds no settings.")
+    if lacking := [name for name in ("model", "dataset", "protocol", "settings") if name not in config]:
+        raise DamagedStore(f"{path} lacks {', '.join(lacking)}; it is not the file of a run.")
     return config
+
+
+def read_keys(folder: Path) -> dict[str, Any]:
+    """The keys.json of a run folder, which names its "run" and, by modality, its "stores" with "key" and "store".
+
+    Raises what `read_json` raises, and `DamagedStore` for one that does not name them.
+    """
+    path = folder / "keys.json"
+    keys = read_json(path)
+    stores = keys.get("stores")
+    named = isinstance(stores, dict) and all(
+        isinstance(each, dict) and isinstance(each.get("key"), str) and isinstance(each.get("store", 0), str | None)
+        for each in stores.values()
+    )
+    if not named or not isinstance(keys.get("run"), str):
+        raise DamagedStore(f"{path} does not name a run and its stores; it is not the file of a run.")
+    return keys
 
 
 def read_json(path: Path) -> dict[str, Any]:
