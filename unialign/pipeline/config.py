@@ -1,4 +1,4 @@
-"""The configuration: flags, then the environment, then `unialign.yaml`, then defaults, in that order.
+"""The configuration: flags, then `key=value` overrides, then the environment, then `unialign.yaml`, then defaults.
 
 Sections are frozen pydantic models; an unknown key is an error that lists the known ones.
 """

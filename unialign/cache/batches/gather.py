@@ -84,7 +84,7 @@ def copy_windows(
     entry of a sample comes its first one again. targets: (A,) address of the first row of each output.
     stream: write past the caches, which is 1.5 times as fast for batches that no cache holds anyway.
 
-    Addresses are not checked: `cache.batches` takes them from indexes that it has checked.
+    Addresses are not checked: `cache.batches.batch_reader` takes them from indexes that it has checked.
     """
     for array in range(len(columns)):
         first, per_chunk, size, window = columns[array]

@@ -1,7 +1,7 @@
 """Batches from stores that cannot be mapped: compressed ones, and remote ones of any codec, mixed with others at will.
 
-All chunks that a batch needs are fetched at once (`cache.ranges`), then unpacked by several threads, straight into the
-rows of the batch where a chunk lies in its window as a whole.
+All chunks that a batch needs are fetched at once (`cache.remote.ranges`), then unpacked by several threads, straight
+into the rows of the batch where a chunk lies in its window as a whole.
 
 What is checked. Local shards: the SHA-256 of the file, once a process, so that a window needs no more than the chunks
 that it touches. Remote shards: all chunks of each sample are fetched, whatever the window, and compared with the

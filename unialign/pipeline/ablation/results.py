@@ -66,7 +66,7 @@ class FailedTrial:
 class Ablation:
     """A sweep that has ended. results and failed: in the order of the grid.
 
-    table: see `ablation_rows.rows_of`. extracted: samples that records gained while it ran; 0, or something is wrong.
+    table: see `rows.rows_of`. extracted: samples that records gained while it ran; 0, or something is wrong.
     """
 
     name: str

@@ -81,7 +81,7 @@ class Tokens:
     frames, weights: where the store of frames and the weights lie on this machine; not in the key.
     frames_key: digest of the key of the frames. weights_digest: SHA-256 of the weights, checked when they are loaded.
     network: OpenCLIP's name. num_frames: T. num_offsets, flips: the grid. image_size: S, 0 is the network's own.
-    layer, merged_pairs, proportional_attention, projection ("clip" or "none"): see `models.clip_tower`.
+    layer, merged_pairs, proportional_attention, projection ("clip" or "none"): see `models.clip.image_tower`.
     """
 
     network: str

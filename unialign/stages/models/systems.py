@@ -110,7 +110,7 @@ def build_art(parts: Parts, config: ARTConfig) -> ART:
 
 
 def build_alt_system(parts: Parts, config: ALTConfig) -> ALT:
-    """ALT, see `alt_build.build_alt`; the tower starts from `parts.weights`."""
+    """ALT, see `alt.build.build_alt`; the tower starts from `parts.weights`."""
     return build_alt(
         num_classes=parts.num_classes,
         text_bank=parts.text_bank,

@@ -62,7 +62,7 @@ class CachedArrays(Dataset[Batch]):
     def batches(self, batches: Sequence[Picks], *, threads: int, depth: int) -> Iterator[Batch]:
         """The batches in order, made by threads, `depth` of them ready ahead of the loop, in memory used again.
 
-        A loop that would wait for a batch of mapped stores makes one itself, see `cache.claims`.
+        A loop that would wait for a batch of mapped stores makes one itself, see `cache.batches.work_ring`.
         """
         self._make_pool(batches)
         if isinstance(self.reader, BatchReader):

@@ -34,7 +34,7 @@ def build_alt(
 
     text_bank: (prompts, num_classes, D) embeddings. corpus (K, D): of entities, by the same text encoder; not used
     where the alignment is off or takes the labels. tokens: shape of cached ones, used with tower "cached" only.
-    clip_weights: for the towers (`clip_tower.load_clip`); None leaves them random. words: the texts as token ids, used
+    clip_weights: for the towers (`image_tower.load_clip`); None leaves them random. words: the texts as token ids, used
     with learned prompts only.
     Raises `UsageError` for data that is missing, empty, or does not fit.
     """

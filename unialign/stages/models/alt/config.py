@@ -26,7 +26,7 @@ class ALTConfig:
     Image encoder
     network: OpenCLIP's name. tower: "tuned" trains it, "frozen" runs it without gradients, "cached" reads its tokens
         from the store and holds no tower; then network, layer, merged_pairs and image_size say nothing.
-    tower_adapters: "S", "SM", "STM": small trained layers inside a frozen tower, see `tower_adapters`.
+    tower_adapters: "S", "SM", "STM": small trained layers inside a frozen tower, see `clip.adapters`.
     num_prompts: learned tokens in each layer of the frozen tower and of the frozen text tower (paper: 10), see
         `prompts`; 0 for none, and texts as they are cached. prompted_texts: which of them go through that tower: the
         labels alone, or "all", with the entities (the paper does not say).

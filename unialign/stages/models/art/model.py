@@ -6,11 +6,11 @@ width, N prompts, L classes.
 Source: Baoli Sun, Yihan Wang, Xinzhu Ma, Zhihui Wang, Kun Lu, Zhiyong Wang, "Towards an Effective Action-Region
 Tracking Framework for Fine-grained Video Action Recognition", IEEE TNNLS 37(1):176-190, 2026 (arXiv 2511.21202). The
 formulas' shapes are rebuilt from the prose; every choice that the paper leaves open is a setting of `ARTConfig`, or
-named in `art_parts` and `art_losses`.
+named in `art.parts` and `art.losses`.
 
     S                          text bank (N, L, C_t), refined slowly (12 to 17, see `text_bank`), mapped to C
     S_topk                     the K texts that x_cls resembles most: no label is needed, so testing is like training
-    r_tk                       responses of K regions in frame t (1 to 3, see `art_parts`), Tr_k = [r_1k; ...; r_Tk] (4)
+    r_tk                       responses of K regions in frame t (1 to 3, see `parts`), Tr_k = [r_1k; ...; r_Tk] (4)
     Tr^agg_k = sum_t alpha_tk r_tk                                                                                 (9)
     L_v = CE(head(x_cls), y), L_con = CE(head([x_cls; Tr^agg_1; ...; Tr^agg_K]), y)                          (10, 11)
 """
@@ -128,7 +128,7 @@ class ARTConfig:
 class ART(nn.Module):
     """The model: a dict of tensors in, a dict of tensors out (see `forward`).
 
-    backbone: see `backbones`; its width is C. text_bank: S^0 (N, L, C_t). config waits here for `art_losses` too.
+    backbone: see `backbones`; its width is C. text_bank: S^0 (N, L, C_t). config waits here for `losses` too.
     """
 
     def __init__(self, *, backbone: nn.Module, num_classes: int, config: ARTConfig, text_bank: Tensor) -> None:

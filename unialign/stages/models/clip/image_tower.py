@@ -38,7 +38,7 @@ class ClipTower(nn.Module):
         is part of the output.
     layer: the last block used, counted as Python counts: -1 is the last of the network, -2 the one before.
     num_pairs: pairs of tokens merged in each block, proportional: proportional attention, see `tome`.
-    adapters: "S", "SM" or "STM" freezes the network and puts trained layers into it, see `tower_adapters`.
+    adapters: "S", "SM" or "STM" freezes the network and puts trained layers into it, see `adapters`.
     num_prompts: above 0 freezes the network and puts so many trained tokens into each block, see `prompts`.
     projection: "clip" applies CLIP's last norm and projection to every token, so that tokens lie in the space of the
         texts; "none" gives the block's output (and removes both).

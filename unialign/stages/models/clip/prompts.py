@@ -7,7 +7,7 @@ vision and language: 10 learned tokens in each layer of both towers, 0.15 M numb
 Legend: n prompts a layer, C width of a tower, N texts of W tokens, D width of the embeddings.
 
 Each block has prompts of its own. Those of the block before are dropped, so all that prompts do is to be attended to:
-images (`clip_tower`, `tome`): by all tokens; they are no regions and do not merge.
+images (`image_tower`, `tome`): by all tokens; they are no regions and do not merge.
 texts (here): by the words and the end behind them; they stand behind the start, and words move n places on.
 Choices where the sources are silent: prompts have no position embedding and start as normal numbers of deviation 0.02.
 """

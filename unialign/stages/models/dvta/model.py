@@ -10,7 +10,7 @@ Legend: B poses, L classes, U candidate classes, P pose width, D text width, S =
     a      = softmax over s of <v, t_s>             SDE; t_s have unit length, v as it comes
     t      = F_t(sum_s a_s t_s)                     F_t linear
     p1_ij  = cos(v_i, t_j) / tau_1                  DA
-    p2_ij  = LeakySigmoid(G(v_i, t_j)) / tau_2      AA, see `dvta_pairs`; no gradient into v and t
+    p2_ij  = LeakySigmoid(G(v_i, t_j)) / tau_2      AA, see `pairs`; no gradient into v and t
     p      = p1 + p2
 
 In training text j is mixed by the pose that it belongs to, so column j knows a little of pose j; in evaluation every

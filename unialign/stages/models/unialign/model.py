@@ -95,7 +95,7 @@ class UniAlign(nn.Module):
 
     backbone: see `backbones`. text_bank: S^0 (K, L, C), needed with the modality text. pose_width: width of the cached
     pose features, needed with the modality pose. Both are left unused without their modality.
-    gamma and lambda_vp wait here for `uni_align_losses`.
+    gamma and lambda_vp wait here for `losses`.
     """
 
     log_temperature: Tensor
