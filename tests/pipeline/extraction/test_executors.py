@@ -86,7 +86,7 @@ def test_a_sample_whose_arrays_do_not_fit_the_store_is_a_defect_of_that_sample(t
     assert len(StoreReader(done.store).ids) == 5
 
 
-@pytest.mark.parametrize("cluster", ["remote", "local:two", "tcp:8786"])
+@pytest.mark.parametrize("cluster", ["remote", "local:two", "local:0", "local:00", "local:²", "tcp:8786"])
 def test_an_unknown_cluster_is_one_clear_error(tmp_path: Path, cluster: str) -> None:
     with pytest.raises(UsageError, match="local:N"):
         extract(tmp_path / "cache", make_files(tmp_path / "files", 2), cluster=cluster)

@@ -45,7 +45,7 @@ def test_folders_called_as_parts_are_the_split(
         (("train/jump/a", "test/ball/run/b"), "jump/ hold videos themselves, ball/ only in folders"),
         (("jump/a", "jump/b"), "all 2 videos are in one class folder, 'jump'"),
         (("videos/jump/a", "videos/run/b"), "with the folders jump/, run/ as classes, give --root .*videos"),
-        (("data/train/jump/a", "data/test/run/b"), "with the folders test/, train/ as classes"),
+        (("data/train/jump/a", "data/test/run/b"), "with the folders test/, train/ as parts of a split, give --root"),
         (("train/jump/a", "test/jump/b"), "one class folder, 'jump'"),
         (("train/videos/jump/a", "test/videos/run/b"), "jump/, run/ as classes, move them up"),
         (("train1/jump/a", "test1/run/b"), "test1/, train1/ would be parts of several splits"),

@@ -45,7 +45,20 @@ def test_a_list_without_such_names_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["YoYo", "yo_yo"], ["Jump", "jump"], ["[a]", "a"], ["a", "_"], ["HighJump", "high jump"]]
+    "names",
+    [
+        ["YoYo", "yo_yo"],
+        ["Jump", "jump"],
+        ["[a]", "a"],
+        ["a", "_"],
+        ["HighJump", "high jump"],
+        ["übung", "u\u0308bung"],
+        ["Übung", "u\u0308bung"],
+        ["wave", "wave\u200b"],
+        ["wave", "wa\u00adve"],
+        ["1", "001"],
+        ["0", "00"],
+    ],
 )
 def test_names_that_read_the_same_are_refused(names: list[str]) -> None:
     with pytest.raises(UsageError, match=r"^list.csv: "):
@@ -70,6 +83,10 @@ def test_numbers_before_every_name_are_left_out(tmp_path: Path) -> None:
     assert read_class_names(path) == ("brush hair", "golf")
     path.write_text("3 steps\n2 steps\n")
     assert read_class_names(path) == ("3 steps", "2 steps")
+    for text in ("2 golf\n0 brush_hair\n1 dive\n", "2,golf\n1,dive\n"):
+        path.write_text(text)
+        with pytest.raises(UsageError, match="numbers that are not in order"):
+            read_class_names(path)
     for text, problem in {"": "no class names", "a\na\n": "'a' occurs twice", "a_b\na b\n": "read the same"}.items():
         path.write_text(text)
         with pytest.raises(UsageError, match=problem):

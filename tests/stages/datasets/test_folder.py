@@ -145,6 +145,9 @@ def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         ("path,label\ncafé.mp4,x\ncafe\u0301.mp4,x\n", "Unicode form"),
         ("path,label\na.mp4,x_y\nb.mp4,x y\n", "read the same"),
         ("path,label\na.mp4,Jump\nb.mp4,jump\n", "read the same"),
+        ("path,label,subject\na.mp4,x,Anna\nA.mp4,y,anna\n", "lines 2 and 3 have the subjects 'Anna' and 'anna'"),
+        ("path,label,room\na.mp4,x,é\nA.mp4,y,e\u0301\n", "lines 2 and 3 have the rooms"),
+        ("path,label\na.mp4,1\nb.mp4,01\n", "'01' and '1' read the same"),
         ("path,label\nb.mp4,x\n", "none of the 1 videos"),
         ('path,label\n"a.mp4,x\n', "is not CSV"),
         ("path,label\n" + "x" * 200_000 + ",y\n", "not CSV"),
@@ -155,6 +158,14 @@ def test_a_bad_list_is_refused_with_its_line(tmp_path: Path, text: str, problem:
     (root / "labels.csv").write_text(text)
     with pytest.raises(UsageError, match=problem):
         load_folder(root)
+
+
+def test_a_blank_before_a_quote_is_no_part_of_a_text(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "a.mp4", "b.mp4", "c.mp4")
+    (root / "labels.csv").write_text('path, label\n"a.mp4", "jump, high"\nb.mp4, "wave"\nc.mp4, wave\n')
+    dataset = load_folder(root)
+    assert dataset.classes == ("jump, high", "wave")
+    assert [sample.label for sample in dataset.samples] == [0, 1, 1]
 
 
 def test_a_list_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def executor(cluster: str, threads: int) -> Iterator[Executor]:
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     }
     with dask.config.set(settings):
-        if kind == "local" and (number.isdigit() or not number):
+        if kind == "local" and (not number or (number.isdecimal() and int(number))):
             workers = int(number or free_cores())
             with (
                 LocalCluster(

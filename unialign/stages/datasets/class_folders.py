@@ -83,7 +83,8 @@ def _check_levels(root: Path, videos: Sequence[PurePosixPath], level: int) -> No
         (only,) = depths
         inner = sorted({name.parts[level + 1] for name in videos if len(name.parts) > level + 2})
         way = f"give --root {root / only}" if level == 0 else "move them up to its place"
-        advice = f"with the folders {_listed(inner)} as classes, {way}; otherwise " if inner else ""
+        what = "parts of a split" if all(part_named(each) for each in inner) else "classes"
+        advice = f"with the folders {_listed(inner)} as {what}, {way}; otherwise " if inner else ""
         raise UsageError(
             f"{root}: all {len(videos)} videos are in one class folder, {only!r}, which leaves nothing to tell apart; "
             f"{advice}give another data root, or a CSV of path,label."

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from unialign.errors import UsageError
+from unialign.stages.datasets.scan import looks
 
 UNNAMED = "classes have no names, so texts would say no more than 'class 0'; give --labels FILE, one name a line"
 
@@ -19,7 +20,7 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
     number, in lower case but for abbreviations ("CPRTraining" is "CPR training"); where one name of a list is
     written so, capitalised single words of it are in lower case too. Brackets around a placeholder ("[something]") go.
     Raises `UsageError` beginning with `where` for an empty name, and for two that differ only in what is changed here,
-    or in case.
+    in case, in the Unicode form of a letter, in characters that are not seen, or in zeros before a number.
     """
     camel = any(_is_camel(word) for name in names if " " not in name for word in name.split("_"))
     known: dict[str, str] = {}
@@ -30,7 +31,9 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
             words = " ".join(_lower(part) for word in words.split() for part in _parts(word))
         if not words:
             raise UsageError(f"{where}: the class {name!r} has no letters; rename it.")
-        other = known.setdefault(words.casefold(), name)
+        seen = looks(words)
+        # 1 and 01 are one number.
+        other = known.setdefault((seen.lstrip("0") or "0") if seen.isdecimal() else seen, name)
         if other != name:
             raise UsageError(f"{where}: the classes {other!r} and {name!r} read the same; rename one.")
         spoken.append(words)
@@ -41,7 +44,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """The names of a UTF-8 text, one a line in label order, as `spoken_names` has them.
 
     Where every line begins with its number, counted from 0 or 1 (as in UCF101's classInd.txt), the number is left out.
-    Raises `UsageError` for a file that cannot be read, or without names, and as `spoken_names` does.
+    Raises `UsageError` for a file that cannot be read, without names, or with such numbers in another order, and as
+    `spoken_names` does.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -51,7 +55,13 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         raise UsageError(f"{path}: holds no class names; give one a line.")
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     numbers = [int(match[1]) for match in numbered if match]
-    if numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+    counted = (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    if numbers not in counted and sorted(numbers) in counted:
+        raise UsageError(
+            f"{path}: its lines begin with numbers that are not in order; sort them in label order, or leave the "
+            "numbers out."
+        )
+    if numbers in counted:
         lines = [match[2] for match in numbered if match]
     twice = _twice(lines)
     if twice is not None:

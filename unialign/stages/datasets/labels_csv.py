@@ -3,14 +3,14 @@
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from unialign.errors import UsageError
 from unialign.stages.containers import VIDEO_SUFFIXES
-from unialign.stages.datasets.scan import relative_name
+from unialign.stages.datasets.scan import looks, relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named
 
 PATH_COLUMNS = ("path", "file")
@@ -82,7 +82,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
             raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of labels.")
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = _Lines(file)
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines, strict=True, skipinitialspace=True)
             first = 1
             for row in reader:
                 rows.append((first, [cell.strip() for cell in row]))
@@ -133,9 +133,27 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
             raise UsageError(f"{path}: lines {other.line} and {line} both list {row.path!r}; keep one.")
     if "split" in columns:
         check_words((cells[columns["split"]] for _, cells in rows), str(path))
+    _check_groups(path, found.values())
     if not found:
         raise UsageError(f"{path}: holds a header but no clips; give one `path,label` line a clip.")
     return LabelList(tuple(found.values()), notes)
+
+
+def _check_groups(path: Path, rows: Iterable[LabelRow]) -> None:
+    """Raise `UsageError` for two groups that look the same, but for case: one person would train and be tested."""
+    seen: dict[tuple[str, int | str], LabelRow] = {}
+    for row in rows:
+        for column in GROUP_COLUMNS:
+            if column in row.attributes:
+                seen.setdefault((column, row.attributes[column]), row)
+    known: dict[tuple[str, str], tuple[str, LabelRow]] = {}
+    for (column, value), row in seen.items():
+        other, first = known.setdefault((column, looks(str(value))), (str(value), row))
+        if other != value:
+            raise UsageError(
+                f"{path}: lines {first.line} and {row.line} have the {column}s {other!r} and {value!r}, which read the "
+                "same; rename one."
+            )
 
 
 def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:

@@ -121,12 +121,20 @@ def refuse_collisions(ids: Iterable[str], where: str) -> None:
     """
     seen: dict[str, str] = {}
     for identifier in ids:
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", identifier).casefold())
-        other = seen.setdefault(folded, identifier)
+        other = seen.setdefault(_folded(identifier), identifier)
         if other != identifier:
             raise UsageError(
                 f"{where}: the sample ids {other!a} and {identifier!a} differ only in case or Unicode form; rename one."
             )
+
+
+def looks(name: str) -> str:
+    """What names have in common that look the same, but for case: Unicode form and unseen characters do not count."""
+    return _folded("".join(each for each in name if unicodedata.category(each) != "Cf"))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def kinds_of(names: Sequence[PurePath]) -> str:
