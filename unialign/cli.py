@@ -4,7 +4,7 @@ import io
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -69,6 +69,10 @@ def doctor(
         raise typer.Exit(found["exit_code"])
 
 
+# Typer brings a copy of Click in some versions and uses the package in others.
+WrongWords: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM; not a `KeyboardInterrupt`, which the command-line library would turn into exit code 1."""
 
@@ -91,7 +95,14 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        # Returns the code of a `typer.Exit`; whatever else ends a command is raised.
+        sys.exit(app(standalone_mode=False))
+    except WrongWords as error:
+        # Before anything is parsed, so that even a flag that does not exist gets its object.
+        if as_json:
+            console.show_json({"error": error.format_message(), "exit_code": error.exit_code})
+        error.show()
+        sys.exit(error.exit_code)
     except UnialignError as error:
         if as_json:
             console.show_json({"error": str(error), "exit_code": error.exit_code})

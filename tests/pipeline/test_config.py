@@ -48,6 +48,7 @@ def test_numbers_with_an_exponent_need_no_point(tmp_path: Path, text: str, value
         ("cash=1", "unknown key 'cash'.*cache"),
         ("extract.poses.confidence=high", "extract.poses.confidence: input should be a valid number"),
         ("extract.poses.image_size=100", "multiple of 32"),
+        ("extract.frames.num_frames=true", "extract.frames.num_frames: should be a number, not true"),
         ("extract.frames.encoding=gif", "extract.frames.encoding: input should be 'jpeg' or 'rgb24'"),
         ("nonsense", "key.sub=value"),
         ("train.settings.lr=[1", r"'train\.settings\.lr=\[1': '\[1' is no value of YAML"),

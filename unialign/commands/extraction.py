@@ -60,6 +60,9 @@ def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bo
     from unialign.pipeline.extraction.extractors import extract_configured
 
     dataset = rooted_dataset(config)
+    if config.protocol:
+        # A name that does not exist is said now, not when training begins.
+        dataset.split(config.protocol)
     facts = dataset_facts(dataset)
     if not as_json:
         console.show_fields(shown_facts(facts))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from unialign.cache.paths import expanded_path
 from unialign.errors import UsageError
@@ -25,6 +25,14 @@ class Section(BaseModel):
     """Base of all sections: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
+        """Python counts true as 1; as `num_frames: true` it is a mistake."""
+        if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation in (int, float):
+            raise ValueError(f"should be a number, not {str(value).lower()}")
+        return value
 
 
 class PosesSection(Section):

@@ -150,6 +150,11 @@ def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path) -> None:
             {"train1": "a", "test1": "b", "train_2": "c", "valid_2": "d"},
             {"split1": ("a", "", "b"), "2": ("c", "", "d")},
         ),
+        ({"train_set": "abc", "test_set": "de"}, {"split": ("abc", "", "de")}),
+        (
+            {"trainset": "abc", "valset": "d", "testset_1": "e", "train-split_1": "ab"},
+            {"split": ("abc", "", "d"), "1": ("ab", "", "e")},
+        ),
         ({"train_val": "abcd", "test": "e"}, {}),
         ({"trainxsub": "abc", "valxsub": "de"}, {}),
         ({"train": "abc", "val": "xyz"}, {}),
