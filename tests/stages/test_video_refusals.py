@@ -1,5 +1,6 @@
 """Files that `stages.video` does not decode: no video, playlists, pictures, sound, too large, of changing size."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -43,6 +44,23 @@ def test_a_picture_file_and_a_sound_file_are_refused(tmp_path: Path) -> None:
         out.mux(stream.encode())
     found, video = status(tmp_path / "sound.mkv")
     assert (found, video.reason) == ("unreadable", "holds no video stream")
+
+
+def test_a_small_file_of_huge_pictures_costs_little(tmp_path: Path) -> None:
+    path, picture = tmp_path / "bomb.avi", np.zeros((8000, 8000, 3), np.uint8)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 8000, 8000, "rgb24"
+        (packet,) = stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+        data = bytes(packet)
+        for number in range(100):
+            again = av.Packet(data)
+            again.stream, again.pts, again.dts, again.time_base = stream, number, number, Fraction(1, 10)
+            out.mux(again)
+    assert path.stat().st_size < 2**25
+    found, video = status(path)
+    assert (found, video.decoded) == ("unreadable", 0)
+    assert "frames of 8000 x 8000 are above the limit of 8192 pixels per side and 37.7 megapixels" in video.reason
 
 
 def test_tags_in_another_encoding_do_not_matter(clips: dict[str, Path], tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from unialign.stages.truncation import Tally
 from unialign.stages.video_structure import is_cut
 
 LARGEST_SIDE = 8192
+# 8K in 16:9. A frame takes 4 bytes per pixel and more while it is converted, and a small file can hold many of them.
+LARGEST_PICTURE = 8192 * 4608
 # Same bytes on every processor: the flags forbid rounding that depends on the vector instructions at hand.
 CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 # Tags need not be UTF-8: PyAV refused such a file until it was told otherwise; since 19 it needs no telling.
@@ -124,7 +126,7 @@ class Video:
             context.thread_count = 1
             # Else what a stream cuts off on the left stays, where it is no multiple of a processor's registers.
             context.flags |= Flags.unaligned
-            context.options = {"max_pixels": str(LARGEST_SIDE**2)}
+            context.options = {"max_pixels": str(LARGEST_PICTURE)}
             yield from self._decoded(container, stream, tally)
             tally.finish(stream)
         self._judge(tally)
@@ -204,9 +206,10 @@ class Video:
         return np.ascontiguousarray(picture)
 
     def _check_size(self, height: int, width: int) -> None:
-        if max(height, width) > LARGEST_SIDE:
+        if max(height, width) > LARGEST_SIDE or height * width > LARGEST_PICTURE:
             raise self._failure(
-                f"a picture of {width} x {height} is above the limit of {LARGEST_SIDE} x {LARGEST_SIDE}"
+                f"frames of {width} x {height} are above the limit of {LARGEST_SIDE} pixels per side and "
+                f"{LARGEST_PICTURE / 1e6:.1f} megapixels"
             )
 
     def _judge(self, tally: "Tally") -> None:
