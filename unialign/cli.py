@@ -95,8 +95,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Returns the code of a `typer.Exit`; whatever else ends a command is raised.
-        sys.exit(app(standalone_mode=False))
+        # Returns the code of a `typer.Exit`, None without one; whatever else ends a command is raised.
+        sys.exit(app(standalone_mode=False) or 0)
     except WrongWords as error:
         # Before anything is parsed, so that even a flag that does not exist gets its object.
         if as_json:

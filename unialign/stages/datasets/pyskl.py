@@ -214,16 +214,7 @@ def completed(annotation: PysklAnnotation) -> tuple[PysklAnnotation, tuple[str, 
                 return annotation, (), "17 joints whose third number is no score from 0 to 1"
         points, score = points[..., :2], third
         assumed.append("keypoint_score: third number of keypoint")
-    elif score is not None:
-        # Heatmap scores of real pickles lie a little outside of 0 to 1; per cents and losses lie far outside.
-        with np.errstate(invalid="ignore"):
-            if ((score < -0.5) | (score > 2)).any():
-                return (
-                    annotation,
-                    (),
-                    f"'keypoint_score' from {np.nanmin(score):.3g} to {np.nanmax(score):.3g}, not 0 to 1",
-                )
-    else:
+    elif score is None:
         score = (np.isfinite(points) & (points != 0)).any(axis=3).astype(points.dtype)
         assumed.append("keypoint_score: 1")
     finite = np.abs(points[np.isfinite(points).all(axis=3) & (points != 0).any(axis=3)])  # (joints, 2)
