@@ -93,7 +93,7 @@ def write_zoo(folder: Path) -> tuple[set[str], set[str]]:
         good.add(write_video(path, container, codec, pictures).name)
     shutil.copy(folder / "whole.avi", secret)
     good.add(write_video(folder / "point.mkv", "matroska", "ffv1", [np.zeros((1, 1, 3), "uint8")] * 9).name)
-    large = [np.zeros((8192, 8192, 3), "uint8")] * 2
+    large = [np.zeros((4608, 8192, 3), "uint8")] * 2
     good.add(write_video(folder / "bomb.avi", "avi", "mjpeg", large, colours="yuvj420p").name)
     bad = {"sound.mp4", "folder.mp4", "nowhere.mp4", "pipe.mp4"}
     for name, data in odd_clips(folder):
