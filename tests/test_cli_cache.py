@@ -1,6 +1,8 @@
 """`unialign cache ...` as a user meets it: each verb as a real process, its object, its refusals."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,20 @@ def test_people_get_tables_and_what_is_not_held(work: Path, monkeypatch: pytest.
         shown = CliRunner().invoke(app, ["cache", *words])
         assert shown.exit_code == 0, shown.output
         assert all(text in shown.output for text in expected), shown.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("doctor", "--nope"), "No such option: --nope"),
+        (("extract", "frames", "--num-frames", "four"), "--num-frames"),
+        (("nonsense",), "No such command"),
+    ],
+)
+def test_wrong_flags_give_an_object_too(words: tuple[str, ...], message: str) -> None:
+    command = [sys.executable, "-m", "unialign.cli", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["exit_code"]) == (2, 2)
+    assert message in found["error"]
+    assert "Traceback" not in done.stderr

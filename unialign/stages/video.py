@@ -109,8 +109,8 @@ class Video:
 
         Raises `CorruptInput`, some of it only after the last frame, so use nothing before the end. Its status:
         "missing-file"; "unreadable" (no video, a container that is not one of `CONTAINERS`, a decoder error, a picture
-        above 8192 x 8192, a size that changes on the way); "truncated" (see `Tally.missing`); "corrupt-frames" (a
-        picture marked as damaged: no frame is given from there on).
+        of more than 37.7 megapixels, a size that changes on the way); "truncated" (see `Tally.missing`);
+        "corrupt-frames" (a picture marked as damaged: no frame is given from there on).
         """
         if not self.path.exists():
             raise self._failure("no such file", "missing-file")
