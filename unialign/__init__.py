@@ -29,6 +29,8 @@ _PLACES = {
     ),
     "unialign.cache.writing": ("write_store",),
     "unialign.cache.arrays": ("ArraySpec",),
+    "unialign.stages.datasets.base": ("Dataset", "Sample", "Split"),
+    "unialign.stages.datasets.catalog": ("DatasetRow",),
     "unialign.stages.extraction.base": ("Extractor", "Outcome", "Source"),
     "unialign.errors": (
         "CacheProblem",
@@ -63,6 +65,10 @@ if TYPE_CHECKING:
     from unialign.errors import StaleCache as StaleCache
     from unialign.errors import UnialignError as UnialignError
     from unialign.errors import UsageError as UsageError
+    from unialign.stages.datasets.base import Dataset as Dataset
+    from unialign.stages.datasets.base import Sample as Sample
+    from unialign.stages.datasets.base import Split as Split
+    from unialign.stages.datasets.catalog import DatasetRow as DatasetRow
     from unialign.stages.extraction.base import Extractor as Extractor
     from unialign.stages.extraction.base import Outcome as Outcome
     from unialign.stages.extraction.base import Source as Source

@@ -131,9 +131,9 @@ def configured(config: Config | Place | None = None, **values: Any) -> Config:
 def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: Sequence[Place] = ()) -> "Dataset":
     """A dataset read from its data root: samples, class names, splits (`dataset.split("xsub").train`).
 
-    name: as for `--dataset`. labels: a CSV of path,label, where the dataset takes one. roots: other folders that links
-    and absolute paths in lists may lead into. Raises `UsageError` for an unknown name and for a root that holds
-    something else.
+    name: as for `--dataset`, also "package.module:function". labels: what the dataset takes, see `DatasetRow`. roots:
+    other folders that links and absolute paths in lists may lead into. Raises `UsageError` for an unknown name and for
+    a root that holds something else.
     """
     from unialign.stages.datasets import catalog
 

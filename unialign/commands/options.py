@@ -9,7 +9,12 @@ from unialign.errors import UsageError
 from unialign.pipeline.config import Config, load_config
 
 DatasetName = Annotated[
-    str | None, typer.Option("--dataset", help="Dataset: ntu60, ntu120, utd-mhad, folder, pyskl, demo (`dataset:`).")
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Dataset: ntu60, ntu120, utd-mhad, folder, pyskl, demo, that of a plug-in, or package.module:function "
+        "for one of your own (`dataset:`).",
+    ),
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Data root (UNIALIGN_DATA, `data:`).")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Cache root (UNIALIGN_CACHE, `cache:`).")]

@@ -20,8 +20,6 @@ from unialign.pipeline.manifest import manifest_path, read_manifest
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.extraction.digest import source_digest
 
-# Others are called after what they are: NTU RGB+D is the same data wherever its parts lie.
-_CALLED_AFTER_ROOT = frozenset({"folder", "pyskl"})
 # Files that are read to tell whether data are the same in another place; whether each clip is fresh is asked elsewhere.
 _COMPARED = 8
 
@@ -31,7 +29,7 @@ def own_collection(dataset: Dataset, cache: Path) -> Dataset:
 
     Reads up to eight source files when a collection of that name was made in another place.
     """
-    if dataset.name not in _CALLED_AFTER_ROOT:
+    if dataset.published:
         return dataset
     known = list(_candidates(cache, dataset.collection))
     for is_own in (_same_place, _same_content):
@@ -46,7 +44,7 @@ def own_collection(dataset: Dataset, cache: Path) -> Dataset:
 
 def claim_collection(dataset: Dataset, cache: Path) -> None:
     """Remember in the cache that the dataset's collection is made from its root; not of one that came from a list."""
-    if dataset.name not in _CALLED_AFTER_ROOT or not any(sample.files for sample in dataset.samples):
+    if dataset.published or not any(sample.files for sample in dataset.samples):
         return
     digests = SourceDigests(cache, dataset.collection)
     if not digests.knows(dataset.root):

@@ -41,6 +41,7 @@ def _loaded(name: str, data: Path, config: Config) -> Dataset:
 def _name(config: Config) -> str:
     if config.dataset is None:
         raise UsageError(
-            f"no dataset is configured; give --dataset ({', '.join(DATASETS)}) or `dataset:` in unialign.yaml."
+            f"no dataset is configured; give --dataset ({', '.join(DATASETS)}, or package.module:function) "
+            "or `dataset:` in unialign.yaml."
         )
     return config.dataset

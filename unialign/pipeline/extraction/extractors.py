@@ -9,7 +9,7 @@ from unialign.cache.cores import usable_cores
 from unialign.cache.reader import StoreReader
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.collection import claim_collection
-from unialign.pipeline.config import Config
+from unialign.pipeline.config import Config, PosesSection
 from unialign.pipeline.extraction.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.extraction.hardware import network_threads
 from unialign.pipeline.extraction.supervisor import Limits
@@ -110,19 +110,46 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
             device=config.extract.device,
         )
         return Prepared(network, _files(dataset, "video"))
-    from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
-    from unialign.stages.extraction.utd_skeletons import UtdSkeletons
+    if section.pickle:
+        return _pyskl_skeletons(dataset, section)
+    if dataset.skeleton_format not in SKELETON_FORMATS:
+        raise UsageError(
+            f"{dataset.name} has skeletons in the format {dataset.skeleton_format!r}; "
+            f"known are {', '.join(SKELETON_FORMATS)}."
+        )
+    return SKELETON_FORMATS[dataset.skeleton_format](dataset, section)
 
-    pickle = section.pickle or (dataset.root if dataset.root.is_file() else None)
-    if pickle:
-        packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
-        sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
-        # Records of before there was a digest of each annotation hold that of the whole pickle.
-        return Prepared(packed, sources, packed.digest, source_digest(pickle))
-    if dataset.collection == "utd-mhad":
-        return Prepared(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
+
+def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
+    """From the configured pickle, or else that of the dataset."""
+    from unialign.stages.extraction.skeletons import PysklSkeletons
+
+    pickle = section.pickle or dataset.root
+    packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
+    sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
+    # Records of before there was a digest of each annotation hold that of the whole pickle.
+    return Prepared(packed, sources, packed.digest, source_digest(pickle))
+
+
+def _ntu_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
+    from unialign.stages.extraction.skeletons import ReadySkeletons
+
     ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)
     return Prepared(ready, _files(dataset, "skeleton"))
+
+
+def _utd_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
+    from unialign.stages.extraction.utd_skeletons import UtdSkeletons
+
+    return Prepared(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
+
+
+# What makes poses of ready-made skeletons, by `Dataset.skeleton_format`.
+SKELETON_FORMATS: Mapping[str, Callable[[Dataset, PosesSection], Prepared]] = {
+    "ntu": _ntu_skeletons,
+    "pyskl": _pyskl_skeletons,
+    "utd-mhad": _utd_skeletons,
+}
 
 
 def _pose_features(dataset: Dataset, config: Config) -> Prepared:

@@ -45,6 +45,10 @@ class Dataset:
     protocols: name to a function of the samples that returns a `Split`; the first is the default.
     descriptions: per class (by label) any number of longer texts; empty when there are none.
     notes: what of the source is not used, or not as it stands there, a phrase each.
+    published: the data are the same wherever they lie. Otherwise the name of the collection is that of a root, and two
+    roots are two collections, see `pipeline/collection.py`.
+    skeleton_format: of the "skeleton" files, a key of `SKELETON_FORMATS` in
+    `pipeline/extraction/extractors.py`.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Dataset:
     protocols: Mapping[str, Callable[[Sequence[Sample]], Split]]
     descriptions: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    published: bool = False
+    skeleton_format: str = "ntu"
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]

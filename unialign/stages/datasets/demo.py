@@ -44,6 +44,7 @@ def load_demo(root: Path, roots: Sequence[Path] = ()) -> Dataset:
         },
         descriptions=descriptions,
         notes=notes,
+        published=True,
     )
 
 

@@ -182,6 +182,7 @@ def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
         samples=tuple(samples),
         protocols=edition.protocols,
         notes=notes,
+        published=True,
     )
 
 

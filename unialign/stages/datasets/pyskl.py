@@ -127,6 +127,7 @@ def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
         samples=tuple(sorted(samples, key=lambda sample: sample.id)),
         protocols=protocols or {"holdout": holdout},
         notes=(*notes, *_taken(file.annotations), *(() if labels else (UNNAMED,))),
+        skeleton_format="pyskl",
     )
 
 

@@ -78,6 +78,8 @@ def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] 
         samples=tuple(samples),
         protocols=_protocols(),
         notes=() if labels else (UNNAMED,),
+        published=True,
+        skeleton_format="utd-mhad",
     )
 
 
