@@ -33,9 +33,10 @@ from workloads import BATCH, SHARD, WORKLOADS, sample_id, values
 from unialign.cache.batches.joined import columns_of
 from unialign.cache.index import write_index
 from unialign.cache.keys import Key
+from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry
 from unialign.cache.remote.fetching import FetchingReader
-from unialign.cache.remote.remote_reader import open_reader
+from unialign.cache.remote.remote_reader import RemoteReader
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
 
 CODECS = ("none", "zstd", "blosc")
@@ -171,7 +172,8 @@ def one_round(
     ids = [sample_id(number) for number in range(len(order))]
 
     def fetching(cache: Path | None) -> FetchingReader:
-        return FetchingReader(columns_of(open_reader(where, cache, LIMIT, options)), ids)
+        store = RemoteReader(where, cache, LIMIT, options) if "://" in where else StoreReader(Path(where))
+        return FetchingReader(columns_of(store), ids)
 
     rates = {}
     if "://" in where:

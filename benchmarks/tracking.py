@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from unialign.cache.digests import file_digest
 from unialign.stages.extraction import ultralytics_pose
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.people import by_weight, follow, track_persons
 from unialign.stages.extraction.poses import letterbox, to_detections
 from unialign.stages.extraction.tracker import Detections, Track, overlaps
@@ -231,7 +231,7 @@ class Network:
     def _detect(self, path: Path) -> dict[str, Any]:
         if not self.loaded:
             weights = ultralytics_pose.check_weights(self.weights)
-            self.loaded.append(ultralytics_pose.load_network(weights, source_digest(weights), "cpu"))
+            self.loaded.append(ultralytics_pose.load_network(weights, file_digest(weights), "cpu"))
         video, found, squares = Video(path), [], []  # type: Video, list[np.ndarray], list[np.ndarray]
 
         def run() -> None:

@@ -26,19 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mixing import distinct_classes, expected_classes, expected_neighbours, group_neighbours, position_correlation
 from page_cache import evict, files_of, read_whole
 from processes import MIB, Peak, fresh, machine, memory_of
 from readers import batches, cached_arrays, memmap_take
 from workloads import BATCH, SHARD, WORKLOADS, Data, Workload, make_data
 
 from unialign.stages.training.loader import Loader, Position
-from unialign.stages.training.mixing import (
-    distinct_classes,
-    expected_classes,
-    expected_neighbours,
-    group_neighbours,
-    position_correlation,
-)
 from unialign.stages.training.settings import TrainSettings
 
 CLASSES = 60

@@ -15,8 +15,7 @@ import numpy as np
 
 from unialign.cache.arrays import ArraySpec
 from unialign.pipeline.extraction.extract import Extraction, Settings, run_extraction
-from unialign.stages.extraction.base import Extractor, Outcome, Source
-from unialign.stages.extraction.digest import file_digest
+from unialign.stages.extraction.base import Extractor, Outcome, Source, source_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.types import Json
 
@@ -103,7 +102,7 @@ class Spectrum:
         return {"licence": "none"}
 
     def digest(self, source: Source) -> str:
-        return file_digest(source.path)
+        return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         waiting: deque[Outcome] = deque()

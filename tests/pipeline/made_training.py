@@ -14,7 +14,7 @@ from tests.made_stores import COLLECTION, made_dataset
 from unialign.cache.atomic import write_text
 from unialign.cache.keys import digest
 from unialign.cache.reader import StoreReader
-from unialign.pipeline.training.train import RunResult, train_unialign
+from unialign.pipeline.training.train import RunResult, train_model
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position
@@ -42,7 +42,8 @@ def tiny_training(
     **settings: Any,
 ) -> RunResult:
     """3 epochs of 3 steps."""
-    return train_unialign(
+    return train_model(
+        "unialign",
         dataset or made_dataset(),
         readers=readers_of(cache),
         model={**MODEL, **(model or {})},

@@ -26,7 +26,7 @@ from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
 from unialign.pipeline.training.preparation import Options
-from unialign.pipeline.training.registry import the_model
+from unialign.pipeline.training.registry import get_model
 from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.splits import few_shots
@@ -189,7 +189,7 @@ def test_a_run_does_not_start_from_one_that_learned_its_test_samples_under_an_ol
 @pytest.mark.parametrize("name", ["dvta", "stgcn++"])
 def test_zero_shot_results_and_their_encoders_start_from_no_run(trained: RunResult, name: str) -> None:
     with pytest.raises(UsageError, match=rf"{re.escape(name)} starts from no run .* which classes are unseen"):
-        the_model(name).check({}, Options(start=trained.folder))
+        get_model(name).check({}, Options(start=trained.folder))
 
 
 def elsewhere(config: Config, folder: Path, dataset: Dataset = OTHER, **given: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unialign.cache.digests import file_digest
 from unialign.cache.reader import StoreReader
 from unialign.errors import StaleCache
 from unialign.pipeline.config import Config, load_config
@@ -15,7 +16,6 @@ from unialign.pipeline.extraction.extract import Extraction
 from unialign.pipeline.extraction.extractors import extract_configured
 from unialign.pipeline.training.from_config import cached_readers
 from unialign.stages.datasets.pyskl import PysklAnnotation
-from unialign.stages.extraction.digest import source_digest
 
 
 def pickled(path: Path, seeds: dict[str, int]) -> Path:
@@ -57,7 +57,7 @@ def test_a_store_whose_records_hold_the_digest_of_the_file_stays_fresh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(pickled(tmp_path / "set.pkl", {"a": 1, "b": 2, "c": 3}), tmp_path / "cache")
-    whole = source_digest(tmp_path / "set.pkl")
+    whole = file_digest(tmp_path / "set.pkl")
     with monkeypatch.context() as before:
         before.setattr(PysklAnnotation, "digest", whole)
         store = extract(config).store

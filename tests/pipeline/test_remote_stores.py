@@ -18,7 +18,7 @@ from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.evaluation.gallery import draw_run
 from unialign.pipeline.stores import open_chosen
 from unialign.pipeline.training.from_config import cached_readers
-from unialign.pipeline.training.train import train_unialign
+from unialign.pipeline.training.train import train_model
 
 
 def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_from_them(tmp_path: Path) -> None:
@@ -39,7 +39,9 @@ def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_
         config = load_config(flags, [chosen], environment={})
         readers = cached_readers(["frames", "pose-features", "text"], dataset, config, check=False)
         assert [type(reader) for reader in readers.values()] == [RemoteReader, RemoteReader, StoreReader]
-        result = train_unialign(dataset, readers=readers, model=MODEL, settings=SETTINGS, runs=tmp_path / "runs")
+        result = train_model(
+            "unialign", dataset, readers=readers, model=MODEL, settings=SETTINGS, runs=tmp_path / "runs"
+        )
         found = evaluate_run(result.folder, dataset, cache=tmp_path / "cache", keep=0.1)
         assert found.agrees
         assert not found.largest_change

@@ -21,7 +21,7 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.evaluation.gallery import draw_run
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
-from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.preparation import Options, PreparedRun
 from unialign.pipeline.training.prepare_alt import prepare_alt
 from unialign.pipeline.training.registry import MODELS
 from unialign.pipeline.training.train import RunResult
@@ -49,7 +49,7 @@ def config(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return made_config(tmp_path_factory.mktemp("work"), weights)
 
 
-def alt_of(config: Config, options: Options, **changes: Any) -> Prepared:
+def alt_of(config: Config, options: Options, **changes: Any) -> PreparedRun:
     known = {**config.train.alt, **changes}
     needed = ("tokens" if known.get("tower") == "cached" else "frames", "text")
     return prepare_alt(

@@ -123,7 +123,7 @@ def run_cli(files: str, pause: str, *words: str) -> None:
     from unialign.pipeline.extraction import extractors
 
     sources = make_files(Path(files), len(list(Path(files).iterdir())))
-    extractors.prepare = lambda *_: extractors.Prepared(Spectrum(pause=float(pause)), tuple(sources))
+    extractors.prepare = lambda *_: extractors.PreparedExtraction(Spectrum(pause=float(pause)), tuple(sources))
     sys.argv = ["unialign", *words]
     main()
 

@@ -23,11 +23,11 @@ from tests.reliability.conftest import Report
 from tests.reliability.program import LOCKED
 from tests.reliability.scenes import SEED, child, sized
 from unialign.cache import owner
+from unialign.cache.digests import file_digest
 from unialign.cache.index import record_sizes
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import StoreReader
 from unialign.pipeline.extraction.sources import SourceDigests
-from unialign.stages.extraction.digest import source_digest
 
 YEAR = 365 * 24 * 3600
 MODEL = {"modalities": ("video", "text")}
@@ -120,7 +120,7 @@ def test_what_was_changed_just_now_is_read_again(tmp_path: Path, monkeypatch: py
     assert remembered is (seconds > 0)
     path.write_bytes(b"other")
     again = SourceDigests(tmp_path / "cache", "made").of(path)
-    assert (again, first != again) == (source_digest(path), True)
+    assert (again, first != again) == (file_digest(path), True)
 
 
 def test_a_reader_reads_again_what_was_changed_behind_the_same_time(tmp_path: Path) -> None:

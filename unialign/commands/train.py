@@ -27,7 +27,7 @@ from unialign.commands.options import (
 if TYPE_CHECKING:
     from unialign.pipeline.ablation.grid import Trial
     from unialign.pipeline.ablation.sweep import Done
-    from unialign.pipeline.ablation.trials import Outcome
+    from unialign.pipeline.ablation.trials import TrialOutcome
     from unialign.pipeline.training.train import Show
     from unialign.stages.training.loop import Progress
 
@@ -209,7 +209,7 @@ def trial_bar(total: int, *, hidden: bool) -> Iterator[tuple["Callable[[Trial, P
             text = f"ablation: {trial.row}, seed {trial.seed}, epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.3f}"
             update(so_far[0], total, text)
 
-        def report(outcome: "Outcome", done: int, total: int) -> None:
+        def report(outcome: "TrialOutcome", done: int, total: int) -> None:
             so_far[0] = done
             update(done, total, f"ablation: {outcome.trial.row}, seed {outcome.trial.seed}")
 

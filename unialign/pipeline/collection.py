@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from unialign.cache.digests import file_digest
 from unialign.errors import CacheProblem
 from unialign.pipeline.extraction.sources import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
 from unialign.stages.datasets.base import Dataset, Sample
-from unialign.stages.extraction.digest import source_digest
 
 # Files that are read to tell whether data are the same in another place; whether each clip is fresh is asked elsewhere.
 _COMPARED = 8
@@ -106,8 +106,8 @@ def _sources(sample: Sample, extractor: str) -> tuple[str, ...]:
     if path is None or not path.is_file():
         return ()
     if extractor == "pyskl":
-        return (sample.digest, source_digest(path)) if sample.digest else ()
-    return (source_digest(path),)
+        return (sample.digest, file_digest(path)) if sample.digest else ()
+    return (file_digest(path),)
 
 
 def _ids(dataset: Dataset, cache: Path, name: str) -> set[str]:

@@ -22,7 +22,7 @@ from unialign.cache.reader import StoreReader
 from unialign.cache.records import record_path
 from unialign.cache.remote import transport
 from unialign.cache.remote.fetching import FetchingReader
-from unialign.cache.remote.remote_reader import RemoteReader, open_reader
+from unialign.cache.remote.remote_reader import RemoteReader
 from unialign.cache.store import Store
 from unialign.errors import CacheProblem, DamagedStore, MissingCache, UsageError
 
@@ -50,8 +50,7 @@ def test_it_answers_as_the_reader_of_a_local_store(site: Site, codec: str, tmp_p
     local = StoreReader(made(site.folder, codec).path)
     url = url_of(site, local.store)
     for cache in (None, tmp_path / "blocks"):
-        reader = open_reader(url + "/", cache, LIMIT)
-        assert isinstance(reader, RemoteReader)
+        reader = RemoteReader(url + "/", cache, LIMIT)
         assert (reader.url, reader.where, reader.path.name) == (url, url, local.path.name)
         assert (reader.ids, reader.attributes, reader.sources()) == (local.ids, local.attributes, local.sources())
         assert (reader.store.key, reader.store.codec) == (local.store.key, codec)
@@ -67,8 +66,6 @@ def test_it_answers_as_the_reader_of_a_local_store(site: Site, codec: str, tmp_p
         assert set(pickle.loads(pickle.dumps(reader)).read_one("clip004", ["count"])) == {"count"}
         with pytest.raises(MissingCache, match="never extracted"):
             reader.read_one("clip999")
-    assert isinstance(open_reader(local.path), StoreReader)
-    assert isinstance(open_reader(str(local.path)), StoreReader)
 
 
 @pytest.fixture(scope="module")

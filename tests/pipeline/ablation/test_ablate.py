@@ -12,7 +12,7 @@ from unialign.errors import UsageError
 from unialign.pipeline.ablation.grid import Grid, Trial, read_grid, trials
 from unialign.pipeline.ablation.results import FailedTrial, TrialResult
 from unialign.pipeline.ablation.sweep import run_ablation
-from unialign.pipeline.ablation.trials import Outcome
+from unialign.pipeline.ablation.trials import TrialOutcome
 
 GRID = """
 name: modalities
@@ -80,10 +80,10 @@ def fake_train(trial: Trial) -> TrialResult:
     )
 
 
-def each(train: Callable[[Trial], Outcome]) -> Callable[[Sequence[Trial], Callable[[Outcome], None]], None]:
+def each(train: Callable[[Trial], TrialOutcome]) -> Callable[[Sequence[Trial], Callable[[TrialOutcome], None]], None]:
     """All trials, the last one first: the order in which they end does not matter."""
 
-    def run(todo: Sequence[Trial], done: Callable[[Outcome], None]) -> None:
+    def run(todo: Sequence[Trial], done: Callable[[TrialOutcome], None]) -> None:
         for trial in reversed(todo):
             done(train(trial))
 
@@ -112,7 +112,7 @@ def test_the_table_has_means_deviations_and_paired_changes(tmp_path: Path) -> No
 
 
 def test_a_failure_leaves_the_rows_of_the_others(tmp_path: Path) -> None:
-    def train(trial: Trial) -> Outcome:
+    def train(trial: Trial) -> TrialOutcome:
         return FailedTrial(trial, "no luck.") if (trial.row, trial.seed) == ("video", 1) else fake_train(trial)
 
     found = run_ablation(grid(tmp_path), each(train), cache=tmp_path / "cache", folder=tmp_path / "out")

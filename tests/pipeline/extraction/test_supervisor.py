@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from tests.made_extractor import DEEDS, Spectrum, make_files
+from unialign.cache.digests import file_digest
 from unialign.errors import StaleCache, UnialignError
 from unialign.pipeline.extraction import supervisor, worker
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction.base import Extractor, Outcome, Source
-from unialign.stages.extraction.digest import source_digest
 
 LIMITS = Limits(seconds=1.5, memory=200 << 20)
 PLAIN = Spectrum()
@@ -246,8 +246,8 @@ def test_the_place_of_a_defect_is_the_innermost_one_of_the_package() -> None:
         "ValueError: need at least one array to concatenate"
     )
     assert "(test_supervisor.py:" in worker.why(raised(lambda: np.concatenate([])))
-    inside = worker.why(raised(lambda: source_digest(Path("nowhere"))))
-    assert re.search(r"\(unialign/stages/extraction/digest\.py:\d+\)$", inside)
+    inside = worker.why(raised(lambda: file_digest(Path("nowhere"))))
+    assert re.search(r"\(unialign/cache/digests\.py:\d+\)$", inside)
 
 
 def test_a_reason_names_no_folder() -> None:

@@ -9,7 +9,7 @@ import torch
 from tests.made_stores import CLASSES, made_dataset
 from tests.pipeline.made_training import SETTINGS, readers_of
 from unialign.errors import UsageError
-from unialign.pipeline.training.train import RunResult, train_encoder
+from unialign.pipeline.training.train import RunResult, train_model
 from unialign.stages.extraction.pose_encoder import load_encoder
 from unialign.stages.training.settings import settings_from
 
@@ -17,7 +17,8 @@ DATASET = made_dataset()
 
 
 def encoder(made_caches: Path, runs: Path, protocol: str, epochs: int = 2, lr: float = 0.05, **model: Any) -> RunResult:
-    return train_encoder(
+    return train_model(
+        "stgcn++",
         DATASET,
         protocol=protocol,
         readers=readers_of(made_caches),

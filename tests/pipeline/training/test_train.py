@@ -23,7 +23,7 @@ from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.prepare_unialign import read_weights
 from unialign.pipeline.training.run_folder import run_of, sole_writer
 from unialign.pipeline.training.text_bank_start import load_text_bank
-from unialign.pipeline.training.train import RunResult, train_unialign
+from unialign.pipeline.training.train import RunResult, train_model
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.settings import settings_from
 
@@ -103,7 +103,8 @@ def test_another_setting_is_another_run(
 def test_other_samples_in_the_caches_are_another_run(made_caches: Path, tmp_path: Path) -> None:
     stores = {**readers_of(made_caches), "frames": frames_store(tmp_path, DATASET, failed=["clip001"])}
     keys = {
-        train_unialign(
+        train_model(
+            "unialign",
             DATASET,
             readers=readers,
             model={**MODEL, "modalities": ["video"]},
@@ -167,7 +168,8 @@ def test_a_damaged_result_is_not_reused(made_caches: Path, tmp_path: Path) -> No
 
 
 def train_on(stores: dict[str, Any], runs: Path, minimum: float, **model: Any) -> RunResult:
-    return train_unialign(
+    return train_model(
+        "unialign",
         DATASET,
         readers=stores,
         model={**MODEL, **model},
@@ -223,7 +225,8 @@ def test_unknown_samples_of_a_protocol_are_refused(tmp_path: Path) -> None:
         {"whole": lambda samples: smaller.protocols["whole"](smaller.samples)},
     )
     with pytest.raises(UsageError, match="unknown samples \\(clip007\\)"):
-        train_unialign(
+        train_model(
+            "unialign",
             broken,
             readers={"frames": frames_store(tmp_path, DATASET)},
             model={**MODEL, "modalities": ["video"]},

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unialign.errors import CorruptInput, UsageError
-from unialign.stages.datasets.body_rules import select_bodies
+from unialign.stages.datasets.body_rules import choose_bodies, of_bodies
 from unialign.stages.datasets.skeleton_files import SkeletonClip, read_skeleton
 
 # Neighbours that float64 cannot tell apart.
@@ -146,6 +146,10 @@ def clip_of(tmp_path: Path, frames: list[list[Body]]) -> SkeletonClip:
 
 def walker(t: int, speed: float, shift: float = 0.0) -> np.ndarray:
     return person(shift=shift + speed * t)
+
+
+def select_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion") -> np.ndarray:
+    return of_bodies(clip.keypoints, choose_bodies(clip, num_people, rule))
 
 
 def test_motion_rule_orders_by_motion_and_drops_noise(tmp_path: Path) -> None:

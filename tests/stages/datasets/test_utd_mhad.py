@@ -13,7 +13,7 @@ from scipy.io import loadmat, savemat
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.catalog import load_dataset
 from unialign.stages.datasets.utd_mhad import load_utd_mhad, read_utd_skeleton
-from unialign.stages.datasets.zero_shot_splits import zero_shot_split
+from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS
 
 NAMES = [f"a{action}_s{subject}_t1" for action in range(1, 28) for subject in (1, 2)]
 
@@ -56,7 +56,7 @@ def test_odd_subjects_train_and_unseen_classes_are_only_tested(tmp_path: Path) -
     assert len(split.train) == len(split.test) == 27
     assert all("_s1_" in name for name in split.train)
     for number in (1, 2, 3):
-        unseen = set(zero_shot_split(f"utd-mhad-{number}").unseen)
+        unseen = set(ZERO_SHOT_SPLITS[f"utd-mhad-{number}"].unseen)
         clean = dataset.split(f"zero-shot-{number}")
         assert {label[name] for name in clean.test} == unseen
         assert {label[name] for name in clean.train} == set(range(27)) - unseen

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unialign.errors import UsageError
 from unialign.stages.datasets.base import Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES
 from unialign.stages.datasets.splits import by_attribute
@@ -16,7 +15,6 @@ from unialign.stages.datasets.zero_shot_splits import (
     generalised_zero_shot,
     seeded_unseen,
     zero_shot,
-    zero_shot_split,
 )
 
 COUNTS = {
@@ -39,23 +37,23 @@ def test_every_split_has_the_published_numbers_of_classes() -> None:
 
 def test_indices_are_from_zero() -> None:
     """SynSE's 55/5 names its unseen classes in words too: A11 reading, A12 writing, A20, A27 jump up, A57."""
-    names = [NTU_CLASSES[label] for label in zero_shot_split("synse-55-5").unseen]
+    names = [NTU_CLASSES[label] for label in ZERO_SHOT_SPLITS["synse-55-5"].unseen]
     assert names[:2] == ["reading", "writing"]
     assert "hat" in names[2]
     assert "jump up" in names[3]
     assert "pocket" in names[4]
-    assert next(NTU_CLASSES[label] for label in zero_shot_split("smie-1").unseen) == "drop"
+    assert next(NTU_CLASSES[label] for label in ZERO_SHOT_SPLITS["smie-1"].unseen) == "drop"
 
 
 def test_the_larger_unseen_sets_are_those_of_the_newest_lists() -> None:
-    assert sum(zero_shot_split("synse-48-12").unseen) == 397
-    assert sum(zero_shot_split("synse-110-10").unseen) == 599
-    assert sum(zero_shot_split("synse-96-24").unseen) == 1384
-    assert 1 not in zero_shot_split("synse-96-24").unseen  # A2 is in the withdrawn list
+    assert sum(ZERO_SHOT_SPLITS["synse-48-12"].unseen) == 397
+    assert sum(ZERO_SHOT_SPLITS["synse-110-10"].unseen) == 599
+    assert sum(ZERO_SHOT_SPLITS["synse-96-24"].unseen) == 1384
+    assert 1 not in ZERO_SHOT_SPLITS["synse-96-24"].unseen  # A2 is in the withdrawn list
 
 
 def test_splits_of_utd_mhad_do_not_change_and_share_no_unseen_class() -> None:
-    unseen = [zero_shot_split(f"utd-mhad-{number}").unseen for number in (1, 2, 3)]
+    unseen = [ZERO_SHOT_SPLITS[f"utd-mhad-{number}"].unseen for number in (1, 2, 3)]
     assert unseen == [(4, 10, 16, 24, 26), (0, 14, 18, 23, 25), (6, 9, 11, 12, 13)]
     assert len(set().union(*unseen)) == 15
 
@@ -78,8 +76,6 @@ def test_a_split_that_makes_no_sense_is_refused() -> None:
     for unseen in ((), (3, 1), (1, 1), (0, 4), (-1, 0), (0, 1, 2, 3)):
         with pytest.raises(ValueError, match="unseen classes"):
             ZeroShotSplit("made", 4, unseen)
-    with pytest.raises(UsageError, match=r"unknown zero-shot split 'synse'; known are synse-55-5"):
-        zero_shot_split("synse")
 
 
 def test_protocols_hide_unseen_classes_from_training() -> None:

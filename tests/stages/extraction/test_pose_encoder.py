@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.made_encoder import write_encoder
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.extraction.pose_clips import agcn_3d, clip_grid
-from unialign.stages.extraction.pose_encoder import Encoder, encode, encoder_checkpoint, load_encoder
+from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
 from unialign.stages.models.skeleton.graph import LAYOUTS
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
 
@@ -34,7 +35,7 @@ def small_encoder() -> Encoder:
 
 def test_saved_encoder_comes_back(tmp_path: Path):
     encoder = small_encoder()
-    torch.save(encoder_checkpoint(encoder), tmp_path / "encoder.pt")
+    write_encoder(tmp_path / "encoder.pt", encoder)
     loaded = load_encoder(tmp_path / "encoder.pt")
     for field in ("name", "config", "layout", "recipe", "clip_len", "width", "classes", "protocol", "dataset"):
         assert getattr(loaded, field) == getattr(encoder, field), field
@@ -48,14 +49,14 @@ def test_saved_encoder_comes_back(tmp_path: Path):
 
 @pytest.mark.parametrize("change", ["model", "layout", "recipe"])
 def test_unknown_names_in_a_checkpoint_are_refused(tmp_path: Path, change: str):
-    torch.save({**encoder_checkpoint(small_encoder()), change: "other"}, tmp_path / "encoder.pt")
+    write_encoder(tmp_path / "encoder.pt", small_encoder(), **{change: "other"})
     with pytest.raises(CorruptInput, match=f"names the {change} 'other'"):
         load_encoder(tmp_path / "encoder.pt")
 
 
 def test_weights_of_another_size_are_refused(tmp_path: Path):
-    checkpoint = encoder_checkpoint(small_encoder())
-    torch.save({**checkpoint, "config": {**checkpoint["config"], "width": 12}}, tmp_path / "encoder.pt")
+    encoder = small_encoder()
+    write_encoder(tmp_path / "encoder.pt", encoder, config={**encoder.config, "width": 12})
     with pytest.raises(CorruptInput, match="do not fit"):
         load_encoder(tmp_path / "encoder.pt")
 

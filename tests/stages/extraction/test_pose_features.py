@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.made_encoder import write_encoder
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.keys import Key
 from unialign.cache.records import Entry
@@ -16,7 +17,7 @@ from unialign.cache.shards import check_sample
 from unialign.cache.store import Store, create_store, grow_store, write_shard
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.pose_encoder import Encoder, encoder_checkpoint
+from unialign.stages.extraction.pose_encoder import Encoder
 from unialign.stages.extraction.pose_features import PoseFeatures
 from unialign.stages.models.skeleton.graph import LAYOUTS
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
@@ -59,7 +60,7 @@ def make_weights(path: Path) -> str:
     network(torch.randn(4, 2, 16, 17, 3), torch.ones(4, 2).bool())  # batch statistics unlike those of a new network
     made = {"classes": ("x", "y", "z"), "protocol": "made", "dataset": "made"}
     encoder = Encoder("stgcn++", network, config, LAYOUTS["coco-17"], "pyskl-2d", 16, network.width, **made)
-    torch.save(encoder_checkpoint(encoder), path)
+    write_encoder(path, encoder)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.made_extractor import DEEDS
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction import poses, ultralytics_pose
 from unialign.stages.extraction.base import Extractor, Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.poses import YoloPoses, letterbox, placement, to_detections, yolo_poses
 from unialign.stages.video import decode_frames, encode_clip
 
@@ -55,7 +55,7 @@ def test_people_are_found_and_described(extractor: YoloPoses, clips: list[Path])
     checked: Extractor = extractor
     (outcome,) = checked.run([Source("a", clips[0])])
     assert outcome.status == "ok"
-    assert outcome.source == source_digest(clips[0])
+    assert outcome.source == file_digest(clips[0])
     assert outcome.detail["decoded"] == outcome.detail["declared"] == outcome.detail["frames_with_person"] == 5
     assert set(outcome.arrays) == {spec.name for spec in extractor.arrays()}
     for spec in extractor.arrays():
@@ -89,7 +89,9 @@ def test_a_clip_that_ends_a_batch_costs_itself_and_no_clip_that_shares_it(
     extractor: YoloPoses, clips: list[Path], deed: str, status: str
 ) -> None:
     class Breaking(YoloPoses):
-        def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[poses.Clip, np.ndarray]]) -> None:
+        def detect(
+            self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[poses.DetectionJob, np.ndarray]]
+        ) -> None:
             if any(clip.video.source.id == "clip3" for clip, _ in slots):
                 DEEDS[deed]()
             super().detect(network, slots)
@@ -158,7 +160,7 @@ def test_bad_clips_do_not_end_the_rest(extractor: YoloPoses, clips: list[Path], 
 
 def test_the_network_sees_what_ultralytics_sees(weights: Path, shared_data: Path) -> None:
     """Our letterbox, suppression and scaling against `predict` of the library itself."""
-    network = ultralytics_pose.load_network(weights, source_digest(weights), "cpu")
+    network = ultralytics_pose.load_network(weights, file_digest(weights), "cpu")
     yolo, _ = ultralytics_pose.functions()
     num_persons = 0
     for path in sorted((shared_data / "pictures" / "coco8-pose" / "images").rglob("*.jpg"))[:4]:

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import file_digest
 from unialign.cache.records import STATUSES
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.base import Extractor, Outcome, Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
 
 
@@ -58,7 +58,7 @@ def test_frames_stay_where_they_are_and_absence_is_nan(tmp_path: Path) -> None:
     assert np.isnan(keypoints[1:13, 1]).all()
     np.testing.assert_allclose(keypoints[13, 0, 24], [3.24, 2.4, 13], rtol=1e-6)
     np.testing.assert_allclose(keypoints[13, 1, 24], [8.24, 2.4, 13], rtol=1e-6)
-    assert outcome.source == source_digest(tmp_path / "a.skeleton")
+    assert outcome.source == file_digest(tmp_path / "a.skeleton")
     assert outcome.detail == {"frames": 26, "bodies": 2, "frames_without_person": 2, "missing_joints": 0}
 
 

@@ -15,10 +15,10 @@ import torch
 from huggingface_hub import constants
 from open_clip import factory
 
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.extraction import text_network
 from unialign.stages.extraction.base import Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text import text_extractor, unit_rows
 from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
 from unialign.stages.extraction.text_sentence import folder_digest
@@ -74,7 +74,7 @@ def test_openclip_rows_are_its_own_encode_text(tower: Path) -> None:
 def test_openclip_key_names_network_and_weights_and_no_path(tower: Path) -> None:
     extractor = text_extractor("openclip", NAME, tower, device="cpu")
     key = extractor.key()
-    assert (key["extractor"], key["model"], key["weights"]) == ("openclip", NAME, source_digest(tower))
+    assert (key["extractor"], key["model"], key["weights"]) == ("openclip", NAME, file_digest(tower))
     assert set(key["libraries"]) == {"ftfy", "open_clip_torch", "torch"}
     assert str(tower.parent) not in repr(key)
     assert "vision-language" in extractor.attributes()["encoder"]

@@ -14,15 +14,16 @@ import torch
 from open_clip import factory
 
 from tests.made_stores import frames_store, made_dataset
+from unialign.cache.digests import file_digest
 from unialign.cache.keys import Key
 from unialign.cache.reader import StoreReader
 from unialign.cache.shards import check_sample
 from unialign.errors import CorruptInput, MissingCache, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import source_digest
-from unialign.stages.extraction.tokens import TokenNetwork, Tokens, clip_state, token_extractor
+from unialign.stages.extraction.tokens import TokenNetwork, Tokens, token_extractor
+from unialign.stages.foreign_weights import load_clip_weights
 from unialign.stages.models.clip.image_tower import ClipTower, image_transformer
-from unialign.stages.training.clips import Clips, Frames, Labelled
+from unialign.stages.training.clips import CachedFrames, Clips, Labelled
 from unialign.stages.training.settings import TrainSettings
 
 NAME = "tiny-token-tower"
@@ -94,7 +95,7 @@ def test_tokens_are_those_of_the_tower_on_the_frames_of_evaluation(extractor: To
     network.load_state_dict({name[7:]: value for name, value in state.items() if name.startswith("visual.")})
     tower = ClipTower(network=network, num_pairs=3).eval()
     reader = StoreReader(extractor.frames)
-    frames = Frames(reader, "jpeg", 4, 32)
+    frames = CachedFrames(reader, "jpeg", 4, 32)
     clips = Clips(Labelled(IDS, (0, 1, 1)), frames, None, TrainSettings(), train=False)
     batch = clips.__getitems__([(0, index) for index in range(3)])["frames"]  # (B, T, 3, S, S)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (tower.mean, tower.std))
@@ -176,7 +177,7 @@ def test_tokens_that_float16_cannot_hold_are_a_status(extractor: Tokens, weights
     state = torch.load(weights, weights_only=True)
     state["visual.proj"] = state["visual.proj"] * 1e6
     torch.save(state, tmp_path / "loud.pt")
-    loud = replace(extractor, weights=tmp_path / "loud.pt", weights_digest=source_digest(tmp_path / "loud.pt"))
+    loud = replace(extractor, weights=tmp_path / "loud.pt", weights_digest=file_digest(tmp_path / "loud.pt"))
     outcome = extract(loud, ("clip000",))["clip000"]
     assert (outcome.status, outcome.arrays) == ("unreadable", {})
     assert outcome.detail == {"why": "the image tower gives no finite tokens"}
@@ -201,7 +202,7 @@ def test_replaced_and_foreign_weights_are_refused(extractor: Tokens, weights: Pa
         replace(extractor, weights_digest="sha256:" + "0" * 64).arrays()
     (tmp_path / "noise.pt").write_bytes(b"noise")
     with pytest.raises(UsageError, match="is no file of OpenCLIP weights"):
-        clip_state(tmp_path / "noise.pt")
+        load_clip_weights(tmp_path / "noise.pt")
     with pytest.raises(UsageError, match="OpenCLIP has no network 'ViT-B-15'"):
         token_extractor("ViT-B-15", weights, frames=tmp_path, frames_key="x")
     with pytest.raises(UsageError, match="the weights do not fit the image tower"):

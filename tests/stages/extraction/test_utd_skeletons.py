@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.datasets.catalog import load_dataset
 from unialign.stages.extraction.base import Extractor, Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS
 from unialign.stages.extraction.skeletons import PysklSkeletons, ReadySkeletons
 from unialign.stages.extraction.utd_skeletons import UtdSkeletons
@@ -36,7 +36,7 @@ def test_one_person_frames_stay_and_absence_is_nan(tmp_path: Path) -> None:
     assert np.isnan(keypoints[4]).all()
     assert np.isnan(keypoints[2, 0, 7]).all()
     assert keypoints[8, 0, 19].tolist() == values[19, :, 8].astype(np.float32).tolist()
-    assert outcome.source == source_digest(tmp_path / "a1_s1_t1_skeleton.mat")
+    assert outcome.source == file_digest(tmp_path / "a1_s1_t1_skeleton.mat")
     assert outcome.detail == {"frames": 9, "frames_without_person": 1, "missing_joints": 1}
 
 

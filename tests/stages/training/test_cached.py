@@ -18,7 +18,7 @@ from unialign.errors import DamagedStore, UsageError
 from unialign.stages.training import cached
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.loader import Loader, Position
-from unialign.stages.training.order import Picks, crop_starts, window_order
+from unialign.stages.training.order import BatchIndices, crop_starts, window_order
 from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.settings import TrainSettings
 
@@ -73,7 +73,7 @@ def test_a_stock_dataloader_gives_the_same_batches_with_workers_of_any_kind(sour
     source.__getitems__([0, 1])  # what is open before a fork must not disturb it
     stock = DataLoader(
         source,
-        batch_sampler=[Picks(2, np.arange(start, min(start + 8, NUM))) for start in range(0, NUM, 8)],  # type: ignore[arg-type]
+        batch_sampler=[BatchIndices(2, np.arange(start, min(start + 8, NUM))) for start in range(0, NUM, 8)],  # type: ignore[arg-type]
         num_workers=2,
         multiprocessing_context=kind,
         collate_fn=as_it_is,

@@ -26,8 +26,8 @@ from unialign.pipeline.training.prepare_unialign import pose_tokens
 from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
 from unialign.stages.models.skeleton.graph import LAYOUTS
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, sparse_frames
-from unialign.stages.training.clips import Clips, Frames, Labelled
-from unialign.stages.training.pose_samples import PoseClips, Poses
+from unialign.stages.training.clips import CachedFrames, Clips, Labelled
+from unialign.stages.training.pose_samples import CachedPoses, PoseClips
 from unialign.stages.training.settings import TrainSettings
 from unialign.types import Json
 
@@ -51,7 +51,7 @@ def opened(made_caches: Path, modality: str, encoding: str = "jpeg") -> StoreRea
 
 
 def clips(made_caches: Path, settings: TrainSettings, *, train: bool = True, encoding: str = "jpeg") -> Clips:
-    frames = Frames(opened(made_caches, "frames", encoding), encoding, num_frames=4, image_size=16)
+    frames = CachedFrames(opened(made_caches, "frames", encoding), encoding, num_frames=4, image_size=16)
     return Clips(SAMPLES, frames, pose_tokens(opened(made_caches, "pose-features")), settings, train=train)
 
 
@@ -172,7 +172,7 @@ def test_colours_change_within_the_strength() -> None:
 
 
 def pose_clips(made_caches: Path, settings: TrainSettings, *, train: bool, clip_len: int = 16) -> PoseClips:
-    poses = Poses(opened(made_caches, "poses"), LAYOUTS["coco-17"], "pyskl-2d", Shape(clip_len, 2))
+    poses = CachedPoses(opened(made_caches, "poses"), LAYOUTS["coco-17"], "pyskl-2d", Shape(clip_len, 2))
     return PoseClips(SAMPLES, poses, settings, train=train)
 
 
@@ -221,7 +221,7 @@ def test_a_pose_clip_that_shows_nobody_names_its_sample(made_caches: Path) -> No
         def array_attributes(self, name: str, /) -> Mapping[str, Json]:
             return {"axes": ["height", "width"]}
 
-    poses = Poses(Empty(), LAYOUTS["coco-17"], "pyskl-2d", Shape(8, 2))
+    poses = CachedPoses(Empty(), LAYOUTS["coco-17"], "pyskl-2d", Shape(8, 2))
     for train in (True, False):
         with pytest.raises(CorruptInput, match="'clip000': no frame shows a person"):
             PoseClips(SAMPLES, poses, TrainSettings(), train=train).__getitems__([(0, 0)])

@@ -10,7 +10,7 @@ import torch
 
 from tests.made_stores import made_dataset, made_stores
 from unialign.pipeline.training.prepare_unialign import pose_tokens
-from unialign.stages.training.clips import Batch, Clips, Frames, Labelled, Pick
+from unialign.stages.training.clips import Batch, CachedFrames, Clips, Labelled, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import sample_generator
 from unialign.stages.training.settings import TrainSettings
@@ -95,7 +95,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     dataset = made_dataset()
     stores = made_stores(tmp_path, dataset)
     samples = Labelled(tuple(s.id for s in dataset.samples), tuple(s.label for s in dataset.samples))
-    frames, pose = Frames(stores["frames"], "jpeg", 4, 16), pose_tokens(stores["pose-features"])
+    frames, pose = CachedFrames(stores["frames"], "jpeg", 4, 16), pose_tokens(stores["pose-features"])
 
     def batches(num_workers: int, start: Position) -> list[Batch]:
         settings = TrainSettings(batch_size=6, num_workers=num_workers, flip=0.5)

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from unialign.errors import UsageError
 from unialign.stages.training.zero_shot import (
     Calibration,
-    batch_mean_top1,
     choose_calibration,
     generalised_accuracy,
     pseudo_unseen_classes,
     select_epoch,
-    zero_shot_top1,
 )
 
 SEEN, UNSEEN = (0, 2, 3), (1, 4)
@@ -94,21 +92,9 @@ def test_a_fair_calibration_helps_unseen_classes_of_a_biased_model() -> None:
     assert plain["area"] == calibrated["area"]
 
 
-def test_zero_shot_looks_at_unseen_classes_only() -> None:
-    scores = np.array([[9.0, 1.0, 9.0, 9.0, 0.0], [9.0, 1.0, 9.0, 9.0, 2.0], [0.0, 1.0, 0.0, 0.0, 1.0]])
-    assert zero_shot_top1(scores, [1, 1, 1], UNSEEN) == pytest.approx(2 / 3)
-    assert zero_shot_top1(scores, [4, 4, 4], UNSEEN) == pytest.approx(1 / 3)
-    with pytest.raises(ValueError, match=r"labels \[0\] are not among the candidate classes"):
-        zero_shot_top1(scores, [1, 0, 1], UNSEEN)
-
-
-def test_the_mean_over_batches_gives_the_short_last_batch_the_weight_of_a_whole_one() -> None:
-    scores = np.zeros((5, 5))
-    scores[:, 1] = 1
-    labels = [1, 1, 1, 1, 4]
-    assert zero_shot_top1(scores, labels, UNSEEN) == pytest.approx(0.8)
-    assert batch_mean_top1(scores, labels, UNSEEN, batch_size=4) == pytest.approx(0.5)
-    assert batch_mean_top1(scores, labels, UNSEEN) == pytest.approx(0.8)
+def test_labels_of_neither_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels \[2\] are not among the candidate classes"):
+        generalised_accuracy(np.eye(3), [0, 1, 2], seen=(0,), unseen=(1,))
 
 
 HISTORY = [

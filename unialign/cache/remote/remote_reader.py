@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from unialign.cache.index import decode_index
-from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.reader import Recorded
 from unialign.cache.remote.block_cache import BlockCache
 from unialign.cache.remote.ranges import Range, RemoteFile, kept_share, read_ranges
 from unialign.cache.remote.transport import Part, Remote, fetch
@@ -178,12 +178,3 @@ def once_more(read: Callable[[bool], Found]) -> Found:
         return read(False)
     except DamagedStore:
         return read(True)
-
-
-def open_reader(
-    where: str | Path, cache: Path | None = None, limit: int = LIMIT, options: Mapping[str, Any] | None = None
-) -> StoreReader | RemoteReader:
-    """A reader of a local store by its path, or of a remote one by its URL; see `RemoteReader` for the rest."""
-    if isinstance(where, str) and "://" in where:
-        return RemoteReader(where, cache, limit, options)
-    return StoreReader(Path(where))

@@ -14,14 +14,15 @@ from unialign.pipeline.ablation.grid import Grid, Trial, trials
 from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult
 from unialign.pipeline.ablation.rows import rows_of
 from unialign.pipeline.ablation.tables import write_tables
-from unialign.pipeline.ablation.trials import Outcome, train_trials
+from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.plots import ablation_picture
+from unialign.stages.device import resolve_device
 from unialign.stages.training.loop import Progress
-from unialign.stages.training.processes import device_of
+from unialign.stages.training.processes import SETTING
 from unialign.stages.training.settings import settings_from
 
-Done = Callable[[Outcome, int, int], None]
+Done = Callable[[TrialOutcome, int, int], None]
 
 
 def sweep(
@@ -60,7 +61,7 @@ def sweep(
 
 def run_ablation(
     grid: Grid,
-    train: Callable[[Sequence[Trial], Callable[[Outcome], None]], None],
+    train: Callable[[Sequence[Trial], Callable[[TrialOutcome], None]], None],
     *,
     cache: Path,
     folder: Path,
@@ -72,9 +73,9 @@ def run_ablation(
     Interrupted, finished runs are kept and the same command goes on from there.
     """
     before, todo = count_stored(cache), trials(grid)
-    outcomes: dict[tuple[str, int], Outcome] = {}
+    outcomes: dict[tuple[str, int], TrialOutcome] = {}
 
-    def done(outcome: Outcome) -> None:
+    def done(outcome: TrialOutcome) -> None:
         outcomes[outcome.trial.row, outcome.trial.seed] = outcome
         report(outcome, len(outcomes), len(todo))
 
@@ -113,6 +114,6 @@ def _device(config: Config, trial: Trial) -> str:
     """The kind of device that a trial trains on. Raises `UsageError` with its row's name for values without sense."""
     try:
         settings = settings_from(with_values(config, dict(trial.values)).train.settings)
-        return device_of(settings.device).type
+        return resolve_device(settings.device, setting=SETTING).type
     except UsageError as error:
         raise UsageError(f"row {trial.row!r}: {error}") from error

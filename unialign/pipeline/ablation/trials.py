@@ -36,7 +36,7 @@ from unialign.pipeline.training.from_config import train_trial
 from unialign.pipeline.training.run_folder import memory_of
 from unialign.stages.training.loop import Progress
 
-Outcome = TrialResult | FailedTrial
+TrialOutcome = TrialResult | FailedTrial
 
 # Seconds between two reports of a trial, and those that its processes have to end when they are told to.
 REPORT_EVERY = 0.2
@@ -76,7 +76,7 @@ def train_trials(
     config: Config,
     trials: Sequence[Trial],
     *,
-    done: Callable[[Outcome], None],
+    done: Callable[[TrialOutcome], None],
     jobs: int | None = None,
     on_gpu: bool = False,
     show: Callable[[Trial, Progress], None] = lambda trial, progress: None,
@@ -145,10 +145,10 @@ def _start(config: Config, trial: Trial, running: dict[Connection, Running]) -> 
         process.start()
 
 
-def _receive(connection: Connection, each: Running) -> Report | Outcome:
+def _receive(connection: Connection, each: Running) -> Report | TrialOutcome:
     """The next message of a trial; of one that has died without any, how it died."""
     try:
-        message: Report | Outcome = connection.recv()
+        message: Report | TrialOutcome = connection.recv()
     except (EOFError, OSError):
         each.process.join()
         code = each.process.exitcode or 0

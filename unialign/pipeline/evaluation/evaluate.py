@@ -11,12 +11,12 @@ from unialign.cache.reader import StoreReader
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import data_differences
 from unialign.pipeline.stores import open_remote
-from unialign.pipeline.training.coverage import CachedModality
-from unialign.pipeline.training.preparation import Options, Prepared
-from unialign.pipeline.training.registry import prepare_model, the_model
+from unialign.pipeline.training.preparation import Options, PreparedRun
+from unialign.pipeline.training.registry import get_model, prepare_model
 from unialign.pipeline.training.run_data import data_rows, data_text, read_data, rows_of
 from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions, read_result
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.stages.training.loader import Loader
 from unialign.stages.training.metrics import confusion_matrix, evaluation
@@ -60,7 +60,7 @@ def evaluate_run(
     dataset: Dataset,
     *,
     cache: Path | None = None,
-    readers: Mapping[str, CachedModality] | None = None,
+    readers: Mapping[str, SampleReader] | None = None,
     keep: float = 0,
     which: str = LAST,
     device: str = "auto",
@@ -123,7 +123,7 @@ def _check_classes(folder: Path, known: Sequence[str] | None, classes: Sequence[
         )
 
 
-def changed_data(folder: Path, digest: str, prepared: Prepared) -> dict[str, Any]:
+def changed_data(folder: Path, digest: str, prepared: PreparedRun) -> dict[str, Any]:
     """How the samples differ from those of the run; empty where they do not, or where the run did not record them.
 
     digest: of the run's data.csv. Raises `UsageError` where samples are tested now that the run was trained on.
@@ -143,7 +143,7 @@ def changed_data(folder: Path, digest: str, prepared: Prepared) -> dict[str, Any
     return dict(found) if any(each["count"] for each in found.values()) else {}
 
 
-def predicted(prepared: Prepared, task: Task, device: str) -> Predictions:
+def predicted(prepared: PreparedRun, task: Task, device: str) -> Predictions:
     """What a trained task says of the test samples, computed in one process."""
     settings = prepared.settings
     with joined_processes(device) as processes:
@@ -155,14 +155,14 @@ def predicted(prepared: Prepared, task: Task, device: str) -> Predictions:
 
 def open_stores(
     named: Mapping[str, Mapping[str, Json]], cache: Path | None, keep: float = 0
-) -> dict[str, CachedModality]:
+) -> dict[str, SampleReader]:
     """Readers of the stores of a run's keys.json. Raises `StaleCache` where another key lies at a store's place.
 
     keep: GB of the local disk for blocks of remote stores, below the cache root; 0: none are kept.
     """
     if cache is None:
         raise UsageError("give the cache folder whose stores the run has read.")
-    opened: dict[str, CachedModality] = {}
+    opened: dict[str, SampleReader] = {}
     for modality, found in named.items():
         if not found["store"]:
             raise MissingCache(f"the run's {modality} came from no store; give a reader for it.")
@@ -177,10 +177,10 @@ def open_stores(
 def prepare_again(
     config: Mapping[str, Any],
     dataset: Dataset,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     num_workers: int,
     protocol: str = "",
-) -> Prepared:
+) -> PreparedRun:
     """The data and model of a run, from its config.yaml. protocol: of the dataset, another than the run's."""
     # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
     entities = config.get("entities", {})
@@ -198,7 +198,7 @@ def prepare_again(
         dataset,
         protocol=protocol or config["protocol"],
         readers=readers,
-        model=config[the_model(config["model"]).section],
+        model=config[get_model(config["model"]).section],
         settings=settings,
         options=options,
     )
@@ -221,7 +221,7 @@ def class_rows(classes: tuple[str, ...], confusion: np.ndarray, missing: list[in
     return tuple(rows)
 
 
-def largest_change(folder: Path, prepared: Prepared, predictions: Predictions) -> float | None:
+def largest_change(folder: Path, prepared: PreparedRun, predictions: Predictions) -> float | None:
     """Largest difference of a probability to a run's stored ones, over the samples in both; None without any."""
     stored = read_predictions(folder)
     if stored is None:

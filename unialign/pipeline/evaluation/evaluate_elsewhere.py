@@ -12,11 +12,11 @@ from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.evaluate import class_rows, predicted, prepare_again
 from unialign.pipeline.manifest import load_manifest
-from unialign.pipeline.training.coverage import CachedModality
 from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
-from unialign.pipeline.training.registry import the_model
+from unialign.pipeline.training.registry import get_model
 from unialign.pipeline.training.run_folder import read_config, read_keys
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.metrics import confusion_matrix, evaluation
 from unialign.types import Json
 
@@ -52,7 +52,7 @@ def evaluate_elsewhere(
     folder: Path,
     dataset: Dataset,
     *,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     cache: Path,
     protocol: str | None = None,
     device: str = "auto",
@@ -71,7 +71,7 @@ def evaluate_elsewhere(
     prepared = prepare_again(config, dataset, readers, num_workers, protocol or dataset.default_protocol)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples.")
-    task = build_from(prepared.build, finished_run(folder).weights, the_model(config["model"]).own, folder)
+    task = build_from(prepared.build, finished_run(folder).weights, get_model(config["model"]).own, folder)
     scores = predicted(prepared, task, device).scores
     side = prepared.test_side
     missing = [label for _, label in side.missing]
@@ -92,7 +92,7 @@ def evaluate_elsewhere(
 def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     """The modalities that a run reads. Raises `UsageError` for a model that knows only the classes of its training."""
     config = read_config(folder)
-    model = the_model(config["model"])
+    model = get_model(config["model"])
     if not model.any_class(config[model.section]):
         raise UsageError(
             f"{folder} was trained on {config['dataset']}, and this {config['model']} knows no other classes; evaluate "
@@ -112,7 +112,7 @@ def shared_classes(cache: Path, names: Sequence[str], dataset: Dataset) -> tuple
 
 def _check_same(
     name: str,
-    reader: CachedModality,
+    reader: SampleReader,
     stores: Mapping[str, Mapping[str, Json]],
     dataset: Dataset,
     folder: Path,

@@ -17,7 +17,7 @@ from unialign.errors import MissingCache
 from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
 from unialign.pipeline.evaluation.gallery_regions import SHOWN_FRAMES, entities_of, tracklets_of
 from unialign.pipeline.evaluation.plots import confusion_picture, draw_skeleton, sample_picture
-from unialign.pipeline.training.preparation import Prepared
+from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.pictures import decode_pictures
@@ -81,7 +81,9 @@ def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]
     return [*map(int, wrong), *right[::step][: number - len(wrong)]]
 
 
-def _outputs(run: Path, prepared: Prepared, key: str, places: list[int]) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+def _outputs(
+    run: Path, prepared: PreparedRun, key: str, places: list[int]
+) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
     """Frames (samples, T, H, W, 3) uint8 that the last checkpoint sees of some test samples, and what it gives."""
     task = prepared.build()
     task.model.load_state_dict(Checkpoints(run / "checkpoints", key).named(LAST).state["model"])

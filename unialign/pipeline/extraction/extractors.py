@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unialign.cache.cores import usable_cores
+from unialign.cache.digests import file_digest, text_digest
 from unialign.cache.reader import StoreReader
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.collection import claim_collection
@@ -17,7 +18,6 @@ from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Source
-from unialign.stages.extraction.digest import source_digest, text_digest
 
 if TYPE_CHECKING:
     from unialign.stages.extraction.pose_features import PoseFeatures
@@ -30,7 +30,7 @@ SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32, 
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedExtraction:
     """An extraction that is ready to run.
 
     current: digest of what a source is made from now; None: that of the file at its path. older: see `make_plan`.
@@ -42,7 +42,7 @@ class Prepared:
     older: str = ""
 
 
-def prepare(modality: str, dataset: Dataset, config: Config) -> Prepared:
+def prepare(modality: str, dataset: Dataset, config: Config) -> PreparedExtraction:
     """The extractor of a modality with the samples of a dataset, as configured.
 
     Raises `UsageError` for settings that do not fit, `MissingCache` when an input modality was not extracted yet.
@@ -96,7 +96,7 @@ def _files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
     return tuple(Source(sample.id, sample.files.get(kind)) for sample in dataset.samples)
 
 
-def _poses(dataset: Dataset, config: Config) -> Prepared:
+def _poses(dataset: Dataset, config: Config) -> PreparedExtraction:
     section = config.extract.poses
     if section.source == "video":
         from unialign.stages.extraction.poses import yolo_poses
@@ -109,7 +109,7 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
             max_frames=section.max_frames,
             device=config.extract.device,
         )
-        return Prepared(network, _files(dataset, "video"))
+        return PreparedExtraction(network, _files(dataset, "video"))
     if section.pickle:
         return _pyskl_skeletons(dataset, section)
     if dataset.skeleton_format not in SKELETON_FORMATS:
@@ -120,7 +120,7 @@ def _poses(dataset: Dataset, config: Config) -> Prepared:
     return SKELETON_FORMATS[dataset.skeleton_format](dataset, section)
 
 
-def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
+def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
     """From the configured pickle, or else that of the dataset."""
     from unialign.stages.extraction.skeletons import PysklSkeletons
 
@@ -128,38 +128,38 @@ def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
     packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
     sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
     # Records of before there was a digest of each annotation hold that of the whole pickle.
-    return Prepared(packed, sources, packed.digest, source_digest(pickle))
+    return PreparedExtraction(packed, sources, packed.digest, file_digest(pickle))
 
 
-def _ntu_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
+def _ntu_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
     from unialign.stages.extraction.skeletons import ReadySkeletons
 
     ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)
-    return Prepared(ready, _files(dataset, "skeleton"))
+    return PreparedExtraction(ready, _files(dataset, "skeleton"))
 
 
-def _utd_skeletons(dataset: Dataset, section: PosesSection) -> Prepared:
+def _utd_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
     from unialign.stages.extraction.utd_skeletons import UtdSkeletons
 
-    return Prepared(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
+    return PreparedExtraction(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
 
 
 # What makes poses of ready-made skeletons, by `Dataset.skeleton_format`.
-SKELETON_FORMATS: Mapping[str, Callable[[Dataset, PosesSection], Prepared]] = {
+SKELETON_FORMATS: Mapping[str, Callable[[Dataset, PosesSection], PreparedExtraction]] = {
     "ntu": _ntu_skeletons,
     "pyskl": _pyskl_skeletons,
     "utd-mhad": _utd_skeletons,
 }
 
 
-def _pose_features(dataset: Dataset, config: Config) -> Prepared:
+def _pose_features(dataset: Dataset, config: Config) -> PreparedExtraction:
     from unialign.stages.extraction.pose_features import pose_source
 
     reader = _input("poses", config.extract.pose_features.poses, dataset, config)
     extractor = pose_features_extractor(config, poses=reader.path, poses_key=reader.store.key.digest)
     extractor.check(reader)
     sources = _of_input("poses", reader, dataset)
-    return Prepared(extractor, sources, lambda source: pose_source(reader, source.id))
+    return PreparedExtraction(extractor, sources, lambda source: pose_source(reader, source.id))
 
 
 def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> StoreReader:
@@ -198,14 +198,14 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
         poses=poses,
         poses_key=poses_key,
         weights=weights,
-        weights_digest=source_digest(weights),
+        weights_digest=file_digest(weights),
         num_offsets=section.num_offsets,
         flips=section.flips,
         device=config.extract.device,
     )
 
 
-def _text(dataset: Dataset, config: Config) -> Prepared:
+def _text(dataset: Dataset, config: Config) -> PreparedExtraction:
     from unialign.stages.extraction.corpus import entity_rows, read_entities
     from unialign.stages.extraction.templates import TEMPLATES, read_templates
     from unialign.stages.extraction.text import read_descriptions, text_extractor, text_rows
@@ -233,10 +233,10 @@ def _text(dataset: Dataset, config: Config) -> Prepared:
         device=config.extract.device,
     )
     extractor.check(rows)
-    return Prepared(extractor, rows, lambda source: text_digest(source.text))
+    return PreparedExtraction(extractor, rows, lambda source: text_digest(source.text))
 
 
-def _frames(dataset: Dataset, config: Config) -> Prepared:
+def _frames(dataset: Dataset, config: Config) -> PreparedExtraction:
     from unialign.stages.extraction.frames import Frames
 
     section = config.extract.frames
@@ -246,16 +246,16 @@ def _frames(dataset: Dataset, config: Config) -> Prepared:
         encoding=section.encoding,
         quality=section.quality,
     )
-    return Prepared(extractor, _files(dataset, "video"))
+    return PreparedExtraction(extractor, _files(dataset, "video"))
 
 
-def _tokens(dataset: Dataset, config: Config) -> Prepared:
+def _tokens(dataset: Dataset, config: Config) -> PreparedExtraction:
     from unialign.stages.extraction.tokens import frames_source
 
     reader = _input("frames", config.extract.tokens.frames, dataset, config)
     extractor = tokens_extractor(config, frames=reader.path, frames_key=reader.store.key.digest)
     sources = _of_input("frames", reader, dataset)
-    return Prepared(extractor, sources, lambda source: frames_source(reader, source.id))
+    return PreparedExtraction(extractor, sources, lambda source: frames_source(reader, source.id))
 
 
 def tokens_extractor(config: Config, *, frames: Path, frames_key: str) -> "Tokens":
@@ -280,7 +280,7 @@ def tokens_extractor(config: Config, *, frames: Path, frames_key: str) -> "Token
     )
 
 
-_PREPARE: Mapping[str, Callable[[Dataset, Config], Prepared]] = {
+_PREPARE: Mapping[str, Callable[[Dataset, Config], PreparedExtraction]] = {
     "poses": _poses,
     "pose-features": _pose_features,
     "text": _text,

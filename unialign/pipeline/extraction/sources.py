@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from unialign.cache.atomic import make_shared_folder, sweep_beside, write_text
+from unialign.cache.digests import file_digest
 from unialign.cache.lock import store_lock
 from unialign.errors import LockedStore
-from unialign.stages.extraction.digest import file_digest
 
 # Nanoseconds after which a second change of a file has another time, on every file system.
 SETTLED = 2 * 10**9
@@ -64,7 +64,7 @@ class SourceDigests:
         if stamp and known[:-1] == stamp:
             return str(known[-1])
         try:
-            digest = file_digest(path)
+            digest = file_digest(path) if path.is_file() else ""
         except OSError:
             return ""
         self.learn(path, stamp, digest)

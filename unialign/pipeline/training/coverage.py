@@ -3,28 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
 
 from unialign.errors import MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.clips import Labelled
 from unialign.types import Json
-
-
-class CachedModality(Protocol):
-    """A store as training reads it: `cache.reader.StoreReader`, or anything that answers the same."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Ids of the samples that have features."""
-
-    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-        """The arrays of one sample."""
-
-    def array_attributes(self, name: str, /) -> Mapping[str, Any]:
-        """What the extractor says of an array."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,7 @@ def covered(
     dataset: Dataset,
     side: str,
     ids: Sequence[str],
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     *,
     protocol: str,
     minimum: float,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unialign.cache.digests import file_digest
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import MissingCache, StaleCache
@@ -14,14 +15,13 @@ from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.extraction.online import online_readers
 from unialign.pipeline.extraction.sources import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
-from unialign.pipeline.training.coverage import CachedModality
 from unialign.pipeline.training.preparation import Options
-from unialign.pipeline.training.registry import the_model
+from unialign.pipeline.training.registry import get_model
 from unialign.pipeline.training.train import RunResult, Show, Tell, train_model
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.corpus import read_entities
-from unialign.stages.extraction.digest import source_digest
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.settings import settings_from
 
 # Modalities that are made from another one of the cache; their key names its store in a field of that name.
@@ -44,13 +44,13 @@ def train_from_config(
     check: compare source files that are there with the digests in the stores; `StaleCache` where they differ.
     """
     section = config.train
-    model = the_model(section.model)
+    model = get_model(section.model)
     values: Mapping[str, Any] = getattr(section, model.section)
     needed = model.stores(values)
     dataset = dataset or the_dataset(config)
     entities = {each.name: each.text for each in read_entities(section.entities)} if section.entities else {}
     if online:
-        readers: Mapping[str, CachedModality] = online_readers(needed, dataset, config)
+        readers: Mapping[str, SampleReader] = online_readers(needed, dataset, config)
     else:
         readers = cached_readers(needed, dataset, config, check=check)
     return train_model(
@@ -75,12 +75,10 @@ def train_from_config(
     )
 
 
-def cached_readers(
-    needed: Sequence[str], dataset: Dataset, config: Config, *, check: bool
-) -> dict[str, CachedModality]:
+def cached_readers(needed: Sequence[str], dataset: Dataset, config: Config, *, check: bool) -> dict[str, SampleReader]:
     """A reader for each modality. Raises `MissingCache` for one that is not there and `StaleCache` for old features."""
     cache = config.cache.resolve()
-    readers: dict[str, CachedModality] = {}
+    readers: dict[str, SampleReader] = {}
     for modality in needed:
         reader = open_chosen(
             cache,
@@ -147,7 +145,7 @@ def pickled_sources(reader: Recorded, dataset: Dataset, config: Config) -> dict[
         found = {annotation.id: annotation.digest for annotation in read_pyskl(pickle).annotations}
     if not found:
         return {}
-    whole = source_digest(pickle)
+    whole = file_digest(pickle)
     return {name: whole if said == whole else found.get(name, "") for name, said in reader.sources().items()}
 
 

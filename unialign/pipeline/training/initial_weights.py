@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from unialign.errors import UsageError
-from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.preparation import Options, PreparedRun
 from unialign.pipeline.training.run_data import read_data
 from unialign.pipeline.training.run_folder import read_config, read_keys, read_result
 from unialign.stages.datasets.base import Dataset
@@ -18,7 +18,7 @@ from unialign.stages.training.step import Task
 
 
 @dataclass(frozen=True)
-class Own:
+class ClassSpecificWeights:
     """What a training does not take over from a run: these weights and buffers start as they do without one.
 
     of_classes: beginnings of the names of what belongs to a run's classes (classifiers, texts). added: parts of the
@@ -29,11 +29,11 @@ class Own:
     added: tuple[str, ...] = ()
 
 
-NOTHING = Own()
+NOTHING = ClassSpecificWeights()
 
 
 @dataclass(frozen=True)
-class Source:
+class InitialWeights:
     """A finished run to start from.
 
     trained_on: (dataset, protocol) of it and of all that it started from, in turn. learned: ids of its own training
@@ -47,7 +47,7 @@ class Source:
     learned: frozenset[str] = frozenset()
 
 
-def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Prepared:
+def started(prepared: PreparedRun, dataset: Dataset, folder: Path, own: ClassSpecificWeights) -> PreparedRun:
     """The same training from the last checkpoint of a finished run of the same model; its key is part of this one's.
 
     dataset: with all samples of its splits. Raises `MissingCache` for a folder without a finished run, `UsageError` for
@@ -74,14 +74,14 @@ def started(prepared: Prepared, dataset: Dataset, folder: Path, own: Own) -> Pre
     return replace(prepared, build=build, config={**prepared.config, "start": start})
 
 
-def finished_run(folder: Path) -> Source:
+def finished_run(folder: Path) -> InitialWeights:
     """What there is to start from in a run folder. Raises `MissingCache` where no run was finished."""
     config, keys = read_config(folder), read_keys(folder)
     read_result(folder)
     state = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).state
     rows = read_data(folder, str(keys.get("data", ""))) or []
     learned = frozenset(row.id for row in rows if row.part == "train")
-    return Source(config["model"], keys["run"], trained_on(config), state["model"], learned)
+    return InitialWeights(config["model"], keys["run"], trained_on(config), state["model"], learned)
 
 
 def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -100,7 +100,7 @@ def check_no_start(name: str, settings: Mapping[str, Any], options: Options) -> 
         )
 
 
-def build_from(build: Callable[[], Task], state: Mapping[str, Tensor], own: Own, folder: Path) -> Task:
+def build_from(build: Callable[[], Task], state: Mapping[str, Tensor], own: ClassSpecificWeights, folder: Path) -> Task:
     """A task with the weights of a run, but for its own. Raises `UsageError` where they do not fit."""
     task = build()
     random = task.model.state_dict()

@@ -10,9 +10,10 @@ import torch
 
 from unialign.cache.keys import digest
 from unialign.errors import MissingCache, UsageError
-from unialign.pipeline.training.coverage import CachedModality, Covered, covered
+from unialign.pipeline.training.coverage import Covered, covered
 from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.models.systems import SYSTEMS, Parts
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.loop import Fitted
 from unialign.stages.training.settings import TrainSettings
@@ -48,7 +49,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """Everything that one run trains and evaluates.
 
     config: resolved settings for config.yaml; `identity` of a run is made of it. val: what the best epoch is chosen on;
@@ -63,7 +64,7 @@ class Prepared:
     model: str
     config: Mapping[str, Json]
     settings: TrainSettings
-    readers: Mapping[str, CachedModality]
+    readers: Mapping[str, SampleReader]
     train: BatchSource
     val: BatchSource | None
     test: BatchSource
@@ -100,7 +101,7 @@ class Prepared:
         }
 
 
-def the_reader(readers: Mapping[str, CachedModality], name: str, dataset: Dataset) -> CachedModality:
+def get_reader(readers: Mapping[str, SampleReader], name: str, dataset: Dataset) -> SampleReader:
     """The reader of that modality. Raises `MissingCache` naming the command that makes the store."""
     if name not in readers:
         raise MissingCache(
@@ -120,7 +121,7 @@ class Sides:
 
 
 def covered_sides(
-    dataset: Dataset, protocol: str, split: Split, readers: Mapping[str, CachedModality], minimum: float
+    dataset: Dataset, protocol: str, split: Split, readers: Mapping[str, SampleReader], minimum: float
 ) -> Sides:
     """What the stores hold of the parts of a split. Raises `UsageError` without any train sample, and see `covered`.
 

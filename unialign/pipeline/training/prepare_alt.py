@@ -10,30 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unialign.cache.digests import file_digest
 from unialign.errors import MissingCache, UsageError
-from unialign.pipeline.training.coverage import CachedModality
 from unialign.pipeline.training.preparation import (
     Options,
-    Prepared,
+    PreparedRun,
     Sides,
     build_task,
     check_any,
     covered_sides,
+    get_reader,
     plain,
-    the_reader,
 )
 from unialign.pipeline.training.prepare_unialign import HUB
 from unialign.pipeline.training.text_bank_start import load_text_bank, shared_templates
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.corpus import entity_id
-from unialign.stages.extraction.digest import source_digest
-from unialign.stages.extraction.tokens import clip_state
+from unialign.stages.foreign_weights import load_clip_weights
 from unialign.stages.models.alt.config import ALTConfig
 from unialign.stages.models.alt.model import TokenShape
 from unialign.stages.models.clip.prompts import Words
 from unialign.stages.models.clip.text_tower import token_ids
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
-from unialign.stages.training.clips import Clips, Frames, FrameTokens, TokenClips
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.clips import CachedFrames, Clips, FrameTokens, TokenClips
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.settings import TrainSettings
 from unialign.types import Json
@@ -46,11 +46,11 @@ def prepare_alt(
     dataset: Dataset,
     *,
     protocol: str | None,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     model: Mapping[str, Any],
     settings: TrainSettings,
     options: Options,
-) -> Prepared:
+) -> PreparedRun:
     """What a training of ALT needs.
 
     readers: by modality of the cache: "text", and "frames" (tower tuned or frozen) or "tokens" (tower cached).
@@ -60,7 +60,7 @@ def prepare_alt(
     """
     known = checked_config(ALTConfig, model)
     protocol = protocol or dataset.default_protocol
-    needed = {name: the_reader(readers, name, dataset) for name in SYSTEMS["alt"].stores(known)}
+    needed = {name: get_reader(readers, name, dataset) for name in SYSTEMS["alt"].stores(known)}
     seen = {name: reader for name, reader in needed.items() if name != "text"}
     sides = covered_sides(dataset, protocol, dataset.split(protocol), seen, options.min_coverage)
     check_any(sides.test, "test", dataset, protocol)
@@ -86,7 +86,7 @@ def prepare_alt(
         weights=weights and weights[1],
         words=prompted_words(known, dataset.classes, templates, options.entities),
     )
-    return Prepared(
+    return PreparedRun(
         dataset=dataset,
         protocol=protocol,
         model="alt",
@@ -118,7 +118,7 @@ def check_start(settings: Mapping[str, Any], options: Options) -> None:
 
 
 def _clips(
-    readers: Mapping[str, CachedModality], config: ALTConfig, settings: TrainSettings, sides: Sides
+    readers: Mapping[str, SampleReader], config: ALTConfig, settings: TrainSettings, sides: Sides
 ) -> tuple[tuple[BatchSource, BatchSource, BatchSource], TokenShape | None]:
     """Batches of train, val and test, and the shape of cached tokens."""
     parts = ((sides.train.samples, True), (sides.val.samples, False), (sides.test.samples, False))
@@ -127,12 +127,12 @@ def _clips(
         first, second, third = (TokenClips(samples, tokens, settings, train=learns) for samples, learns in parts)
         return (first, second, third), shape
     encoding = str(readers["frames"].array_attributes("pictures")["encoding"])
-    frames = Frames(readers["frames"], encoding, config.num_frames, config.image_size)
+    frames = CachedFrames(readers["frames"], encoding, config.num_frames, config.image_size)
     train, val, test = (Clips(samples, frames, None, settings, train=learns) for samples, learns in parts)
     return (train, val, test), None
 
 
-def _corpus(config: ALTConfig, reader: CachedModality, options: Options) -> tuple[Tensor | None, dict[str, Json]]:
+def _corpus(config: ALTConfig, reader: SampleReader, options: Options) -> tuple[Tensor | None, dict[str, Json]]:
     """The embeddings of the entities, None where none are used, and what config.yaml says of them."""
     if not config.align or config.corpus != "entities":
         return None, {"entities": {}, "corpus": None}
@@ -142,7 +142,7 @@ def _corpus(config: ALTConfig, reader: CachedModality, options: Options) -> tupl
     return rows, {"entities": {name: options.entities.get(name, "") for name in names}, "corpus": held}
 
 
-def frame_tokens(reader: CachedModality, config: ALTConfig, sample: str) -> tuple[FrameTokens, TokenShape]:
+def frame_tokens(reader: SampleReader, config: ALTConfig, sample: str) -> tuple[FrameTokens, TokenShape]:
     """A store of tokens with the grid of its views, and the shape of a frame's tokens, read off one sample.
 
     Raises `MissingCache` for a store without views, `UsageError` for one that was made for another configuration.
@@ -165,7 +165,7 @@ def frame_tokens(reader: CachedModality, config: ALTConfig, sample: str) -> tupl
     return FrameTokens(reader, tuple(bool(view["flip"]) for view in views)), TokenShape(num_tokens, width)
 
 
-def load_corpus(reader: CachedModality, names: Sequence[str] = ()) -> tuple[tuple[str, ...], Tensor]:
+def load_corpus(reader: SampleReader, names: Sequence[str] = ()) -> tuple[tuple[str, ...], Tensor]:
     """Names and embeddings (entities, width) float32 of a text store's entities.
 
     names: which, in this order; by default all that the store holds, sorted. Raises `MissingCache` when a row is not
@@ -211,10 +211,10 @@ def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
         return None
     if path == HUB or not path.is_file():
         raise UsageError(f"{path}: no such file; train.backbone_weights of alt is a file of OpenCLIP weights.")
-    return source_digest(path), clip_state(path)
+    return file_digest(path), load_clip_weights(path)
 
 
-def _attributes(reader: CachedModality) -> Mapping[str, Any]:
+def _attributes(reader: SampleReader) -> Mapping[str, Any]:
     """What the extractor said of the store, or says of itself online."""
     store = getattr(reader, "store", None)
     if store is not None:

@@ -13,15 +13,15 @@ from unialign.cache.batches.joined import Column, Joined
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.remote.fetching import FetchingReader
 from unialign.errors import UsageError
-from unialign.pipeline.training.coverage import CachedModality, Covered
+from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.preparation import (
     Options,
-    Prepared,
+    PreparedRun,
     build_task,
     check_any,
     covered_sides,
+    get_reader,
     plain,
-    the_reader,
 )
 from unialign.pipeline.training.prepare_encoder import renumbered
 from unialign.pipeline.training.prepare_unialign import pose_tokens
@@ -31,6 +31,7 @@ from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.datasets.splits import holdout
 from unialign.stages.models.dvta.model import DVTAConfig
 from unialign.stages.models.systems import Parts, checked_config
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.pooled import FEATURE, PooledFeatures
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.zero_shot import pseudo_unseen_classes
@@ -40,11 +41,11 @@ def prepare_dvta(
     dataset: Dataset,
     *,
     protocol: str | None,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     model: Mapping[str, Any],
     settings: TrainSettings,
     options: Options,
-) -> Prepared:
+) -> PreparedRun:
     """What a training of DVTA needs. readers: "pose-features", "text". model: settings that differ from `DVTAConfig`.
 
     Raises `MissingCache` for stores that are absent or hold too little, `UsageError` for settings that make no sense,
@@ -53,7 +54,7 @@ def prepare_dvta(
     """
     known = checked_config(DVTAConfig, model)
     protocol = protocol or dataset.default_protocol
-    needed = {name: the_reader(readers, name, dataset) for name in ("pose-features", "text")}
+    needed = {name: get_reader(readers, name, dataset) for name in ("pose-features", "text")}
     poses = {"pose-features": needed["pose-features"]}
     split, roles = split_by_class(dataset, protocol, known)
     sides = covered_sides(dataset, protocol, split, poses, options.min_coverage)
@@ -78,7 +79,7 @@ def prepare_dvta(
         "templates": list(templates),
         "candidates": list(roles.candidates),
     }
-    return Prepared(
+    return PreparedRun(
         dataset=dataset,
         protocol=protocol,
         model="dvta",
@@ -99,7 +100,7 @@ def prepare_dvta(
 
 
 def _parts(
-    text: CachedModality, classes: Sequence[str], templates: Sequence[str], pose_width: int, config: DVTAConfig
+    text: SampleReader, classes: Sequence[str], templates: Sequence[str], pose_width: int, config: DVTAConfig
 ) -> Parts:
     """What DVTA is built of: the texts of the classes, and descriptions where it is enhanced by them."""
     return Parts(
@@ -147,7 +148,7 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
     return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen, seen)
 
 
-def check_encoder(reader: CachedModality, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
+def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
     """True where the encoder of the features has seen no unseen class; None where the store does not tell.
 
     Classes are compared by name, so an encoder of another data set that calls any class otherwise is not known to be
@@ -172,7 +173,7 @@ def check_encoder(reader: CachedModality, dataset: Dataset, protocol: str, roles
     return None if strange else True
 
 
-def joined_features(reader: CachedModality, ids: Sequence[str]) -> Joined:
+def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
     """The features of some samples, for batches. Raises `UsageError` for a source that is no store."""
     if not isinstance(reader, Recorded):
         raise UsageError("dvta trains from a store of pose features; leave out --online.")

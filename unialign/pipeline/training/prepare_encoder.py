@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unialign.errors import UsageError
-from unialign.pipeline.training.coverage import CachedModality, Covered
-from unialign.pipeline.training.preparation import Options, Prepared, Sides, covered_sides, the_reader
+from unialign.pipeline.training.coverage import Covered
+from unialign.pipeline.training.preparation import Options, PreparedRun, Sides, covered_sides, get_reader
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.pose_clips import Shape
 from unialign.stages.models.skeleton.graph import Layout, layout_of
 from unialign.stages.models.skeleton.stgcnpp import NUM_BRANCHES, STGCNPlusPlus
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.clips import Labelled
-from unialign.stages.training.pose_samples import PoseClips, Poses
+from unialign.stages.training.pose_samples import CachedPoses, PoseClips
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
@@ -50,11 +51,11 @@ def prepare_encoder(
     dataset: Dataset,
     *,
     protocol: str | None,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     model: Mapping[str, Any],
     settings: TrainSettings,
     options: Options,
-) -> Prepared:
+) -> PreparedRun:
     """What a training of ST-GCN++ on cached poses needs; its classes are those of the protocol's training samples.
 
     model: "width" and "dropout" of the network, "clip_len" frames of a clip (100), "crop": shortest random part of a
@@ -63,12 +64,12 @@ def prepare_encoder(
     """
     protocol = protocol or dataset.default_protocol
     chosen = encoder_settings(model)
-    reader = the_reader(readers, "poses", dataset)
+    reader = get_reader(readers, "poses", dataset)
     layout = _layout(reader)
     numbers, unknown, sides = seen_classes(dataset, protocol, reader, options.min_coverage)
     seen = [dataset.classes[label] for label in numbers]
     recipe, clip_len = RECIPE_OF[layout.name], chosen["clip_len"]
-    poses = Poses(reader, layout, recipe, Shape(clip_len, NUM_PERSONS), chosen["crop"])
+    poses = CachedPoses(reader, layout, recipe, Shape(clip_len, NUM_PERSONS), chosen["crop"])
     network = {
         "layout": layout.name,
         "num_classes": len(numbers),
@@ -76,7 +77,7 @@ def prepare_encoder(
         "dropout": chosen["dropout"],
     }
     config = {"model": "stgcn++", "dataset": dataset.name, "protocol": protocol, "encoder": chosen}
-    return Prepared(
+    return PreparedRun(
         dataset=dataset,
         protocol=protocol,
         model="stgcn++",
@@ -106,7 +107,7 @@ def prepare_encoder(
 
 
 def seen_classes(
-    dataset: Dataset, protocol: str, reader: CachedModality, minimum: float
+    dataset: Dataset, protocol: str, reader: SampleReader, minimum: float
 ) -> tuple[dict[int, int], list[int], Sides]:
     """Places of the training classes by label of the dataset, tested classes beside them, and the relabelled parts.
 
@@ -146,7 +147,7 @@ def build_task(network: Mapping[str, Any], seed: int) -> Task:
     return Task(EncoderTraining(STGCNPlusPlus(**network)), classification_loss)
 
 
-def _layout(reader: CachedModality) -> Layout:
+def _layout(reader: SampleReader) -> Layout:
     attributes = reader.array_attributes("keypoints")
     layout = layout_of(attributes.get("layout") or attributes.get("joints") or "unknown")
     if layout is None or layout.name not in RECIPE_OF:

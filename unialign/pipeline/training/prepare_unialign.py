@@ -1,31 +1,29 @@
 """A training of UniAlign or ART, a video backbone on cached frames with texts and pose features, prepared."""
 
-import io
 from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unialign.errors import CorruptInput, MissingCache, UsageError
-from unialign.pipeline.training.coverage import CachedModality
+from unialign.cache.digests import file_digest
+from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.training.preparation import (
     Options,
-    Prepared,
+    PreparedRun,
     build_task,
     check_any,
     covered_sides,
+    get_reader,
     plain,
-    the_reader,
 )
 from unialign.pipeline.training.text_bank_start import load_text_bank, shared_templates
-from unialign.stages.archives import check_weights
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.foreign_weights import load_foreign_weights
 from unialign.stages.models.backbones.registry import hub_state_dict
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
-from unialign.stages.training.clips import Clips, Frames, PoseTokens
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
 from unialign.stages.training.settings import TrainSettings
 
 # In place of a file: weights that timm or torchvision publish.
@@ -36,12 +34,12 @@ def prepare_unialign(
     dataset: Dataset,
     *,
     protocol: str | None,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     model: Mapping[str, Any],
     settings: TrainSettings,
     options: Options,
     name: str = "unialign",
-) -> Prepared:
+) -> PreparedRun:
     """What a training of UniAlign needs, or of another system that reads the same.
 
     readers: by modality of the cache ("frames", "pose-features", "text"); those that the model does not use are left
@@ -50,12 +48,12 @@ def prepare_unialign(
     """
     known = checked_config(SYSTEMS[name].config, model)
     protocol = protocol or dataset.default_protocol
-    needed = {store: the_reader(readers, store, dataset) for store in SYSTEMS[name].stores(known)}
+    needed = {store: get_reader(readers, store, dataset) for store in SYSTEMS[name].stores(known)}
     clips = {store: reader for store, reader in needed.items() if store != "text"}
     sides = covered_sides(dataset, protocol, dataset.split(protocol), clips, options.min_coverage)
     check_any(sides.test, "test", dataset, protocol)
     encoding = str(needed["frames"].array_attributes("pictures")["encoding"])
-    frames = Frames(needed["frames"], encoding, known.num_frames, known.image_size)
+    frames = CachedFrames(needed["frames"], encoding, known.num_frames, known.image_size)
     pose = pose_tokens(needed["pose-features"]) if "pose-features" in needed else None
     width = pose.reader.read_one(sides.train.samples.ids[0])["tokens"].shape[-1] if pose else None
     bank, templates = None, options.templates
@@ -73,7 +71,7 @@ def prepare_unialign(
         "backbone_weights": weights[0] if weights else None,
     }
     parts = Parts(len(dataset.classes), bank, width, weights=weights[1] if weights else None)
-    return Prepared(
+    return PreparedRun(
         dataset=dataset,
         protocol=protocol,
         model=name,
@@ -90,7 +88,7 @@ def prepare_unialign(
     )
 
 
-def pose_tokens(reader: CachedModality) -> PoseTokens:
+def pose_tokens(reader: SampleReader) -> PoseTokens:
     """A store of pose features and the grid of its views."""
     views = reader.array_attributes("tokens").get("views")
     if not views:
@@ -110,14 +108,4 @@ def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]]
         return f"sha256:{checksum.hexdigest()}", published
     if not path.is_file():
         raise UsageError(f"{path}: no such file; give the weights of a video backbone, or hub to fetch published ones.")
-    data = path.read_bytes()
-    try:
-        file = io.BytesIO(data)
-        check_weights(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch.load answers foreign bytes with errors of many kinds, some of them private.
-        raise CorruptInput(f"{path} is not a file of plain PyTorch weights; download it again.") from error
-    if not isinstance(content, Mapping):
-        raise CorruptInput(f"{path} holds a {type(content).__name__}, not the weights of a video backbone.")
-    return f"sha256:{sha256(data).hexdigest()}", dict(content)
+    return file_digest(path), load_foreign_weights(path, "a video backbone")

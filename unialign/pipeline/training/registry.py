@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from unialign.errors import UsageError
-from unialign.pipeline.training.initial_weights import NOTHING, Own, check_no_start, started
-from unialign.pipeline.training.preparation import Options, Prepared
+from unialign.pipeline.training.initial_weights import NOTHING, ClassSpecificWeights, check_no_start, started
+from unialign.pipeline.training.preparation import Options, PreparedRun
 from unialign.pipeline.training.prepare_alt import check_start, prepare_alt
 from unialign.pipeline.training.prepare_dvta import chosen_on_held_out, prepare_dvta
 from unialign.pipeline.training.prepare_encoder import prepare_encoder
@@ -32,8 +32,8 @@ class Model:
 
     section: str
     stores: Callable[[Mapping[str, Any]], tuple[str, ...]]
-    prepare: Callable[..., Prepared]
-    own: Own = NOTHING
+    prepare: Callable[..., PreparedRun]
+    own: ClassSpecificWeights = NOTHING
     check: Callable[[Mapping[str, Any], Options], None] = lambda settings, options: None
     no_val: Callable[[Mapping[str, Any], Options], str] = lambda settings, options: ""
     any_class: Callable[[Mapping[str, Any]], bool] = lambda settings: False
@@ -48,13 +48,13 @@ def prepare_model(
     settings: TrainSettings,
     options: Options,
     **given: Any,
-) -> Prepared:
+) -> PreparedRun:
     """A training of the model of that name, prepared; few shots, val part and weights to start from are alike for all.
 
     given: readers, as the model's own `prepare` takes them. Raises what that raises, `UsageError` for an unknown model
     and a class with too few samples, and what `started` raises.
     """
-    known = the_model(name)
+    known = get_model(name)
     protocol = protocol or dataset.default_protocol
     few = few_shots(dataset, options.shots, settings.seed, protocol)
     found = with_validation(few, protocol, options.val_share, settings.seed, shots=options.shots)
@@ -76,7 +76,7 @@ def system_stores(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     return system.stores(checked_config(system.config, settings))
 
 
-def the_model(name: str) -> Model:
+def get_model(name: str) -> Model:
     """The model of that name. Raises `UsageError` for an unknown one."""
     if name not in MODELS:
         raise UsageError(f"there is no model {name!r}; known are {', '.join(MODELS)}.")
@@ -86,19 +86,21 @@ def the_model(name: str) -> Model:
 TEXTS = ("labels", "corpus", "texts.labels", "texts.entities")
 BANK = ("bank.agent", "bank.main")
 MODELS: dict[str, Model] = {
-    "unialign": Model("unialign", partial(system_stores, "unialign"), prepare_unialign, Own(("head.", *BANK))),
+    "unialign": Model(
+        "unialign", partial(system_stores, "unialign"), prepare_unialign, ClassSpecificWeights(("head.", *BANK))
+    ),
     "art": Model(
         "art",
         partial(system_stores, "art"),
         partial(prepare_unialign, name="art"),
-        Own(("head.", "video_head.", *BANK)),
+        ClassSpecificWeights(("head.", "video_head.", *BANK)),
     ),
     "alt": Model(
         "alt",
         partial(system_stores, "alt"),
         prepare_alt,
         # Adapters and prompts in a tower that was tuned before, with the text tower that prompts bring along.
-        Own((*TEXTS, "classifier."), (".adapter.", ".ls_1.1.", "prompts.", "texts.")),
+        ClassSpecificWeights((*TEXTS, "classifier."), (".adapter.", ".ls_1.1.", "prompts.", "texts.")),
         check=check_start,
         any_class=lambda settings: settings.get("logits") != "probe",
     ),

@@ -10,12 +10,12 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
+from unialign.cache.digests import text_digest
 from unialign.cache.reader import Recorded
 from unialign.errors import DamagedStore
-from unialign.pipeline.training.preparation import Prepared
+from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_folder import DATA
 from unialign.stages.extraction.corpus import entity_id
 from unialign.stages.extraction.text import label_id
@@ -40,7 +40,7 @@ class Row:
     sources: Mapping[str, str]
 
 
-def data_rows(prepared: Prepared) -> list[Row]:
+def data_rows(prepared: PreparedRun) -> list[Row]:
     """The samples of a run by part and id, with those that the caches lack, and then the texts that it reads."""
     names = prepared.dataset.classes
     labels = {sample.id: names[sample.label] for sample in prepared.dataset.samples}
@@ -55,7 +55,7 @@ def data_rows(prepared: Prepared) -> list[Row]:
     return rows + [Row(each, TEXT, "", {TEXT: texts[each]}) for each in _texts_read(prepared, texts)]
 
 
-def _texts_read(prepared: Prepared, held: Mapping[str, str]) -> list[str]:
+def _texts_read(prepared: PreparedRun, held: Mapping[str, str]) -> list[str]:
     """The rows of the text store that this model reads: its templates, descriptions, entities."""
     config, classes = prepared.config, prepared.dataset.classes
     templates, entities = config.get("templates") or (), config.get("entities") or ()
@@ -81,7 +81,7 @@ def data_text(rows: Sequence[Row]) -> str:
 
 def data_digest(text: str) -> str:
     """SHA-256 of the table, 64 hex digits."""
-    return sha256(text.encode()).hexdigest()
+    return text_digest(text).removeprefix("sha256:")
 
 
 def read_data(folder: Path, digest: str) -> list[Row] | None:
@@ -161,7 +161,7 @@ class Report:
         )
 
 
-def report_of(prepared: Prepared, rows: Sequence[Row]) -> Report:
+def report_of(prepared: PreparedRun, rows: Sequence[Row]) -> Report:
     """What is to be known of these rows, which are those of `data_rows`."""
     counts = {part: Counter(row.label for row in rows if row.part == part) for part in ("train", "val", "test")}
     learned, validation = counts["train"], dict(prepared.validation)

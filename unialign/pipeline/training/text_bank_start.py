@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from unialign.errors import MissingCache, UsageError
-from unialign.pipeline.training.coverage import CachedModality
 from unialign.stages.extraction.text import label_id
 from unialign.stages.extraction.text_report import closest_pairs
+from unialign.stages.sample_reader import SampleReader
 
 ADVICE = "run `unialign extract text` for this dataset."
 
 
-def shared_templates(reader: CachedModality, class_names: Sequence[str]) -> tuple[str, ...]:
+def shared_templates(reader: SampleReader, class_names: Sequence[str]) -> tuple[str, ...]:
     """The templates of a text store that hold a row for every class, sorted.
 
     Raises `MissingCache` when there is none, naming a class without any row if there is one.
@@ -35,16 +35,14 @@ def shared_templates(reader: CachedModality, class_names: Sequence[str]) -> tupl
     return found
 
 
-def alike_classes(reader: CachedModality, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
+def alike_classes(reader: SampleReader, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
     """The classes whose texts are most alike: (class, class, cosine), most alike first; see `closest_pairs`."""
     bank = load_text_bank(reader, class_names)
     ids = [label_id(str(number), name) for number in range(len(bank)) for name in class_names]
     return closest_pairs(ids, bank.flatten(0, 1).numpy(), count)
 
 
-def load_text_bank(
-    reader: CachedModality, class_names: Sequence[str], templates: Sequence[str] | None = None
-) -> Tensor:
+def load_text_bank(reader: SampleReader, class_names: Sequence[str], templates: Sequence[str] | None = None) -> Tensor:
     """The label rows of a text store, (templates, classes, width) float32, classes in label order.
 
     templates: which, in this order; by default `shared_templates`. Raises `MissingCache` when a row is not there,
@@ -72,7 +70,7 @@ def load_text_bank(
     return torch.from_numpy(bank)
 
 
-def load_descriptions(reader: CachedModality, class_names: Sequence[str]) -> Tensor:
+def load_descriptions(reader: SampleReader, class_names: Sequence[str]) -> Tensor:
     """The mean description of each class, (classes, width) float32, from the description rows of a text store.
 
     Raises `UsageError` when a class has none.

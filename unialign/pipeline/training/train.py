@@ -19,11 +19,12 @@ from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.records import count_environments
 from unialign.errors import CacheProblem, MissingCache
 from unialign.pipeline.training import run_folder as folders
-from unialign.pipeline.training.coverage import CachedModality, Covered
-from unialign.pipeline.training.preparation import REVISION, Options, Prepared
-from unialign.pipeline.training.registry import prepare_model, the_model
+from unialign.pipeline.training.coverage import Covered
+from unialign.pipeline.training.preparation import REVISION, Options, PreparedRun
+from unialign.pipeline.training.registry import get_model, prepare_model
 from unialign.pipeline.training.run_data import Report, data_digest, data_rows, data_text, report_of
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.loader import BatchSource, Loader
 from unialign.stages.training.logs import RunLog
@@ -80,7 +81,7 @@ def train_model(
     dataset: Dataset,
     *,
     protocol: str | None = None,
-    readers: Mapping[str, CachedModality],
+    readers: Mapping[str, SampleReader],
     model: Mapping[str, Any],
     settings: TrainSettings,
     runs: Path,
@@ -97,28 +98,14 @@ def train_model(
     process trains the same run, `UnialignError` for a loss that is not finite.
     """
     options = options or Options()
-    the_model(name).check(model, options)
+    get_model(name).check(model, options)
     prepared = prepare_model(
         name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options
     )
     return train(prepared, runs, show, tell)
 
 
-def train_unialign(dataset: Dataset, **arguments: Any) -> RunResult:
-    """`train_model` of UniAlign. readers: "frames", "pose-features", "text". model: of `UniAlignConfig`."""
-    return train_model("unialign", dataset, **arguments)
-
-
-def train_encoder(dataset: Dataset, **arguments: Any) -> RunResult:
-    """`train_model` of ST-GCN++ on cached poses; exported for `extract pose-features`, `exported` is the file.
-
-    readers: "poses". model: see `prepare_encoder`. Classes are those of the protocol's training samples, so an encoder
-    for a zero-shot protocol has not seen its unseen classes.
-    """
-    return train_model("stgcn++", dataset, **arguments)
-
-
-def train(prepared: Prepared, runs: Path, show: Show, tell: Tell = lambda sentence: None) -> RunResult:
+def train(prepared: PreparedRun, runs: Path, show: Show, tell: Tell = lambda sentence: None) -> RunResult:
     """Train what was prepared, in its run folder. An interrupt carries a note that says where the run goes on."""
     keys, rows = store_keys(prepared.readers), data_rows(prepared)
     table, report = data_text(rows), report_of(prepared, rows)
@@ -143,7 +130,7 @@ def train(prepared: Prepared, runs: Path, show: Show, tell: Tell = lambda senten
             raise
 
 
-def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Json]]:
+def store_keys(readers: Mapping[str, SampleReader]) -> dict[str, dict[str, Json]]:
     """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
 
     The place of a remote store is its URL. A reader that extracts online has none, and the key "online-<digest of its
@@ -166,7 +153,7 @@ def store_keys(readers: Mapping[str, CachedModality]) -> dict[str, dict[str, Jso
 
 def _train(
     run: folders.Run,
-    prepared: Prepared,
+    prepared: PreparedRun,
     report: Report,
     keys: Mapping[str, Mapping[str, Json]],
     processes: Processes,
@@ -214,7 +201,7 @@ def _train(
 
 
 def _begin(
-    run: folders.Run, prepared: Prepared, table: str, keys: Mapping[str, Mapping[str, Json]], processes: Processes
+    run: folders.Run, prepared: PreparedRun, table: str, keys: Mapping[str, Mapping[str, Json]], processes: Processes
 ) -> None:
     stores = {name: dict(found) for name, found in keys.items()}
     for name, reader in prepared.readers.items():
@@ -230,13 +217,13 @@ def _begin(
     )
 
 
-def _sides(prepared: Prepared) -> dict[str, dict[str, Json]]:
+def _sides(prepared: PreparedRun) -> dict[str, dict[str, Json]]:
     sides = {"train": prepared.train_side, "val": prepared.val_side, "test": prepared.test_side}
     return {part: side.result() for part, side in sides.items()}
 
 
 def _content(
-    run: folders.Run, prepared: Prepared, fitted: Fitted, keys: Mapping[str, Mapping[str, Json]]
+    run: folders.Run, prepared: PreparedRun, fitted: Fitted, keys: Mapping[str, Mapping[str, Json]]
 ) -> dict[str, Json]:
     """What result.json holds."""
     return {
@@ -254,7 +241,7 @@ def _content(
     }
 
 
-def prediction_arrays(predictions: Predictions | None, prepared: Prepared, task: Task) -> dict[str, np.ndarray]:
+def prediction_arrays(predictions: Predictions | None, prepared: PreparedRun, task: Task) -> dict[str, np.ndarray]:
     """The arrays of predictions.npz: ids, labels, probabilities; if the model has it, importance and columns' names."""
     if predictions is None:
         return {}
@@ -280,7 +267,7 @@ def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, An
     atomic.write_file(path, buffer.getvalue())
 
 
-def _recorded(readers: Mapping[str, CachedModality]) -> int:
+def _recorded(readers: Mapping[str, SampleReader]) -> int:
     """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not.
 
     A store that was removed meanwhile counts as it was: what was read from it had been checked.

@@ -25,8 +25,8 @@ _NOISE_SHARE = 0.69754
 _ENERGY_SLOTS = 4
 
 
-def select_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion") -> Floats:
-    """Keypoints (T, P, V, 3) float32 in metres of the chosen people, NaN where one is absent; frames are never dropped.
+def choose_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion") -> Columns:
+    """The column of the clip that is person p in frame t, (T, P); -1 where it is absent. `of_bodies` takes it.
 
     rule:
       "motion" (default): bodies by id; short and spread-out ones are dropped while others remain; the rest in order
@@ -41,11 +41,6 @@ def select_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion")
 
     Raises `UsageError` for an unknown rule.
     """
-    return of_bodies(clip.keypoints, choose_bodies(clip, num_people, rule))
-
-
-def choose_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion") -> Columns:
-    """The column of the clip that is person p in frame t, (T, P); -1 where it is absent. See `select_bodies`."""
     if rule not in BODY_RULES:
         raise UsageError(f"unknown body rule {rule!r}; known are {', '.join(BODY_RULES)}.")
     return BODY_RULES[rule](clip, num_people)

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unialign.errors import UsageError
 from unialign.stages.datasets.base import Sample, Split
 from unialign.stages.datasets.splits import SplitRule
 
@@ -74,13 +73,6 @@ ZERO_SHOT_SPLITS: Mapping[str, ZeroShotSplit] = {
         for number, unseen in enumerate(seeded_unseen(27, 5, 3), start=1)
     },
 }
-
-
-def zero_shot_split(name: str) -> ZeroShotSplit:
-    """The split of that name. Raises `UsageError` for a name that is not known."""
-    if name not in ZERO_SHOT_SPLITS:
-        raise UsageError(f"unknown zero-shot split {name!r}; known are {', '.join(ZERO_SHOT_SPLITS)}.")
-    return ZERO_SHOT_SPLITS[name]
 
 
 def zero_shot(unseen: Sequence[int], rule: SplitRule, samples: Sequence[Sample]) -> Split:

@@ -23,11 +23,6 @@ from unialign.stages.video import encode_clip
 REVISION = 2
 
 
-def is_training_performer(performer: int) -> bool:
-    """The subject split: performers with odd numbers train, those with even numbers test."""
-    return performer % 2 == 1
-
-
 def list_clips(performers: int, cameras: int, replications: int) -> list[ClipKey]:
     """All clips of a collection, sorted by name. Raises `UsageError` for counts that the names cannot hold."""
     limits = {"performers": (performers, 999), "cameras": (cameras, len(AZIMUTHS)), "replications": (replications, 999)}

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import file_digest
 from unialign.types import Json
 
 
@@ -18,6 +19,11 @@ class Source:
     id: str
     path: Path | None = None
     text: str = ""
+
+
+def source_digest(source: Source) -> str:
+    """Digest of the file at a source's path, "" where there is none. May raise `OSError`; see `Extractor.digest`."""
+    return file_digest(source.path) if source.path is not None and source.path.is_file() else ""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unialign.errors import CorruptInput
-from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import file_digest
+from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.video import Video
 from unialign.types import Json
@@ -32,7 +31,7 @@ class SourceVideo:
         try:
             if self.source.path is None:
                 raise CorruptInput("no video", "missing-file")
-            self.digest = file_digest(self.source.path)
+            self.digest = source_digest(self.source)
             for index, picture in enumerate(self.video.frames()):
                 if most and index == most:
                     self.fail("too-long", f"has more than {most} frames")

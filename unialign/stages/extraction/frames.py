@@ -9,9 +9,8 @@ from PIL import Image, features
 
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
-from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
-from unialign.stages.extraction.digest import file_digest
 from unialign.stages.pictures import ENCODINGS, encode_picture
 from unialign.stages.video import decoder_version
 from unialign.types import Json
@@ -169,7 +168,7 @@ class Frames:
 
     def digest(self, source: Source) -> str:
         """See `Extractor`."""
-        return file_digest(source.path)
+        return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order. Statuses: "ok" and those of `Video.frames`."""

@@ -8,25 +8,17 @@ mask tells absent persons apart.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.models.skeleton.graph import Layout
-from unialign.types import Json
+from unialign.stages.sample_reader import SampleReader
 
 LOWEST_SCORE = 0.01  # PYSKL, PreNormalize2D: a joint with this score or less has not been seen
 
 
-class Described(Protocol):
-    """Poses that say what their arrays hold: `cache.reader.StoreReader`, or anything that answers the same."""
-
-    def array_attributes(self, name: str, /) -> Mapping[str, Json]:
-        """Units, joint order and the like of one array."""
-
-
-def frame_size(reader: Described, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
+def frame_size(reader: SampleReader, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
     """(width, height) of a sample's frames in pixels, None for poses without any; the array names its entries.
 
     Raises `UsageError` where it does not.
@@ -51,7 +43,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Clip:
+class PoseClip:
     """What an encoder reads: keypoints (P, S, V, C) float32 without any NaN, and which of the P persons are there."""
 
     keypoints: np.ndarray
@@ -108,7 +100,7 @@ def mirrored(keypoints: np.ndarray, layout: Layout, width: float | None = None) 
 
 def pyskl_2d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None
-) -> Clip:
+) -> PoseClip:
     """A clip of x, y in [-1, 1] of the frame, and score, from pixels (T, M, V, 3).
 
     Frames that show nobody are dropped first. A joint that is absent or has a score of at most 0.01 is at (0, 0), the
@@ -135,12 +127,12 @@ def pyskl_2d(
     clip[: persons.shape[1], ..., 2] = np.nan_to_num(persons[..., 2]).swapaxes(0, 1)
     present = np.zeros(shape.num_persons, bool)
     present[: persons.shape[1]] = seen.any(axis=(0, 2))
-    return Clip(clip, present)
+    return PoseClip(clip, present)
 
 
 def agcn_3d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
-) -> Clip:
+) -> PoseClip:
     """A clip of metres around the main person's spine, from camera coordinates (T, M, V, 3); absent joints are zero.
 
     In this order: the persons with the most motion first; each person's track repeated until it fills the clip; the
@@ -173,7 +165,7 @@ def agcn_3d(
     clip = np.where(absent, 0, clip - clip[:1, :, upper : upper + 1])
     clip = clip @ rotation_onto(clip[0, 0, upper] - clip[0, 0, lower], np.array([0.0, 0.0, 1.0])).T
     clip = clip @ rotation_onto(clip[0, 0, right] - clip[0, 0, left], np.array([1.0, 0.0, 0.0])).T
-    return Clip(clip.astype(np.float32), present)
+    return PoseClip(clip.astype(np.float32), present)
 
 
 def energy(person: np.ndarray) -> float:
@@ -210,6 +202,6 @@ def rotation_onto(start: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.asarray(np.eye(3) + sine / length * cross + (1 - start @ target / length) * cross @ cross)
 
 
-Prepare = Callable[[np.ndarray, Layout, View, Shape, tuple[float, float] | None], Clip]
+Prepare = Callable[[np.ndarray, Layout, View, Shape, tuple[float, float] | None], PoseClip]
 
 RECIPES: dict[str, Prepare] = {"pyskl-2d": pyskl_2d, "agcn-3d": agcn_3d}

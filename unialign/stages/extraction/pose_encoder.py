@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unialign.errors import CorruptInput, UsageError
-from unialign.stages.archives import check_weights
-from unialign.stages.extraction.pose_clips import RECIPES, Clip, Shape
+from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, Shape
+from unialign.stages.foreign_weights import load_foreign_weights
 from unialign.stages.models.skeleton.encoders import ENCODERS
 from unialign.stages.models.skeleton.graph import LAYOUTS, Layout
 
@@ -62,36 +62,13 @@ def load_encoder(path: Path) -> Encoder:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; name the weights of a skeleton encoder.")
-    try:
-        with path.open("rb") as file:
-            check_weights(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch.load answers foreign bytes with errors of many kinds, some of them private.
-        raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error
-    if not isinstance(content, Mapping):
-        raise CorruptInput(f"{path} holds a {type(content).__name__}, not the weights of a skeleton encoder.")
+    content = load_foreign_weights(path, "a skeleton encoder")
     if "l1.gcn1.Linear_weight" in content:
         return _public_shift_gcn(path, content)
     return _own_checkpoint(path, content)
 
 
-def encoder_checkpoint(encoder: Encoder) -> dict[str, Any]:
-    """What `torch.save` should write so that `load_encoder` gives the same encoder back."""
-    return {
-        "model": encoder.name,
-        "config": dict(encoder.config),
-        "layout": encoder.layout.name,
-        "recipe": encoder.recipe,
-        "clip_len": encoder.clip_len,
-        "classes": list(encoder.classes),
-        "protocol": encoder.protocol,
-        "dataset": encoder.dataset,
-        "state_dict": {name: value.detach().cpu() for name, value in encoder.network.state_dict().items()},
-    }
-
-
-def encode(encoder: Encoder, clips: Sequence[Clip], batch_size: int) -> dict[str, np.ndarray]:
+def encode(encoder: Encoder, clips: Sequence[PoseClip], batch_size: int) -> dict[str, np.ndarray]:
     """Tokens (clips, T', D) and feature (clips, D) in float32, on the device where the network lies.
 
     Every call of the network gets exactly `batch_size` clips, the last one repeated where there are too few, so that a

@@ -3,39 +3,30 @@
 Legend: T' tokens, D width of the encoder.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import file_digest
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, StaleCache, UsageError
+from unialign.stages.device import resolve_device
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
-from unialign.stages.extraction.pose_clips import RECIPES, Clip, Described, View, clip_grid, frame_size
+from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
 from unialign.stages.models.skeleton.graph import layout_of
+from unialign.stages.sample_reader import SampleReader
 from unialign.types import Json
 
 REVISION = 1
 LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)"}
-
-
-class Poses(Described, Protocol):
-    """Poses by sample id: `cache.reader.StoreReader`, or anything that answers the same."""
-
-    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-        """The arrays of one sample."""
-
-    def source(self, sample: str, /) -> str:
-        """Digest of what they were made from."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ class PoseFeatures:
             "licence": LICENCES.get(encoder.name, "that of the encoder's own training data"),
         }
 
-    def check(self, reader: Poses) -> None:
+    def check(self, reader: SampleReader) -> None:
         """Raise `UsageError` unless the joints of a store of poses are those that the encoder was trained with."""
         check_layout(reader, self._encoder())
 
@@ -130,7 +121,7 @@ class PoseFeatures:
                 why = {"why": "the poses of this sample are quarantined"}
                 yield Outcome(source.id, reader.status(source.id), pose_source(reader, source.id), detail=why)
 
-    def features(self, reader: Poses, sources: Sequence[Source]) -> Iterator[Outcome]:
+    def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
         """The same for samples that all have poses, read from anything that answers like a `StoreReader`."""
         encoder = self._encoder()
         check_layout(reader, encoder)
@@ -151,7 +142,7 @@ class PoseFeatures:
                 start += num_views
                 yield self._outcome(source, reader.source(source.id), part)
 
-    def _prepare(self, source: Source, reader: Poses, encoder: Encoder) -> list[Clip] | Outcome:
+    def _prepare(self, source: Source, reader: SampleReader, encoder: Encoder) -> list[PoseClip] | Outcome:
         sample = reader.read_one(source.id)
         recipe, shape = RECIPES[encoder.recipe], encoder.shape(self.clip_len)
         size = frame_size(reader, sample)
@@ -179,15 +170,12 @@ def loaded(path: Path, digest: str, name: str, device: str) -> Encoder:
     Raises `StaleCache` when the file is not the one that the key names, `UsageError` when it holds another encoder.
     """
     encoder = load_encoder(path)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_digest(path).removeprefix("sha256:")
     if found != digest:
         raise StaleCache(f"{path} has the SHA-256 {found[:12]}, not {digest[:12]}; it was replaced, start again.")
     if encoder.name != name:
         raise UsageError(f"{path} holds the encoder {encoder.name}, not {name}; name that one or other weights.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder.network.to(device)
+    encoder.network.to(resolve_device(device, setting="extract.device"))
     return encoder
 
 
@@ -197,7 +185,7 @@ def pose_source(reader: StoreReader, sample: str) -> str:
     return reader.source(sample) if status == "ok" else f"poses:{status}"
 
 
-def check_layout(reader: Poses, encoder: Encoder) -> None:
+def check_layout(reader: SampleReader, encoder: Encoder) -> None:
     """Raise `UsageError` unless the joints of a store of poses are those that an encoder was trained with."""
     attributes = reader.array_attributes("keypoints")
     joints = attributes.get("layout") or attributes.get("joints") or "of an unknown order"

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
+from unialign.stages.device import resolve_device
 from unialign.stages.extraction import ultralytics_pose
-from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
-from unialign.stages.extraction.digest import file_digest, source_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.people import track_persons
 from unialign.stages.extraction.tracker import Detections
@@ -64,7 +65,7 @@ def to_detections(found: np.ndarray, height: int, width: int, side: int) -> Dete
 
 
 @dataclass
-class Clip:
+class DetectionJob:
     """A source on its way through the network: decoded, and what was found in its frames so far."""
 
     video: SourceVideo
@@ -156,7 +157,7 @@ class YoloPoses:
 
     def digest(self, source: Source) -> str:
         """See `Extractor`."""
-        return file_digest(source.path)
+        return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order. Batches run across clips, so an outcome may wait for the next sources.
@@ -164,13 +165,13 @@ class YoloPoses:
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
         Raises `UsageError` when the network cannot be loaded or does not take pictures of this size.
         """
-        device = ultralytics_pose.choose_device(self.device)
+        device = str(resolve_device(self.device, setting="extract.device"))
         network = ultralytics_pose.load_network(self.weights, self.weights_digest, device)
         network.check_size(self.image_size)
-        waiting: deque[Clip] = deque()
-        slots: list[tuple[Clip, np.ndarray]] = []
+        waiting: deque[DetectionJob] = deque()
+        slots: list[tuple[DetectionJob, np.ndarray]] = []
         for source in sources:
-            clip = Clip(SourceVideo(source))
+            clip = DetectionJob(SourceVideo(source))
             waiting.append(clip)
             for picture in clip.video.frames(self.max_frames):
                 slots.append((clip, letterbox(picture, self.image_size)))
@@ -183,7 +184,7 @@ class YoloPoses:
         while waiting:
             yield self.outcome(waiting.popleft())
 
-    def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[Clip, np.ndarray]]) -> None:
+    def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[DetectionJob, np.ndarray]]) -> None:
         """Run the network once over a full or partly filled batch and hand each clip what was found in its frames."""
         if not slots:
             return
@@ -194,7 +195,7 @@ class YoloPoses:
         for (clip, _), persons in zip(slots, found, strict=False):
             clip.found.append(persons)
 
-    def outcome(self, clip: Clip) -> Outcome:
+    def outcome(self, clip: DetectionJob) -> Outcome:
         """Track the persons of a clip whose frames have all been through the network."""
         video = clip.video
         if video.failure is None and not any(len(persons) for persons in clip.found):
@@ -216,4 +217,4 @@ class YoloPoses:
 def yolo_poses(weights: Path | None, **parameters: Json) -> YoloPoses:
     """The extractor for a checkpoint. Raises `UsageError` when none is given or it does not exist."""
     path = ultralytics_pose.check_weights(weights)
-    return YoloPoses(path, source_digest(path), **parameters)
+    return YoloPoses(path, file_digest(path), **parameters)

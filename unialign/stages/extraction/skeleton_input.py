@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from unialign.cache.digests import file_digest
 from unialign.errors import CorruptInput
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import source_digest
 
-Clip = TypeVar("Clip")
+Content = TypeVar("Content")
 
 
-def read_source(source: Source, read: Callable[[Path], Clip]) -> tuple[str, Clip] | Outcome:
+def read_source(source: Source, read: Callable[[Path], Content]) -> tuple[str, Content] | Outcome:
     """Digest and content of a source's file, or the outcome of one that is not there or cannot be read.
 
     read: the parser; `CorruptInput` and `OSError` of it become a status with a reason.
@@ -20,7 +20,7 @@ def read_source(source: Source, read: Callable[[Path], Clip]) -> tuple[str, Clip
     try:
         if path is None or not path.exists():
             return Outcome(source.id, "missing-file")
-        digest = source_digest(path)
+        digest = file_digest(path)
         return digest, read(path)
     except OSError as error:
         return Outcome(source.id, "unreadable", digest, detail={"why": error.strerror or type(error).__name__})

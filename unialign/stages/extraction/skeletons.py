@@ -16,8 +16,7 @@ from unialign.errors import UsageError
 from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
 from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
-from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import file_digest
+from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
 from unialign.types import Json
@@ -37,7 +36,7 @@ PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 class ReadySkeletons:
     """Poses from `.skeleton` files of NTU RGB+D: 25 joints of Kinect v2 in metres.
 
-    body_rule: which bodies become persons, see `stages.datasets.body_rules.select_bodies`.
+    body_rule: which bodies become persons, see `stages.datasets.body_rules.choose_bodies`.
     """
 
     num_people: int = 2
@@ -76,7 +75,7 @@ class ReadySkeletons:
 
     def digest(self, source: Source) -> str:
         """See `Extractor`."""
-        return file_digest(source.path)
+        return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; detail counts frames, bodies and absences."""

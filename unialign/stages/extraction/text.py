@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import text_digest
 from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import text_digest
 from unialign.stages.extraction.templates import check_template, read_lines
 from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
 from unialign.stages.extraction.text_network import TextEncoder

@@ -54,9 +54,8 @@ ENCODERS: dict[str, EncoderKind] = {
 @lru_cache(maxsize=2)
 def load_encoder(encoder: str, model: str, weights: Path, device: str) -> TextEncoder:
     """The network of an encoder of `ENCODERS`, loaded once per process. device: "auto" is CUDA if there is one."""
-    import torch
+    from unialign.stages.device import resolve_device
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = str(resolve_device(device, setting="extract.device"))
     with quiet_libraries():
-        return ENCODERS[encoder].load(model, weights, device)
+        return ENCODERS[encoder].load(model, weights, place)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from unialign.cache.bounded import parse_json
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text_network import TextEncoder, fetch_model
 
 
@@ -141,7 +141,7 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
         width=len(embed("width")),
         max_tokens=tokenizer.context_length,
         tokenizer="open_clip SimpleTokenizer",  # its vocabulary comes with the library, whose version is in the key
-        weights_digest=source_digest(weights),
+        weights_digest=file_digest(weights),
         embed=embed,
         # Bytes are its smallest pieces, so it has no unknown token.
         tokens=lambda text: [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id],

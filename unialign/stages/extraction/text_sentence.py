@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.text_network import (
     TextEncoder,
     fetch_model,
@@ -48,7 +48,7 @@ def folder_digest(folder: Path) -> str:
         unread = name.startswith((".", "onnx/", "openvino/")) or name == "data_config.json"
         if unread or (path.suffix == ".bin" and path.with_name("model.safetensors").is_file()):
             continue
-        lines.append(f"{name} {source_digest(path)}\n")
+        lines.append(f"{name} {file_digest(path)}\n")
     return f"sha256:{hashlib.sha256(''.join(sorted(lines)).encode()).hexdigest()}"
 
 
@@ -111,4 +111,4 @@ def find_minilm(model: str, weights: Path | None) -> Path:
 
 def load_minilm(model: str, weights: Path, device: str) -> TextEncoder:
     """The network inside the package; its digest is that of the weights file."""
-    return _sentence_encoder(weights, source_digest(weights / "model.safetensors"), device)
+    return _sentence_encoder(weights, file_digest(weights / "model.safetensors"), device)

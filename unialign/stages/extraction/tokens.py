@@ -11,46 +11,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import file_digest
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, StaleCache, UsageError
-from unialign.stages.archives import check_weights
+from unialign.stages.device import resolve_device
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import source_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import View, clip_grid
 from unialign.stages.extraction.text_openclip import find_openclip, openclip_name
+from unialign.stages.foreign_weights import load_clip_weights
 from unialign.stages.models.clip.image_tower import ClipTower, image_transformer, load_clip
 from unialign.stages.pictures import decode_pictures
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.augmentation import fixed_regions, resized, sparse_frames
 from unialign.types import Json
 
 REVISION = 1
 
 
-class Frames(Protocol):
-    """Frames by sample id: `cache.reader.StoreReader`, or anything that answers the same."""
-
-    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-        """The arrays of one sample."""
-
-    def source(self, sample: str, /) -> str:
-        """Digest of what they were made from."""
-
-    def array_attributes(self, name: str, /) -> Mapping[str, Json]:
-        """The encoding of the pictures and the like."""
-
-
 class TokenNetwork:
     """A tower on its device, in evaluation: pictures in, tokens out."""
 
-    def __init__(self, tower: ClipTower, device: str = "cpu") -> None:
+    def __init__(self, tower: ClipTower, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.tower = tower.to(self.device).eval().requires_grad_(False)
         mean, std = (torch.tensor(each, device=self.device).view(3, 1, 1) for each in (tower.mean, tower.std))
@@ -183,7 +172,7 @@ class Tokens:
                 why = {"why": "the frames of this sample are quarantined"}
                 yield Outcome(source.id, status, frames_source(reader, source.id), detail=why)
 
-    def features(self, reader: Frames, sources: Sequence[Source]) -> Iterator[Outcome]:
+    def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
         """The same for samples that all have frames, read from anything that answers like a `StoreReader`."""
         network = self._network()
         encoding = str(reader.array_attributes("pictures").get("encoding"))
@@ -219,7 +208,7 @@ def token_extractor(model: str, weights: Path | None, *, frames: Path, frames_ke
     activation.
     """
     found = find_openclip(model, weights)
-    return Tokens(openclip_name(model), frames, frames_key, found, source_digest(found), **settings)
+    return Tokens(openclip_name(model), frames, frames_key, found, file_digest(found), **settings)
 
 
 @lru_cache(maxsize=1)
@@ -228,32 +217,16 @@ def loaded(name: str, path: Path, digest: str, device: str, settings: tuple[int,
 
     Raises `StaleCache` when the file is not the one that the key names, `UsageError` when it does not fit the network.
     """
-    found = source_digest(path)
+    found = file_digest(path)
     if found != digest:
         raise StaleCache(f"{path} has the digest {found[:19]}, not {digest[:19]}; it was replaced, start again.")
     image_size, layer, merged_pairs, proportional, projection = settings
     network = image_transformer(name, image_size=image_size)
-    load_clip(network, clip_state(path))
+    load_clip(network, load_clip_weights(path))
     tower = ClipTower(
         network=network, layer=layer, num_pairs=merged_pairs, proportional=proportional, projection=projection
     )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TokenNetwork(tower, device)
-
-
-def clip_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of OpenCLIP weights (safetensors, or plain PyTorch). Raises `UsageError`."""
-    from open_clip.factory import load_state_dict
-
-    try:
-        if path.suffix != ".safetensors":
-            with path.open("rb") as file:
-                check_weights(file)
-        return dict(load_state_dict(str(path), weights_only=True))
-    except Exception as error:  # any file may stand there: what reading it raises is open-ended
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"{path}: is no file of OpenCLIP weights ({reason}); give a state dict.") from error
+    return TokenNetwork(tower, resolve_device(device, setting="extract.device"))
 
 
 def frames_source(reader: StoreReader, sample: str) -> str:

@@ -20,8 +20,8 @@ import torch
 import torchvision  # noqa: F401  # non_max_suppression takes another path when this is not imported yet
 from PIL import Image
 
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
-from unialign.stages.extraction.digest import source_digest
 
 LOGGER = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwor
     Raises `UsageError` when the file is missing, has another digest than the key says, or is no COCO-17 pose network.
     """
     check_weights(weights)
-    if source_digest(weights) != weights_digest:
+    if file_digest(weights) != weights_digest:
         raise UsageError(f"{weights}: the file is not the one whose digest is {weights_digest}; start again.")
     yolo, suppress = functions()
     # Ultralytics fetches a file whose name it does not like; a plain link keeps every name away from that code.
@@ -135,13 +135,6 @@ def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwor
         raise UsageError(f"{weights}: is not a pose network with 17 joints; {advice}.")
     stride = int(model.stride.max())
     return PoseNetwork(model.fuse(verbose=False).float().eval().to(device), suppress, device, stride)
-
-
-def choose_device(device: str) -> str:
-    """`device` itself, or for "auto" the GPU when there is one, else the CPU."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class PoseNetwork:

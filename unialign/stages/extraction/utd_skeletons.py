@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
 from unialign.stages.datasets.utd_mhad import read_utd_skeleton
-from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.digest import file_digest
+from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.skeleton_arrays import metre_spec
 from unialign.stages.extraction.skeleton_input import read_source
 from unialign.types import Json
@@ -54,7 +53,7 @@ class UtdSkeletons:
 
     def digest(self, source: Source) -> str:
         """See `Extractor`."""
-        return file_digest(source.path)
+        return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; detail counts frames and joints without a position."""

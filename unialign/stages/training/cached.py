@@ -18,7 +18,7 @@ from unialign.cache.batches.work_ring import Gathering
 from unialign.cache.cores import usable_cores
 from unialign.errors import UsageError
 from unialign.stages.training.clips import Batch
-from unialign.stages.training.order import Picks, crop_starts
+from unialign.stages.training.order import BatchIndices, crop_starts
 from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.windows import windowed
 
@@ -59,7 +59,7 @@ class CachedArrays(Dataset[Batch]):
         epoch, indices = _plain(picks)
         return self._read(epoch, indices, self.reader.buffers(len(indices)))
 
-    def batches(self, batches: Sequence[Picks], *, threads: int, depth: int) -> Iterator[Batch]:
+    def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
         """The batches in order, made by threads, `depth` of them ready ahead of the loop, in memory used again.
 
         A loop that would wait for a batch of mapped stores makes one itself, see `cache.batches.work_ring`.
@@ -74,7 +74,9 @@ class CachedArrays(Dataset[Batch]):
         """(N,) the shard of each sample, for orders that keep to few of them. Raises `UsageError`, see `windows`."""
         return self._mapped().shard_numbers()
 
-    def windows(self, batches: Sequence[Picks], window_of: np.ndarray, *, threads: int, depth: int) -> Iterator[Batch]:
+    def windows(
+        self, batches: Sequence[BatchIndices], window_of: np.ndarray, *, threads: int, depth: int
+    ) -> Iterator[Batch]:
         """The batches in order, while threads read the shards of the next window, and done ones are let go of.
 
         window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
@@ -94,17 +96,19 @@ class CachedArrays(Dataset[Batch]):
             raise UsageError("train.settings.window_shards is for local, uncompressed stores; set it to 0.")
         return self.reader
 
-    def _make_pool(self, batches: Sequence[Picks]) -> None:
+    def _make_pool(self, batches: Sequence[BatchIndices]) -> None:
         size = max((len(batch) for batch in batches), default=0)
         if self._pool is None or self._pool.size != size:
             self._pool = BufferPool(self.reader, size, pinned=torch.cuda.is_available())
 
-    def _batch(self, picks: Picks) -> Batch:
+    def _batch(self, picks: BatchIndices) -> Batch:
         assert self._pool is not None
         with self._pool.lend() as buffers:
             return self._read(picks.epoch, picks.indices, buffers)
 
-    def _gathered(self, reader: BatchReader, batches: Sequence[Picks], threads: int, depth: int) -> Generator[Batch]:
+    def _gathered(
+        self, reader: BatchReader, batches: Sequence[BatchIndices], threads: int, depth: int
+    ) -> Generator[Batch]:
         assert self._pool is not None
         # The loop is one of those that gather; more of them than cores would only take turns.
         count = max(1, min(threads, usable_cores() - 1))
@@ -138,7 +142,7 @@ class CachedArrays(Dataset[Batch]):
         """What is given away of a batch once its arrays hold their values; the one thing that a subclass changes."""
         return batch
 
-    def _cropped_picks(self, batches: Sequence[Picks]) -> Iterator[tuple[Picks, np.ndarray | None]]:
+    def _cropped_picks(self, batches: Sequence[BatchIndices]) -> Iterator[tuple[BatchIndices, np.ndarray | None]]:
         """The batches with their crops, which are drawn for many at once: that costs little more than for one."""
         for first in range(0, len(batches), _DRAWN):
             some = batches[first : first + _DRAWN]
@@ -165,7 +169,7 @@ class CachedArrays(Dataset[Batch]):
 
 
 def _plain(picks: Sequence[tuple[int, int]] | Sequence[int]) -> tuple[int, np.ndarray]:
-    if isinstance(picks, Picks):
+    if isinstance(picks, BatchIndices):
         return picks.epoch, picks.indices
     values = np.array(picks, dtype=np.int64)
     if values.ndim == 1:

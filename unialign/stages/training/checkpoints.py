@@ -24,7 +24,7 @@ from unialign.cache import atomic
 from unialign.cache.bounded import parse_json, read_plain
 from unialign.cache.schema import METADATA_BYTES
 from unialign.errors import DamagedStore, MissingCache, UnialignError
-from unialign.stages.archives import check_weights
+from unialign.stages.foreign_weights import read_weights
 from unialign.stages.training.loader import Position
 
 LOGGER = logging.getLogger(__name__)
@@ -165,8 +165,7 @@ class Checkpoints:
         data = self._checked(path)
         try:
             file = io.BytesIO(data)
-            check_weights(file)
-            return dict(torch.load(file, map_location="cpu", weights_only=True))
+            return dict(read_weights(file))
         except Exception as error:
             # torch.load answers foreign bytes with errors of many kinds, some of them private.
             raise DamagedStore(f"{path} holds something else than plain weights.") from error

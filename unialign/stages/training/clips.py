@@ -6,7 +6,7 @@ frame, D width of either.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +15,13 @@ from torch.utils.data import Dataset
 
 from unialign.errors import UsageError
 from unialign.stages.pictures import decode_pictures
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, resized, sparse_frames
 from unialign.stages.training.order import sample_generator
 from unialign.stages.training.settings import TrainSettings
 
 Batch = dict[str, Any]
 Pick = tuple[int, int]
-
-
-class Reader(Protocol):
-    """A source of one modality: `cache.reader.StoreReader` or anything that reads the same."""
-
-    def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-        """The arrays of one sample."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +40,10 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Frames:
+class CachedFrames:
     """The store of frames and what clips are made of them. encoding: of the array "pictures"."""
 
-    reader: Reader
+    reader: SampleReader
     encoding: str
     num_frames: int
     image_size: int
@@ -59,7 +53,7 @@ class Frames:
 class PoseTokens:
     """The store of pose features. flips: for each view of the cached grid, whether it is mirrored."""
 
-    reader: Reader
+    reader: SampleReader
     flips: tuple[bool, ...]
 
 
@@ -67,7 +61,7 @@ class PoseTokens:
 class FrameTokens:
     """The store of tokens of frames. flips: for each view of the cached grid, whether it is mirrored."""
 
-    reader: Reader
+    reader: SampleReader
     flips: tuple[bool, ...]
 
 
@@ -85,7 +79,7 @@ class Clips(Dataset[Batch]):
     """
 
     def __init__(
-        self, samples: Labelled, frames: Frames, pose: PoseTokens | None, settings: TrainSettings, *, train: bool
+        self, samples: Labelled, frames: CachedFrames, pose: PoseTokens | None, settings: TrainSettings, *, train: bool
     ) -> None:
         self.samples = samples
         self.frames = frames

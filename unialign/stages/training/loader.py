@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from unialign.errors import UsageError
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.clips import Batch
-from unialign.stages.training.device import on_device
-from unialign.stages.training.order import Picks, epoch_order, rank_slice, window_order
-from unialign.stages.training.prefetch import ahead
+from unialign.stages.training.order import BatchIndices, epoch_order, rank_slice, window_order
+from unialign.stages.training.prefetch import ahead, on_device
 from unialign.stages.training.settings import TrainSettings
 
 
@@ -65,7 +64,7 @@ class Meter:
 
 
 @dataclass(frozen=True)
-class Share:
+class RankBatch:
     """One batch of one process.
 
     count: samples of this process that count; a process that has none left gets one sample with count 0, so that all
@@ -85,9 +84,9 @@ class _Sampler:
     """The batch sampler: what the next pass over the loader shall fetch."""
 
     def __init__(self) -> None:
-        self.batches: Sequence[Picks] = ()
+        self.batches: Sequence[BatchIndices] = ()
 
-    def __iter__(self) -> Iterator[Picks]:
+    def __iter__(self) -> Iterator[BatchIndices]:
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -138,7 +137,7 @@ class Loader:
     def __len__(self) -> int:
         return len(self.source)
 
-    def epoch(self, position: Position) -> Iterator[Share]:
+    def epoch(self, position: Position) -> Iterator[RankBatch]:
         """The rest of an epoch of training, shuffled."""
         order, window_of = self._order(position.epoch)
         shares = rank_slice(
@@ -152,7 +151,7 @@ class Loader:
         # Where this process has nothing in the last batch, it takes the batch's first sample with a count of 0.
         starts = range(position.samples, end, size)
         batches = [
-            Picks(position.epoch, share if len(share) else order[first : first + 1])
+            BatchIndices(position.epoch, share if len(share) else order[first : first + 1])
             for first, share in zip(starts, shares, strict=True)
         ]
         done = -(-position.samples // size)
@@ -161,13 +160,13 @@ class Loader:
             total = min(size, end - first)
             after = Position(position.epoch, first + total) if first + total < end else Position(position.epoch + 1)
             self._position = after
-            yield Share(data, len(share), total, done + number, done + len(starts), after)
+            yield RankBatch(data, len(share), total, done + number, done + len(starts), after)
 
     def in_order(self) -> Iterator[Batch]:
         """Every sample once over all processes, in order, for evaluation; no sample comes twice to fill a batch."""
         size = self.settings.batch_size
         shares = rank_slice(np.arange(len(self.source)), rank=self.rank, world_size=self.world_size, batch_size=size)
-        yield from self._fetched([Picks(0, share) for share in shares if len(share)])
+        yield from self._fetched([BatchIndices(0, share) for share in shares if len(share)])
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader is: behind the batch that it gave last. The same on all processes of a run."""
@@ -177,7 +176,7 @@ class Loader:
         """Go on from there with `resume`, also with other workers or on another number of processes."""
         self._position = Position(state["epoch"], state["samples"])
 
-    def resume(self) -> Iterator[Share]:
+    def resume(self) -> Iterator[RankBatch]:
         """The rest of the epoch that `load_state_dict` tells, or that was left; the next whole one behind its end."""
         return self.epoch(self._position)
 
@@ -187,7 +186,7 @@ class Loader:
             return window_order(self.source.shards, settings.seed, epoch, settings.window_shards)
         return epoch_order(len(self.source), settings.seed, epoch), None
 
-    def _made(self, batches: Sequence[Picks], window_of: np.ndarray | None) -> Iterator[Batch]:
+    def _made(self, batches: Sequence[BatchIndices], window_of: np.ndarray | None) -> Iterator[Batch]:
         settings, source = self.settings, self.source
         if settings.num_workers:
             self._sampler.batches = batches
@@ -199,7 +198,7 @@ class Loader:
             return source.batches(batches, threads=threads, depth=settings.prefetch)
         return ahead(source.__getitems__, batches, threads=1, depth=settings.prefetch)
 
-    def _fetched(self, picks: Sequence[Picks], window_of: np.ndarray | None = None) -> Iterator[Batch]:
+    def _fetched(self, picks: Sequence[BatchIndices], window_of: np.ndarray | None = None) -> Iterator[Batch]:
         self.meter.start()
         batches = self._made(picks, window_of)
         if self.device is not None and self.device.type == "cuda":

@@ -15,7 +15,7 @@ import torch
 
 from unialign.errors import DamagedStore, MissingCache
 from unialign.stages.training.checkpoints import BEST, Checkpoints
-from unialign.stages.training.loader import Loader, Position, Share
+from unialign.stages.training.loader import Loader, Position, RankBatch
 from unialign.stages.training.logs import RunLog
 from unialign.stages.training.metrics import evaluation
 from unialign.stages.training.order import process_seed
@@ -289,7 +289,7 @@ class _Run:
             }
             self.checkpoints.save(state, self.position)
 
-    def _tell(self, share: Share, report: dict[str, float], rate: float) -> None:
+    def _tell(self, share: RankBatch, report: dict[str, float], rate: float) -> None:
         if not self.log:
             return
         meter = self.data.train.meter

@@ -22,7 +22,7 @@ def _stream(seed: int, *key: int) -> np.random.SeedSequence:
 
 
 @dataclass(frozen=True)
-class Picks(Sequence[tuple[int, int]]):
+class BatchIndices(Sequence[tuple[int, int]]):
     """What a batch shall hold: (epoch, place in the list of samples) pairs. indices: (B,) int64."""
 
     epoch: int
@@ -34,10 +34,10 @@ class Picks(Sequence[tuple[int, int]]):
     @overload
     def __getitem__(self, place: int) -> tuple[int, int]: ...
     @overload
-    def __getitem__(self, place: slice) -> "Picks": ...
-    def __getitem__(self, place: int | slice) -> "tuple[int, int] | Picks":
+    def __getitem__(self, place: slice) -> "BatchIndices": ...
+    def __getitem__(self, place: int | slice) -> "tuple[int, int] | BatchIndices":
         if isinstance(place, slice):
-            return Picks(self.epoch, self.indices[place])
+            return BatchIndices(self.epoch, self.indices[place])
         return self.epoch, int(self.indices[place])
 
 
@@ -57,7 +57,7 @@ def window_order(shard: np.ndarray, seed: int, epoch: int, window: int) -> tuple
 
     The shards are shuffled and cut into windows of `window`; inside a window the samples are shuffled.
     shard: (N,) where each sample lies. Returns the permutation (N,) of the epoch, and the window of each sample, (N,),
-    both int64. `stages.training.mixing` measures how well that mixes.
+    both int64. `benchmarks/mixing.py` measures how well that mixes.
     """
     generator = np.random.Generator(np.random.Philox(_stream(seed, _ORDER, epoch)))
     _, place = np.unique(shard, return_inverse=True)

@@ -5,35 +5,31 @@ Legend: B clips, M person slots, T frames of a clip, V joints, C coordinates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from unialign.errors import CorruptInput
-from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, Clip, Described, Shape, View, frame_size
+from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, PoseClip, Shape, View, frame_size
 from unialign.stages.models.skeleton.graph import Layout
+from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.augmentation import sparse_frames
-from unialign.stages.training.clips import Batch, Labelled, Pick, Reader
+from unialign.stages.training.clips import Batch, Labelled, Pick
 from unialign.stages.training.order import sample_generator
 from unialign.stages.training.settings import TrainSettings
 
 MIDDLE = View(offset=0, num_offsets=1, flip=False)
 
 
-class PoseReader(Reader, Described, Protocol):
-    """Poses by sample id, with what their arrays mean."""
-
-
 @dataclass(frozen=True)
-class Poses:
+class CachedPoses:
     """The store of poses and how clips are made of them.
 
     recipe: name in `pose_clips.RECIPES`. crop: shortest random part of a sample, as a share of its frames.
     """
 
-    reader: PoseReader
+    reader: SampleReader
     layout: Layout
     recipe: str
     shape: Shape
@@ -52,7 +48,7 @@ class PoseClips(Dataset[Batch]):
     Source: PYSKL, UniformSampleFrames in training mode; the random part is this project's.
     """
 
-    def __init__(self, samples: Labelled, poses: Poses, settings: TrainSettings, *, train: bool) -> None:
+    def __init__(self, samples: Labelled, poses: CachedPoses, settings: TrainSettings, *, train: bool) -> None:
         self.samples = samples
         self.poses = poses
         self.settings = settings
@@ -72,7 +68,7 @@ class PoseClips(Dataset[Batch]):
             "labels": torch.tensor([self.samples.labels[index] for index in indices], dtype=torch.int64),
         }
 
-    def _clip(self, epoch: int, index: int) -> Clip:
+    def _clip(self, epoch: int, index: int) -> PoseClip:
         sample, poses = self.samples.ids[index], self.poses
         stored = poses.reader.read_one(sample)
         keypoints, view, size = stored["keypoints"], MIDDLE, frame_size(poses.reader, stored)

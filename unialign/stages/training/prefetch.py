@@ -1,4 +1,4 @@
-"""Work done ahead of a loop by threads, handed over in order, and memory that it uses again."""
+"""What is ready before a loop asks for it: work of threads in order, memory that is used again, copies on a GPU."""
 
 import sys
 import threading
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from unialign.cache.batches.joined import Buffers, Joined
+from unialign.stages.training.clips import Batch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -94,3 +95,34 @@ class BufferPool:
         piece.idle = sys.getrefcount(piece.owner)
         self._pieces.append(piece)
         return piece
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches on a CUDA device; the copy of the next one runs while the loop works on this one.
+
+    Host memory stays held until its copy is done. Not tested without a GPU.
+    """
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ready: tuple[Batch, Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(stream)
+        if ready is not None:
+            yield _arrived(ready, device)
+        ready = moved, batch, event
+    if ready is not None:
+        yield _arrived(ready, device)
+
+
+def _arrived(ready: tuple[Batch, Batch, torch.cuda.Event], device: torch.device) -> Batch:
+    moved, _, event = ready
+    current = torch.cuda.current_stream(device)
+    current.wait_event(event)
+    for tensor in moved.values():
+        # The memory was taken on the other stream; it must not be given away while this one still reads it.
+        tensor.record_stream(current)
+    # The host's memory may be overwritten as soon as it is let go of.
+    event.synchronize()
+    return moved

@@ -10,7 +10,9 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from unialign.errors import UsageError
+from unialign.stages.device import resolve_device
+
+SETTING = "train.settings.device"
 
 
 @dataclass(frozen=True)
@@ -55,26 +57,6 @@ class Processes:
         return values[0]
 
 
-def device_of(name: str, local_rank: int = 0) -> torch.device:
-    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises `UsageError` for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(
-            f"train.settings.device {name!r} is unknown; it is auto, cpu, cuda or cuda:<number>."
-        ) from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError(f"train.settings.device is {name}, but torch sees no GPU; set it to auto or cpu.")
-        index = local_rank if device.index is None else device.index
-        if index >= torch.cuda.device_count():
-            raise UsageError(f"there is no GPU {index}: torch sees {torch.cuda.device_count()}; start fewer processes.")
-        return torch.device("cuda", index)
-    return device
-
-
 @contextmanager
 def joined_processes(device: str) -> Iterator[Processes]:
     """This process' place while the block runs.
@@ -84,9 +66,9 @@ def joined_processes(device: str) -> Iterator[Processes]:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield Processes(0, 1, device_of(device))
+        yield Processes(0, 1, resolve_device(device, setting=SETTING))
         return
-    place = device_of(device, int(os.environ.get("LOCAL_RANK", "0")))
+    place = resolve_device(device, setting=SETTING, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     own = not distributed.is_initialized()
     if own:
         if place.type == "cuda":

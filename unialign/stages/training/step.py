@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unialign.errors import UnialignError, UsageError
 from unialign.stages.training.clips import Batch
-from unialign.stages.training.loader import Share
+from unialign.stages.training.loader import RankBatch
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.settings import TrainSettings
 
 Losses = Callable[[Any, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Trainable(Protocol):
-    """What is trained: a module from a dict of tensors to a dict of tensors, with "logits" (B, L) in it."""
-
-    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Called once after each optimizer step: moving averages and the like."""
 
 
 def same_rate(name: str) -> float:
@@ -36,7 +29,9 @@ def same_rate(name: str) -> float:
 class Task:
     """A model with its losses.
 
-    model: a `Trainable` module. losses: (model, outputs, labels) to weighted scalars whose sum is minimised.
+    model: a module from a dict of tensors to a dict of tensors with "logits" (B, L) in it. Its
+        `update(outputs, labels)` is called once after each optimizer step: moving averages and the like.
+    losses: (model, outputs, labels) to weighted scalars whose sum is minimized.
     mean, std: per colour, what `frames` in [0, 1] are normalised with; not used where a batch holds none.
     rate: from a parameter's name to its learning rate over that of the run.
     """
@@ -104,7 +99,7 @@ class Stepper:
         half = HALF.get(self.settings.precision)
         return torch.autocast(self.device.type, dtype=half or torch.bfloat16, enabled=half is not None)
 
-    def step(self, share: Share, rate: float) -> dict[str, float]:
+    def step(self, share: RankBatch, rate: float) -> dict[str, float]:
         """Train on one batch; returns the mean "loss", its terms, and the gradient's norm before clipping.
 
         rate: of the run at this moment; groups of parameters have theirs in proportion.
@@ -152,7 +147,7 @@ class Stepper:
                 "lacks (a C++ compiler, and Triton for a GPU)."
             ) from error
 
-    def _where(self, share: Share) -> str:
+    def _where(self, share: RankBatch) -> str:
         return (
             f"stopped before the optimizer step of epoch {share.after.epoch}, batch {share.batch} "
             f"(learning rate {self.optimizer.param_groups[0]['lr']:.4g}); lower train.settings.lr or look at it."

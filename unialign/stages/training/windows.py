@@ -8,14 +8,18 @@ from typing import TypeVar
 import numpy as np
 
 from unialign.cache.batches.batch_reader import BatchReader
-from unialign.stages.training.order import Picks
+from unialign.stages.training.order import BatchIndices
 from unialign.stages.training.prefetch import ahead
 
 Made = TypeVar("Made")
 
 
 def windowed(
-    make: Callable[[Picks], Made], reader: BatchReader, batches: Sequence[Picks], window_of: np.ndarray, threads: int
+    make: Callable[[BatchIndices], Made],
+    reader: BatchReader,
+    batches: Sequence[BatchIndices],
+    window_of: np.ndarray,
+    threads: int,
 ) -> Generator[Made]:
     """The batches in order; `threads` read the shards that the next window needs while this one is used.
 
@@ -59,7 +63,9 @@ def windowed(
             reader.close_shard(*file)
 
 
-def _needed(reader: BatchReader, batches: Sequence[Picks], window_of: np.ndarray) -> dict[int, list[tuple[int, int]]]:
+def _needed(
+    reader: BatchReader, batches: Sequence[BatchIndices], window_of: np.ndarray
+) -> dict[int, list[tuple[int, int]]]:
     """The shard files of each window that the batches touch, in the order of windows."""
     if not batches:
         return {}

@@ -36,22 +36,6 @@ class Selected:
     clean: bool
 
 
-def zero_shot_top1(scores: ArrayLike, labels: ArrayLike, unseen: Sequence[int]) -> float:
-    """Share of samples whose label is the best of the unseen classes, in [0, 1]; all labels must be unseen classes.
-
-    Equal scores go to the class that comes first in `unseen`. Raises ValueError for labels of other classes, no
-    samples, or scores that are not finite.
-    """
-    return float(np.mean(_hits(*_checked(scores, labels), unseen)))
-
-
-def batch_mean_top1(scores: ArrayLike, labels: ArrayLike, unseen: Sequence[int], batch_size: int = 64) -> float:
-    """Mean over batches, in order, of `zero_shot_top1`, as DVTA's code reports it; a short last one counts whole."""
-    values, truth = _checked(scores, labels)
-    hits = _hits(values, truth, unseen)
-    return float(np.mean([hits[start : start + batch_size].mean() for start in range(0, len(hits), batch_size)]))
-
-
 def generalised_accuracy(
     scores: ArrayLike,
     labels: ArrayLike,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from unialign.stages.training.mixing import (
+from benchmarks.mixing import (
     distinct_classes,
     expected_classes,
     expected_neighbours,

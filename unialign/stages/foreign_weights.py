@@ -1,0 +1,50 @@
+"""Weights from files that others wrote, checked before they are loaded, onto the CPU."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from unialign.errors import CorruptInput, UsageError
+from unialign.stages.archives import check_weights
+
+
+def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
+    """The content of a file of plain PyTorch weights. what: of which network ("a skeleton encoder"), for the message.
+
+    Raises `CorruptInput` for a file that is something else or that would run code.
+    """
+    try:
+        with path.open("rb") as file:
+            content = read_weights(file)
+    except Exception as error:
+        # torch.load answers foreign bytes with errors of many kinds, some of them private.
+        raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error
+    if not isinstance(content, Mapping):
+        raise CorruptInput(f"{path} holds a {type(content).__name__}, not the weights of {what}.")
+    return dict(content)
+
+
+def load_clip_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of OpenCLIP weights (safetensors, or plain PyTorch).
+
+    Raises `UsageError` for a file that is neither.
+    """
+    from open_clip.factory import load_state_dict
+
+    try:
+        if path.suffix != ".safetensors":
+            with path.open("rb") as file:
+                check_weights(file)
+        return dict(load_state_dict(str(path), weights_only=True))
+    except Exception as error:  # any file may stand there: what reading it raises is open-ended
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"{path}: is no file of OpenCLIP weights ({reason}); give a state dict.") from error
+
+
+def read_weights(file: BinaryIO) -> Any:
+    """What a PyTorch file holds. Raises what torch raises, and `ValueError` for one that costs more than it says."""
+    check_weights(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
