@@ -1,4 +1,5 @@
-# Everything bootstraps itself: Python 3.11 or newer, git and make are all that a machine needs.
+# Everything bootstraps itself: Python 3.11 or newer, git and make are all that a machine needs. Modules are compiled here,
+# not by the first command that imports them, which may be run where nothing can be written.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,8 +19,9 @@ install: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(cat .uv-version)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m compileall -q unialign
 	touch $@
 
 # Both stages and an ablation on a collection that it renders itself; results in demo/.
@@ -76,6 +78,7 @@ bench: install
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/dvta.py
+	$(BIN)/python benchmarks/startup.py
 
 clean:
 	rm -rf .venv .venv-3.* demo build dist *.egg-info

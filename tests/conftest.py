@@ -15,7 +15,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # so that those which share the server below come to one worker.
 LONGEST = ("test_cli", "test_trials", "test_kill_training", "test_two_processes", "test_kill")
 # What most trainings load, and `unialign` itself; 5 seconds in all.
-PRELOADED = ["tests.golden.curves", "unialign.pipeline.ablation.trials", "unialign.cli"]
+PRELOADED = [
+    *("tests.golden.curves", "unialign.pipeline.ablation.trials", "unialign.cli"),
+    # Imported late, see `trials.PRELOADED`.
+    *("unialign.stages.models.backbones.registry", "unialign.cache.batches.work_ring", "torch.utils.tensorboard"),
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

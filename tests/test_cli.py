@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.forked_command import run_forked
+from tests.test_startup import imported
 from unialign.stages.demo.collection import render_collection
 
 
@@ -173,6 +174,9 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert trained["extracted"] == 0
     evaluated = run("evaluate", trained["folder"], cwd=work)
     assert evaluated["agrees"]
+    # The run is there: neither the networks' libraries nor compilers are loaded to find it.
+    late = {"timm", "torchvision", "numba", "scipy", "tensorboard", "matplotlib"}
+    assert not imported("train", *small, cwd=work) & late
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in evaluated["pictures"])
     assert len(evaluated["pictures"]) > 1
     assert evaluated["metrics"]["top1"] == trained["top1"]

@@ -55,9 +55,10 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """What is installed and works (a clip is encoded and decoded), which devices there are, what the main job lacks."""
+    resolved = resolve(config, overrides, dataset=dataset, data=root, cache=cache)
     from unialign.pipeline.doctor import diagnose
 
-    found = diagnose(resolve(config, overrides, dataset=dataset, data=root, cache=cache))
+    found = diagnose(resolved)
     if as_json:
         console.show_json(found)
     else:

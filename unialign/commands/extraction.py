@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unialign import console
-from unialign.pipeline.config import Config
-from unialign.pipeline.datasets import rooted_dataset
-from unialign.stages.datasets.facts import dataset_facts, shown_facts
 from unialign.types import Json
+
+if TYPE_CHECKING:
+    from unialign.pipeline.config import Config
 
 Cluster = Annotated[
     str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
@@ -55,9 +55,11 @@ def execution(
     }
 
 
-def run(modality: str, config: Config, *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
+def run(modality: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
     """Extract a modality as configured and say what was done; exit code 3 with quarantined samples."""
+    from unialign.pipeline.datasets import rooted_dataset
     from unialign.pipeline.extraction.extractors import extract_configured
+    from unialign.stages.datasets.facts import dataset_facts, shown_facts
 
     dataset = rooted_dataset(config)
     if config.protocol:

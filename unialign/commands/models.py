@@ -20,9 +20,10 @@ def models(
     overrides: Overrides = None,
 ) -> None:
     """Systems as configured, and video backbones: parameters, and multiply-adds ("GFLOPs") a view and a test clip."""
+    resolved = resolve(config, overrides)
     from unialign.pipeline.evaluation.costs import model_costs
 
-    found = model_costs(resolve(config, overrides), only or ())
+    found = model_costs(resolved, only or ())
     if as_json:
         console.show_json(found)
         return

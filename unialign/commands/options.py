@@ -1,12 +1,14 @@
 """Options that several commands share, and what they resolve to."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unialign.errors import UsageError
-from unialign.pipeline.config import Config, load_config
+
+if TYPE_CHECKING:
+    from unialign.pipeline.config import Config
 
 DatasetName = Annotated[
     str | None,
@@ -34,8 +36,10 @@ Overrides = Annotated[
 ]
 
 
-def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> Config:
+def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> "Config":
     """The configuration of a command: its flags over overrides over environment over file."""
+    from unialign.pipeline.config import load_config
+
     return load_config({name.replace("__", "."): value for name, value in flags.items()}, overrides or (), file=config)
 
 

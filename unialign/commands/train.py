@@ -67,8 +67,6 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train on cached modalities; interrupted runs resume, and a finished run of the same settings is reused."""
-    from unialign.pipeline.datasets import the_dataset
-
     resolved = resolve(
         config,
         overrides,
@@ -84,8 +82,10 @@ def train(
         train__settings__epochs=epochs,
         train__settings__seed=seed,
     )
+    # What takes long to load comes after what was asked for has been found to make sense.
+    from unialign.pipeline.datasets import the_dataset
+
     found = the_dataset(resolved)
-    # Loads torch and more for seconds: only after what was asked for makes sense.
     from unialign.pipeline.training.from_config import train_from_config
 
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
@@ -138,8 +138,6 @@ def ablate(
     overrides: Overrides = None,
 ) -> None:
     """Train every row of a grid for every seed on the same caches, and make one table. Finished runs are reused."""
-    from unialign.pipeline.ablation.grid import read_grid, trials
-
     resolved = resolve(
         config,
         overrides,
@@ -151,6 +149,8 @@ def ablate(
         protocol=protocol,
         train__stores=chosen_stores(use),
     )
+    from unialign.pipeline.ablation.grid import read_grid, trials
+
     made, failed = read_grid(grid), None
     from unialign.pipeline.ablation.results import FailedTrials
     from unialign.pipeline.ablation.sweep import sweep

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,10 @@ from unialign import console
 from unialign.commands.extraction import show_reasons
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, resolve
 from unialign.errors import UsageError
-from unialign.pipeline.config import Config
 from unialign.types import Json
+
+if TYPE_CHECKING:
+    from unialign.pipeline.config import Config
 
 SUFFIXES: Mapping[str, str] = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pyskl", ".pickle": "pyskl"}
 
@@ -89,7 +91,7 @@ def import_file(
         raise typer.Exit(3)
 
 
-def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[str, Json]:
+def _import_hdf5(file: Path, config: "Config", progress: console.Update) -> dict[str, Json]:
     from unialign.cache.inventory import summarise
     from unialign.pipeline.exchange.hdf5_import import import_hdf5
 
@@ -108,7 +110,7 @@ def _import_hdf5(file: Path, config: Config, progress: console.Update) -> dict[s
     }
 
 
-def _import_pyskl(file: Path, config: Config, progress: console.Update, *, own: bool) -> dict[str, Json]:
+def _import_pyskl(file: Path, config: "Config", progress: console.Update, *, own: bool) -> dict[str, Json]:
     from unialign.pipeline.collection import own_collection
     from unialign.pipeline.datasets import the_dataset
     from unialign.pipeline.exchange.pyskl_import import import_pyskl

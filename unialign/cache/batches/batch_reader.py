@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unialign.cache.batches.gather import copy_windows
 from unialign.cache.batches.joined import Buffers, Column, Joined
 from unialign.cache.codecs import CRC_BYTES
 from unialign.cache.reader import Recorded, Shard, StoreReader
@@ -67,6 +66,9 @@ class BatchReader(Joined):
         self, positions: np.ndarray, starts: np.ndarray | None = None, buffers: Buffers | None = None
     ) -> dict[str, np.ndarray]:
         """See `Joined.read`."""
+        # Brings a compiler along, which a command that finds a finished run does not need.
+        from unialign.cache.batches.gather import copy_windows
+
         positions, starts, buffers = self.prepared(positions, starts, buffers)
         copy_windows(positions, *self.places, starts, buffers.addresses, self.streams(len(positions)))
         return {name: array[: len(positions)] for name, array in buffers.arrays.items()}

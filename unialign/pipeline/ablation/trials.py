@@ -43,6 +43,13 @@ REPORT_EVERY = 0.2
 GRACE = 5.0
 # Seconds after which memory is looked at again.
 LOOK_AGAIN = 2.0
+# What nearly every training loads, some of it late; trials find it loaded.
+PRELOADED = (
+    __name__,
+    "unialign.stages.models.backbones.registry",
+    "unialign.cache.batches.work_ring",
+    "torch.utils.tensorboard",
+)
 # Letters of an error that are kept; those of networks' libraries go on for pages.
 LONGEST = 300
 
@@ -136,7 +143,7 @@ def _start(config: Config, trial: Trial, running: dict[Connection, Running]) -> 
     the threads of its libraries in an unknown state, nor a new interpreter, which takes seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(list(PRELOADED))
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, os.getcwd(), threads_per_trial(), config, trial))
     # Added first: an interrupt during the start must find it.

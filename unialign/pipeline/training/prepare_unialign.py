@@ -20,7 +20,6 @@ from unialign.pipeline.training.preparation import (
 from unialign.pipeline.training.text_bank_start import load_text_bank, shared_templates
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.foreign_weights import load_foreign_weights
-from unialign.stages.models.backbones.registry import hub_state_dict
 from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
@@ -101,6 +100,8 @@ def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]]
     if path is None:
         return None
     if path == HUB:
+        from unialign.stages.models.backbones.registry import hub_state_dict
+
         published = hub_state_dict(backbone)
         checksum = sha256()
         for name in sorted(published):

@@ -14,7 +14,6 @@ from unialign.stages.models.alt.losses import alt_losses
 from unialign.stages.models.alt.model import ALT, TokenShape
 from unialign.stages.models.art.losses import art_losses
 from unialign.stages.models.art.model import ART, ARTConfig
-from unialign.stages.models.backbones.registry import build_backbone, load_pretrained
 from unialign.stages.models.clip.image_tower import MEAN, STD
 from unialign.stages.models.clip.prompts import Words
 from unialign.stages.models.dvta.losses import dvta_losses
@@ -143,6 +142,9 @@ def build_dvta(parts: Parts, config: DVTAConfig) -> DVTA:
 
 def started_backbone(config: UniAlignConfig | ARTConfig, weights: Mapping[str, Any] | None) -> nn.Module:
     """The video backbone of a configuration. Raises `UsageError` for an unknown one and for weights of another."""
+    # Its networks come from timm and torchvision, which take seconds to load.
+    from unialign.stages.models.backbones.registry import build_backbone, load_pretrained
+
     backbone = build_backbone(config.backbone, num_frames=config.num_frames, image_size=config.image_size)
     if weights:
         load_pretrained(backbone, weights)

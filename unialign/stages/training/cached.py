@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import Buffers, Joined
-from unialign.cache.batches.work_ring import Gathering
 from unialign.cache.cores import usable_cores
 from unialign.errors import UsageError
 from unialign.stages.training.clips import Batch
@@ -109,6 +108,9 @@ class CachedArrays(Dataset[Batch]):
     def _gathered(
         self, reader: BatchReader, batches: Sequence[BatchIndices], threads: int, depth: int
     ) -> Generator[Batch]:
+        # Brings a compiler along, which a command that finds a finished run does not need.
+        from unialign.cache.batches.work_ring import Gathering
+
         assert self._pool is not None
         # The loop is one of those that gather; more of them than cores would only take turns.
         count = max(1, min(threads, usable_cores() - 1))

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from unialign.cache import atomic
 from unialign.cache.bounded import parse_json
 
@@ -28,6 +26,9 @@ class RunLog:
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
         """Open the logs; `step` is the first step that will be written, older curves stay up to it."""
+        # A finished run is found without it.
+        from torch.utils.tensorboard import SummaryWriter
+
         self.folder = folder
         self._lines = folder / "log.jsonl"
         # A killed run may have left half a line.

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 SELECTIONS = ("classes", "rows")
@@ -104,6 +103,8 @@ class RegionSemantics(nn.Module):
         region_layers: int,
         integration: str,
     ) -> None:
+        from timm.models.vision_transformer import Block
+
         super().__init__()
         self.grid_projection = nn.Linear(grid_width, width)
         self.text_projection = nn.Linear(grid_width, width)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from unialign.errors import UsageError
@@ -158,6 +157,8 @@ def load_clip(network: "VisionTransformer", state_dict: Mapping[str, Any]) -> in
         and embedding.shape[1:] == target["positional_embedding"].shape[1:]
     ):
         side = list(network.grid_size)
+        from timm.layers import resample_abs_pos_embed
+
         given["positional_embedding"] = resample_abs_pos_embed(embedding.unsqueeze(0), side, num_prefix_tokens=1)[0]
     load_part(network, given, "image tower")
     return len(state_dict) - len(given)
