@@ -10,7 +10,7 @@ def write_encoder(path: Path, encoder: Encoder, **changes: object) -> None:
     fields = {
         "model": encoder.name,
         "config": dict(encoder.config),
-        "layout": encoder.layout.name,
+        "layout": encoder.layout.plain,
         "recipe": encoder.recipe,
         "clip_len": encoder.clip_len,
         "classes": list(encoder.classes),

@@ -7,7 +7,7 @@ from scipy.io import savemat
 from typer.testing import CliRunner
 
 from unialign.cli import app
-from unialign.stages.extraction.skeleton_arrays import JOINTS
+from unialign.stages.skeleton_layouts import UTD_20
 
 # A person who stands: x, y, z in metres of the camera's space, in the order of "utd-20".
 STANDING = np.array(
@@ -35,7 +35,7 @@ def write_files(root: Path) -> Path:
             swing = 0.15 * np.sin(time * action / 9 + np.arange(20)[:, None] / action)
             frames = STANDING + swing * np.eye(3)[action % 3] + generator.normal(0, 0.004, (len(time), 20, 3))
             savemat(root / f"a{action}_s{subject}_t1_skeleton.mat", {"d_skel": frames.transpose(1, 2, 0)})
-    assert len(STANDING) == len(JOINTS["utd-20"])
+    assert len(STANDING) == len(UTD_20.joints)
     return root
 
 

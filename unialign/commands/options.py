@@ -14,8 +14,8 @@ DatasetName = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="Dataset: ntu60, ntu120, utd-mhad, folder, pyskl, demo, that of a plug-in, or package.module:function "
-        "for one of your own (`dataset:`).",
+        help="Dataset: ntu60, ntu120, utd-mhad, penn-action, folder, pyskl, demo, that of a plug-in, or "
+        "package.module:function for one of your own (`dataset:`).",
     ),
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Data root (UNIALIGN_DATA, `data:`).")]

@@ -10,14 +10,16 @@ from unialign.stages.extraction.pose_clips import (
     Shape,
     View,
     agcn_3d,
+    centered_3d,
     clip_grid,
     mirrored,
     pyskl_2d,
+    recipe_of,
     repeated,
     rotation_onto,
     sample_frames,
 )
-from unialign.stages.models.skeleton.graph import LAYOUTS
+from unialign.stages.skeleton_layouts import LAYOUTS, custom_layout
 
 COCO, NTU = LAYOUTS["coco-17"], LAYOUTS["ntu-25"]
 PLAIN, MIRROR = clip_grid(1, True)
@@ -188,3 +190,19 @@ def test_rotation_turns_one_direction_into_the_other(vectors: list[float]):
         expected = target / np.linalg.norm(target) * np.linalg.norm(start)
         np.testing.assert_allclose(turn @ start, expected, atol=1e-9)
         assert np.linalg.det(turn) == pytest.approx(1)
+
+
+def test_a_layout_without_a_spine_is_centered_and_not_turned():
+    layout = custom_layout(("a", "b", "c"), [(0, 1), (1, 2)], where="test")
+    assert recipe_of(layout, ["x", "y", "z"]) == "centered-3d"
+    assert (recipe_of(NTU, ["x", "y", "z"]), recipe_of(layout, ["x", "y", "score"])) == ("agcn-3d", "pyskl-2d")
+    keypoints = np.random.default_rng(0).normal(size=(8, 1, 3, 3)).astype(np.float32)
+    keypoints[0, 0, 1] = np.nan
+    clip = centered_3d(keypoints, layout, PLAIN, Shape(8, 2))
+    assert clip.present.tolist() == [True, False]
+    assert (clip.keypoints[0, 0, 1] == 0).all()
+    expected = keypoints[:, 0] - keypoints[1, 0, 1]
+    np.testing.assert_allclose(clip.keypoints[0, 1:], expected[1:], rtol=1e-5, atol=1e-6)
+    assert (clip.keypoints[1] == 0).all()
+    with pytest.raises(CorruptInput, match="no frame shows a person"):
+        centered_3d(keypoints * np.nan, layout, PLAIN, Shape(8, 2))

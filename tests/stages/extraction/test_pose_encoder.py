@@ -10,8 +10,8 @@ from tests.made_encoder import write_encoder
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.extraction.pose_clips import agcn_3d, clip_grid
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
-from unialign.stages.models.skeleton.graph import LAYOUTS
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
+from unialign.stages.skeleton_layouts import LAYOUTS
 
 
 def small_encoder() -> Encoder:

@@ -19,8 +19,8 @@ from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.pose_encoder import Encoder
 from unialign.stages.extraction.pose_features import PoseFeatures
-from unialign.stages.models.skeleton.graph import LAYOUTS
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
+from unialign.stages.skeleton_layouts import LAYOUTS
 
 IDS = ("a", "b", "c", "d", "e")
 BROKEN, EMPTY = "broken", "empty"

@@ -24,7 +24,7 @@ from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, MissingCache, UsageError
 from unialign.pipeline.training.prepare_unialign import pose_tokens
 from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
-from unialign.stages.models.skeleton.graph import LAYOUTS
+from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, sparse_frames
 from unialign.stages.training.clips import CachedFrames, Clips, Labelled
 from unialign.stages.training.pose_samples import CachedPoses, PoseClips

@@ -17,6 +17,7 @@ from unialign.pipeline.extraction.supervisor import Limits
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.skeleton_formats import SkeletonFormat
 from unialign.stages.extraction.base import Extractor, Source
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def _poses(dataset: Dataset, config: Config) -> PreparedExtraction:
         return PreparedExtraction(network, _files(dataset, "video"))
     if section.pickle:
         return _pyskl_skeletons(dataset, section)
+    if isinstance(dataset.skeleton_format, SkeletonFormat):
+        return _skeleton_files(dataset, dataset.skeleton_format, section)
     if dataset.skeleton_format not in SKELETON_FORMATS:
         raise UsageError(
             f"{dataset.name} has skeletons in the format {dataset.skeleton_format!r}; "
@@ -129,6 +132,13 @@ def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtract
     sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
     # Records of before there was a digest of each annotation hold that of the whole pickle.
     return PreparedExtraction(packed, sources, packed.digest, file_digest(pickle))
+
+
+def _skeleton_files(dataset: Dataset, form: SkeletonFormat, section: PosesSection) -> PreparedExtraction:
+    from unialign.stages.extraction.skeleton_files import SkeletonFiles
+
+    files = SkeletonFiles(form, num_people=section.num_people, max_frames=section.max_frames)
+    return PreparedExtraction(files, _files(dataset, "skeleton"), files.digest if form.digest else None)
 
 
 def _ntu_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:

@@ -13,16 +13,15 @@ from unialign.errors import UsageError
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.preparation import Options, PreparedRun, Sides, covered_sides, get_reader
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.extraction.pose_clips import Shape
-from unialign.stages.models.skeleton.graph import Layout, layout_of
+from unialign.stages.extraction.pose_clips import Shape, recipe_of
 from unialign.stages.models.skeleton.stgcnpp import NUM_BRANCHES, STGCNPlusPlus
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import LAYOUTS, Layout, layout_in
 from unialign.stages.training.clips import Labelled
 from unialign.stages.training.pose_samples import CachedPoses, PoseClips
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 
-RECIPE_OF = {"coco-17": "pyskl-2d", "ntu-25": "agcn-3d", "utd-20": "agcn-3d"}
 NUM_PERSONS = 2
 
 
@@ -68,10 +67,10 @@ def prepare_encoder(
     layout = _layout(reader)
     numbers, unknown, sides = seen_classes(dataset, protocol, reader, options.min_coverage)
     seen = [dataset.classes[label] for label in numbers]
-    recipe, clip_len = RECIPE_OF[layout.name], chosen["clip_len"]
+    recipe, clip_len = recipe_of(layout, reader.array_attributes("keypoints")["coordinates"]), chosen["clip_len"]
     poses = CachedPoses(reader, layout, recipe, Shape(clip_len, NUM_PERSONS), chosen["crop"])
     network = {
-        "layout": layout.name,
+        "layout": layout.plain,
         "num_classes": len(numbers),
         "width": chosen["width"],
         "dropout": chosen["dropout"],
@@ -94,7 +93,7 @@ def prepare_encoder(
         extra={
             "model": "stgcn++",
             "config": network,
-            "layout": layout.name,
+            "layout": layout.plain,
             "recipe": recipe,
             "clip_len": clip_len,
             "classes": seen,
@@ -148,10 +147,9 @@ def build_task(network: Mapping[str, Any], seed: int) -> Task:
 
 
 def _layout(reader: SampleReader) -> Layout:
-    attributes = reader.array_attributes("keypoints")
-    layout = layout_of(attributes.get("layout") or attributes.get("joints") or "unknown")
-    if layout is None or layout.name not in RECIPE_OF:
-        raise UsageError(f"the poses' joints are of an unknown order; an encoder reads {', '.join(RECIPE_OF)}.")
+    layout = layout_in(reader.array_attributes("keypoints"))
+    if layout is None:
+        raise UsageError(f"the poses' joints are of an unknown order; known are {', '.join(LAYOUTS)}.")
     return layout
 
 

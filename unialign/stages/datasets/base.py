@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from unialign.errors import UsageError
+from unialign.stages.datasets.skeleton_formats import SkeletonFormat
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Dataset:
     notes: what of the source is not used, or not as it stands there, a phrase each.
     published: the data are the same wherever they lie. Otherwise the name of the collection is that of a root, and two
     roots are two collections, see `pipeline/collection.py`.
-    skeleton_format: of the "skeleton" files, a key of `SKELETON_FORMATS` in
-    `pipeline/extraction/extractors.py`.
+    skeleton_format: how the "skeleton" files are read; or, for formats with extractors of their own, a key of
+    `SKELETON_FORMATS` in `pipeline/extraction/extractors.py`.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Dataset:
     descriptions: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     published: bool = False
-    skeleton_format: str = "ntu"
+    skeleton_format: str | SkeletonFormat = "ntu"
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]

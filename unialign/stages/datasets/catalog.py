@@ -41,6 +41,7 @@ DATASETS: Table[DatasetRow] = Table(
         "pyskl": DatasetRow(
             f"{_HERE}.pyskl:load_pyskl", "annotation pickle of pyskl or mmaction2", root="file", labels=CLASS_NAMES
         ),
+        "penn-action": DatasetRow(f"{_HERE}.penn_action:load_penn_action", "Penn Action"),
         "utd-mhad": DatasetRow(f"{_HERE}.utd_mhad:load_utd_mhad", "UTD-MHAD", labels=CLASS_NAMES),
     },
 )

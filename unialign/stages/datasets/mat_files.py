@@ -1,4 +1,4 @@
-"""Reading one array of numbers from a MATLAB file (level 5, MATLAB 5 to 7.2).
+"""Reading arrays of numbers and texts from a MATLAB file (level 5, MATLAB 5 to 7.2).
 
 scipy's reader ends the process (segmentation fault) on some damaged files, and an extraction has to live on; so this
 one reads what skeleton data sets need and refuses the rest.
@@ -10,7 +10,7 @@ Source: MathWorks, MAT-File Level 5 File Format.
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ from unialign.errors import CorruptInput
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: np.float64, 7: np.float32}  # of the array in MATLAB; values may be stored in a smaller type
+_TEXT = 4
+_UTF = {16: "u1", 17: "u2"}  # texts: of UTF-8 only ASCII is read
+_WHOLE = {
+    8: np.int8,
+    9: np.uint8,
+    10: np.int16,
+    11: np.uint16,
+    12: np.int32,
+    13: np.uint32,
+    14: np.int64,
+    15: np.uint64,
+}
 _COMPLEX = 0x08
 _HEADER, _NAMES = 128, 1024
 
@@ -32,7 +44,26 @@ def read_mat_array(path: Path, name: str, max_values: int) -> NDArray[Any]:
     Raises `CorruptInput` naming the file for one that cannot be read, is larger than such an array can make it, is
     damaged, or has no such variable.
     """
-    limit = 8 * max_values + _NAMES
+    found = _variables(path, {name: max_values}, frozenset(_CLASSES))
+    if name not in found:
+        raise CorruptInput(f"{path}: holds no array {name} of real numbers.")
+    return found[name]
+
+
+def read_mat_arrays(path: Path, names: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """The variables of these names, each a real array of any type, of at most so many numbers; texts as their codes.
+
+    Raises `CorruptInput` as `read_mat_array`, also where one of the variables is missing.
+    """
+    found = _variables(path, names, frozenset({*_CLASSES, *_WHOLE, _TEXT}))
+    for name in names:
+        if name not in found:
+            raise CorruptInput(f"{path}: holds no array {name} of numbers.")
+    return found
+
+
+def _variables(path: Path, names: Mapping[str, int], classes: frozenset[int]) -> dict[str, NDArray[Any]]:
+    limit = 8 * sum(names.values()) + _NAMES
     try:
         if path.stat().st_size > 2 * limit:
             raise CorruptInput(f"{path}: larger than {2 * limit} bytes; this is no skeleton file.")
@@ -43,17 +74,19 @@ def read_mat_array(path: Path, name: str, max_values: int) -> NDArray[Any]:
     if len(data) < _HEADER or data[126:128] not in orders:
         raise CorruptInput(f"{path}: is no MATLAB file of level 5; save it with -v6 or -v7.")
     order = orders[data[126:128]]
+    found: dict[str, NDArray[Any]] = {}
     try:
         for kind, content in _elements(data, _HEADER, order):
             matrix: bytes | None = content if kind == _MATRIX else None
             if kind == _COMPRESSED:
                 matrix = _inflated(content, order, limit)
-            found = None if matrix is None else _array(matrix, name, order, max_values)
-            if found is not None:
-                return found
+            if matrix is not None:
+                found |= _array(matrix, names, order, classes)
+            if len(found) == len(names):
+                break
     except (ValueError, zlib.error) as error:
         raise CorruptInput(f"{path}: is damaged ({error}); fetch the file again.") from error
-    raise CorruptInput(f"{path}: holds no array {name} of real numbers.")
+    return found
 
 
 def _elements(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]]:
@@ -80,27 +113,29 @@ def _inflated(content: bytes, order: str, limit: int) -> bytes | None:
     whole = stream.decompress(content, limit)
     if stream.unconsumed_tail:
         return None
-    if not stream.eof:
-        raise ValueError("compressed data is cut off")
+    # MATLAB wrote some streams without their end (two files of Penn Action); that the matrix is whole is what counts.
     kind, matrix = next(_elements(whole, 0, order), (0, b""))
     return matrix if kind == _MATRIX else None
 
 
-def _array(matrix: bytes, name: str, order: str, max_values: int) -> NDArray[Any] | None:
-    """The array of a variable; None when it has another name or is no array of real numbers."""
+def _array(matrix: bytes, names: Mapping[str, int], order: str, classes: frozenset[int]) -> dict[str, NDArray[Any]]:
+    """The array of a variable by its name; empty when it has another name or is no array of these classes."""
     parts = _elements(matrix, 0, order)
     # Other kinds of variables (cells, structures, objects) have other parts behind their names.
     kinds, contents = zip(*(next(parts, (0, b"")) for _ in range(3)), strict=True)
     if kinds != (6, 5, 1) or len(contents[0]) != 8 or len(contents[1]) % 4:
-        return None
+        return {}
     flags = int(np.frombuffer(contents[0], f"{order}u4", 1)[0])
-    if contents[2] != name.encode() or flags & 0xFF not in _CLASSES or (flags >> 8) & _COMPLEX:
-        return None
+    name = contents[2].decode("latin-1")
+    if name not in names or flags & 0xFF not in classes or (flags >> 8) & _COMPLEX:
+        return {}
     shape = tuple(int(size) for size in np.frombuffer(contents[1], f"{order}i4"))
     kind, values = next(parts, (0, b""))
-    if kind not in _NUMBERS or min(shape, default=-1) < 0 or len(shape) > 8:
+    stored_types = _NUMBERS | _UTF if flags & 0xFF == _TEXT else _NUMBERS
+    if kind not in stored_types or min(shape, default=-1) < 0 or len(shape) > 8:
         raise ValueError("an array without plain numbers")
-    stored = np.dtype(f"{order}{_NUMBERS[kind]}")
-    if math.prod(shape) > max_values or math.prod(shape) * stored.itemsize != len(values):
+    stored = np.dtype(f"{order}{stored_types[kind]}")
+    if math.prod(shape) > names[name] or math.prod(shape) * stored.itemsize != len(values):
         raise ValueError(f"an array of shape {shape} with {len(values)} bytes")
-    return np.frombuffer(values, stored).astype(_CLASSES[flags & 0xFF]).reshape(shape, order="F")
+    wanted = (_CLASSES | _WHOLE | {_TEXT: np.uint16})[flags & 0xFF]
+    return {name: np.frombuffer(values, stored).astype(wanted).reshape(shape, order="F")}

@@ -1,19 +1,19 @@
-"""Cached keypoints to the clips that skeleton encoders read: a fixed grid of views, two published recipes.
+"""Cached keypoints to the clips that skeleton encoders read: a fixed grid of views, and recipes.
 
 Legend: T frames of a sample, S frames of a clip, M persons in the cache, P person slots of the encoder, V joints,
 C coordinates. In the cache what is absent is NaN; in a clip it is zero, because the published recipes say so, and a
 mask tells absent persons apart.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from unialign.errors import CorruptInput, UsageError
-from unialign.stages.models.skeleton.graph import Layout
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import Layout
 
 LOWEST_SCORE = 0.01  # PYSKL, PreNormalize2D: a joint with this score or less has not been seen
 
@@ -145,6 +145,41 @@ def agcn_3d(
     begins at a later frame and comes round.
     Raises `CorruptInput` (no-person) when no frame shows anybody.
     """
+    clip, present = _tracks(keypoints, layout, view, shape)
+    absent = ~np.asarray(np.isfinite(clip).all(axis=-1, keepdims=True))
+    if layout.spine is None or layout.shoulders is None:
+        raise ValueError(f"the layout {layout.name} has no spine and shoulders to turn a clip by")
+    lower, upper = layout.spine
+    right, left = layout.shoulders
+    clip = np.where(absent, 0, clip)
+    clip = np.where(absent, 0, clip - clip[:1, :, upper : upper + 1])
+    clip = clip @ rotation_onto(clip[0, 0, upper] - clip[0, 0, lower], np.array([0.0, 0.0, 1.0])).T
+    clip = clip @ rotation_onto(clip[0, 0, right] - clip[0, 0, left], np.array([1.0, 0.0, 0.0])).T
+    return PoseClip(clip.astype(np.float32), present)
+
+
+def centered_3d(
+    keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
+) -> PoseClip:
+    """A clip of metres around where the main person's center is first seen, for layouts without spine and shoulders.
+
+    Persons, tracks and absent joints as in `agcn_3d`; nothing is turned, and the person's way through the room stays.
+    Where the center is never seen, the mean of the joints of the first frame with somebody stands for it.
+    Raises `CorruptInput` (no-person) when no frame shows anybody.
+    """
+    clip, present = _tracks(keypoints, layout, view, shape)
+    absent = ~np.asarray(np.isfinite(clip).all(axis=-1, keepdims=True))
+    seen = np.flatnonzero(~absent[0, :, layout.center, 0])
+    first = np.flatnonzero(~absent[0].all(axis=(1, 2)))[0]
+    origin = clip[0, seen[0], layout.center] if len(seen) else np.nanmean(clip[0, first], axis=0)
+    return PoseClip(np.where(absent, 0, clip - origin).astype(np.float32), present)
+
+
+def _tracks(keypoints: np.ndarray, layout: Layout, view: View, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """The persons with the most motion (P, S, V, 3), NaN where absent, each repeated to fill the clip; who is there.
+
+    Raises `CorruptInput` (no-person) when no frame shows anybody.
+    """
     num_frames = min(len(keypoints), shape.num_frames)
     frames = sample_frames(len(keypoints), shape.num_frames, view)[:num_frames]
     persons = mirrored(keypoints[frames], layout) if view.flip else keypoints[frames]
@@ -153,19 +188,10 @@ def agcn_3d(
     clip = np.full((shape.num_persons, shape.num_frames, *persons.shape[2:]), np.nan)
     for slot, index in enumerate(order):
         clip[slot] = repeated(persons[index], shape.num_frames)
-    absent = ~np.asarray(np.isfinite(clip).all(axis=-1, keepdims=True))
-    present = np.any(~absent, axis=(1, 2, 3))
+    present = np.any(np.isfinite(clip).all(axis=-1, keepdims=True), axis=(1, 2, 3))
     if not present[0]:
         raise CorruptInput("no frame shows a person.", status="no-person")
-    if layout.spine is None:
-        raise ValueError(f"the layout {layout.name} has no spine to turn a clip by")
-    lower, upper = layout.spine
-    right, left = layout.shoulders
-    clip = np.where(absent, 0, clip)
-    clip = np.where(absent, 0, clip - clip[:1, :, upper : upper + 1])
-    clip = clip @ rotation_onto(clip[0, 0, upper] - clip[0, 0, lower], np.array([0.0, 0.0, 1.0])).T
-    clip = clip @ rotation_onto(clip[0, 0, right] - clip[0, 0, left], np.array([1.0, 0.0, 0.0])).T
-    return PoseClip(clip.astype(np.float32), present)
+    return clip, present
 
 
 def energy(person: np.ndarray) -> float:
@@ -204,4 +230,11 @@ def rotation_onto(start: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 Prepare = Callable[[np.ndarray, Layout, View, Shape, tuple[float, float] | None], PoseClip]
 
-RECIPES: dict[str, Prepare] = {"pyskl-2d": pyskl_2d, "agcn-3d": agcn_3d}
+RECIPES: dict[str, Prepare] = {"pyskl-2d": pyskl_2d, "agcn-3d": agcn_3d, "centered-3d": centered_3d}
+
+
+def recipe_of(layout: Layout, coordinates: Sequence[str]) -> str:
+    """The recipe of poses with these joints and coordinates: by score or depth, and whether there is a spine."""
+    if list(coordinates) == ["x", "y", "score"]:
+        return "pyskl-2d"
+    return "centered-3d" if layout.spine is None or layout.shoulders is None else "agcn-3d"

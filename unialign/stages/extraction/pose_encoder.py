@@ -16,7 +16,7 @@ from unialign.errors import CorruptInput, UsageError
 from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, Shape
 from unialign.stages.foreign_weights import load_foreign_weights
 from unialign.stages.models.skeleton.encoders import ENCODERS
-from unialign.stages.models.skeleton.graph import LAYOUTS, Layout
+from unialign.stages.skeleton_layouts import LAYOUTS, NTU_25, Layout, layout_from
 
 FIELDS = ("model", "config", "layout", "recipe", "clip_len", "classes", "protocol", "dataset", "state_dict")
 NUM_PERSONS = 2
@@ -100,7 +100,7 @@ def _public_shift_gcn(path: Path, content: Mapping[str, Any]) -> Encoder:
         name="shift-gcn",
         network=network,
         config=config,
-        layout=LAYOUTS["ntu-25"],
+        layout=NTU_25,
         recipe="agcn-3d",
         clip_len=SHIFT_GCN_FRAMES,
         width=network.width,
@@ -114,14 +114,18 @@ def _own_checkpoint(path: Path, content: Mapping[str, Any]) -> Encoder:
     if missing:
         raise CorruptInput(f"{path} is no skeleton encoder: it lacks {', '.join(missing)}.")
     for field, known in (("model", ENCODERS), ("layout", LAYOUTS), ("recipe", RECIPES)):
-        if content[field] not in known:
+        if not (field == "layout" and isinstance(content[field], Mapping)) and content[field] not in known:
             raise CorruptInput(f"{path} names the {field} {content[field]!r}; known are {', '.join(known)}.")
+    try:
+        layout = layout_from(content["layout"], str(path))
+    except UsageError as error:
+        raise CorruptInput(str(error)) from error
     network = _filled(path, content["model"], content["config"], content["state_dict"])
     return Encoder(
         name=content["model"],
         network=network,
         config=dict(content["config"]),
-        layout=LAYOUTS[content["layout"]],
+        layout=layout,
         recipe=content["recipe"],
         clip_len=int(content["clip_len"]),
         width=network.width,
@@ -135,7 +139,7 @@ def _filled(path: Path, name: str, config: Mapping[str, Any], state: Mapping[str
     try:
         network = ENCODERS[name](**config)
         network.load_state_dict(state, strict=True)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, UsageError) as error:
         reason = str(error).splitlines()[0]
         raise CorruptInput(f"{path}: its weights do not fit the network {name}: {reason}") from error
     return network.eval()

@@ -21,8 +21,8 @@ from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
-from unialign.stages.models.skeleton.graph import layout_of
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import layout_in
 from unialign.types import Json
 
 REVISION = 1
@@ -188,10 +188,9 @@ def pose_source(reader: StoreReader, sample: str) -> str:
 def check_layout(reader: SampleReader, encoder: Encoder) -> None:
     """Raise `UsageError` unless the joints of a store of poses are those that an encoder was trained with."""
     attributes = reader.array_attributes("keypoints")
-    joints = attributes.get("layout") or attributes.get("joints") or "of an unknown order"
-    if layout_of(joints) != encoder.layout:
-        known = layout_of(joints)
-        found = known.name if known else str(joints)
+    known = layout_in(attributes)
+    if known != encoder.layout:
+        found = known.name if known else str(attributes.get("joints") or "of an unknown order")
         raise UsageError(
             f"the joints of the poses are {found}, but the encoder {encoder.name} needs {encoder.layout.name}; "
             "extract other poses or name another encoder."

@@ -3,52 +3,37 @@
 Legend: T frames, P persons, V joints.
 """
 
-from collections.abc import Mapping
-
 from unialign.cache.arrays import ArraySpec
+from unialign.stages.skeleton_layouts import COCO_17, NTU_25, Layout
+from unialign.types import Json
 
 CHUNK = 16
 DIMS = ("frame", "person", "joint", "coordinate")
 
-# Joint names in file order, by layout; left and right are the person's own.
-JOINTS: Mapping[str, tuple[str, ...]] = {
-    "ntu-25": (
-        *("spine base", "spine middle", "neck", "head"),
-        *("left shoulder", "left elbow", "left wrist", "left hand"),
-        *("right shoulder", "right elbow", "right wrist", "right hand"),
-        *("left hip", "left knee", "left ankle", "left foot", "right hip", "right knee", "right ankle", "right foot"),
-        *("spine shoulder", "left hand tip", "left thumb", "right hand tip", "right thumb"),
-    ),
-    "coco-17": (
-        *("nose", "left eye", "right eye", "left ear", "right ear"),
-        *("left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist"),
-        *("left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"),
-    ),
-    "utd-20": (
-        *("head", "spine shoulder", "spine middle", "spine base"),
-        *("left shoulder", "left elbow", "left wrist", "left hand"),
-        *("right shoulder", "right elbow", "right wrist", "right hand"),
-        *("left hip", "left knee", "left ankle", "left foot", "right hip", "right knee", "right ankle", "right foot"),
-    ),
-}
 
-
-def metre_spec(max_frames: int, num_people: int, layout: str = "ntu-25") -> ArraySpec:
+def metre_spec(max_frames: int, num_people: int, layout: Layout = NTU_25) -> ArraySpec:
     """The array of 3-D keypoints: (T, P, V, 3) float32 in metres; NaN where nobody is."""
     return ArraySpec(
         "keypoints",
         "float32",
-        (max_frames, num_people, len(JOINTS[layout]), 3),
+        (max_frames, num_people, len(layout.joints), 3),
         DIMS,
         ragged=True,
         chunk=CHUNK,
-        attributes={
-            "unit": "metre",
-            "space": "camera",
-            "coordinates": ["x", "y", "z"],
-            "layout": layout,
-            "joints": list(JOINTS[layout]),
-        },
+        attributes={"unit": "metre", "space": "camera", "coordinates": ["x", "y", "z"], **_joints(layout)},
+    )
+
+
+def score_spec(max_frames: int, num_people: int, layout: Layout) -> ArraySpec:
+    """The array of scores of 3-D keypoints: (T, P, V) float32; NaN where nobody is."""
+    return ArraySpec(
+        "scores",
+        "float32",
+        (max_frames, num_people, len(layout.joints)),
+        DIMS[:3],
+        ragged=True,
+        chunk=CHUNK,
+        attributes={"meaning": "score of each joint, as the source gives it", "layout": layout.name},
     )
 
 
@@ -57,32 +42,34 @@ def picture_spec(max_frames: int, num_people: int) -> ArraySpec:
     return ArraySpec(
         "pixels",
         "float32",
-        (max_frames, num_people, len(JOINTS["ntu-25"]), 2),
+        (max_frames, num_people, len(NTU_25.joints), 2),
         DIMS,
         ragged=True,
         chunk=CHUNK,
-        attributes={"unit": "pixel", "coordinates": ["x", "y"], "layout": "ntu-25"},
+        attributes={"unit": "pixel", "coordinates": ["x", "y"], "layout": NTU_25.name},
     )
 
 
-def pixel_specs(max_frames: int, num_people: int) -> tuple[ArraySpec, ArraySpec]:
-    """The arrays of 2-D keypoints: (T, P, 17, 3) float32, x and y in pixels and score; and the size of the frames.
+def pixel_specs(max_frames: int, num_people: int, layout: Layout = COCO_17) -> tuple[ArraySpec, ArraySpec]:
+    """The arrays of 2-D keypoints: (T, P, V, 3) float32, x and y in pixels and score; and the size of the frames.
 
     float16, which stores of before revision 2 have, knows only whole pixels from 1024 on and every other from 2048 on.
     """
     keypoints = ArraySpec(
         "keypoints",
         "float32",
-        (max_frames, num_people, len(JOINTS["coco-17"]), 3),
+        (max_frames, num_people, len(layout.joints), 3),
         DIMS,
         ragged=True,
         chunk=CHUNK,
-        attributes={
-            "unit": "pixel",
-            "coordinates": ["x", "y", "score"],
-            "layout": "coco-17",
-            "joints": list(JOINTS["coco-17"]),
-        },
+        attributes={"unit": "pixel", "coordinates": ["x", "y", "score"], **_joints(layout)},
     )
     size = ArraySpec("frame_size", "int32", (2,), ("axis",), attributes={"unit": "pixel", "axes": ["height", "width"]})
     return keypoints, size
+
+
+def _joints(layout: Layout) -> dict[str, Json]:
+    """What readers need to know of the joints: all of a layout that no table has."""
+    if layout.is_known:
+        return {"layout": layout.name, "joints": list(layout.joints)}
+    return layout.described()

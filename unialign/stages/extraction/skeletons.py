@@ -17,8 +17,9 @@ from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bo
 from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.extraction.base import Outcome, Source, source_digest
-from unialign.stages.extraction.skeleton_arrays import JOINTS, metre_spec, picture_spec, pixel_specs
+from unialign.stages.extraction.skeleton_arrays import metre_spec, picture_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
+from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.types import Json
 
 Flags = NDArray[np.bool_]
@@ -210,7 +211,7 @@ class PysklSkeletons:
 def _ready(annotation: PysklAnnotation, layout: str) -> tuple[PysklAnnotation, tuple[str, ...], str]:
     """The clip in a layout, what of it was filled in (see `completed`), and why it is not in that layout."""
     joints, coordinates = annotation.keypoint.shape[2:]
-    if joints != len(JOINTS[layout]) or (layout == "ntu-25" and coordinates != 3):
+    if joints != len(LAYOUTS[layout].joints) or (layout == "ntu-25" and coordinates != 3):
         return annotation, (), f"{joints} joints with {coordinates} coordinates are not the layout {layout}"
     given = [values for values in (annotation.keypoint, annotation.score) if values is not None]
     if any((np.abs(values) > LARGEST).any() for values in given):

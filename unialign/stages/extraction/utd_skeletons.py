@@ -15,6 +15,7 @@ from unialign.stages.datasets.utd_mhad import read_utd_skeleton
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.skeleton_arrays import metre_spec
 from unialign.stages.extraction.skeleton_input import read_source
+from unialign.stages.skeleton_layouts import UTD_20
 from unialign.types import Json
 
 Flags = NDArray[np.bool_]
@@ -41,7 +42,7 @@ class UtdSkeletons:
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """The keypoints (T, 1, V, 3); frame t is frame t of the video."""
-        return (metre_spec(self.max_frames, 1, "utd-20"),)
+        return (metre_spec(self.max_frames, 1, UTD_20),)
 
     def attributes(self) -> Mapping[str, Json]:
         """Where the skeletons come from."""

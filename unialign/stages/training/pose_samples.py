@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from unialign.errors import CorruptInput
 from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, PoseClip, Shape, View, frame_size
-from unialign.stages.models.skeleton.graph import Layout
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import Layout
 from unialign.stages.training.augmentation import sparse_frames
 from unialign.stages.training.clips import Batch, Labelled, Pick
 from unialign.stages.training.order import sample_generator

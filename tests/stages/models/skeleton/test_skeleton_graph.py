@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from unialign.stages.models.skeleton.graph import LAYOUTS, Layout, layout_of, spatial_partition
+from unialign.stages.models.skeleton.graph import spatial_partition
+from unialign.stages.skeleton_layouts import LAYOUTS, Layout, layout_of
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -12,7 +13,7 @@ def test_bones_are_a_tree_towards_the_centre(layout: Layout):
     assert len(parents) == len(layout.bones) == len(layout.joints) - 1
     for joint in range(len(layout.joints)):
         steps = 0
-        while joint != layout.centre:
+        while joint != layout.center:
             joint, steps = parents[joint], steps + 1
             assert steps < len(layout.joints)
 

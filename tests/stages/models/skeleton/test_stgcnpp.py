@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from unialign.stages.models.skeleton.graph import LAYOUTS, spatial_partition
+from unialign.stages.models.skeleton.graph import spatial_partition
 from unialign.stages.models.skeleton.stgcnpp import GraphConvolution, STGCNPlusPlus
+from unialign.stages.skeleton_layouts import LAYOUTS
 
 
 def small(layout: str = "coco-17", **changes: object) -> STGCNPlusPlus:

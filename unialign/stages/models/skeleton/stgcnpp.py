@@ -8,10 +8,14 @@ the settings of kennymckormick/pyskl (configs/stgcn++). Deviation: persons that 
 in training, in the batch statistics (there they count as all-zero persons).
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.skeleton.graph import LAYOUTS, spatial_partition
+from unialign.stages.models.skeleton.graph import spatial_partition
+from unialign.stages.skeleton_layouts import layout_from
+from unialign.types import Json
 
 DILATIONS = (1, 2, 3, 4)
 NUM_BRANCHES = len(DILATIONS) + 2
@@ -109,16 +113,23 @@ class STGCNPlusPlus(nn.Module):
     * feature (N, D): the mean of the tokens;
     * logits (N, L).
 
+    layout: a name of `skeleton_layouts.LAYOUTS`, or a description of a layout (`Layout.plain`).
     A clip without any present person gives NaN.
     """
 
     def __init__(
-        self, *, layout: str, num_classes: int, in_channels: int = 3, width: int = 64, dropout: float = 0.0
+        self,
+        *,
+        layout: str | Mapping[str, Json],
+        num_classes: int,
+        in_channels: int = 3,
+        width: int = 64,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if width < NUM_BRANCHES:
             raise ValueError(f"width {width} is less than the {NUM_BRANCHES} branches of a block")
-        partition = torch.from_numpy(spatial_partition(LAYOUTS[layout]))
+        partition = torch.from_numpy(spatial_partition(layout_from(layout)))
         self.norm = nn.BatchNorm1d(partition.shape[-1] * in_channels)
         blocks, before, after = [], in_channels, width
         for number in range(1, NUM_BLOCKS + 1):

@@ -1,0 +1,58 @@
+"""What a dataset says of its ready-made skeletons: how a file of them is read, and what is in it.
+
+Legend: T frames, M persons, V joints, C coordinates.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unialign.stages.skeleton_layouts import Layout
+
+PIXEL, METRE = "pixel", "metre"
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointClip:
+    """The persons of one sample, as a file has them.
+
+    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in metres; NaN for what is absent.
+    image_size: height and width of the image that pixels refer to; None for metres.
+    scores: (T, M, V) float32 of 3-D joints, or None.
+    assumed: what the file lacks and what was taken in its place, a phrase each.
+    """
+
+    keypoints: "np.ndarray"
+    image_size: tuple[int, int] | None = None
+    scores: "np.ndarray | None" = None
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SkeletonFormat:
+    """How the "skeleton" files of a dataset are read.
+
+    name: of the format; part of the key of a store, so that a change of what `read` returns needs a new name.
+    unit: "pixel" (2-D with a score) or "metre" (3-D).
+    read: the clip of a file and a sample id, a function of a module. It raises `CorruptInput` that begins with the
+        file's path for a file that is not as described, and `KeyError` where a file of many samples lacks the id.
+    digest: of one sample's part of a file of many samples, "sha256:<hex>"; None where each sample has its own file.
+    max_people: most persons of a sample, where the format says so; 0 where any number may be there.
+    scored: whether 3-D joints have scores.
+    source, license, citation: for readers of a store.
+    """
+
+    name: str
+    layout: "Layout"
+    unit: str
+    read: Callable[[Path, str], KeypointClip]
+    digest: Callable[[Path, str], str] | None = None
+    max_people: int = 0
+    scored: bool = False
+    source: str = field(default="", compare=False)
+    license: str = field(default="that of the data set", compare=False)
+    citation: str = field(default="", compare=False)
