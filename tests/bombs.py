@@ -318,11 +318,11 @@ def _deep(folder: Path) -> object:
 
 @bomb("pictures: of 60,000 x 60,000 pixels")
 def _picture(folder: Path) -> object:
-    from unialign.stages.pictures import decode_pictures
+    from unialign.stages.images import decode_images
 
     data = np.frombuffer(gzip.compress(b""), np.uint8)
     size, offset = np.array([60_000, 60_000]), np.array([0, len(data)])
-    return decode_pictures(data, offset, size, "jpeg", [0] * 16)
+    return decode_images(data, offset, size, "jpeg", [0] * 16)
 
 
 class TooSlow(BaseException):

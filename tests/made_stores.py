@@ -17,7 +17,7 @@ from unialign.cache.records import Entry
 from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
-from unialign.stages.pictures import encode_picture
+from unialign.stages.images import encode_image
 
 COLLECTION = "made"
 CLASSES = ("wave left", "wave right", "squat", "jump")
@@ -85,7 +85,7 @@ def frames_store(cache: Path, dataset: Dataset, encoding: str = "jpeg", failed: 
         count = 3 + number % 6
         colours = COLOURS[sample.label] + generator.normal(0, 12, size=(count, height, width, 3))
         pictures = np.clip(colours, 0, 255).astype(np.uint8)
-        encoded = [encode_picture(picture, encoding, 90) for picture in pictures]
+        encoded = [encode_image(picture, encoding, 90) for picture in pictures]
         values[sample.id] = {
             "pictures": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "offset": np.cumsum([0, *map(len, encoded)]).astype(np.int64),

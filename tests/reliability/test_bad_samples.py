@@ -296,7 +296,8 @@ def test_a_flipped_source_is_never_the_one_that_was_read(memory: Path, report: R
 def test_meta_sources_known_by_their_size_are_caught(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage of R20."""
     monkeypatch.setattr(
-        "unialign.pipeline.extraction.sources.SourceDigests.stamp", lambda self, path: [path.stat().st_size, 0, 0]
+        "unialign.pipeline.extraction.source_digests.SourceDigests.stamp",
+        lambda self, path: [path.stat().st_size, 0, 0],
     )
     with pytest.raises(AssertionError, match="flipped source"):
         check_flips(memory, 5)

@@ -27,7 +27,7 @@ from unialign.cache.digests import file_digest
 from unialign.cache.index import record_sizes
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import StoreReader
-from unialign.pipeline.extraction.sources import SourceDigests
+from unialign.pipeline.extraction.source_digests import SourceDigests
 
 YEAR = 365 * 24 * 3600
 MODEL = {"modalities": ("video", "text")}

@@ -174,7 +174,9 @@ def test_meta_a_key_with_a_path_is_caught() -> None:
 
 
 def test_meta_sources_told_by_name_alone_are_caught(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unialign.pipeline.extraction.sources.SourceDigests.stamp", staticmethod(lambda _: [0, 0, 0]))
+    monkeypatch.setattr(
+        "unialign.pipeline.extraction.source_digests.SourceDigests.stamp", staticmethod(lambda _: [0, 0, 0])
+    )
     with pytest.raises(AssertionError, match="a bit of one source"):
         check_sources(memory)
 

@@ -245,7 +245,9 @@ def test_a_store_does_what_a_dictionary_does(report: Report) -> None:
 
 def test_meta_a_store_that_keeps_old_samples_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whatever changed, the file is as it was: what `learn` remembers is never compared.
-    monkeypatch.setattr("unialign.pipeline.extraction.sources.SourceDigests.stamp", staticmethod(lambda _: [0, 0, 0]))
+    monkeypatch.setattr(
+        "unialign.pipeline.extraction.source_digests.SourceDigests.stamp", staticmethod(lambda _: [0, 0, 0])
+    )
     with pytest.raises(AssertionError):
         check_model(200, 20, shrink=False)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.stages.made_videos import NUM_FRAMES, moving_frames, status, write_video
-from unialign.stages.containers import CONTAINERS, VIDEO_SUFFIXES
+from unialign.stages.video_containers import CONTAINERS, VIDEO_SUFFIXES
 
 # Suffix: (FFmpeg's name of the muxer, codec). What PyAV's FFmpeg cannot write is not here: rm, dav, mj2, dv.
 WRITTEN = {

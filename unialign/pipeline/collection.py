@@ -16,7 +16,7 @@ from pathlib import Path
 
 from unialign.cache.digests import file_digest
 from unialign.errors import CacheProblem
-from unialign.pipeline.extraction.sources import SourceDigests
+from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
 from unialign.stages.datasets.base import Dataset, Sample
 

@@ -28,9 +28,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from unialign.cache import atomic
 from unialign.errors import CorruptInput
-from unialign.stages.containers import CONTAINERS
-from unialign.stages.truncation import Tally
+from unialign.stages.video_containers import CONTAINERS
 from unialign.stages.video_structure import is_cut
+from unialign.stages.video_truncation import Tally
 
 LARGEST_SIDE = 8192
 # 8K in 16:9. A frame takes 4 bytes per pixel and more while it is converted, and a small file can hold many of them.

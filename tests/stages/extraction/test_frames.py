@@ -13,7 +13,7 @@ from tests.stages.made_videos import write_streams
 from unialign.errors import DamagedStore, UsageError
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.frames import CANDIDATES, Frames, kept_indices, sampled, stored_size
-from unialign.stages.pictures import decode_pictures, encode_picture
+from unialign.stages.images import decode_images, encode_image
 from unialign.stages.video import decode_frames, encode_clip
 
 
@@ -30,7 +30,7 @@ def extract(extractor: Frames, *paths: Path) -> list[Outcome]:
 def pictures_of(extractor: Frames, outcome: Outcome) -> np.ndarray:
     a = outcome.arrays
     which = range(len(a["frame_index"]))
-    return decode_pictures(a["pictures"], a["offset"], a["size"], extractor.encoding, which)
+    return decode_images(a["pictures"], a["offset"], a["size"], extractor.encoding, which)
 
 
 @given(total=st.integers(0, 5000), num_frames=st.integers(1, 40))
@@ -101,7 +101,7 @@ def test_the_worst_jpeg_fits(tmp_path: Path) -> None:
     extractor = Frames(short_side=64, num_frames=2, quality=95)
     rng = np.random.default_rng(0)
     chequers = [np.asarray(rng.integers(0, 2, (64, extractor.longest_side, 3)) * 255, dtype=np.uint8)] * 2
-    assert sum(len(encode_picture(one, "jpeg", 95)) for one in chequers) <= extractor.max_bytes
+    assert sum(len(encode_image(one, "jpeg", 95)) for one in chequers) <= extractor.max_bytes
 
 
 def test_a_short_clip_is_kept_whole(tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ def test_bad_clips_do_not_end_the_rest(tmp_path: Path) -> None:
 def test_decoding_refuses_wrong_bytes() -> None:
     pictures, offset = np.zeros(48, dtype=np.uint8), np.array([0, 48])
     size = np.array([4, 4])
-    assert decode_pictures(pictures, offset, size, "rgb24", [0, 0]).shape == (2, 4, 4, 3)
+    assert decode_images(pictures, offset, size, "rgb24", [0, 0]).shape == (2, 4, 4, 3)
     for encoding, wanted in (("rgb24", [4, 5]), ("jpeg", [4, 4]), ("png", [4, 4])):
         with pytest.raises(DamagedStore):
-            decode_pictures(pictures, offset, np.array(wanted), encoding, [0])
+            decode_images(pictures, offset, np.array(wanted), encoding, [0])
     for index in (-1, 1):
         with pytest.raises(IndexError):
-            decode_pictures(pictures, offset, size, "rgb24", [index])
+            decode_images(pictures, offset, size, "rgb24", [index])
 
 
 def test_settings_are_checked_and_part_of_the_key() -> None:

@@ -20,7 +20,7 @@ from unialign.pipeline.evaluation.plots import confusion_picture, draw_skeleton,
 from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.pictures import decode_pictures
+from unialign.stages.images import decode_images
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.metrics import confusion_matrix
 
@@ -123,7 +123,7 @@ def _sample(
     # The model saw the middle of each segment of the kept frames; segments are shown evenly.
     shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
     which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
-    pictures = decode_pictures(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
+    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
     drawn = []
     for picture, index in zip(pictures, stored["frame_index"][which], strict=True):
         people = _people(poses, name, int(index), stored)

@@ -20,7 +20,7 @@ from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore
 from unialign.pipeline.extraction.executors import Job, executor
 from unialign.pipeline.extraction.planning import Plan, make_plan
-from unialign.pipeline.extraction.sources import SourceDigests
+from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.extraction.supervisor import Limits
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.types import Json

@@ -13,7 +13,7 @@ from unialign.pipeline.ablation.results import TrialResult
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.extraction.online import online_readers
-from unialign.pipeline.extraction.sources import SourceDigests
+from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.registry import get_model

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from unialign.errors import UsageError
-from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.labels_csv import LabelList, LabelRow
 from unialign.stages.datasets.scan import check_name, kinds_of, walk_files
 from unialign.stages.datasets.splits import check_words, part_named
+from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 _SHOWN = 5
 

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from unialign.errors import UsageError
-from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.scan import looks, relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named
+from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 PATH_COLUMNS = ("path", "file")
 LABEL_COLUMNS = ("label", "class")

@@ -13,12 +13,12 @@ from importlib import resources
 from pathlib import Path
 
 from unialign.errors import UsageError
-from unialign.stages.containers import VIDEO_SUFFIXES
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES
 from unialign.stages.datasets.scan import kinds_of, refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import SplitRule, by_attribute
 from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS, generalised_zero_shot, zero_shot
+from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 _NAME = r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})"
 _NAME_ONLY = re.compile(_NAME, re.ASCII)

@@ -16,7 +16,7 @@ from unialign.errors import UsageError
 from unialign.stages.demo.camera import AZIMUTHS
 from unialign.stages.demo.motions import ACTIONS, CLASSES, DESCRIPTIONS
 from unialign.stages.demo.scene import FPS, ClipKey, render_take, stage_take, track_take
-from unialign.stages.demo.skeletons import format_skeleton
+from unialign.stages.demo.skeleton_file import format_skeleton
 from unialign.stages.video import encode_clip
 
 # Raise this when the same seed gives other pictures or skeletons than before.

@@ -11,7 +11,7 @@ from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
-from unialign.stages.pictures import ENCODINGS, encode_picture
+from unialign.stages.images import ENCODINGS, encode_image
 from unialign.stages.video import decoder_version
 from unialign.types import Json
 
@@ -180,7 +180,7 @@ class Frames:
         indices, pictures = sampled(self.narrow_frames(video), self.num_frames, self.short_side)
         if video.failure is not None:
             return video.failure
-        encoded = [encode_picture(picture, self.encoding, self.quality) for picture in pictures]
+        encoded = [encode_image(picture, self.encoding, self.quality) for picture in pictures]
         arrays: dict[str, np.ndarray] = {
             "pictures": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "offset": np.cumsum([0, *map(len, encoded)], dtype=np.int64),

@@ -27,8 +27,8 @@ from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import View, clip_grid
 from unialign.stages.extraction.text_openclip import find_openclip, openclip_name
 from unialign.stages.foreign_weights import load_clip_weights
+from unialign.stages.images import decode_images
 from unialign.stages.models.clip.image_tower import ClipTower, image_transformer, load_clip
-from unialign.stages.pictures import decode_pictures
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.augmentation import fixed_regions, resized, sparse_frames
 from unialign.types import Json
@@ -191,7 +191,7 @@ class Tokens:
         place = (view.offset + 0.5) / view.num_offsets
         which = sparse_frames(len(stored["offset"]) - 1, self.num_frames, place)
         distinct, places = np.unique(which, return_inverse=True)
-        pictures = decode_pictures(stored["pictures"], stored["offset"], stored["size"], encoding, distinct.tolist())
+        pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, distinct.tolist())
         (middle,) = fixed_regions((pictures.shape[1], pictures.shape[2]), 1)
         images = resized(pictures, middle, self._network().tower.image_size)[torch.from_numpy(places)]
         return images.flip(-1) if view.flip else images

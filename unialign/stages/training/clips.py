@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unialign.errors import UsageError
-from unialign.stages.pictures import decode_pictures
+from unialign.stages.images import decode_images
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, resized, sparse_frames
 from unialign.stages.training.order import sample_generator
@@ -146,7 +146,7 @@ class Clips(Dataset[Batch]):
     def _decode(self, stored: Mapping[str, np.ndarray], which: np.ndarray) -> np.ndarray:
         # A short clip repeats frames; each is decoded once.
         distinct, places = np.unique(which, return_inverse=True)
-        pictures = decode_pictures(
+        pictures = decode_images(
             stored["pictures"], stored["offset"], stored["size"], self.frames.encoding, distinct.tolist()
         )
         return np.asarray(pictures[places])
