@@ -1,16 +1,16 @@
 """Reading and writing of video clips; the only module that imports PyAV.
 
-A decoder says little about damage: of a clip cut in half many just give the first half. So every clip is judged by
-what its container promised (`truncation.Tally`) and by its structure (`video_structure.is_cut`). Tried with 25 cuts and
-25 runs of 400 zeroed bytes for each container (PyAV 18.1 and 19.0):
+Decoders report little about damage: given a clip cut in half, many simply return the first half. So every clip is
+checked against what its container declared (`video_truncation.Tally`) and against its own structure
+(`video_structure.is_cut`). Tested with 25 cuts and 25 runs of 400 zeroed bytes per container (PyAV 18.1 and 19.0):
 
-- found: every cut of an avi, mkv, webm, flv, mp4, mov, mxf, wmv, ogv, ts, gif and ivf but for the last 2 % or 3 frames
-  of those that state a duration (an mp4 or mov without its index cannot be opened at all); every zeroed stretch in
-  MPEG-4 part 2 and nearly all in MPEG-2.
-- not found: a cut transport stream that ends with a packet (one in 188), now and then an mpeg that ends between two
-  pictures, and a cut bare stream (dv, mjpeg, y4m, now and then h264): these promise no length that survives the cut.
-  Zeroed bytes inside a picture that decode to wrong colours without an error: one stretch in ten of h264 and hevc with
-  small pictures, four in ten with large ones, one in three of vp9 and wmv.
+- detected: every cut of an avi, mkv, webm, flv, mp4, mov, mxf, wmv, ogv, ts, gif and ivf, except within the last 2 % or
+  3 frames of those that state a duration (an mp4 or mov without its index cannot be opened at all); every zeroed
+  stretch in MPEG-4 part 2 and nearly all in MPEG-2.
+- not detected: a truncated transport stream that ends on a packet boundary (one in 188), occasionally an mpeg that ends
+  between two frames, and a truncated raw stream (dv, mjpeg, y4m, occasionally h264): these declare no length that
+  survives the cut. Zeroed bytes inside a frame that decode to wrong colors without an error: one stretch in ten of h264
+  and hevc with small frames, four in ten with large ones, one in three of vp9 and wmv.
 """
 
 import contextlib
@@ -32,42 +32,42 @@ from unialign.stages.video_containers import CONTAINERS
 from unialign.stages.video_structure import is_cut
 from unialign.stages.video_truncation import Tally
 
-LARGEST_SIDE = 8192
+MAX_SIDE = 8192
 # 8K in 16:9. A frame takes 4 bytes per pixel and more while it is converted, and a small file can hold many of them.
-LARGEST_PICTURE = 8192 * 4608
-# Same bytes on every processor: the flags forbid rounding that depends on the vector instructions at hand.
+MAX_PIXELS = 8192 * 4608
+# Same bytes on every processor: the flags rule out rounding that depends on the available vector instructions.
 CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-# Tags need not be UTF-8: PyAV refused such a file until it was told otherwise; since 19 it needs no telling.
+# Tags need not be UTF-8: before version 19, PyAV rejects such a file unless told how to handle it.
 OLD_PYAV = int(av.__version__.partition(".")[0]) < 19
 ANY_TAGS = {"metadata_errors": "replace"} if OLD_PYAV else {}
-# For x264 too: its fastest instructions round differently, and those of AVX-512 read memory that nobody wrote.
+# Same for x264: its fastest instructions round differently, and its AVX-512 code reads uninitialized memory.
 ENCODER = {"threads": "1", "x264-params": "cpu-independent=1"}
-# Pixels this near to square are square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
+# Pixels this close to square count as square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
 SQUARE = 0.01
 # The first entries of a display matrix: (a, b, c, d).
 Matrix = tuple[float, float, float, float]
 
 
 def _unnamed(cls: Any, value: int) -> Any:
-    """A member for a kind of side data that PyAV has no name for."""
+    """An enum member for a type of side data that PyAV has no name for."""
     member = object.__new__(cls)
     member._name_, member._value_ = f"UNKNOWN_{value}", value
     return member
 
 
 if OLD_PYAV:
-    # It lists none of a frame's side data where FFmpeg knows a kind that it does not, such as EXIF; 19 does this too.
+    # Before 19, PyAV lists none of a frame's side data if FFmpeg reports a type unknown to it, such as EXIF.
     SideDataType._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]
 
 
 def decoder_version() -> dict[str, str]:
-    """Versions that may change decoded bytes: PyAV and FFmpeg's decoders and pixel conversion."""
+    """Versions that may affect decoded bytes: PyAV, and FFmpeg's decoders and pixel conversion."""
     versions = {name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libswscale")}
     return {"av": str(av.__version__), **versions}
 
 
 def ffmpeg_version() -> str:
-    """Version of the FFmpeg that PyAV brings."""
+    """Version of the FFmpeg bundled with PyAV."""
     return str(av.ffmpeg_version_info)
 
 
@@ -77,15 +77,15 @@ def decode_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 class Video:
-    """One clip, decoded once from start to end; its counts are filled in on the way and hold after a failure too.
+    """One clip, decoded once from start to end. The counts are updated while decoding and stay valid after a failure.
 
-    decoded: pictures the decoder gave.
-    declared: pictures the container promises to show (its count, or duration x rate); None when it promises nothing.
-    corrupt: pictures or packets that FFmpeg marks as damaged.
+    decoded: frames returned by the decoder.
+    declared: frames that the container declares (its count, or duration x rate); None if it declares nothing.
+    corrupt: frames or packets that FFmpeg marks as damaged.
     size: (height, width) as shown: upright, with square pixels; (0, 0) before the first frame.
-    pixel_aspect: width of a coded pixel over its height, as far as it is not square: Fraction(4, 3).
+    pixel_aspect: width of a coded pixel over its height, such as Fraction(4, 3); 1 for square pixels.
     fps: average frames per second; NaN when the container does not say.
-    reason: why the clip was refused, without its path; "" while all is well.
+    reason: why the clip was rejected, without its path; "" if it was not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,15 +102,16 @@ class Video:
     def frames(self) -> Iterator[np.ndarray]:
         """Frames in display order as RGB uint8 (H, W, 3), as a player shows them.
 
-        Of several pictures in a file the default one is taken, else the largest; cover art is none. Turned and mirrored
-        as the file says, to the nearest quarter turn. Where pixels are not square (by more than 1 %), the shorter side
-        of a pixel is stretched: 720 x 576 with pixels of 64:45 are 1024 x 576. Frames that an edit list hides are left
-        out. One decoder thread, so that damage is met in the same order everywhere.
+        If a file has several video streams, the default one is used, else the largest; cover art does not count.
+        Frames are rotated and mirrored as the file specifies, to the nearest quarter turn. If pixels are not square (by
+        more than 1 %), the shorter side of a pixel is stretched: 720 x 576 with pixels of 64:45 becomes 1024 x 576.
+        Frames that an edit list hides are left out. There is one decoder thread, so that damage is met in the same
+        order everywhere.
 
-        Raises `CorruptInput`, some of it only after the last frame, so use nothing before the end. Its status:
-        "missing-file"; "unreadable" (no video, a container that is not one of `CONTAINERS`, a decoder error, a picture
-        of more than 37.7 megapixels, a size that changes on the way); "truncated" (see `Tally.missing`);
-        "corrupt-frames" (a picture marked as damaged: no frame is given from there on).
+        Raises `CorruptInput`, in some cases only after the last frame, so use nothing before the end. Its status:
+        "missing-file"; "unreadable" (no video, a container that is not in `CONTAINERS`, a decoder error, a frame of
+        more than 37.7 megapixels, a frame size that changes); "truncated" (see `Tally.missing`);
+        "corrupt-frames" (a frame marked as damaged; no frame is returned from there on).
         """
         if not self.path.exists():
             raise self._failure("no such file", "missing-file")
@@ -124,9 +125,9 @@ class Video:
             context = stream.codec_context
             self._check_size(context.height, context.width)
             context.thread_count = 1
-            # Else what a stream cuts off on the left stays, where it is no multiple of a processor's registers.
+            # Otherwise left cropping is skipped where its width is not a multiple of the processor's register size.
             context.flags |= Flags.unaligned
-            context.options = {"max_pixels": str(LARGEST_PICTURE)}
+            context.options = {"max_pixels": str(MAX_PIXELS)}
             yield from self._decoded(container, stream, tally)
             tally.finish(stream)
         self._judge(tally)
@@ -135,7 +136,7 @@ class Video:
     def _opened(self) -> Iterator[Any]:
         options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
         try:
-            # An open file instead of its name: a name could be read as an address of a protocol.
+            # An open file instead of its name: FFmpeg could take a name for the URL of a protocol.
             with (
                 self.path.open("rb") as file,
                 av.open(file, container_options=options, **ANY_TAGS) as it,
@@ -152,7 +153,7 @@ class Video:
             raise self._failure(text) from error
 
     def _stream(self, container: Any) -> Any:
-        """The stream of pictures that a player shows."""
+        """The video stream that a player shows."""
         stills = Disposition.attached_pic | Disposition.timed_thumbnails
         streams = [one for one in container.streams.video if not one.disposition & stills]
         if not streams:
@@ -177,13 +178,13 @@ class Video:
         reformatter = VideoReformatter()
         for packet in packets(container, tally.streams):
             tally.count(packet, is_ours=packet.stream is stream)
-            # Empty packets hold no picture, and to the decoder one means the end.
+            # Empty packets hold no frame, and the decoder takes one for the end of the stream.
             if packet.stream is stream and packet.size:
                 self.corrupt += bool(packet.is_corrupt)
-                yield from self._pictures(stream.decode(packet), reformatter)
-        yield from self._pictures(stream.decode(None), reformatter)
+                yield from self._images(stream.decode(packet), reformatter)
+        yield from self._images(stream.decode(None), reformatter)
 
-    def _pictures(self, frames: Iterable[Any], reformatter: VideoReformatter) -> Iterator[np.ndarray]:
+    def _images(self, frames: Iterable[Any], reformatter: VideoReformatter) -> Iterator[np.ndarray]:
         for frame in frames:
             self.decoded += 1
             self.corrupt += bool(frame.is_corrupt)
@@ -195,21 +196,21 @@ class Video:
                 )
                 yield self._upright(converted.to_ndarray(), frame)
 
-    def _upright(self, picture: np.ndarray, frame: Any) -> np.ndarray:
-        # A stream of H.264 may say it once, for all that follow.
+    def _upright(self, image: np.ndarray, frame: Any) -> np.ndarray:
+        # An H.264 stream may state it once for all following frames.
         self._matrix = display_matrix(frame) or self._matrix
-        picture = turned(picture, self._matrix)
-        size = (picture.shape[0], picture.shape[1])
+        image = turned(image, self._matrix)
+        size = (image.shape[0], image.shape[1])
         if self.size not in ((0, 0), size):
             raise self._failure(f"the picture size changes from {self.size} to {size} at frame {self.decoded - 1}")
         self.size = size
-        return np.ascontiguousarray(picture)
+        return np.ascontiguousarray(image)
 
     def _check_size(self, height: int, width: int) -> None:
-        if max(height, width) > LARGEST_SIDE or height * width > LARGEST_PICTURE:
+        if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
             raise self._failure(
-                f"frames of {width} x {height} are above the limit of {LARGEST_SIDE} pixels per side and "
-                f"{LARGEST_PICTURE / 1e6:.1f} megapixels"
+                f"frames of {width} x {height} are above the limit of {MAX_SIDE} pixels per side and "
+                f"{MAX_PIXELS / 1e6:.1f} megapixels"
             )
 
     def _judge(self, tally: "Tally") -> None:
@@ -231,14 +232,14 @@ class Video:
 
 
 def packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
-    """All packets of some streams, in the order of the file; PyAV adds an empty one per stream at the end."""
+    """All packets of some streams, in file order; PyAV adds an empty one per stream at the end."""
     with contextlib.suppress(IndexError):
-        # At the end PyAV 18 looks for streams that showed up on the way and that it has not listed; 19 does not.
+        # At the end, PyAV 18 looks up streams that appeared during demuxing and that it has not listed; 19 does not.
         yield from container.demux(*streams)
 
 
 def square_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, int]:
-    """(height, width) of a picture once its pixels are square: the shorter side of a pixel is stretched."""
+    """(height, width) of a frame after its pixels are made square: the shorter side of a pixel is stretched."""
     if pixel_aspect == 1:
         return height, width
     if pixel_aspect > 1:
@@ -247,7 +248,7 @@ def square_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, i
 
 
 def display_matrix(frame: Any) -> Matrix | None:
-    """How the picture is shown: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None where not stated."""
+    """How a frame is displayed: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None where not stated."""
     data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
         return None
@@ -255,21 +256,21 @@ def display_matrix(frame: Any) -> Matrix | None:
     return a, b, c, d
 
 
-def turned(picture: np.ndarray, matrix: Matrix) -> np.ndarray:
-    """A view of the picture as one of its eight orientations, the nearest to the matrix."""
+def turned(image: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """A view of the image in one of its eight orientations, the nearest to the matrix."""
     a, b, c, d = matrix
     down, right = d, a
     if abs(b) + abs(c) > abs(a) + abs(d):
-        picture = picture.swapaxes(0, 1)
+        image = image.swapaxes(0, 1)
         down, right = b, c
-    return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+    return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
 def encode_clip(path: Path, frames: Iterable[np.ndarray], fps: int, crf: int = 23) -> None:
-    """Write frames, RGB uint8 (H, W, 3) with even H and W, as an H.264 mp4 (yuv420p), whole or not at all.
+    """Write frames, RGB uint8 (H, W, 3) with even H and W, as an H.264 mp4 (yuv420p), completely or not at all.
 
     The same frames give the same bytes with the same PyAV, on every processor. Raises `ValueError` for no frames, odd
-    sides, or frames of several sizes.
+    sides, or frames of different sizes.
     """
     temporary = atomic.temporary_name(path)
     try:
@@ -288,13 +289,13 @@ def write_clip(path: Path, frames: Iterable[np.ndarray], fps: int, options: Mapp
         stream = container.add_stream("libx264", rate=fps, options=dict(options))
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        for picture in frames:
+        for image in frames:
             if not size:
-                size = picture.shape
+                size = image.shape
                 stream.height, stream.width = size[:2]
-            if picture.shape != size or size[0] % 2 or size[1] % 2:
-                raise ValueError(f"frames of a clip need one even size; got {picture.shape} in a clip of {size}")
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if image.shape != size or size[0] % 2 or size[1] % 2:
+                raise ValueError(f"frames of a clip need one even size; got {image.shape} in a clip of {size}")
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             converted = reformatter.reformat(frame, format="yuv420p", interpolation=CONVERSION, threads=1)
             container.mux(stream.encode(converted))
         if not size:

@@ -1,8 +1,8 @@
-"""Which video files are read: libavformat's names of containers, and how files of each are called."""
+"""Which video files are read: the names of containers in libavformat, and the file extensions of each."""
 
-# Not here, since they open other files or addresses: concat, hls, dash, imf, sdp, and the image sequences (image2 and
-# the *_pipe formats). Suffixes that mostly name something else (.ogg, .dat, .webp, .swf) are left out too; what a file
-# is is told by its content, so a suffix says only that it is worth opening.
+# Excluded, since they open other files or URLs: concat, hls, dash, imf, sdp, and the image sequences (image2 and the
+# *_pipe formats). Extensions that mostly mean something else (.ogg, .dat, .webp, .swf) are left out too. The content
+# decides what a file is; its extension only says that it is worth opening.
 CONTAINERS = {
     "mov,mp4,m4a,3gp,3g2,mj2": (".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".f4v", ".mj2"),
     "avi": (".avi", ".divx", ".xvid"),
@@ -21,7 +21,7 @@ CONTAINERS = {
     "gif": (".gif",),
     "apng": (".apng",),
     "ivf": (".ivf",),
-    # Bare streams of pictures.
+    # Raw video streams.
     "dv": (".dv", ".dif"),
     "mjpeg": (".mjpeg", ".mjpg"),
     "mpegvideo": (".m1v", ".m2v", ".mpv"),

@@ -1,24 +1,24 @@
-"""What the bytes of a video file say about its end, where FFmpeg does not ask: is it all there?"""
+"""Whether a video file is complete, from structure that FFmpeg does not check."""
 
 import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-# Of an ASF file: the object that holds its size (8CABDCA1-A947-11CF-8EE4-00C00C205365).
+# ASF: the GUID of the object that holds the file's size (8CABDCA1-A947-11CF-8EE4-00C00C205365).
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-# Steps along the structure of a file, after which it is left alone: gifs of 500 MB have as many.
+# Maximum number of steps through a file's structure, after which the check gives up: a gif of 500 MB has as many.
 MOST_STEPS = 2_000_000
-# Packets of a transport stream: their length (plain, with a time in front, with a checksum behind), and where "G" is.
+# Packets of a transport stream: length (plain, with a leading timestamp, with a trailing checksum), offset of "G".
 TS_PACKETS = ((188, 0), (192, 4), (204, 0))
-# A page of Ogg has at most 255 segments of 255 bytes, and a header.
+# An Ogg page has a header and at most 255 segments of 255 bytes.
 OGG_PAGE = 27 + 255 + 255 * 255
 
 
 def is_cut(file: BinaryIO, container: str) -> bool:
-    """Whether a file of that container (FFmpeg's name) ends before its own structure does; the place in it is kept.
+    """Whether a file in that container (FFmpeg's name) ends before its own structure does; keeps the file position.
 
-    Known are: asf (its header holds the size of the file), mp4 and mov (a box that passes the end), ogg (the last page
-    is marked), mpegts (all packets have one length) and gif (its last block). False where there is no such mark.
+    Checked are: asf (its header holds the file size), mp4 and mov (a box that extends past the end), ogg (the last page
+    is marked), mpegts (all packets have the same length) and gif (its last block). False for other containers.
     """
     ends = ENDS.get(container)
     if ends is None:
@@ -37,7 +37,7 @@ def _asf(file: BinaryIO, size: int) -> bool:
     fields = head[start + 24 : start + 92]
     if start < 0 or len(fields) < 68:
         return False
-    # The file identifier, then the size; after five times and counts the flags, of which the first says "broadcast".
+    # The file id, then the size; after five times and counts come the flags, of which the first means "broadcast".
     return not fields[64] & 1 and int.from_bytes(fields[16:24], "little") > size
 
 
@@ -50,11 +50,11 @@ def _boxes(file: BinaryIO, size: int) -> bool:
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         if len(head) < 8 or length < 8:
-            # The end of the file; a box of length 0, which goes up to it; or no box.
+            # The end of the file; a box of length 0, which extends to it; or not a box.
             return False
         place += length
         if place > size:
-            # What else stands behind the boxes of some phones is no loss.
+            # Other data that some phones append after the boxes is not a loss.
             return kind in (b"moof", b"mdat", b"moov")
     return False
 
@@ -91,7 +91,7 @@ def _gif(file: BinaryIO, size: int) -> bool:
         file.seek(place)
         kind = file.read(10)
         if in_blocks:
-            # Each block has its length in front, and the last one none.
+            # Each block starts with its length, which is 0 for the last one.
             place += 1 + kind[0]
             in_blocks = kind[0] > 0
         elif kind[:1] == b";":
@@ -103,13 +103,13 @@ def _gif(file: BinaryIO, size: int) -> bool:
             place += 2
             in_blocks = True
         else:
-            # Zeros, or what else some programs leave between blocks: FFmpeg steps over it too.
+            # Zeros or other bytes that some programs leave between blocks: FFmpeg skips them too.
             place += 1
     return False
 
 
 def _gif_palette(flags: int) -> int:
-    """Bytes of the colours that a description announces."""
+    """Size in bytes of the color table that a descriptor announces."""
     return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
