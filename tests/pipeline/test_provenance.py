@@ -102,6 +102,23 @@ def test_a_changed_result_is_not_reused(work: Path) -> None:
         compare_runs(path.parent, path.parent)
 
 
+def test_a_result_that_lost_its_digest_is_not_reused(work: Path) -> None:
+    """A key of today is that of a run whose result had one, whatever else is gone from the folder."""
+    extract()
+    folder = Path(train()["folder"])
+    result = json.loads((folder / "result.json").read_text())
+    del result["digest"], result["files"]
+    result["metrics"]["top1"] = 0.987
+    (folder / "result.json").write_text(json.dumps(result))
+    for path in ("data.csv", "keys.json"):
+        with pytest.raises(DamagedStore, match="was changed after the run had ended"):
+            compare_runs(folder, folder)
+        (folder / path).unlink()
+        refused = CliRunner().invoke(app, ["train", "--model", "stgcn++", *WHERE, *SMALL])
+        assert isinstance(refused.exception, DamagedStore)
+        assert "move the folder away" in str(refused.exception)
+
+
 def test_copies_across_the_split_are_named(work: Path) -> None:
     for action in (1, 2, 3):
         (work / "files" / f"a{action}_s2_t1_skeleton.mat").write_bytes(
@@ -179,6 +196,8 @@ def test_a_run_of_before_there_was_a_table_of_samples_is_compared_still(made_cac
     found = compare_runs(old.folder, done.folder)
     assert found["data"] is None
     assert [row["field"] for row in found["code"]] == ["revision"]
+    assert found["unsigned"] == [old.run]
+    assert "not signed" in called("why", old.folder, done.folder)
     assert "not recorded" in called("why", old.folder, done.folder)
 
 

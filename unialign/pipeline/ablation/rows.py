@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unialign.errors import DamagedStore
 from unialign.pipeline.ablation.bootstrap import mean_interval
 from unialign.pipeline.ablation.results import TrialResult
-from unialign.pipeline.training.run_folder import ANEW, read_predictions
+from unialign.pipeline.training.run_folder import read_predictions
 from unialign.types import Json
 
 
@@ -104,11 +103,8 @@ def hits_of(run: Path) -> dict[str, bool] | None:
     stored = read_predictions(run)
     if stored is None:
         return None
-    try:
-        right = stored["probabilities"].argmax(axis=1) == stored["labels"]
-        return dict(zip(stored["ids"].tolist(), right.tolist(), strict=True))
-    except (ValueError, KeyError) as error:
-        raise DamagedStore(f"the predictions of {run} cannot be read ({error}); {ANEW}") from error
+    right = stored["probabilities"].argmax(axis=1) == stored["labels"]
+    return dict(zip(stored["ids"].tolist(), right.tolist(), strict=True))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from unialign.cache.keys import differences
 from unialign.pipeline.training.run_data import TEXT, Row, read_data
-from unialign.pipeline.training.run_folder import read_config, read_json, read_keys, read_result
+from unialign.pipeline.training.run_folder import is_signed, read_config, read_json, read_keys, read_result
 from unialign.stages.training.settings import NOT_IDENTITY
 from unialign.types import Json
 
@@ -20,13 +20,14 @@ def compare_runs(first: Path, second: Path) -> dict[str, Json]:
 
     Lists of {"field", "first", "second"}: "settings" (with "decides": whether it can change a result), "code",
     "stores" (keys), "libraries", "hardware", "metrics". "data": see `data_differences`; None where it is not recorded.
+    "unsigned": runs whose numbers nothing vouches for, see `run_folder.is_signed`.
     Raises `MissingCache` for a folder that is not a run, `DamagedStore` for files that were changed.
     """
     configs = [read_config(folder) for folder in (first, second)]
     keys = [read_keys(folder) for folder in (first, second)]
     machines = [read_json(folder / "env.json") for folder in (first, second)]
     left, right = (
-        read_data(folder, found.get("data", "")) for folder, found in zip((first, second), keys, strict=True)
+        read_data(folder, found.get("data") or "") for folder, found in zip((first, second), keys, strict=True)
     )
     return {
         "first": first.name,
@@ -39,6 +40,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Json]:
         "libraries": differences(*({name: env.get(name) for name in LIBRARIES} for env in machines)),
         "hardware": differences(*(_hardware(*each) for each in zip(machines, keys, strict=True))),
         "metrics": differences(*(_metrics(folder) for folder in (first, second))),
+        "unsigned": [each.name for each in (first, second) if _is_finished(each) and not is_signed(each)],
     }
 
 
@@ -68,6 +70,8 @@ def rows_of_difference(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str
         for row in found[kind]:
             what = kind if row.get("decides", True) else "settings (change no result)"
             yield what, str(row["field"]), _shown(row["first"]), _shown(row["second"])
+    for run in found["unsigned"]:
+        yield "metrics", f"of {run}", "not signed", "evaluate it before you believe its numbers"
     if found["data"] is None:
         yield "data", "samples", UNKNOWN, UNKNOWN
         return
@@ -105,7 +109,7 @@ def _decides(field: str) -> bool:
 
 
 def _code(keys: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Json]:
-    return {"revision": keys.get("revision", "not recorded"), "unialign": machine["libraries"].get("unialign")}
+    return {"revision": keys.get("revision", "not recorded"), "unialign": machine.get("libraries", {}).get("unialign")}
 
 
 def _hardware(machine: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Json]:
@@ -120,10 +124,14 @@ def _hardware(machine: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, 
 
 def _metrics(folder: Path) -> dict[str, Json]:
     """What came out, last epoch and best one; nothing of a run that has not ended."""
-    if not (folder / "result.json").is_file():
+    if not _is_finished(folder):
         return {}
     result = read_result(folder)
-    return {"last": dict(result["metrics"]), "best": dict(result["best"])}
+    return {"last": dict(result["metrics"]), "best": dict(result.get("best", {}))}
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "result.json").is_file()
 
 
 def _shown(value: Json) -> str:

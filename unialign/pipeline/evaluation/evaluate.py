@@ -12,9 +12,9 @@ from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import data_differences
 from unialign.pipeline.stores import open_remote
 from unialign.pipeline.training.preparation import Options, PreparedRun
-from unialign.pipeline.training.registry import get_model, prepare_model
+from unialign.pipeline.training.registry import get_model, prepare_model, run_config
 from unialign.pipeline.training.run_data import data_rows, data_text, read_data, rows_of
-from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions, read_result
+from unialign.pipeline.training.run_folder import read_keys, read_predictions, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
@@ -75,28 +75,31 @@ def evaluate_run(
     """
     if which not in (LAST, BEST):
         raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
-    config, keys, result = read_config(folder), read_keys(folder), read_result(folder)
+    config, keys, result = run_config(folder), read_keys(folder), read_result(folder)
     if config["dataset"] != dataset.name:
         raise UsageError(f"{folder} was trained on {config['dataset']}, not on {dataset.name}.")
-    if which == BEST and not result["best"]:
-        why = result.get("data", {}).get("validation", {}).get("why", "no epoch was evaluated")
-        raise UsageError(f"{folder} has no best epoch ({why}); evaluate its last one, without --best.")
+    if which == BEST and not result.get("best"):
+        validation = result.get("data", {}).get("validation")
+        why = validation.get("why") if isinstance(validation, Mapping) else None
+        raise UsageError(
+            f"{folder} has no best epoch ({why or 'no epoch was evaluated'}); evaluate its last one, without --best."
+        )
     given = dict(readers) if readers is not None else open_stores(keys["stores"], cache, keep)
     prepared = prepare_again(config, dataset, given, num_workers)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples of the model's classes.")
     _check_classes(folder, keys.get("classes"), prepared.columns)
-    changed = changed_data(folder, str(keys.get("data", "")), prepared)
+    changed = changed_data(folder, keys.get("data") or "", prepared)
     loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
     task = prepared.build()
-    task.model.load_state_dict(loaded.state["model"])
+    loaded.load_into(task.model)
     predictions = predicted(prepared, task, device)
     side = prepared.test_side
     missing = [label for _, label in side.missing]
     metrics = evaluation(predictions.scores, side.samples.labels, missing, unknown=prepared.unknown)
     # Runs of before there was a val part keep the metrics of their best epoch beside its number.
     told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
-    stored = {name: value for name, value in told.items() if name in metrics}
+    stored = {name: value for name, value in (told if isinstance(told, Mapping) else {}).items() if name in metrics}
     classes = prepared.classes or dataset.classes
     confusion = confusion_matrix(predictions.scores.argmax(axis=1), side.samples.labels, len(classes))
     return Evaluated(

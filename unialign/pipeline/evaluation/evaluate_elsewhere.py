@@ -13,8 +13,8 @@ from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.evaluate import class_rows, predicted, prepare_again
 from unialign.pipeline.manifest import load_manifest
 from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
-from unialign.pipeline.training.registry import get_model
-from unialign.pipeline.training.run_folder import read_config, read_keys
+from unialign.pipeline.training.registry import get_model, run_config
+from unialign.pipeline.training.run_folder import read_keys
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.metrics import confusion_matrix, evaluation
@@ -64,7 +64,7 @@ def evaluate_elsewhere(
     Raises what `needed_elsewhere` raises, `StaleCache` for texts or tokens that were made otherwise than those that the
     run was trained on, `MissingCache` for what is not there, `UsageError` for a protocol without test samples.
     """
-    needed, config, keys = needed_elsewhere(folder), read_config(folder), read_keys(folder)
+    needed, config, keys = needed_elsewhere(folder), run_config(folder), read_keys(folder)
     for name in SAME:
         if name in needed:
             _check_same(name, readers[name], keys["stores"], dataset, folder)
@@ -91,7 +91,7 @@ def evaluate_elsewhere(
 
 def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     """The modalities that a run reads. Raises `UsageError` for a model that knows only the classes of its training."""
-    config = read_config(folder)
+    config = run_config(folder)
     model = get_model(config["model"])
     if not model.any_class(config[model.section]):
         raise UsageError(

@@ -13,12 +13,13 @@ import torch
 from unialign.cache.atomic import write_file
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
-from unialign.errors import MissingCache
+from unialign.errors import DamagedStore, MissingCache
 from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
 from unialign.pipeline.evaluation.gallery_regions import SHOWN_FRAMES, entities_of, tracklets_of
 from unialign.pipeline.evaluation.plots import confusion_picture, draw_skeleton, sample_picture
 from unialign.pipeline.training.preparation import PreparedRun
-from unialign.pipeline.training.run_folder import read_config, read_keys, read_predictions
+from unialign.pipeline.training.registry import run_config
+from unialign.pipeline.training.run_folder import PREDICTIONS, read_keys, read_predictions
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.images import decode_images
 from unialign.stages.training.checkpoints import LAST, Checkpoints
@@ -34,20 +35,26 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     Samples are spread over the classes: the first test clip of every few, wrong predictions first where there are any.
     keep: see `open_stores`. Raises `MissingCache` for a run that is not finished.
     """
-    predictions = _predictions(run)
+    predictions = _predictions(run, dataset)
     predicted = predictions["probabilities"].argmax(axis=1)
     counts = confusion_matrix(predicted, predictions["labels"], len(dataset.classes))
     written = [run / "pictures" / "confusion.png"]
     write_file(written[0], confusion_picture(np.asarray(counts), dataset.classes))
-    config, keys = read_config(run), read_keys(run)
+    config, keys = run_config(run), read_keys(run)
     if config["model"] not in MODELS:
         return written
     readers = open_stores(keys["stores"], cache, keep)
     if "frames" not in readers:
         return written
     prepared = prepare_again(config, dataset, readers, 0)
+    tested = {name: place for place, name in enumerate(prepared.test_side.samples.ids)}
     places = _chosen(predictions["labels"], predicted, num_samples)
-    frames, outputs = _outputs(run, prepared, str(keys["run"]), places)
+    # Samples that are not tested any more cannot be drawn.
+    places = [place for place in places if str(predictions["ids"][place]) in tested]
+    if not places:
+        return written
+    shown = [tested[str(predictions["ids"][place])] for place in places]
+    frames, outputs = _outputs(run, prepared, str(keys["run"]), shown)
     poses = _poses(readers.get("pose-features"), cache)
     for number, place in enumerate(places):
         name = str(predictions["ids"][place])
@@ -66,10 +73,15 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     return written
 
 
-def _predictions(run: Path) -> dict[str, np.ndarray]:
+def _predictions(run: Path, dataset: Dataset) -> dict[str, np.ndarray]:
     predictions = read_predictions(run)
     if predictions is None:
         raise MissingCache(f"{run} has no predictions; move its folder away and run `unialign train` again.")
+    classes = max(int(predictions["labels"].max()) + 1, predictions["probabilities"].shape[1])
+    if classes > len(dataset.classes):
+        raise DamagedStore(
+            f"{run / PREDICTIONS} is of {classes} classes, and {dataset.name} has {len(dataset.classes)}."
+        )
     return predictions
 
 
@@ -86,7 +98,7 @@ def _outputs(
 ) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
     """Frames (samples, T, H, W, 3) uint8 that the last checkpoint sees of some test samples, and what it gives."""
     task = prepared.build()
-    task.model.load_state_dict(Checkpoints(run / "checkpoints", key).named(LAST).state["model"])
+    Checkpoints(run / "checkpoints", key).named(LAST).load_into(task.model)
     task.model.eval()
     batch = prepared.test.__getitems__([(0, place) for place in places])
     with torch.inference_mode():
@@ -101,8 +113,8 @@ def _outputs(
 
 
 def _poses(features: object, cache: Path) -> StoreReader | None:
-    """The poses that the pose features were made from; None where remote features came without them."""
-    if not isinstance(features, Recorded):
+    """The poses that the pose features were made from; None where they do not say it or came without them."""
+    if not isinstance(features, Recorded) or "poses" not in features.store.key.fields:
         return None
     try:
         return StoreReader(find_store(cache, str(features.store.key.fields["poses"])))

@@ -7,7 +7,7 @@ from typing import Any
 from unialign.cache.digests import file_digest
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
-from unialign.errors import MissingCache, StaleCache
+from unialign.errors import DamagedStore, MissingCache, StaleCache
 from unialign.pipeline.ablation.grid import Trial
 from unialign.pipeline.ablation.results import TrialResult
 from unialign.pipeline.config import Config, with_values
@@ -113,8 +113,13 @@ def check_fresh(modality: str, reader: Recorded, dataset: Dataset, cache: Path, 
 def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Path, config: Config) -> dict[str, str]:
     """Digest of what each sample is made from now; without those whose source is not there, for caches outlive it."""
     if modality in INPUTS:
+        named = reader.store.key.fields.get(INPUTS[modality])
+        if not isinstance(named, str):
+            raise DamagedStore(
+                f"{reader.where} does not say from which {INPUTS[modality]} it was made; extract it anew."
+            )
         try:
-            made_from = StoreReader(find_store(cache, str(reader.store.key.fields[INPUTS[modality]])))
+            made_from = StoreReader(find_store(cache, named))
         except MissingCache:
             # A remote store comes without the one that it was made from.
             if isinstance(reader, StoreReader):

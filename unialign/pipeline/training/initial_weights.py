@@ -78,10 +78,10 @@ def finished_run(folder: Path) -> InitialWeights:
     """What there is to start from in a run folder. Raises `MissingCache` where no run was finished."""
     config, keys = read_config(folder), read_keys(folder)
     read_result(folder)
-    state = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).state
-    rows = read_data(folder, str(keys.get("data", ""))) or []
+    weights = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).weights()
+    rows = read_data(folder, keys.get("data") or "") or []
     learned = frozenset(row.id for row in rows if row.part == "train")
-    return InitialWeights(config["model"], keys["run"], trained_on(config), state["model"], learned)
+    return InitialWeights(config["model"], keys["run"], trained_on(config), weights, learned)
 
 
 def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

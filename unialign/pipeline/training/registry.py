@@ -3,20 +3,22 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from unialign.errors import UsageError
+from unialign.errors import DamagedStore, UsageError
 from unialign.pipeline.training.initial_weights import NOTHING, ClassSpecificWeights, check_no_start, started
 from unialign.pipeline.training.preparation import Options, PreparedRun
 from unialign.pipeline.training.prepare_alt import check_start, prepare_alt
 from unialign.pipeline.training.prepare_dvta import chosen_on_held_out, prepare_dvta
 from unialign.pipeline.training.prepare_encoder import prepare_encoder
 from unialign.pipeline.training.prepare_unialign import prepare_unialign
+from unialign.pipeline.training.run_folder import read_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
 from unialign.stages.datasets.validation import Validation, with_validation
 from unialign.stages.models.systems import SYSTEMS, checked_config
-from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.settings import TrainSettings, settings_from
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,26 @@ def get_model(name: str) -> Model:
     if name not in MODELS:
         raise UsageError(f"there is no model {name!r}; known are {', '.join(MODELS)}.")
     return MODELS[name]
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run, with which its model can be built again.
+
+    Raises what `read_config` raises, and `DamagedStore` for settings that this version does not know.
+    """
+    config = read_config(folder)
+    path = folder / "config.yaml"
+    try:
+        model = get_model(config["model"])
+        settings_from(config["settings"])
+        if not isinstance(config.get(model.section), Mapping):
+            raise DamagedStore(f"{path} lacks {model.section}, the settings of its model; it is not the file of a run.")
+        model.stores(config[model.section])
+    except UsageError as error:
+        raise DamagedStore(
+            f"{path} cannot be used ({str(error).rstrip('.')}); it is of another version, or not the file of a run."
+        ) from error
+    return config
 
 
 TEXTS = ("labels", "corpus", "texts.labels", "texts.entities")

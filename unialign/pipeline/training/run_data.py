@@ -12,16 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unialign.cache.bounded import read_plain
 from unialign.cache.digests import text_digest
 from unialign.cache.reader import Recorded
 from unialign.errors import DamagedStore
 from unialign.pipeline.training.preparation import PreparedRun
-from unialign.pipeline.training.run_folder import DATA
+from unialign.pipeline.training.run_folder import DATA, LARGEST
 from unialign.stages.extraction.corpus import entity_id
 from unialign.stages.extraction.text import label_id
 from unialign.types import Json
 
 TEXT = "text"
+PARTS = ("train", "val", "test", TEXT)
 SHOWN, CLASSES = 3, 8
 # Digits of a digest that the table keeps: 128 bits.
 DIGITS = 32
@@ -93,19 +95,28 @@ def read_data(folder: Path, digest: str) -> list[Row] | None:
     if not digest and not path.is_file():
         return None
     try:
-        text = path.read_bytes().decode()
+        text = read_plain(path, LARGEST).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedStore(f"{path} cannot be read ({error}); the run's data is not known any more.") from error
     if data_digest(text) != digest:
         raise DamagedStore(f"{path} is not what was written; the run's data is not known any more.")
-    return rows_of(text)
+    try:
+        return rows_of(text)
+    except (ValueError, csv.Error) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); it is not the file of a run.") from error
 
 
 def rows_of(text: str) -> list[Row]:
-    """The rows of a table that `data_text` wrote."""
-    part, identifier, label, *modalities = next(reader := csv.reader(io.StringIO(text)))
-    del part, identifier, label
-    return [Row(row[1], row[0], row[2], dict(zip(modalities, row[3:], strict=True))) for row in reader]
+    """The rows of a table that `data_text` wrote. Raises `ValueError` or `csv.Error` for anything else."""
+    head, *lines = csv.reader(io.StringIO(text)) if text else [[]]
+    if head[:3] != ["part", "id", "label"] or len(set(head)) < len(head):
+        raise ValueError("its first line is not part,id,label and the modalities")
+    found = []
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(head) or line[0] not in PARTS:
+            raise ValueError(f"line {number} is no sample")
+        found.append(Row(line[1], line[0], line[2], dict(zip(head[3:], line[3:], strict=True))))
+    return found
 
 
 def _digits(source: str) -> str:

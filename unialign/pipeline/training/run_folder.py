@@ -28,16 +28,19 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from pydantic import ValidationError
 
 from unialign.cache import atomic
 from unialign.cache.access import is_refused
-from unialign.cache.bounded import parse_json
+from unialign.cache.bounded import parse_json, read_plain
 from unialign.cache.cores import usable_cores
 from unialign.cache.keys import SHORT, digest
 from unialign.cache.lock import store_lock
+from unialign.cache.schema import METADATA_BYTES, reason
 from unialign.errors import DamagedStore, LockedStore, MissingCache
 from unialign.pipeline.extraction.hardware import processor
 from unialign.pipeline.memory import peak_gpu_memory, peak_memory
+from unialign.pipeline.training.run_schema import FILES
 from unialign.pipeline.yaml_values import read_yaml
 from unialign.stages.archives import read_npz
 from unialign.stages.training.checkpoints import Checkpoints
@@ -47,6 +50,8 @@ DATA, PREDICTIONS = "data.csv", "predictions.npz"
 # What result.json vouches for beside the predictions, since later commands believe it.
 VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
 ANEW = "move the folder away to train anew."
+# Bytes of the files of a run that are not metadata; those in use are a hundredth of it.
+LARGEST = 4 << 30
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
 
 
@@ -79,35 +84,49 @@ def run_of(runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json]
 def finished_result(run: Run) -> dict[str, Any] | None:
     """The content of result.json of a finished run of the same key; None when it is not finished.
 
-    Raises what `read_result` raises, `DamagedStore` for a result that belongs to another key, and `MissingCache` where
-    the encoder that the run exported is gone.
+    Raises what `read_result` raises, `DamagedStore` for a result that belongs to another key or vouches for nothing (a
+    key of today is that of a run whose result did), and `MissingCache` where the encoder that the run exported is gone.
     """
     path = run.folder / "result.json"
     if not path.is_file():
         return None
     result = read_result(run.folder)
-    if result.get("key") != run.key:
-        raise DamagedStore(f"{path} belongs to another run ({result.get('key')}); {ANEW}")
+    if result["key"] != run.key:
+        raise DamagedStore(f"{path} belongs to another run ({result['key'][:12]}); {ANEW}")
+    if not is_signed(run.folder):
+        raise DamagedStore(f"{path} has lost the digest that it was written with; {ANEW}")
     exported = result.get("exported")
-    if exported and not (run.folder / str(exported)).is_file():
-        raise MissingCache(f"{run.folder / str(exported)}, the encoder of this finished run, is gone; {ANEW}")
+    if exported and not (run.folder / exported).is_file():
+        raise MissingCache(f"{run.folder / exported}, the encoder of this finished run, is gone; {ANEW}")
     return result
 
 
 def read_result(folder: Path) -> dict[str, Any]:
     """The content of the result.json of a run folder, without its digest.
 
-    Runs of before it had one are read as they are; a folder with a data.csv is none of those. Raises `MissingCache` for
-    a run that is not finished, `DamagedStore` for a file that cannot be read or was changed.
+    Runs of before it had one are read as they are, see `is_signed`; a folder with a data.csv, or whose keys.json
+    speaks of one, is none of those. Raises `MissingCache` for a run that is not finished, `DamagedStore` for a file
+    that cannot be read, was changed or is not that of a run.
     """
     path = folder / "result.json"
     result = _parsed(path, _present(path))
     claimed = result.pop("digest", None)
-    if claimed is None and not (folder / DATA).is_file():
-        return result
-    if claimed != digest(result):
+    if claimed != digest(result) and (claimed is not None or _has_table(folder)):
         raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
+    _check(path, result)
     return result
+
+
+def is_signed(folder: Path) -> bool:
+    """Whether the result.json of a run carries a digest; only those of before November 2026 do not."""
+    path = folder / "result.json"
+    return "digest" in _parsed(path, _present(path))
+
+
+def _has_table(folder: Path) -> bool:
+    """Whether a run is of the time when it got a data.csv and its result a digest."""
+    keys = folder / "keys.json"
+    return (folder / DATA).is_file() or (keys.is_file() and "data" in _parsed(keys, _present(keys)))
 
 
 @contextmanager
@@ -157,19 +176,36 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
 def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a run's predictions.npz; None for a run without.
 
-    Raises `DamagedStore` for a file that cannot be read, and for one that is not what the run's result vouches for.
+    Always ids (N,) str, labels (N,) int and probabilities (N, L) float. Raises `DamagedStore` for a file that cannot be
+    read or holds something else, and for one that is not what the run's result vouches for.
     """
     path = folder / PREDICTIONS
     if not path.is_file():
         return None
-    data = path.read_bytes()
+    data = _present(path)
     claimed = read_result(folder).get("predictions") if (folder / "result.json").is_file() else None
     if claimed is not None and sha256(data).hexdigest() != claimed:
         raise DamagedStore(f"{path} was changed after the run had ended; {ANEW}")
     try:
-        return dict(read_npz(data))
+        arrays = dict(read_npz(data))
+        _check_predictions(arrays)
     except ValueError as error:
         raise DamagedStore(f"{path} cannot be read ({error}); {ANEW}") from error
+    return arrays
+
+
+def _check_predictions(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise `ValueError` for arrays that are no predictions."""
+    kinds = {"ids": ("U", 1), "labels": ("i", 1), "probabilities": ("f", 2)}
+    for name, (kind, axes) in kinds.items():
+        if name not in arrays:
+            raise ValueError(f"{name} are missing")
+        if arrays[name].dtype.kind != kind or arrays[name].ndim != axes:
+            raise ValueError(f"{name} are {arrays[name].dtype}, shape {arrays[name].shape}")
+    if len({len(arrays[name]) for name in kinds}) > 1 or not arrays["probabilities"].size:
+        raise ValueError("ids, labels and probabilities are not of the same samples")
+    if arrays["labels"].min() < 0:
+        raise ValueError("a label is below 0")
 
 
 def read_vouched(path: Path) -> bytes:
@@ -209,7 +245,7 @@ def memory_of(folder: Path) -> tuple[int | None, int | None]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved settings of a run.
+    """The resolved settings of a run; those of its model are looked at by `registry.run_config`.
 
     Raises `MissingCache` for a folder that is none, `DamagedStore` for a file that cannot be read.
     """
@@ -220,39 +256,31 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_yaml(read_vouched(path).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
-    if not isinstance(config, dict):
-        raise DamagedStore(f"{path} holds no settings.")
-    if lacking := [name for name in ("model", "dataset", "protocol", "settings") if name not in config]:
-        raise DamagedStore(f"{path} lacks {', '.join(lacking)}; it is not the file of a run.")
-    return config
+    return _check(path, config)
 
 
 def read_keys(folder: Path) -> dict[str, Any]:
     """The keys.json of a run folder, which names its "run" and, by modality, its "stores" with "key" and "store".
 
-    Raises what `read_json` raises, and `DamagedStore` for one that does not name them.
+    Raises what `read_json` raises.
     """
-    path = folder / "keys.json"
-    keys = read_json(path)
-    stores = keys.get("stores")
-    named = isinstance(stores, dict) and all(
-        isinstance(each, dict) and isinstance(each.get("key"), str) and isinstance(each.get("store", 0), str | None)
-        for each in stores.values()
-    )
-    if not named or not isinstance(keys.get("run"), str):
-        raise DamagedStore(f"{path} does not name a run and its stores; it is not the file of a run.")
-    return keys
+    return read_json(folder / "keys.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a run folder. Raises what `read_vouched` raises, and `DamagedStore` for one that is none."""
-    return _parsed(path, read_vouched(path))
+    """A JSON object of a run folder. Raises what `read_vouched` raises, `DamagedStore` for what is not of a run."""
+    return _check(path, _parsed(path, read_vouched(path)))
 
 
 def _present(path: Path) -> bytes:
     if not path.is_file():
         raise MissingCache(f"{path} does not exist; the run has not come that far.")
-    return path.read_bytes()
+    try:
+        return read_plain(path, METADATA_BYTES if path.name in FILES else LARGEST)
+    except OSError as error:
+        if is_refused(error):
+            raise
+        raise DamagedStore(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def _parsed(path: Path, data: bytes) -> dict[str, Any]:
@@ -260,6 +288,15 @@ def _parsed(path: Path, data: bytes) -> dict[str, Any]:
         return dict(parse_json(data))
     except (ValueError, TypeError) as error:
         raise DamagedStore(f"{path} cannot be read ({error}).") from error
+
+
+def _check(path: Path, content: Any) -> dict[str, Any]:
+    """What a file of a run says, as it says it. Raises `DamagedStore` that names the first field that cannot be so."""
+    try:
+        FILES[path.name].model_validate(content)
+    except ValidationError as error:
+        raise DamagedStore(f"{path} cannot be used ({reason(error)}); it is not the file of a run.") from error
+    return dict(content)
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Json]:

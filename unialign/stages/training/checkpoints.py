@@ -39,6 +39,21 @@ class Loaded:
     path: Path
     skipped: tuple[str, ...]
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights of the model, by name. Raises `DamagedStore` where it holds none."""
+        found = self.state.get("model")
+        if not isinstance(found, Mapping) or not all(isinstance(each, torch.Tensor) for each in found.values()):
+            raise DamagedStore(f"{self.path} holds no weights of a model; it is not the checkpoint of a run.")
+        return dict(found)
+
+    def load_into(self, model: torch.nn.Module) -> None:
+        """Give a model these weights. Raises `DamagedStore` where they are those of another one."""
+        try:
+            model.load_state_dict(self.weights())
+        except RuntimeError as error:
+            first = " ".join(str(error).split("\n\t")[-1].split())[:300]
+            raise DamagedStore(f"{self.path} does not fit the model of config.yaml beside it ({first}).") from error
+
 
 @dataclass(frozen=True)
 class Checkpoints:
