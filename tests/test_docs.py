@@ -45,7 +45,7 @@ def test_the_configuration_page_lists_every_key_with_its_default() -> None:
 def test_every_command_is_documented_and_has_an_example() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     runner = CliRunner()
-    commands = ["train", "evaluate", "ablate", "models", "corpus", "doctor", "demo"]
+    commands = ["train", "baseline", "evaluate", "ablate", "models", "corpus", "doctor", "demo"]
     commands += [f"extract {name}" for name in ("poses", "pose-features", "text", "frames", "tokens")]
     commands += [f"cache {name}" for name in ("ls", "info", "verify", "why", "prune")]
     for command in commands:

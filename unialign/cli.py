@@ -10,7 +10,7 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.access import explained
-from unialign.commands import cache, corpus, evaluate, extract, models, train
+from unialign.commands import baseline, cache, corpus, evaluate, extract, models, train
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Overrides, Root, resolve
 from unialign.errors import UnialignError
 
@@ -26,6 +26,7 @@ app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")
 train.add_commands(app)
 evaluate.add_commands(app)
+baseline.add_commands(app)
 models.add_commands(app)
 corpus.add_commands(app)
 

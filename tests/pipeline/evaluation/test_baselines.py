@@ -1,0 +1,129 @@
+"""Contract of the baselines: honest figures from any cached store, chosen without a look at the test samples."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.made_stores import CLASSES, made_dataset, write_store
+from tests.pipeline.made_training import readers_of, validated_dataset
+from tests.pipeline.made_utd import called, write_files
+from unialign.cache.arrays import ArraySpec
+from unialign.cli import app
+from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.evaluation import baselines
+from unialign.pipeline.evaluation.baselines import CLASSIFIERS, Baselines, run_baselines
+from unialign.stages.datasets.base import Dataset, Sample, Split
+
+DATASET = made_dataset()
+
+
+def rows(cache: Path, modality: str, protocol: str | None = None, dataset: Dataset = DATASET) -> Baselines:
+    return run_baselines(dataset, protocol=protocol, modality=modality, readers=readers_of(cache))
+
+
+@pytest.mark.parametrize("modality", ["poses", "pose-features", "frames"])
+def test_every_classifier_has_a_row_and_majority_is_chance(made_caches: Path, modality: str) -> None:
+    found = rows(made_caches, modality)
+    assert [row.baseline for row in found.rows] == list(CLASSIFIERS)
+    by_name = {row.baseline: row for row in found.rows}
+    assert by_name["majority"].top1 == by_name["majority"].mean_class == 0.25
+    # The poses of the tiny data set tell classes apart by the place in the picture alone, which is not looked at.
+    assert found.best.top1 > 0.8 or modality == "poses"
+    assert {row.features for row in found.rows} == {modality}
+    assert found.samples == {"train": 12, "val": 0, "test": 8}
+
+
+def test_settings_are_chosen_without_the_test_samples(made_caches: Path) -> None:
+    wrong = tuple(
+        replace(sample, label=(sample.label + 1) % 4) if sample.attributes["side"] == "test" else sample
+        for sample in DATASET.samples
+    )
+    honest, other = (
+        rows(made_caches, "pose-features", dataset=each) for each in (DATASET, replace(DATASET, samples=wrong))
+    )
+    assert [row.chosen for row in honest.rows] == [row.chosen for row in other.rows]
+    assert honest.best.top1 == 1
+    # The labels of the test samples decide what is right, and nothing else.
+    assert other.best.top1 <= 0.25
+
+
+def test_a_val_part_chooses_and_is_not_trained_on(tmp_path: Path) -> None:
+    dataset = validated_dataset()
+    values = {
+        sample.id: {"feature": np.eye(4, dtype=np.float32)[[sample.label]] + 0.01 * np.float32(number)}
+        for number, sample in enumerate(dataset.samples)
+    }
+    spec = ArraySpec("feature", "float32", (1, 4), ("view", "channel"))
+    reader = write_store(tmp_path, "pose-features", (spec,), values)
+    found = run_baselines(dataset, protocol=None, modality="pose-features", readers={"pose-features": reader})
+    assert found.chosen_on == "the val part"
+    assert found.samples == {"train": 12, "val": 4, "test": 8}
+
+
+def unseen_dataset(num_classes: int = 8, each: int = 6) -> tuple[Dataset, dict[str, np.ndarray]]:
+    """The last two classes are never trained on; features are a linear picture of the classes' texts."""
+    generator = np.random.default_rng(0)
+    texts, picture = generator.normal(size=(num_classes, 8)), generator.normal(size=(8, 20))
+    samples = tuple(Sample(f"s{n:03d}", n % num_classes, {}) for n in range(num_classes * each))
+
+    def unseen(found: Sequence[Sample]) -> Split:
+        last = num_classes - 2
+        return Split(tuple(s.id for s in found if s.label < last), tuple(s.id for s in found if s.label >= last))
+
+    names = tuple(f"class {number}" for number in range(num_classes))
+    dataset = Dataset("tiny", "made", Path("nowhere"), names, samples, {"unseen": unseen})
+    features = {s.id: texts[s.label] @ picture + generator.normal(0, 0.05, 20) for s in samples}
+    return dataset, {**features, **{f"label|t|{name}": texts[place] for place, name in enumerate(names)}}
+
+
+def test_unseen_classes_are_recognised_by_their_texts(tmp_path: Path) -> None:
+    dataset, made = unseen_dataset(num_classes=12)
+    poses = {s.id: {"feature": made[s.id][None].astype(np.float32)} for s in dataset.samples}
+    texts = {name: {"embedding": row.astype(np.float32)} for name, row in made.items() if "|" in name}
+    readers = {
+        "pose-features": write_store(
+            tmp_path, "pose-features", (ArraySpec("feature", "float32", (1, 20), ("view", "channel")),), poses
+        ),
+        "text": write_store(tmp_path, "text", (ArraySpec("embedding", "float32", (8,), ("channel",)),), texts),
+    }
+    found = run_baselines(dataset, protocol=None, modality="pose-features", readers=readers)
+    assert [row.baseline for row in found.rows] == ["ridge to labels"]  # there are no descriptions
+    assert found.best.top1 == 1
+    with pytest.raises(MissingCache, match="unialign extract text"):
+        run_baselines(
+            dataset, protocol=None, modality="pose-features", readers={"pose-features": readers["pose-features"]}
+        )
+
+
+def test_rows_that_would_take_hours_are_left_out_and_named(made_caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "MOST_SAMPLES", {"svm": 11})
+    found = rows(made_caches, "pose-features")
+    assert [row.baseline for row in found.rows] == [name for name in CLASSIFIERS if name != "svm"]
+    assert found.skipped == ("svm: 12 training samples are more than 11",)
+
+
+def test_text_alone_has_no_baseline(made_caches: Path) -> None:
+    with pytest.raises(UsageError, match="there are no baselines on text"):
+        rows(made_caches, "text")
+    assert len(CLASSES) == 4
+
+
+def test_the_command_takes_a_modality_or_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = ("--dataset", "utd-mhad", "--root", write_files(tmp_path / "files"), "--json")
+    store = json.loads(called("extract", "poses", "--source", "skeleton", *where))["store"]
+    found = json.loads(called("baseline", *where))
+    assert {"baseline", "features", "top1", "mean_class", "seconds"} <= found["rows"][0].keys()
+    assert found["store"] == store
+    # Actions of two subjects, one to train on: how the joints swing tells them apart.
+    assert max(row["top1"] for row in found["rows"]) >= 0.8
+    same = json.loads(called("baseline", "--features", Path(store).stem, *where))
+    assert [row["top1"] for row in same["rows"]] == [row["top1"] for row in found["rows"]]
+    without = CliRunner().invoke(app, ["baseline", "--protocol", "zero-shot-1", *map(str, where)])
+    assert isinstance(without.exception, MissingCache)
+    assert "unialign extract text" in str(without.exception)

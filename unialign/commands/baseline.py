@@ -1,0 +1,78 @@
+"""`unialign baseline`: what simple classifiers reach on cached features."""
+
+from typing import Annotated
+
+import typer
+
+from unialign import console
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    ConfigFile,
+    DatasetName,
+    Labels,
+    Overrides,
+    Protocol,
+    Root,
+    Use,
+    chosen_stores,
+    resolve,
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command into the application."""
+    app.command("baseline", epilog="Example: unialign baseline --dataset utd-mhad --features poses")(baseline)
+
+
+def baseline(
+    features: Annotated[
+        str,
+        typer.Option(
+            "--features", help="poses, pose-features, tokens or frames; or (the beginning of) a store's name."
+        ),
+    ] = "poses",
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    labels: Labels = None,
+    protocol: Protocol = None,
+    use: Use = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Majority, nearest neighbours, ridge, logistic regression and SVMs on cached features; settings chosen on val.
+
+    Protocols that test unseen classes get ridge regression to the texts of the classes instead.
+    """
+    from unialign.pipeline.datasets import the_dataset
+
+    resolved = resolve(
+        config,
+        overrides,
+        dataset=dataset,
+        data=root,
+        cache=cache,
+        labels=labels,
+        protocol=protocol,
+        train__stores=chosen_stores(use),
+    )
+    found = the_dataset(resolved)
+    from unialign.pipeline.evaluation.baselines import baselines_from_config
+
+    with console.progress_bar("baseline", hidden=as_json) as progress:
+        result = baselines_from_config(resolved, found, features, progress=progress)
+    if as_json:
+        console.show_json(result.result())
+        return
+    rows = [
+        (row.baseline, f"{100 * row.top1:.1f}", f"{100 * row.mean_class:.1f}", row.chosen or "-", f"{row.seconds:.1f}")
+        for row in result.rows
+    ]
+    title = f"{result.dataset}, {result.protocol}, {result.rows[0].features}: accuracy in per cent"
+    console.show_table(title, ("baseline", "top-1", "mean class", "settings", "seconds"), rows)
+    samples = ", ".join(f"{count} {name}" for name, count in result.samples.items() if count)
+    console.output.print(f"Samples: {samples}. Settings chosen on {result.chosen_on}. Read from: {result.store}.")
+    for sentence in result.skipped:
+        console.output.print(f"left out: {sentence}")

@@ -1,0 +1,449 @@
+"""What simple classifiers reach on cached features, to stand beside every accuracy of a network.
+
+Legend: N samples, F numbers of a sample, L classes, E width of the texts.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unialign.cache.inventory import find_store
+from unialign.errors import CorruptInput, UsageError
+from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.stores import open_remote
+from unialign.pipeline.training.coverage import Covered
+from unialign.pipeline.training.from_config import cached_readers
+from unialign.pipeline.training.preparation import Sides, check_any, covered_sides, get_reader
+from unialign.pipeline.training.text_bank_start import load_descriptions, load_text_bank
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.validation import groups_of
+from unialign.stages.extraction.body_space import body_space, even_positions, read_between
+from unialign.stages.pictures import decode_pictures
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import layout_in
+from unialign.stages.training.metrics import evaluation
+from unialign.stages.training.zero_shot import pseudo_unseen_classes
+from unialign.types import Json
+
+MODALITIES = ("poses", "pose-features", "tokens", "frames")
+FRAMES = 16  # of a sample of poses
+PICTURES, SIDE = 8, 12  # of a sample of frames, in pixels
+FOLDS = 4
+# Larger training sets take kernels and coordinate descent from seconds to hours; those rows are left out, and said so.
+MOST_SAMPLES = {"svm": 6000, "linear svm": 10_000, "logistic regression": 20_000, "1-nn": 100_000, "k-nn": 100_000}
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One baseline on the test samples of a protocol.
+
+    features: the modality. top1, mean_class: shares of 1, see `metrics.evaluation`. seconds: choosing, fitting and
+    testing. chosen: its settings, "" where it has none.
+    """
+
+    baseline: str
+    features: str
+    top1: float
+    mean_class: float
+    seconds: float
+    chosen: str = ""
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints for it."""
+        return {**self.__dict__}
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The rows of one protocol. chosen_on: what settings were chosen on. skipped: rows that are left out, with why."""
+
+    dataset: str
+    protocol: str
+    store: str
+    rows: tuple[Row, ...]
+    chosen_on: str
+    samples: Mapping[str, int]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Row:
+        """The row with the highest top-1, the first of equal ones."""
+        return max(self.rows, key=lambda row: row.top1)
+
+    def result(self) -> dict[str, Json]:
+        """The object that `--json` prints."""
+        rows: list[Json] = [row.result() for row in self.rows]
+        return {
+            "dataset": self.dataset,
+            "protocol": self.protocol,
+            "store": self.store,
+            "rows": rows,
+            "chosen_on": self.chosen_on,
+            "samples": dict(self.samples),
+            "skipped": list(self.skipped),
+        }
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of one side as numbers: (N, F) and (N,)."""
+
+    features: Features
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, which: NDArray[Any]) -> "Part":
+        """Some of its samples, by index or mask."""
+        return Part(self.features[which], self.labels[which])
+
+
+# Settings to features of training, its labels, and features to predict the labels of.
+Classifier = Callable[[float, Features, Labels, Features], Labels]
+
+
+def baselines_from_config(
+    config: Config, dataset: Dataset, features: str, *, progress: Progress = lambda done, total: None
+) -> Baselines:
+    """Baselines on a modality of the configured dataset, or on one store.
+
+    features: a name of `MODALITIES`, or the name or URL of a store. Raises what `cached_readers` and `run_baselines`
+    raise.
+    """
+    modality = features
+    if features not in MODALITIES:
+        cache = config.cache.resolve()
+        if "://" in features:
+            modality = open_remote(features, cache, config.train.remote_cache).store.modality
+        else:
+            modality = find_store(cache, features).parts[-2]
+        config = with_values(config, {"train.stores": {**config.train.stores, modality: features}})
+    texts = ("text",) if needs_text(dataset, config.protocol) else ()
+    wanted = [modality, *texts] if modality in MODALITIES else []
+    return run_baselines(
+        dataset,
+        protocol=config.protocol,
+        modality=modality,
+        readers=cached_readers(wanted, dataset, config, check=True),
+        min_coverage=config.train.min_coverage,
+        progress=progress,
+    )
+
+
+def run_baselines(
+    dataset: Dataset,
+    *,
+    protocol: str | None,
+    modality: str,
+    readers: Mapping[str, SampleReader],
+    min_coverage: float = 0.95,
+    progress: Progress = lambda done, total: None,
+) -> Baselines:
+    """All baselines of a protocol from the store of one modality, settings chosen without a look at the test samples.
+
+    They are chosen on the protocol's val part or, without one, by cross-validation inside train, whole groups (who is
+    seen) at a time. A protocol that tests classes without any training sample has rows of ridge regression to the texts
+    of the classes instead; readers must hold "text" then.
+    Raises `UsageError` for a modality that has no baselines and for a test without samples, `MissingCache` for stores
+    that hold too little.
+    """
+    protocol = protocol or dataset.default_protocol
+    if modality not in MODALITIES:
+        raise UsageError(f"there are no baselines on {modality}; take {', '.join(MODALITIES)} or a store of one.")
+    reader = get_reader(readers, modality, dataset)
+    split = dataset.split(protocol)
+    sides = covered_sides(dataset, protocol, split, {modality: reader}, min_coverage)
+    check_any(sides.test, "test", dataset, protocol)
+    parts = _parts(reader, modality, sides, progress)
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    seen = sorted({labels[each] for each in split.train})
+    unseen = sorted({labels[each] for each in split.test} - set(seen))
+    groups = _groups(dataset, sides.train.samples.ids)
+    if unseen:
+        rows = list(_zero_shot_rows(dataset, split.test, parts, seen, unseen, sides, readers))
+        chosen_on, skipped = "seen classes that play unseen ones", list[str]()
+    else:
+        rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups)
+        folds = f"{FOLDS} folds of train{'' if groups is None else ', by group'}"
+        chosen_on = "the val part" if split.val else folds
+    return Baselines(
+        dataset=dataset.name,
+        protocol=protocol,
+        store=str(getattr(reader, "where", "")),
+        rows=tuple(replace(row, features=modality) for row in rows),
+        chosen_on=chosen_on,
+        samples={name: len(part) for name, part in parts.items()},
+        skipped=tuple(skipped),
+    )
+
+
+def _supervised_rows(
+    parts: Mapping[str, Part], sides: Sides, num_classes: int, groups: Labels | None
+) -> tuple[list[Row], list[str]]:
+    train, test = parts["train"], parts["test"]
+    rows, skipped = [], []
+    for name, (values, spoken, classifier) in CLASSIFIERS.items():
+        most = MOST_SAMPLES.get(name)
+        if most and len(train) > most:
+            skipped.append(f"{name}: {len(train)} training samples are more than {most}")
+            continue
+        started = time.monotonic()
+        best = values[0] if len(values) == 1 else _chosen(classifier, values, parts, groups)
+        guesses = classifier(best, train.features, train.labels, test.features)
+        rows.append(_row(name, guesses, sides.test, num_classes, started, spoken.format(best) if spoken else ""))
+    return rows, skipped
+
+
+def _chosen(classifier: Classifier, values: Sequence[float], parts: Mapping[str, Part], groups: Labels | None) -> float:
+    """The value with the most right answers on val or, without val samples, over the folds; the first of equal ones."""
+    pairs = [(parts["train"], parts["val"])] if len(parts["val"]) else list(_folds(parts["train"], groups))
+    right = [
+        sum(
+            int((classifier(value, fit.features, fit.labels, held.features) == held.labels).sum())
+            for fit, held in pairs
+        )
+        for value in values
+    ]
+    return values[int(np.argmax(right))]
+
+
+def _folds(train: Part, groups: Labels | None) -> Iterator[tuple[Part, Part]]:
+    """Training without a fold, and the fold: whole groups, or as many samples of each class as of any other."""
+    if groups is not None:
+        place = groups % FOLDS if len(np.unique(groups)) > FOLDS else groups
+    else:
+        place = np.zeros(len(train), np.int64)
+        for label in np.unique(train.labels):
+            (members,) = np.nonzero(train.labels == label)
+            place[members] = np.arange(len(members)) % FOLDS
+    for fold in np.unique(place):
+        kept = place != fold
+        if kept.any() and len(np.unique(train.labels[kept])) > 1:
+            yield train.of(kept), train.of(~kept)
+
+
+def _groups(dataset: Dataset, ids: Sequence[str]) -> Labels | None:
+    """(N,) number of each sample's group; None where samples have none, or there is one group only."""
+    attribute, units = groups_of(dataset, ids)
+    if not attribute or len(units) < 2:
+        return None
+    numbers = {name: number for number, unit in enumerate(sorted(units)) for name in units[unit]}
+    return np.array([numbers[name] for name in ids], np.int64)
+
+
+def _zero_shot_rows(
+    dataset: Dataset,
+    tested: Sequence[str],
+    parts: Mapping[str, Part],
+    seen: Sequence[int],
+    unseen: Sequence[int],
+    sides: Sides,
+    readers: Mapping[str, SampleReader],
+) -> Iterator[Row]:
+    """Ridge regression to the texts of the seen classes; the test chooses among its candidates by the cosine."""
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    generalised = any(labels[each] in set(seen) for each in tested)
+    candidates = list(range(len(dataset.classes))) if generalised else list(unseen)
+    text = get_reader(readers, "text", dataset)
+    train, test = parts["train"], parts["test"]
+    for name, texts in _class_texts(text, dataset.classes).items():
+        started = time.monotonic()
+        chosen = _ridge_on_pseudo_unseen(train, texts, seen, min(len(unseen), len(seen) - 1))
+        guesses = _nearest(_ridge_texts(chosen, train, texts, test.features), texts, candidates)
+        yield _row(f"ridge to {name}", guesses, sides.test, len(dataset.classes), started, f"alpha {chosen:g}")
+
+
+def _class_texts(text: SampleReader, classes: Sequence[str]) -> dict[str, Features]:
+    """The texts of all classes (L, E), unit length, around their mean: label, description, and both side by side."""
+
+    def unit(values: NDArray[Any]) -> Features:
+        centred = values - values.mean(axis=0)
+        return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12), np.float32)
+
+    found = {"labels": unit(load_text_bank(text, classes).mean(dim=0).numpy())}
+    try:
+        found["descriptions"] = unit(load_descriptions(text, classes).numpy())
+    except UsageError:
+        return found  # a text store without descriptions has the row of labels alone
+    return {**found, "both": unit(np.concatenate([found["labels"], found["descriptions"]], axis=1))}
+
+
+def _ridge_on_pseudo_unseen(train: Part, texts: Features, seen: Sequence[int], count: int) -> float:
+    """The alpha that recognises held-out seen classes best, over several draws of them."""
+    right = np.zeros(len(ALPHAS))
+    for draw in range(FOLDS):
+        held = np.array(pseudo_unseen_classes(seen, max(1, count), draw))
+        out = np.isin(train.labels, held)
+        if out.all() or not out.any():
+            continue
+        for number, alpha in enumerate(ALPHAS):
+            guesses = _nearest(_ridge_texts(alpha, train.of(~out), texts, train.features[out]), texts, list(held))
+            right[number] += (guesses == train.labels[out]).mean()
+    return ALPHAS[int(np.argmax(right))]
+
+
+def _ridge_texts(alpha: float, train: Part, texts: Features, wanted: Features) -> Features:
+    from sklearn.linear_model import Ridge
+
+    model = Ridge(alpha=alpha).fit(train.features, texts[train.labels])
+    return np.asarray(model.predict(wanted), np.float32)
+
+
+def _nearest(predicted: Features, texts: Features, candidates: Sequence[int]) -> Labels:
+    best: Labels = np.asarray(candidates, np.int64)[np.argmax(predicted @ texts[list(candidates)].T, axis=1)]
+    return best
+
+
+def _row(name: str, guesses: Labels, side: Covered, num_classes: int, started: float, chosen: str) -> Row:
+    scores = np.eye(num_classes, dtype=np.float32)[guesses]
+    missing = tuple(label for _, label in side.missing)
+    found = evaluation(scores, np.asarray(side.samples.labels), missing)
+    return Row(name, "", found["top1"], found["mean_class"], round(time.monotonic() - started, 3), chosen)
+
+
+def _parts(reader: SampleReader, modality: str, sides: Sides, progress: Progress) -> dict[str, Part]:
+    """Train, val and test as numbers: the mean of train subtracted, and one scale for all, so that units do not matter.
+
+    Not one scale per number: joints that hardly move would count as much as those that tell classes apart.
+    """
+    total = sum(len(side.samples) for side in (sides.train, sides.val, sides.test))
+    done, found = 0, {}
+    for name, side in (("train", sides.train), ("val", sides.val), ("test", sides.test)):
+        vectors = []
+        for sample in side.samples.ids:
+            vectors.append(FEATURES[modality](reader, sample))
+            done += 1
+            progress(done, total)
+        labels = np.asarray(side.samples.labels, np.int64)
+        found[name] = Part(np.stack(vectors) if vectors else np.zeros((0, 0), np.float32), labels)
+    mean = found["train"].features.mean(axis=0)
+    scale = float((found["train"].features - mean).std()) or 1.0
+    return {
+        name: Part(np.asarray((part.features - mean) / scale, np.float32) if len(part) else part.features, part.labels)
+        for name, part in found.items()
+    }
+
+
+def pose_vector(reader: SampleReader, sample: str) -> Features:
+    """A sample's joints in body space, the first `FRAMES` centres of equal parts, flattened.
+
+    Up to two persons, see `body_space`. A sample in which nobody is seen (extraction keeps none) raises `CorruptInput`.
+    """
+    attributes = reader.array_attributes("keypoints")
+    layout = layout_in(attributes)
+    if layout is None:
+        raise UsageError("the poses' joints are of an unknown order; baselines need to know where the hips are.")
+    keypoints = reader.read_one(sample)["keypoints"]
+    scored = list(attributes.get("coordinates", ())) == ["x", "y", "score"]
+    try:
+        body = body_space(keypoints, layout, min(2, keypoints.shape[1]), scored=scored)
+    except CorruptInput as error:
+        raise CorruptInput(f"poses of sample {sample!r}: {error}", error.status) from error
+    joints = read_between(body.joints.swapaxes(0, 1), even_positions(body.joints.shape[1], FRAMES))
+    return joints.ravel()
+
+
+def pose_feature_vector(reader: SampleReader, sample: str) -> Features:
+    """The encoder's feature of a sample's first view."""
+    return np.asarray(reader.read_one(sample)["feature"][0], np.float32).ravel()
+
+
+def token_vector(reader: SampleReader, sample: str) -> Features:
+    """The mean over frames and regions of a sample's first view."""
+    tokens = np.asarray(reader.read_one(sample)["tokens"][0], np.float32)
+    return np.asarray(tokens.reshape(-1, tokens.shape[-1]).mean(axis=0))
+
+
+def picture_vector(reader: SampleReader, sample: str) -> Features:
+    """`PICTURES` frames of a sample, each as `SIDE` x `SIDE` pixels."""
+    stored = reader.read_one(sample)
+    count = len(stored["offset"]) - 1
+    which = np.clip(even_positions(count, PICTURES).round(), 0, count - 1).astype(int).tolist()
+    encoding = str(reader.array_attributes("pictures").get("encoding", "jpeg"))
+    pictures = decode_pictures(stored["pictures"], stored["offset"], stored["size"], encoding, which)
+    small = [
+        np.asarray(Image.fromarray(each).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
+        for each in pictures
+    ]
+    return np.asarray(np.stack(small).ravel() / 255, np.float32)
+
+
+FEATURES: Mapping[str, Callable[[SampleReader, str], Features]] = {
+    "poses": pose_vector,
+    "pose-features": pose_feature_vector,
+    "tokens": token_vector,
+    "frames": picture_vector,
+}
+
+
+def _majority(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
+    del value, features
+    return np.full(len(wanted), np.bincount(labels).argmax(), np.int64)
+
+
+def _neighbours(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    # Nearer ones count more, so that an even vote is none.
+    model = KNeighborsClassifier(min(int(value), len(labels)), weights="distance" if value > 1 else "uniform")
+    return np.asarray(model.fit(features, labels).predict(wanted), np.int64)
+
+
+def _ridge(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
+    from sklearn.linear_model import RidgeClassifier
+
+    return np.asarray(RidgeClassifier(alpha=value).fit(features, labels).predict(wanted), np.int64)
+
+
+def _logistic(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        # The last digits of the weights do not change which class is first.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression(C=value, max_iter=200).fit(features, labels)
+    return np.asarray(model.predict(wanted), np.int64)
+
+
+def _linear_svm(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
+    from sklearn.svm import SVC
+
+    return np.asarray(SVC(kernel="linear", C=value).fit(features, labels).predict(wanted), np.int64)
+
+
+def _svm(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
+    from sklearn.svm import SVC
+
+    return np.asarray(SVC(C=value).fit(features, labels).predict(wanted), np.int64)
+
+
+ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
+# By name: the values to choose from, how the chosen one is spoken of, and the classifier.
+CLASSIFIERS: Mapping[str, tuple[Sequence[float], str, Classifier]] = {
+    "majority": ((0.0,), "", _majority),
+    "1-nn": ((1.0,), "", _neighbours),
+    "k-nn": ((3.0, 5.0, 9.0, 15.0), "k {:g}", _neighbours),
+    "ridge": (ALPHAS, "alpha {:g}", _ridge),
+    "logistic regression": ((0.0001, 0.001, 0.01, 0.1), "C {:g}", _logistic),
+    "linear svm": ((0.0001, 0.001, 0.01, 0.1), "C {:g}", _linear_svm),
+    "svm": ((1.0, 10.0, 100.0), "RBF kernel, C {:g}", _svm),
+}
+
+
+def needs_text(dataset: Dataset, protocol: str | None) -> bool:
+    """Whether a protocol tests classes that have no training sample."""
+    split = dataset.split(protocol)
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    return not {labels[each] for each in split.test} <= {labels[each] for each in split.train}
