@@ -14,6 +14,7 @@ from tests.made_stores import COLLECTION, made_dataset
 from unialign.cache.atomic import write_text
 from unialign.cache.keys import digest
 from unialign.cache.reader import StoreReader
+from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import RunResult, train_model
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.training.clips import Batch, Pick
@@ -39,6 +40,7 @@ def tiny_training(
     show: Callable[[Progress], None] = lambda progress: None,
     model: dict[str, Any] | None = None,
     dataset: Dataset | None = None,
+    row: str = "",
     **settings: Any,
 ) -> RunResult:
     """3 epochs of 3 steps."""
@@ -49,6 +51,7 @@ def tiny_training(
         model={**MODEL, **(model or {})},
         settings=settings_from(settings, SETTINGS),
         runs=runs,
+        options=Options(row=row),
         show=show,
     )
 

@@ -8,12 +8,17 @@ import typer
 
 from unialign import console
 from unialign.cache.access import explained, is_refused
-from unialign.commands.options import AsJson, Cache, ConfigFile, Labels, Root, Use, chosen_stores, resolve
+from unialign.commands.options import AsJson, Cache, ConfigFile, Labels, Root, Runs, Use, chosen_stores, resolve
 from unialign.errors import UsageError
 
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
     from unialign.stages.datasets.base import Dataset
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run: its folder, or the beginning of its name or key.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -23,13 +28,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     dataset: Annotated[
         str | None,
         typer.Option("--dataset", help="Another dataset than the run's, whose classes alt recognises by their texts."),
     ] = None,
     root: Root = None,
     cache: Cache = None,
+    runs: Runs = None,
     labels: Labels = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="Split of that other dataset.")] = None,
     use: Use = None,
@@ -38,9 +44,11 @@ def evaluate(
     config: ConfigFile = None,
 ) -> None:
     """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
+    before = resolve(config, None, runs=runs)
     from unialign.pipeline.datasets import the_dataset
-    from unialign.pipeline.training.run_folder import read_config
+    from unialign.pipeline.training.run_folder import find_run, read_config
 
+    run = find_run(before.runs.resolve(), run)
     trained_on = read_config(run)["dataset"]
     stores = chosen_stores(use)
     resolved = resolve(
@@ -90,14 +98,18 @@ def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
 
 
 def why(
-    first: Annotated[Path, typer.Argument(help="A run folder.")],
-    second: Annotated[Path, typer.Argument(help="Another one.")],
+    first: RunFolder,
+    second: RunFolder,
+    runs: Runs = None,
     as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Why two runs differ: settings, code, stores, data (which samples), libraries, hardware."""
+    folder = resolve(config, None, runs=runs).runs.resolve()
     from unialign.pipeline.evaluation.compare_runs import compare_runs, rows_of_difference
+    from unialign.pipeline.training.run_folder import find_run
 
-    found = compare_runs(first, second)
+    found = compare_runs(find_run(folder, first), find_run(folder, second))
     if as_json:
         console.show_json(found)
         return

@@ -123,6 +123,7 @@ class TrainSection(Section):
     entities: file that names ALT's corpus; None takes all entities of the text store. shots: training samples of each
     class, chosen by the seed; 0: all. val_share: of the training samples, set aside by the seed to choose the best
     epoch on where a split has no val part; 0: none. start: folder of a finished run whose weights training starts from.
+    name: what a new run folder is called between model and seed; an ablation sets it to the row.
     settings: `TrainSettings`; unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`;
     encoder: constructor values of ST-GCN++."""
 
@@ -136,6 +137,7 @@ class TrainSection(Section):
     shots: int = Field(0, ge=0)
     val_share: float = Field(0.1, ge=0, le=0.5)
     start: UserPath | None = None
+    name: str = ""
     settings: dict[str, Any] = {}
     unialign: dict[str, Any] = {}
     art: dict[str, Any] = {}

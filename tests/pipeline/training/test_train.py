@@ -1,6 +1,7 @@
 """Contract of a training: a run folder that says everything, reuse of finished runs, and honesty about coverage."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from tests.made_stores import (
 )
 from tests.pipeline.made_training import MODEL, SETTINGS, readers_of, tiny_training
 from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
+from unialign.pipeline.evaluation.compare_runs import compare_runs
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.prepare_unialign import read_weights
-from unialign.pipeline.training.run_folder import run_of, sole_writer
+from unialign.pipeline.training.run_folder import find_run, read_config, run_of, sole_writer
 from unialign.pipeline.training.text_bank_start import load_text_bank
 from unialign.pipeline.training.train import RunResult, train_model
 from unialign.stages.training.loop import Progress
@@ -50,7 +52,7 @@ def finished(made_caches: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 def test_the_run_folder_holds_everything(made_caches: Path, finished: RunResult) -> None:
     folder = finished.folder
-    assert folder.name == finished.run == f"tiny-unialign-{finished.key[:12]}"
+    assert folder.name == finished.run == f"tiny-unialign-seed0-{finished.key[:12]}"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {
         *("config.yaml", "keys.json", "env.json", "metrics.csv", "log.jsonl", "predictions.npz", "result.json"),
@@ -149,6 +151,50 @@ def test_two_processes_do_not_train_one_run(made_caches: Path, finished: RunResu
     run = run_of(finished.folder.parent, dataset="tiny", model="unialign", identity={"any": 1})
     with sole_writer(run), pytest.raises(LockedStore, match="another process trains this run"), sole_writer(run):
         pass
+
+
+def test_a_run_is_found_by_its_key_whatever_its_folder_is_called(
+    made_caches: Path, finished: RunResult, tmp_path: Path
+) -> None:
+    key = finished.key[:12]
+    assert finished.run == f"tiny-unialign-seed0-{key}"
+    for name in (f"tiny-unialign-{key}", f"tiny-unialign-video-pose-seed0-{key}"):
+        runs = tmp_path / name
+        shutil.copytree(finished.folder, runs / name)
+        again = tiny_training(made_caches, runs, row="another row")
+        assert (again.reused, again.run) == (True, name)
+    # Another dataset's run, and one that only looks like it.
+    for name in (f"tiny2-unialign-{key}", f"tiny-unialign-x{key}"):
+        shutil.copytree(finished.folder, tmp_path / "others" / name)
+    new = tiny_training(made_caches, tmp_path / "others", row="Video + pose, w/o text")
+    assert (new.reused, new.run) == (False, f"tiny-unialign-video-pose-w-o-text-seed0-{key}")
+    assert read_config(new.folder)["name"] == "Video + pose, w/o text"
+    assert new.key == finished.key
+    (found,) = compare_runs(finished.folder, new.folder)["settings"]
+    assert (found["field"], found["decides"]) == ("name", False)
+
+
+def test_a_run_is_named_by_its_path_or_the_beginning_of_its_name_or_key(tmp_path: Path) -> None:
+    for name in ("tiny-art-seed0-0123456789ab", "tiny-art-seed1-456789abcdef"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    (tmp_path / "ablations").mkdir()
+    first, second = sorted(path for path in tmp_path.iterdir() if path.name != "ablations")
+    assert find_run(tmp_path, Path("tiny-art-seed1")) == find_run(tmp_path, Path("4567")) == second
+    assert find_run(tmp_path, first) == first
+    with pytest.raises(UsageError, match=r"tiny may be tiny-art-seed0-0123456789ab or tiny-art-seed1-456789abcdef"):
+        find_run(tmp_path, Path("tiny"))
+    with pytest.raises(MissingCache, match="ablations is not a run, and no run in"):
+        find_run(tmp_path, Path("ablations"))
+
+
+def test_one_run_under_two_rows_has_one_lock_and_one_folder(tmp_path: Path) -> None:
+    first, second = (run_of(tmp_path, dataset="tiny", model="art", identity={"any": 1}, row=row) for row in ("a", "b"))
+    with sole_writer(first), pytest.raises(LockedStore), sole_writer(second):
+        pass
+    first.folder.mkdir()
+    with sole_writer(second) as found:
+        assert found.folder == first.folder
 
 
 def test_a_run_of_before_a_change_of_what_is_computed_is_not_reused(

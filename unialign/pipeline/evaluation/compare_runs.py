@@ -105,7 +105,7 @@ def _other_source(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
 
 def _decides(field: str) -> bool:
     section, _, name = field.partition(".")
-    return section != "settings" or name not in NOT_IDENTITY
+    return field != "name" and (section != "settings" or name not in NOT_IDENTITY)
 
 
 def _code(keys: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Json]:

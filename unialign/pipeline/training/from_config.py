@@ -69,6 +69,7 @@ def train_from_config(
             shots=section.shots,
             val_share=section.val_share,
             start=section.start,
+            row=section.name,
         ),
         show=show,
         tell=tell,
@@ -156,7 +157,7 @@ def pickled_sources(reader: Recorded, dataset: Dataset, config: Config) -> dict[
 
 def train_trial(base: Config, trial: Trial, show: Show = lambda progress: None) -> TrialResult:
     """Train one trial of a grid: the base configuration with the trial's values on top."""
-    result = train_from_config(with_values(base, dict(trial.values)), show=show)
+    result = train_from_config(with_values(base, {"train.name": trial.row, **dict(trial.values)}), show=show)
     return TrialResult(
         trial=trial,
         run=str(result.folder),

@@ -36,7 +36,7 @@ class Options:
     starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order, with their texts; all
     of the text store if empty. shots: training samples of each class, chosen by the seed; 0: all. val_share: of the
     training samples, set aside to choose the best epoch on, where a split has no val part. start: folder of a finished
-    run whose weights training starts from.
+    run whose weights training starts from. row: what a new run folder is called between model and seed.
     """
 
     min_coverage: float = 0.95
@@ -46,6 +46,7 @@ class Options:
     shots: int = 0
     val_share: float = 0.1
     start: Path | None = None
+    row: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Run folders: what a training was, what it read, what came out.
 
-    <runs>/<dataset>-<model>-<first 12 hex of the run's key>/
+    <runs>/<dataset>-<model>[-<row>]-seed<seed>-<first 12 hex of the run's key>/
         config.yaml       every setting, resolved
         data.csv          part, label and source digests of each sample, see `run_data`
         keys.json         the stores that were read, by modality, the counts of samples, the classes in the order of the
@@ -11,15 +11,18 @@
         memory.json       bytes that the process that finished it took at most, here and on its GPU
         result.json       written last: it means that the run is finished; it vouches for the files above and for itself
 
-The key is the digest of everything that decides the result; the same training again finds the finished folder.
+The key is the digest of everything that decides the result; the same training again finds the finished folder. What
+stands before the key in a folder's name is for people: a run is found by its key, whatever row of whatever grid trained
+it first, and so are runs made when names had neither row nor seed.
 """
 
 import io
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,7 +40,7 @@ from unialign.cache.cores import usable_cores
 from unialign.cache.keys import SHORT, digest
 from unialign.cache.lock import store_lock
 from unialign.cache.schema import METADATA_BYTES, reason
-from unialign.errors import DamagedStore, LockedStore, MissingCache
+from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.extraction.hardware import processor
 from unialign.pipeline.memory import peak_gpu_memory, peak_memory
 from unialign.pipeline.training.run_schema import FILES
@@ -49,6 +52,8 @@ from unialign.types import Json
 DATA, PREDICTIONS = "data.csv", "predictions.npz"
 # What result.json vouches for beside the predictions, since later commands believe it.
 VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
+# Letters of a row's name in that of a folder.
+LONGEST_ROW = 40
 ANEW = "move the folder away to train anew."
 # Bytes of the files of a run that are not metadata; those in use are a hundredth of it.
 LARGEST = 4 << 30
@@ -70,15 +75,61 @@ class Run:
         return digest(dict(self.identity))
 
     @property
+    def stem(self) -> str:
+        """What the folder's name begins with."""
+        return f"{self.dataset}-{self.model}-"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
 
-def run_of(runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json]) -> Run:
-    """The run of this identity under the folder `runs`, whether it was started or not."""
-    name = f"{dataset}-{model}-{digest(dict(identity))[:SHORT]}"
-    return Run(runs / name, dataset, model, identity)
+def run_of(
+    runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json], row: str = "", seed: int | None = None
+) -> Run:
+    """The run of this identity under the folder `runs`, whether it was started or not.
+
+    row, seed: what the name of a new folder says beside dataset and model; one that exists keeps its name.
+    """
+    parts = [dataset, model, readable(row), "" if seed is None else f"seed{seed}", digest(dict(identity))[:SHORT]]
+    return _found(Run(runs / "-".join(filter(None, parts)), dataset, model, identity))
+
+
+def find_run(runs: Path, name: Path) -> Path:
+    """The folder that a command's argument means: a path, or the beginning of a name or of a key in the folder `runs`.
+
+    Raises `MissingCache` where there is none of that name, `UsageError` where there are several.
+    """
+    if name.is_dir() or len(name.parts) != 1:
+        return name
+    word = name.name
+    folders = [path for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()] if runs.is_dir() else []
+    found = [path for path in folders if path.name.startswith(word) or path.name.rpartition("-")[2].startswith(word)]
+    if not found:
+        raise MissingCache(f"{word} is not a run, and no run in {runs} begins with it; `unialign train` makes them.")
+    if len(found) > 1:
+        raise UsageError(f"{word} may be {' or '.join(path.name for path in found[:5])}; give more of the name.")
+    return found[0]
+
+
+def readable(row: str) -> str:
+    """The name of a row as a part of a folder's name: letters, digits, dots and hyphens, at most 40."""
+    return re.sub(r"[^\w.]+", "-", row.lower())[:LONGEST_ROW].strip("-._")
+
+
+def _found(run: Run) -> Run:
+    """The run in the folder that it was trained in before, under whatever name; a finished one comes first."""
+    if not run.folder.parent.is_dir():
+        return run
+    tail = f"-{run.key[:SHORT]}"
+    folders = [
+        path
+        for path in sorted(run.folder.parent.iterdir())
+        if path.name.startswith(run.stem) and path.name.endswith(tail) and path.is_dir()
+    ]
+    finished = [path for path in folders if (path / "result.json").is_file()]
+    return replace(run, folder=(finished or folders or [run.folder])[0])
 
 
 def finished_result(run: Run) -> dict[str, Any] | None:
@@ -130,18 +181,23 @@ def _has_table(folder: Path) -> bool:
 
 
 @contextmanager
-def sole_writer(run: Run) -> Iterator[None]:
-    """Hold the run's folder while the block runs. Raises `LockedStore` when another process trains it."""
+def sole_writer(run: Run) -> Iterator[Run]:
+    """Hold the run while the block runs, which gets it: in the folder that another process has made meanwhile, if any.
+
+    Raises `LockedStore` when another process trains it.
+    """
     with ExitStack() as stack:
         try:
-            stack.enter_context(store_lock(run.folder, run.folder.parent))
+            # The same lock for whatever name the folder has.
+            lock = run.folder.with_name(f"{run.stem}{run.key[:SHORT]}")
+            stack.enter_context(store_lock(lock, run.folder.parent))
         except LockedStore as error:
             raise LockedStore(f"{run.folder}: another process trains this run; wait for it or stop it.") from error
         except OSError as error:
             # Nothing is written into a finished run: it can be found where nothing can be.
             if not is_refused(error) or not (run.folder / "result.json").is_file():
                 raise
-        yield
+        yield _found(run)
 
 
 def begin(

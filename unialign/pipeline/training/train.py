@@ -102,27 +102,37 @@ def train_model(
     prepared = prepare_model(
         name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options
     )
-    return train(prepared, runs, show, tell)
+    return train(prepared, runs, show, tell, row=options.row)
 
 
-def train(prepared: PreparedRun, runs: Path, show: Show, tell: Tell = lambda sentence: None) -> RunResult:
+def train(
+    prepared: PreparedRun, runs: Path, show: Show, tell: Tell = lambda sentence: None, row: str = ""
+) -> RunResult:
     """Train what was prepared, in its run folder. An interrupt carries a note that says where the run goes on."""
     keys, rows = store_keys(prepared.readers), data_rows(prepared)
     table, report = data_text(rows), report_of(prepared, rows)
     identity = prepared.identity(keys, data_digest(table))
-    run = folders.run_of(runs, dataset=prepared.dataset.name, model=prepared.model, identity=identity)
+    run = folders.run_of(
+        runs,
+        dataset=prepared.dataset.name,
+        model=prepared.model,
+        identity=identity,
+        row=row,
+        seed=prepared.settings.seed,
+    )
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined_processes(prepared.settings.device))
         if processes.first:
             for sentence in report.sentences():
                 LOGGER.info("%s", sentence)
                 tell(sentence)
-            stack.enter_context(folders.sole_writer(run))
+            run = stack.enter_context(folders.sole_writer(run))
+        run = processes.from_first(run)
         found = processes.from_first(folders.finished_result(run) if processes.first else None)
         if found is not None:
             return _result(run, found, reused=True)
         if processes.first:
-            _begin(run, prepared, table, keys, processes)
+            _begin(run, prepared, table, keys, processes, row)
         try:
             return _train(run, prepared, report, keys, processes, show)
         except BaseException as error:
@@ -201,7 +211,12 @@ def _train(
 
 
 def _begin(
-    run: folders.Run, prepared: PreparedRun, table: str, keys: Mapping[str, Mapping[str, Json]], processes: Processes
+    run: folders.Run,
+    prepared: PreparedRun,
+    table: str,
+    keys: Mapping[str, Mapping[str, Json]],
+    processes: Processes,
+    row: str,
 ) -> None:
     stores = {name: dict(found) for name, found in keys.items()}
     for name, reader in prepared.readers.items():
@@ -210,7 +225,7 @@ def _begin(
     content = {"stores": stores, "samples": _sides(prepared), "run": run.key, "classes": list(prepared.columns)}
     folders.begin(
         run,
-        dict(prepared.config),
+        {**prepared.config, **({"name": row} if row else {})},
         table,
         {**content, "data": data_digest(table), "revision": REVISION},
         folders.environment(processes.device, processes.world_size),
