@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from unialign.stages.models.dvta.losses import dvta_losses
-from unialign.stages.models.dvta.model import DVTA, DVTAConfig, leaky_sigmoid
+from unialign.stages.models.dvta.config import DVTAConfig
+from unialign.stages.models.dvta.model import DVTA, dvta_losses, leaky_sigmoid
 
 POSE, TEXT, CLASSES, BATCH, EVALUATED = 256, 768, 60, 128, 512
 

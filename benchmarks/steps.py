@@ -21,8 +21,8 @@ import torch
 from processes import machine
 from torch import Tensor, nn
 
+from unialign.pipeline.systems.registry import get_system
 from unialign.stages.models.flops import multiply_adds
-from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 
 CLASSES, PROMPTS, TEXT, ENTITIES, POSE_TOKENS, POSE = 60, 16, 512, 548, 25, 256
 FRAMES = {"unialign": 16, "art": 8, "alt": 8}
@@ -32,15 +32,14 @@ Step = Callable[[], None]
 
 def made_system(name: str, frames: int, device: torch.device) -> tuple[nn.Module, Any]:
     """A system with its defaults, random, and its configuration."""
-    config = checked_config(SYSTEMS[name].config, {"num_frames": frames})
-    unit = nn.functional.normalize
-    parts = Parts(
-        num_classes=CLASSES,
-        text_bank=unit(torch.randn(PROMPTS, CLASSES, TEXT), dim=-1),
-        pose_width=POSE,
-        corpus=unit(torch.randn(ENTITIES, TEXT), dim=-1),
-    )
-    return SYSTEMS[name].build(parts, config).to(device).train(), config
+    system, unit = get_system(name), nn.functional.normalize
+    config: Any = system.config(num_frames=frames)
+    texts = {"num_classes": CLASSES, "text_bank": unit(torch.randn(PROMPTS, CLASSES, TEXT), dim=-1)}
+    more: dict[str, Any] = {
+        "unialign": {"pose_width": POSE},
+        "alt": {"corpus": unit(torch.randn(ENTITIES, TEXT), dim=-1)},
+    }.get(name, {})
+    return system.build(config, **texts, **more).to(device).train(), config
 
 
 def made_batch(config: Any, size: int, device: torch.device) -> dict[str, Tensor]:
@@ -73,7 +72,7 @@ def steps_of(
 ) -> dict[str, Step]:
     """One step of the whole system, and one of its network alone."""
     network, pictures = network_of(model, batch)
-    losses = SYSTEMS[name].losses
+    losses = get_system(name).losses
     whole, alone = (torch.compile(model), torch.compile(network)) if compiled else (model, network)
     kind = pictures.device.type
 

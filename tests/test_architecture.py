@@ -67,7 +67,7 @@ def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
 
 
 def layer(name: str) -> int:
-    return {"errors": 0, "types": 0, "plugins": 0, "cache": 1, "stages": 2, "pipeline": 3}.get(
+    return {"errors": 0, "types": 0, "settings": 0, "plugins": 0, "cache": 1, "stages": 2, "pipeline": 3}.get(
         name.split("/")[0].removesuffix(".py"), 4
     )
 

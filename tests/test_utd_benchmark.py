@@ -10,22 +10,17 @@ from benchmarks.utd_mhad import CONFIG, GENERALISED, answers, class_table, gener
 from unialign.pipeline.ablation.grid import Grid, read_grid, trials
 from unialign.pipeline.config import load_config, with_values
 from unialign.stages.extraction.text import read_descriptions
-from unialign.stages.models.dvta.model import DVTAConfig
-from unialign.stages.models.systems import checked_config
-from unialign.stages.training.settings import settings_from
 
 
 def test_the_program_takes_the_settings() -> None:
     config = load_config({}, file=CONFIG / "utd_mhad.yaml", environment={})
-    settings_from(config.train.settings)
     assert config.extract.text.descriptions is not None
     assert len(read_descriptions(CONFIG.parent.parent / config.extract.text.descriptions, 27)) == 27
     for name in ("zero_shot", "rates"):
         for trial in trials(read_grid(CONFIG / f"{name}.yaml")):
             chosen = with_values(config, dict(trial.values)).train
-            checked_config(DVTAConfig, chosen.dvta)
             # One evaluation, at the end, and no epoch that could be chosen.
-            assert settings_from(chosen.settings).eval_every == chosen.settings["epochs"]
+            assert chosen.settings.eval_every == chosen.settings.epochs
 
 
 def test_a_grid_keeps_the_named_rows_with_their_values() -> None:

@@ -31,7 +31,7 @@ from tests.golden.curves import (
 )
 from tests.golden.write import golden_file
 from unialign.pipeline.config import with_values
-from unialign.stages.models.systems import SYSTEMS
+from unialign.pipeline.systems.registry import SYSTEMS, get_system
 from unialign.stages.training.loop import Progress
 
 
@@ -73,7 +73,7 @@ def test_mixed_precision_stays_near_the_golden_losses(system: str, cache: Path, 
 def test_meta_a_tenth_more_of_any_term_is_seen_at_the_first_step(
     system: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = SYSTEMS[system]
+    known, place = get_system(system), SYSTEMS[system].system.replace(":", ".")
     terms: list[str] = []
 
     def first_step(heavier: str) -> str:
@@ -85,7 +85,7 @@ def test_meta_a_tenth_more_of_any_term_is_seen_at_the_first_step(
         def stop(progress: Progress) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setitem(SYSTEMS, system, replace(known, losses=losses))
+        monkeypatch.setattr(place, replace(known, losses=losses))
         runs = tmp_path / f"runs-{heavier}"
         with pytest.raises(KeyboardInterrupt):
             trained(golden_config(system, cache, runs), tmp_path, show=stop)

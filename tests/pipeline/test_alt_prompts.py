@@ -11,8 +11,8 @@ from unialign.errors import UsageError
 from unialign.pipeline.config import Config, load_config, with_values
 from unialign.pipeline.evaluation.costs import model_costs
 from unialign.pipeline.evaluation.evaluate import evaluate_run
+from unialign.pipeline.systems.alt import prompted_words
 from unialign.pipeline.training.from_config import train_from_config
-from unialign.pipeline.training.prepare_alt import prompted_words
 from unialign.stages.extraction.text_openclip import load_openclip
 from unialign.stages.models.alt.config import ALTConfig
 from unialign.stages.models.clip.prompts import PromptedTexts
@@ -45,7 +45,7 @@ def test_only_prompts_and_what_stands_on_the_towers_learn(config: Config, weight
 
 def test_without_learning_labels_are_those_of_the_text_extraction(config: Config, weights: Path) -> None:
     """Without any prompt: the classes' rows are what `extract text` would have stored."""
-    network = config.train.alt["network"]
+    network = config.train.alt.network
     words = prompted_words(
         ALTConfig(network=network, tower="frozen", num_prompts=1), DATASET.classes, ("a clip of {}",), {}
     )

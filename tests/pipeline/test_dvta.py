@@ -19,12 +19,13 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.costs import model_costs
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.manifest import save_manifest
+from unialign.pipeline.systems.dvta import split_by_class
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
 from unialign.pipeline.training.preparation import Options
-from unialign.pipeline.training.prepare_dvta import prepare_dvta, split_by_class
+from unialign.pipeline.training.train import prepare_run
 from unialign.stages.datasets.base import Sample, Split
 from unialign.stages.datasets.zero_shot_splits import generalised_zero_shot, zero_shot
-from unialign.stages.models.dvta.model import DVTAConfig
+from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.settings import settings_from
 from unialign.stages.training.zero_shot import pseudo_unseen_classes
@@ -153,11 +154,12 @@ def test_no_sample_of_the_test_is_in_a_run_with_held_out_classes() -> None:
 def test_features_are_the_view_of_evaluation_on_both_sides(config: Config) -> None:
     readers = cached_readers(("pose-features", "text"), DATASET, config, check=False)
     for choice, views in (("first", [0]), ("mean", [0, 2])):
-        made = prepare_dvta(
+        made = prepare_run(
+            "dvta",
             DATASET,
             protocol="pair",
             readers=readers,
-            model={},
+            config=DVTAConfig(),
             settings=settings_from({"pose_test": choice}),
             options=Options(),
         )
@@ -209,7 +211,7 @@ def test_an_encoder_whose_classes_have_other_names_is_not_called_clean(
         ({"train.dvta.held_out": 2}, "held_out is 2, but only 2 classes are seen"),
         ({"train.dvta.published_rule": True, "protocol": "generalised"}, "a generalised one has no such rule"),
         ({"train.dvta.published_rule": True, "train.dvta.held_out": 1}, "drop one"),
-        ({"train.dvta.k": 1}, "unknown setting of dvta: k"),
+        ({"train.dvta.k": 1}, "unknown key 'train.dvta.k'"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(config: Config, values: dict[str, Any], message: str) -> None:

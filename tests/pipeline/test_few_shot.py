@@ -24,9 +24,9 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere
 from unialign.pipeline.manifest import save_manifest
+from unialign.pipeline.systems.registry import get_system
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
 from unialign.pipeline.training.preparation import Options
-from unialign.pipeline.training.registry import get_model
 from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.splits import few_shots
@@ -188,8 +188,9 @@ def test_a_run_does_not_start_from_one_that_learned_its_test_samples_under_an_ol
 
 @pytest.mark.parametrize("name", ["dvta", "stgcn++"])
 def test_zero_shot_results_and_their_encoders_start_from_no_run(trained: RunResult, name: str) -> None:
+    system = get_system(name)
     with pytest.raises(UsageError, match=rf"{re.escape(name)} starts from no run .* which classes are unseen"):
-        get_model(name).check({}, Options(start=trained.folder))
+        system.check(system.config(), Options(start=trained.folder))
 
 
 def elsewhere(config: Config, folder: Path, dataset: Dataset = OTHER, **given: Any) -> Any:

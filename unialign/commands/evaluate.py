@@ -74,11 +74,13 @@ def evaluate(
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return
+    from unialign.stages.training.metrics import shown
+
     console.show_fields(
         {
             "run": found.run,
             "checkpoint": found.checkpoint,
-            **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
+            **shown(found.metrics),
             "as recorded": "yes" if found.agrees else f"no: {found.stored}",
             "pictures": pictures[0].parent if pictures else "none",
         }
@@ -130,12 +132,14 @@ def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | 
         console.show_json(found.result())
         return
     shared = "not known" if found.shared is None else ", ".join(found.shared) or "none"
+    from unialign.stages.training.metrics import shown
+
     console.show_fields(
         {
             "run": found.run,
             "trained on": ", ".join(found.trained_on),
             "tested on": f"{found.dataset}, {found.protocol}",
-            **{name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()},
+            **shown(found.metrics),
             "classes of both": shared,
         }
     )
@@ -143,8 +147,16 @@ def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | 
 
 
 def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
+    from unialign.stages.training.metrics import METRICS
+
+    metrics = {name: metric.title for name, metric in METRICS.items() if metric.per_class}
     rows = [
-        (row["name"], row["samples"], row["correct"], "-" if row["accuracy"] is None else f"{row['accuracy']:.3f}")
+        (
+            row["name"],
+            row["samples"],
+            row["correct"],
+            *("-" if row.get(name) is None else f"{row[name]:.3f}" for name in metrics),
+        )
         for row in classes
     ]
-    console.show_table("classes", ("class", "samples", "correct", "accuracy"), rows)
+    console.show_table("classes", ("class", "samples", "correct", *metrics.values()), rows)

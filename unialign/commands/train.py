@@ -96,9 +96,15 @@ def train(
     if as_json:
         console.show_json({**result.result(), **result.metrics})
         return
+    from unialign.stages.training.metrics import shown
+
     fields: dict[str, object] = {"run": result.folder, "protocol": result.protocol}
-    fields |= {name.replace("_", " "): f"{value:.4f}" for name, value in result.metrics.items()}
+    fields |= shown(result.metrics)
     fields |= _best_fields(result.best)
+    if result.zero_shot:
+        fields["zero-shot"] = ", ".join(
+            f"{name.replace('_', ' ')} {_short(value)}" for name, value in result.zero_shot.items()
+        )
     if result.exported:
         fields["encoder"] = result.exported
     fields["samples extracted"] = result.extracted
@@ -108,6 +114,10 @@ def train(
 
 def _say(sentence: str) -> None:
     console.messages.print(sentence, highlight=False, markup=False)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _best_fields(best: Mapping[str, Any]) -> dict[str, object]:

@@ -9,33 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError, create_model, model_validator
 
 from unialign.cache.paths import expanded_path
 from unialign.errors import UsageError
+from unialign.pipeline.systems.registry import sections_of
 from unialign.pipeline.user_paths import UserPath, UserText
 from unialign.pipeline.yaml_values import read_yaml
+from unialign.settings import SettingRow, Settings, explained, setting_rows
+from unialign.stages.training.settings import TrainSettings
 from unialign.types import Json
 
 FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
 
 
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
-        """Python counts true as 1; as `num_frames: true` it is a mistake."""
-        if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation in (int, float):
-            raise ValueError(f"should be a number, not {str(value).lower()}")
-        return value
-
-
-class PosesSection(Section):
+class PosesSection(Settings):
     """`extract poses`. source: "video" (a pose network) or "skeleton" (ready-made files, or a pyskl pickle)."""
 
     source: Literal["video", "skeleton"] = "video"
@@ -47,7 +36,7 @@ class PosesSection(Section):
     max_frames: int = Field(1024, ge=16, multiple_of=16)
 
 
-class PoseFeaturesSection(Section):
+class PoseFeaturesSection(Settings):
     """`extract pose-features`. weights: Shift-GCN weights, or a checkpoint of `train --model stgcn++`."""
 
     weights: UserPath | None = None
@@ -56,7 +45,7 @@ class PoseFeaturesSection(Section):
     flips: bool = True
 
 
-class TextSection(Section):
+class TextSection(Settings):
     """`extract text`. templates: the name of a built-in set or a file with one template a line.
 
     entities: a file of ALT's entities (`unialign corpus` makes one), which get rows too."""
@@ -70,7 +59,7 @@ class TextSection(Section):
     long_text: Literal["error", "windows"] = "error"
 
 
-class FramesSection(Section):
+class FramesSection(Settings):
     """`extract frames`: pictures kept for the video backbone."""
 
     short_side: int = Field(128, ge=16)
@@ -79,7 +68,7 @@ class FramesSection(Section):
     quality: int = Field(90, ge=1, le=100)
 
 
-class TokensSection(Section):
+class TokensSection(Settings):
     """`extract tokens`: a CLIP image tower on cached frames. The fields: `stages.extraction.tokens.Tokens`."""
 
     model: str = "ViT-B-16-quickgelu:openai"
@@ -95,7 +84,7 @@ class TokensSection(Section):
     projection: Literal["clip", "none"] = "clip"
 
 
-class ExtractSection(Section):
+class ExtractSection(Settings):
     """How stage one runs. threads: of the networks in each worker (0: the cores over the local workers, at most 4).
 
     timeout: seconds that a sample may give no sign of life, beside one for each megabyte of its file. memory: GB that
@@ -117,36 +106,64 @@ class ExtractSection(Section):
     tokens: TokensSection = TokensSection()
 
 
-class TrainSection(Section):
-    """Stage two. stores: name or URL of the store of a modality. remote_cache: GB of disk for blocks of remote ones.
+class TrainSection(Settings):
+    """Stage two. Beside the fields below it has a section for each system, `train.alt` for ALT, see `systems.registry`;
+    plug-ins have one once they are named.
+    """
 
-    entities: file that names ALT's corpus; None takes all entities of the text store. shots: training samples of each
-    class, chosen by the seed; 0: all. val_share: of the training samples, set aside by the seed to choose the best
-    epoch on where a split has no val part; 0: none. start: folder of a finished run whose weights training starts from.
-    name: what a new run folder is called between model and seed; an ablation sets it to the row.
-    settings: `TrainSettings`; unialign, art, alt, dvta: `UniAlignConfig`, `ARTConfig`, `ALTConfig`, `DVTAConfig`;
-    encoder: constructor values of ST-GCN++."""
+    model_config = ConfigDict(extra="allow")
 
-    model: str = "unialign"
-    stores: dict[str, UserText] = {}
-    remote_cache: float = Field(20, ge=0)
-    templates: tuple[str, ...] = ()
-    entities: UserPath | None = None
-    min_coverage: float = Field(0.95, ge=0, le=1)
-    backbone_weights: UserPath | None = None
-    shots: int = Field(0, ge=0)
-    val_share: float = Field(0.1, ge=0, le=0.5)
-    start: UserPath | None = None
-    name: str = ""
-    settings: dict[str, Any] = {}
-    unialign: dict[str, Any] = {}
-    art: dict[str, Any] = {}
-    alt: dict[str, Any] = {}
-    dvta: dict[str, Any] = {}
-    encoder: dict[str, Any] = {}
+    model: str = Field("unialign", description="System that is trained: unialign, art, alt, dvta, stgcn++, a plug-in.")
+    stores: dict[str, UserText] = Field({}, description="Name or URL of the store of a modality.")
+    remote_cache: float = Field(20, ge=0, description="GB of local disk for blocks of remote stores.")
+    templates: tuple[str, ...] = Field((), description="Templates of the text store; empty: all that every class has.")
+    entities: UserPath | None = Field(
+        None, description="File that names ALT's corpus; null takes all entities of the text store."
+    )
+    min_coverage: float = Field(
+        0.95, ge=0, le=1, description="Smallest share of train and test that the caches must hold."
+    )
+    backbone_weights: UserPath | None = Field(
+        None, description="Weights that the video backbone (alt: the CLIP) starts from; hub fetches published ones."
+    )
+    shots: int = Field(0, ge=0, description="Training samples of each class, chosen by the seed; 0: all.")
+    val_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="Share of the training samples set aside by the seed to choose the best epoch on, where a split "
+        "has no val part; 0: none.",
+    )
+    start: UserPath | None = Field(None, description="Folder of a finished run whose weights training starts from.")
+    name: str = Field(
+        "", description="What a new run folder is called between model and seed; an ablation sets it to the row."
+    )
+    settings: TrainSettings = Field(TrainSettings(), description="Optimizer, schedule, loading, evaluation.")
+
+    @classmethod
+    def more_sections(cls) -> Mapping[str, type[Settings]]:
+        """The settings of our own systems."""
+        return sections_of({})
+
+    @classmethod
+    def section(cls, name: str) -> type[Settings] | None:
+        """Also that of a plug-in."""
+        return super().section(name) or sections_of({name: {}}).get(name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_systems(cls, values: Any) -> Any:
+        """The sections of systems are checked here, since only the table knows which there are."""
+        if not isinstance(values, Mapping):
+            return values
+        own = {name: value for name, value in values.items() if name in cls.model_fields}
+        others = {name: value for name, value in values.items() if name not in cls.model_fields}
+        fields: dict[str, Any] = {name: (kind, kind()) for name, kind in sections_of(values).items()}
+        made: type[Settings] = create_model("Systems", __base__=Settings, **fields)
+        return own | dict(made.model_validate(others))
 
 
-class Config(Section):
+class Config(Settings):
     """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded.
 
     roots: folders beside the data root that links in it, and absolute paths in lists, may lead into."""
@@ -211,7 +228,7 @@ def _validated(values: Mapping[str, Any], path: Path, environment: Mapping[str, 
     try:
         return Config.model_validate(values, context=environment)
     except ValidationError as error:
-        raise UsageError(_describe(error, path)) from error
+        raise UsageError(f"configuration ({path.name}, environment and flags): {explained(error, Config)}") from error
 
 
 def _file(named: Path | None, environment: Mapping[str, str]) -> Path:
@@ -250,23 +267,6 @@ def _set(values: dict[str, Any], name: str, value: object) -> None:
     values[leaf] = value
 
 
-def _describe(error: ValidationError, path: Path) -> str:
-    problems = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown key {name!r}; known here: {', '.join(_known(problem['loc'][:-1]))}")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}: {message[0].lower()}{message[1:]}")
-    return f"configuration ({path.name}, environment and flags): {'; '.join(problems)}."
-
-
-def _known(location: Sequence[int | str]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return sorted(model.model_fields)
+def configuration_rows() -> tuple[SettingRow, ...]:
+    """Every key that unialign.yaml may hold, in order, with type, default, range and meaning; not those of plug-ins."""
+    return tuple(setting_rows(Config))

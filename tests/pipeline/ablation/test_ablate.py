@@ -76,7 +76,7 @@ def test_what_is_wrong_with_a_grid_is_named(tmp_path: Path, text: str, message: 
 def fake_train(trial: Trial) -> TrialResult:
     top1 = 0.5 + 0.1 * trial.seed + (0.2 if "text" in trial.row else 0.0)
     return TrialResult(
-        trial, f"run-{trial.row}-{trial.seed}", top1, top1, 1.0, {"frames": {"key": "0" * 64}}, reused=False
+        trial, f"run-{trial.row}-{trial.seed}", {"top1": top1}, 1.0, {"frames": {"key": "0" * 64}}, reused=False
     )
 
 

@@ -32,8 +32,8 @@ def predicted(run: Path, hits: dict[str, bool]) -> None:
 
 
 def trained(row: str, seed: int, top1: float, run: Path = Path("none"), **more: Any) -> TrialResult:
-    keys = {"frames": {"key": "0" * 64}}
-    return TrialResult(Trial(row, seed, ()), str(run), top1, top1, 10.0 + seed, keys, reused=False, **more)
+    keys, metrics = {"frames": {"key": "0" * 64}}, {"top1": top1, "mean_class": top1}
+    return TrialResult(Trial(row, seed, ()), str(run), metrics, 10.0 + seed, keys, reused=False, **more)
 
 
 def ablation(results: list[TrialResult], *names: str) -> Ablation:

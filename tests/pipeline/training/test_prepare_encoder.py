@@ -51,7 +51,11 @@ def test_an_encoder_for_a_zero_shot_protocol_never_sees_unseen_classes(made_cach
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [({"depth": 3}, "unknown setting 'depth'"), ({"width": 2}, "a width of at least"), ({"crop": 0}, "a crop above 0")],
+    [
+        ({"depth": 3}, "unknown key 'train.encoder.depth'; known here: width, dropout, clip_len, crop"),
+        ({"width": 2}, "train.encoder.width: input should be greater than or equal to 6, not 2"),
+        ({"crop": 0}, "train.encoder.crop: input should be greater than 0, not 0"),
+    ],
 )
 def test_bad_encoder_settings_are_named(made_caches: Path, tmp_path: Path, model: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

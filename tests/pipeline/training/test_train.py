@@ -21,8 +21,8 @@ from tests.made_stores import (
 from tests.pipeline.made_training import MODEL, SETTINGS, readers_of, tiny_training
 from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import compare_runs
+from unialign.pipeline.systems.unialign import read_weights
 from unialign.pipeline.training.preparation import Options
-from unialign.pipeline.training.prepare_unialign import read_weights
 from unialign.pipeline.training.run_folder import find_run, read_config, run_of, sole_writer
 from unialign.pipeline.training.text_bank_start import load_text_bank
 from unialign.pipeline.training.train import RunResult, train_model

@@ -11,8 +11,7 @@ from unialign.stages.models.alt import model as alt_module
 from unialign.stages.models.alt.blocks import AdapterBlock, TokenMlp, align, gumbel_noise
 from unialign.stages.models.alt.build import label_embeddings
 from unialign.stages.models.alt.config import ALTConfig
-from unialign.stages.models.alt.losses import alt_losses
-from unialign.stages.models.alt.model import ALT, TokenShape
+from unialign.stages.models.alt.model import ALT, TokenShape, alt_losses
 
 B, T, N, D, K, L = 3, 4, 7, 6, 9, 3
 LABELS = torch.tensor([0, 1, 2])

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.dvta.losses import matching_loss
-from unialign.stages.models.dvta.model import DVTA, DVTAConfig
+from unialign.stages.models.dvta.config import DVTAConfig
+from unialign.stages.models.dvta.model import DVTA, matching_loss
 
 VARIABLE = "UNIALIGN_DVTA_CODE"
 CLASSES, POSE, TEXT, BATCH = 60, 256, 768, 48

@@ -106,7 +106,6 @@ def _alt(width: int, num_entities: int, **config: Any) -> ALT:
             num_classes=400,
             text_bank=torch.zeros(1, 400, width),
             corpus=torch.zeros(num_entities, width),
-            tokens=None,
             config=ALTConfig(**config),
         ).eval()
 

@@ -22,7 +22,7 @@ from tests.made_stores import (
 )
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, MissingCache, UsageError
-from unialign.pipeline.training.prepare_unialign import pose_tokens
+from unialign.pipeline.systems.unialign import pose_tokens
 from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
 from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, sparse_frames
@@ -103,7 +103,7 @@ def test_several_test_views_come_as_an_axis(made_caches: Path) -> None:
 def test_mirrored_frames_come_with_mirrored_poses(made_caches: Path) -> None:
     settings = TrainSettings(flip=1.0, colour=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
     made = clips(made_caches, settings, encoding="rgb24")
-    plain = clips(made_caches, replace(settings, flip=1e-12), encoding="rgb24")
+    plain = clips(made_caches, settings.replaced(flip=1e-12), encoding="rgb24")
     assert made.pose is not None
     for index in range(6):
         mirrored, straight = made.__getitems__([(0, index)]), plain.__getitems__([(0, index)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.made_stores import made_dataset, made_stores
-from unialign.pipeline.training.prepare_unialign import pose_tokens
+from unialign.pipeline.systems.unialign import pose_tokens
 from unialign.stages.training.clips import Batch, CachedFrames, Clips, Labelled, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import sample_generator

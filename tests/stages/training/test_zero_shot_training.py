@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from unialign.stages.models.dvta.losses import dvta_losses
-from unialign.stages.models.dvta.model import DVTA, DVTAConfig
+from unialign.stages.models.dvta.config import DVTAConfig
+from unialign.stages.models.dvta.model import DVTA, dvta_losses
 from unialign.stages.training.loader import Position, RankBatch
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.settings import TrainSettings

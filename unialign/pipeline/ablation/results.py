@@ -13,7 +13,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one training reports: its run folder, its metrics, the stores that it read.
+    """What one training reports: its run folder, its metrics (see `metrics.METRICS`), the stores that it read.
 
     seconds: of the call that finished it. memory, gpu_memory: bytes at most, of the process that finished it (see
     `memory.peak_memory`); None where none was measured. reused: it was finished before this sweep.
@@ -21,8 +21,7 @@ class TrialResult:
 
     trial: Trial
     run: str
-    top1: float
-    mean_class: float
+    metrics: Mapping[str, float]
     seconds: float
     keys: Mapping[str, Json]
     reused: bool
@@ -35,8 +34,7 @@ class TrialResult:
             "row": self.trial.row,
             "seed": self.trial.seed,
             "run": self.run,
-            "top1": self.top1,
-            "mean_class": self.mean_class,
+            **self.metrics,
             "seconds": self.seconds,
             "memory": self.memory,
             "gpu_memory": self.gpu_memory,

@@ -32,26 +32,36 @@ class Change:
 def rows_of(names: Sequence[str], results: Sequence[TrialResult]) -> tuple[Mapping[str, Json], ...]:
     """A row for each name, in order; a row without any result has None for all its numbers.
 
-    seeds; top1, top1_std, mean_class, mean_class_std: mean and standard deviation (n - 1; None for one) over seeds;
+    seeds; top1, top1_std, and so for each metric of the results: mean and standard deviation (n - 1; None for one) over
+    seeds;
     change, change_low, change_high, change_over, change_samples: see `Change`, of the first row 0 without an interval;
     seconds: mean; memory, gpu_memory: the largest, in bytes.
     Raises `DamagedStore` for predictions that cannot be read.
     """
     by_row = {name: [result for result in results if result.trial.row == name] for name in names}
     baseline = by_row[names[0]]
-    return tuple(_row(name, found, baseline, first=name == names[0]) for name, found in by_row.items())
+    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
+    return tuple(_row(name, found, baseline, metrics, first=name == names[0]) for name, found in by_row.items())
 
 
-def _row(name: str, found: Sequence[TrialResult], baseline: Sequence[TrialResult], *, first: bool) -> dict[str, Json]:
-    top1, mean_class = [result.top1 for result in found], [result.mean_class for result in found]
+def _row(
+    name: str,
+    found: Sequence[TrialResult],
+    baseline: Sequence[TrialResult],
+    metrics: Sequence[str],
+    *,
+    first: bool,
+) -> dict[str, Json]:
+    values = {each: [result.metrics[each] for result in found if each in result.metrics] for each in metrics}
     changed = (Change(0.0) if found else None) if first else change(found, baseline)
     return {
         "row": name,
         "seeds": len(found),
-        "top1": _mean(top1),
-        "top1_std": _spread(top1),
-        "mean_class": _mean(mean_class),
-        "mean_class_std": _spread(mean_class),
+        **{
+            key: number
+            for each, several in values.items()
+            for key, number in ((each, _mean(several)), (f"{each}_std", _spread(several)))
+        },
         "change": changed and changed.mean,
         "change_low": changed and changed.low,
         "change_high": changed and changed.high,
@@ -71,7 +81,7 @@ def change(found: Sequence[TrialResult], baseline: Sequence[TrialResult]) -> Cha
         return None
     table, over = paired_hits(pairs), "seeds and samples"
     if table is None:
-        table, over = np.array([[one.top1 - other.top1] for one, other in pairs]), "seeds"
+        table, over = np.array([[one.metrics["top1"] - other.metrics["top1"]] for one, other in pairs]), "seeds"
     elif len(pairs) == 1:
         over = "samples"
     samples = table.shape[1] if over != "seeds" else 0

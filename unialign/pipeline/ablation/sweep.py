@@ -20,7 +20,6 @@ from unialign.pipeline.evaluation.plots import ablation_picture
 from unialign.stages.device import resolve_device
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.processes import SETTING
-from unialign.stages.training.settings import settings_from
 
 Done = Callable[[TrialOutcome, int, int], None]
 
@@ -106,14 +105,15 @@ def count_stored(cache: Path) -> int:
 def picture_of(ablation: Ablation) -> bytes:
     """The picture of the rows that have results."""
     rows = [row for row in ablation.rows() if row["seeds"]]
-    points = [[100 * found.top1 for found in ablation.results if found.trial.row == row["row"]] for row in rows]
+    points = [
+        [100 * found.metrics["top1"] for found in ablation.results if found.trial.row == row["row"]] for row in rows
+    ]
     return ablation_picture([str(row["row"]) for row in rows], [100 * row["top1"] for row in rows], points)
 
 
 def _device(config: Config, trial: Trial) -> str:
     """The kind of device that a trial trains on. Raises `UsageError` with its row's name for values without sense."""
     try:
-        settings = settings_from(with_values(config, dict(trial.values)).train.settings)
-        return resolve_device(settings.device, setting=SETTING).type
+        return resolve_device(with_values(config, dict(trial.values)).train.settings.device, setting=SETTING).type
     except UsageError as error:
         raise UsageError(f"row {trial.row!r}: {error}") from error

@@ -10,9 +10,10 @@ from typing import Any
 
 from unialign.cache.atomic import write_text
 from unialign.pipeline.ablation.results import Ablation
+from unialign.stages.training.metrics import METRICS, Metric
 from unialign.types import Json
 
-COLUMNS = ("row", "seeds", "top-1", "mean class", "change", "95 % interval", "seconds", "memory (MB)")
+FIRST_COLUMNS, LAST_COLUMNS = ("row", "seeds"), ("change", "95 % interval", "seconds", "memory (MB)")
 GPU_COLUMN = "GPU memory (MB)"
 NOTHING = "-"
 NOTE = (
@@ -37,12 +38,25 @@ LATEX = {
 
 def columns(ablation: Ablation) -> tuple[str, ...]:
     """The names of the columns of `table`."""
-    return (*COLUMNS, GPU_COLUMN) if _on_gpu(ablation) else COLUMNS
+    titles = [METRICS[name].title for name in shown_metrics(ablation)]
+    return (*FIRST_COLUMNS, *titles, *LAST_COLUMNS, *([GPU_COLUMN] if _on_gpu(ablation) else []))
+
+
+def shown_metrics(ablation: Ablation) -> list[str]:
+    """The metrics that have a column: those of the results, but for what says nothing where no sample is missing."""
+    rows = ablation.rows()
+    complete = all(row.get("coverage") in (None, 1.0) for row in rows)
+    return [
+        name
+        for name, metric in METRICS.items()
+        if not (metric.if_missing and complete) and any(row.get(name) is not None for row in rows)
+    ]
 
 
 def table(ablation: Ablation) -> list[tuple[str, ...]]:
     """The rows as text: accuracies in per cent with one decimal, seconds, megabytes of 10^6 bytes."""
-    return [_cells(row, first=number == 0, gpu=_on_gpu(ablation)) for number, row in enumerate(ablation.rows())]
+    metrics, gpu = shown_metrics(ablation), _on_gpu(ablation)
+    return [_cells(row, metrics, first=number == 0, gpu=gpu) for number, row in enumerate(ablation.rows())]
 
 
 def closing(ablation: Ablation) -> str:
@@ -125,15 +139,14 @@ def _on_gpu(ablation: Ablation) -> bool:
     return any(row["gpu_memory"] is not None for row in ablation.rows())
 
 
-def _cells(row: Mapping[str, Any], *, first: bool, gpu: bool) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], metrics: Sequence[str], *, first: bool, gpu: bool) -> tuple[str, ...]:
     interval = NOTHING
     if row["change_low"] is not None:
         interval = f"[{_points(row['change_low'])}, {_points(row['change_high'])}]"
     cells = (
         str(row["row"]),
         str(row["seeds"]),
-        _spread(row["top1"], row["top1_std"]),
-        _spread(row["mean_class"], row["mean_class_std"]),
+        *(_spread(METRICS[name], row[name], row[f"{name}_std"]) for name in metrics),
         NOTHING if first or row["change"] is None else _points(row["change"]),
         interval,
         NOTHING if row["seconds"] is None else f"{row['seconds']:.1f}",
@@ -147,10 +160,10 @@ def _points(difference: float) -> str:
     return f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
-def _spread(mean: float | None, deviation: float | None) -> str:
+def _spread(metric: Metric, mean: float | None, deviation: float | None) -> str:
     if mean is None:
         return NOTHING
-    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    return metric.text(mean) if deviation is None else f"{metric.text(mean)} ± {metric.text(deviation)}"
 
 
 def _megabytes(size: int | None) -> str:

@@ -19,12 +19,12 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.stores import open_remote
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.from_config import cached_readers
-from unialign.pipeline.training.preparation import Sides, check_any, covered_sides, get_reader
+from unialign.pipeline.training.preparation import Sides, covered_sides, get_reader
 from unialign.pipeline.training.text_bank_start import load_descriptions, load_text_bank
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.validation import groups_of
 from unialign.stages.extraction.body_space import body_space, even_positions, read_between
-from unialign.stages.pictures import decode_pictures
+from unialign.stages.images import decode_images
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.metrics import evaluation
@@ -164,7 +164,6 @@ def run_baselines(
     reader = get_reader(readers, modality, dataset)
     split = dataset.split(protocol)
     sides = covered_sides(dataset, protocol, split, {modality: reader}, min_coverage)
-    check_any(sides.test, "test", dataset, protocol)
     parts = _parts(reader, modality, sides, progress)
     labels = {sample.id: sample.label for sample in dataset.samples}
     seen = sorted({labels[each] for each in split.train})
@@ -371,7 +370,7 @@ def picture_vector(reader: SampleReader, sample: str) -> Features:
     count = len(stored["offset"]) - 1
     which = np.clip(even_positions(count, PICTURES).round(), 0, count - 1).astype(int).tolist()
     encoding = str(reader.array_attributes("pictures").get("encoding", "jpeg"))
-    pictures = decode_pictures(stored["pictures"], stored["offset"], stored["size"], encoding, which)
+    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, which)
     small = [
         np.asarray(Image.fromarray(each).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
         for each in pictures

@@ -1,7 +1,7 @@
 """A finished run, measured again from its checkpoint and the stores that it names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,22 @@ from unialign.cache.reader import StoreReader
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import data_differences
 from unialign.pipeline.stores import open_remote
+from unialign.pipeline.systems.registry import section_of
 from unialign.pipeline.training.preparation import Options, PreparedRun
-from unialign.pipeline.training.registry import get_model, prepare_model, run_config
 from unialign.pipeline.training.run_data import data_rows, data_text, read_data, rows_of
 from unialign.pipeline.training.run_folder import read_keys, read_predictions, read_result
+from unialign.pipeline.training.train import config_from, prepare_run, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.stages.training.loader import Loader
-from unialign.stages.training.metrics import confusion_matrix, evaluation
+from unialign.stages.training.metrics import (
+    Scored,
+    confusion_matrix,
+    evaluation_by_class,
+    evaluation_overall,
+    scored_part,
+)
 from unialign.stages.training.prediction import Predictions, predict
 from unialign.stages.training.processes import joined_processes
 from unialign.stages.training.settings import settings_from
@@ -31,11 +38,11 @@ from unialign.types import Json
 class Evaluated:
     """What a run's checkpoint gives today.
 
-    metrics: see `metrics.evaluation`. per_class: a row a class: name, samples, missing, correct, accuracy (None without
-    samples). confusion (L, L): row the true class, column the predicted one. stored: what result.json says of the same
-    checkpoint. agrees: every metric is what it was. largest_change: of a probability, against predictions.npz, over the
-    samples in both; None for "best", of which none are stored. data: how the samples differ from those of the run, see
-    `compare_runs.data_differences`; empty where they do not, and of runs that did not record them.
+    metrics: see `metrics.evaluation`. per_class: see `class_rows`. confusion (L, L): row the true class, column the
+    predicted one. stored: what result.json says of the same checkpoint. agrees: every metric that the run has is what
+    it was. largest_change: of a probability, against predictions.npz, over the samples in both; None for "best", of
+    which none are stored. data: how the samples differ from those of the run, see `compare_runs.data_differences`;
+    empty where they do not, and of runs that did not record them.
     """
 
     run: str
@@ -95,22 +102,22 @@ def evaluate_run(
     loaded.load_into(task.model)
     predictions = predicted(prepared, task, device)
     side = prepared.test_side
-    missing = [label for _, label in side.missing]
-    metrics = evaluation(predictions.scores, side.samples.labels, missing, unknown=prepared.unknown)
+    scored = scored_part(predictions.scores, side.samples.labels, side.missing_labels, unknown=prepared.unknown)
+    metrics = evaluation_overall(scored)
     # Runs of before there was a val part keep the metrics of their best epoch beside its number.
     told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
     stored = {name: value for name, value in (told if isinstance(told, Mapping) else {}).items() if name in metrics}
     classes = prepared.classes or dataset.classes
-    confusion = confusion_matrix(predictions.scores.argmax(axis=1), side.samples.labels, len(classes))
+    confusion = confusion_matrix(scored.guesses, scored.labels, len(classes))
     return Evaluated(
         run=folder.name,
         checkpoint=which,
         metrics=metrics,
-        per_class=class_rows(classes, confusion, missing),
+        per_class=class_rows(classes, scored),
         confusion=confusion,
         classes=classes,
         stored=stored,
-        agrees=stored == metrics,
+        agrees=bool(stored) and stored == {name: metrics[name] for name in stored},
         largest_change=largest_change(folder, prepared, predictions) if which == LAST else None,
         skipped=loaded.skipped,
         data=changed,
@@ -151,7 +158,7 @@ def predicted(prepared: PreparedRun, task: Task, device: str) -> Predictions:
     settings = prepared.settings
     with joined_processes(device) as processes:
         if settings.precision == "fp16" and processes.device.type != "cuda":
-            settings = replace(settings, precision="fp32")
+            settings = settings.replaced(precision="fp32")
         loader = Loader(prepared.test, settings, rank=processes.rank, world_size=processes.world_size)
         return predict(Stepper(task, settings, processes), loader)
 
@@ -195,33 +202,35 @@ def prepare_again(
         shots=config.get("shots", 0),
         val_share=config.get("val_share", 0.0),
     )
-    settings = replace(settings_from(config["settings"]), num_workers=num_workers)
-    return prepare_model(
-        config["model"],
+    name = config["model"]
+    return prepare_run(
+        name,
         dataset,
         protocol=protocol or config["protocol"],
         readers=readers,
-        model=config[get_model(config["model"]).section],
-        settings=settings,
+        config=config_from(name, config[section_of(name)]),
+        settings=settings_from({**config["settings"], "num_workers": num_workers}),
         options=options,
     )
 
 
-def class_rows(classes: tuple[str, ...], confusion: np.ndarray, missing: list[int]) -> tuple[dict[str, Json], ...]:
-    """A row a class, in label order: how many samples, how many the caches lack, how many are right."""
-    rows: list[dict[str, Json]] = []
-    for label, name in enumerate(classes):
-        samples, correct = int(confusion[label].sum()), int(confusion[label, label])
-        rows.append(
-            {
-                "name": name,
-                "samples": samples,
-                "missing": missing.count(label),
-                "correct": correct,
-                "accuracy": correct / samples if samples else None,
-            }
-        )
-    return tuple(rows)
+def class_rows(classes: tuple[str, ...], scored: Scored) -> tuple[dict[str, Json], ...]:
+    """A row per class, in label order: how many samples, how many the caches lack, how many are right, and the metrics
+    that have a value for each class.
+    """
+    values = evaluation_by_class(scored)
+    counts = [np.bincount(each, minlength=len(classes)) for each in (scored.labels, scored.missing)]
+    right = np.bincount(scored.labels[scored.guesses == scored.labels], minlength=len(classes))
+    return tuple(
+        {
+            "name": name,
+            "samples": int(counts[0][label]),
+            "missing": int(counts[1][label]),
+            "correct": int(right[label]),
+            **{metric: found[label] for metric, found in values.items()},
+        }
+        for label, name in enumerate(classes)
+    )
 
 
 def largest_change(folder: Path, prepared: PreparedRun, predictions: Predictions) -> float | None:

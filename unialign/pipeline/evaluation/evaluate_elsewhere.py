@@ -12,12 +12,13 @@ from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.evaluate import class_rows, predicted, prepare_again
 from unialign.pipeline.manifest import load_manifest
+from unialign.pipeline.systems.registry import get_system, section_of
 from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
-from unialign.pipeline.training.registry import get_model, run_config
 from unialign.pipeline.training.run_folder import read_keys
+from unialign.pipeline.training.train import config_from, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.metrics import confusion_matrix, evaluation
+from unialign.stages.training.metrics import evaluation_overall, scored_part
 from unialign.types import Json
 
 # What another dataset's store must be made with the same settings for, since the model learned from those.
@@ -71,19 +72,19 @@ def evaluate_elsewhere(
     prepared = prepare_again(config, dataset, readers, num_workers, protocol or dataset.default_protocol)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples.")
-    task = build_from(prepared.build, finished_run(folder).weights, get_model(config["model"]).own, folder)
+    own = get_system(config["model"]).class_specific
+    task = build_from(prepared.build, finished_run(folder).weights, own, folder)
     scores = predicted(prepared, task, device).scores
     side = prepared.test_side
-    missing = [label for _, label in side.missing]
     before = tuple(dict.fromkeys(name for name, _ in trained_on(config)))
-    confusion = confusion_matrix(scores.argmax(axis=1), side.samples.labels, len(dataset.classes))
+    scored = scored_part(scores, side.samples.labels, side.missing_labels)
     return Elsewhere(
         run=folder.name,
         trained_on=before,
         dataset=dataset.name,
         protocol=prepared.protocol,
-        metrics=evaluation(scores, side.samples.labels, missing),
-        per_class=class_rows(dataset.classes, confusion, missing),
+        metrics=evaluation_overall(scored),
+        per_class=class_rows(dataset.classes, scored),
         shared=shared_classes(cache, before, dataset),
         keys={name: reader.store.key.digest for name, reader in readers.items() if isinstance(reader, Recorded)},
     )
@@ -92,13 +93,14 @@ def evaluate_elsewhere(
 def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     """The modalities that a run reads. Raises `UsageError` for a model that knows only the classes of its training."""
     config = run_config(folder)
-    model = get_model(config["model"])
-    if not model.any_class(config[model.section]):
+    name = config["model"]
+    system, chosen = get_system(name), config_from(name, config[section_of(name)])
+    if not system.any_class(chosen):
         raise UsageError(
-            f"{folder} was trained on {config['dataset']}, and this {config['model']} knows no other classes; evaluate "
+            f"{folder} was trained on {config['dataset']}, and this {name} knows no other classes; evaluate "
             "it there, or train alt (no probe), which recognises classes by their texts."
         )
-    return model.stores(config[model.section])
+    return system.stores(chosen)
 
 
 def shared_classes(cache: Path, names: Sequence[str], dataset: Dataset) -> tuple[str, ...] | None:

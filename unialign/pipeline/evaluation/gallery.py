@@ -1,7 +1,6 @@
-"""Pictures of a finished run: confusion matrix, and test clips with what the model looked at.
+"""Pictures of a finished run: confusion matrix, and test clips as its system draws them (`System.draw`).
 
-UniAlign: skeletons over the kept frames and what CMSA weighed. ART and ALT: `gallery_regions`, over the frames that the
-model saw. DVTA and cached tokens have no frames to draw on.
+Systems without anything to draw, and runs that read no frames, have the confusion matrix alone.
 """
 
 from collections.abc import Mapping
@@ -15,18 +14,15 @@ from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import DamagedStore, MissingCache
 from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
-from unialign.pipeline.evaluation.gallery_regions import SHOWN_FRAMES, entities_of, tracklets_of
-from unialign.pipeline.evaluation.plots import confusion_picture, draw_skeleton, sample_picture
+from unialign.pipeline.evaluation.plots import confusion_picture
+from unialign.pipeline.systems.base import DrawnClip
+from unialign.pipeline.systems.registry import get_system
 from unialign.pipeline.training.preparation import PreparedRun
-from unialign.pipeline.training.registry import run_config
 from unialign.pipeline.training.run_folder import PREDICTIONS, read_keys, read_predictions
+from unialign.pipeline.training.train import run_config
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.images import decode_images
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.metrics import confusion_matrix
-
-MODELS = ("unialign", "art", "alt")
-DRAWN = ("token_importance_video", "region_maps", "frame_weights", "semantic_classes", "entities", "owners")
 
 
 def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_samples: int = 6) -> list[Path]:
@@ -41,10 +37,12 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     written = [run / "pictures" / "confusion.png"]
     write_file(written[0], confusion_picture(np.asarray(counts), dataset.classes))
     config, keys = run_config(run), read_keys(run)
-    if config["model"] not in MODELS:
+    draw = get_system(config["model"]).draw
+    if draw is None:
         return written
     readers = open_stores(keys["stores"], cache, keep)
-    if "frames" not in readers:
+    stored = readers.get("frames")
+    if not isinstance(stored, Recorded):
         return written
     prepared = prepare_again(config, dataset, readers, 0)
     tested = {name: place for place, name in enumerate(prepared.test_side.samples.ids)}
@@ -54,19 +52,23 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     if not places:
         return written
     shown = [tested[str(predictions["ids"][place])] for place in places]
-    frames, outputs = _outputs(run, prepared, str(keys["run"]), shown)
+    frames, outputs, importance = _outputs(run, prepared, str(keys["run"]), shown)
     poses = _poses(readers.get("pose-features"), cache)
     for number, place in enumerate(places):
         name = str(predictions["ids"][place])
         truth, guess = (dataset.classes[int(values[place])] for values in (predictions["labels"], predicted))
-        title = f"{name}: {truth}" + ("" if truth == guess else f", taken for: {guess}")
-        found = {key: value[number] for key, value in outputs.items()}
-        if config["model"] == "unialign":
-            picture: bytes | None = _sample(name, title, readers["frames"], poses, found)
-        elif config["model"] == "art":
-            picture = tracklets_of(frames[number], found, dataset.classes, title)
-        else:
-            picture = entities_of(frames[number], found, tuple(config["entities"]) or dataset.classes, title)
+        clip = DrawnClip(
+            sample=name,
+            title=f"{name}: {truth}" + ("" if truth == guess else f", taken for: {guess}"),
+            frames=frames[number],
+            outputs={key: values[number] for key, values in outputs.items()},
+            importance={key: float(values[number]) for key, values in importance.items()},
+            classes=dataset.classes,
+            config=config,
+            stored=stored,
+            poses=poses,
+        )
+        picture = draw(clip)
         if picture is not None:
             written.append(run / "pictures" / f"{name.replace('/', '-')}.png")
             write_file(written[-1], picture)
@@ -95,8 +97,10 @@ def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]
 
 def _outputs(
     run: Path, prepared: PreparedRun, key: str, places: list[int]
-) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
-    """Frames (samples, T, H, W, 3) uint8 that the last checkpoint sees of some test samples, and what it gives."""
+) -> tuple[np.ndarray, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """Of some test samples: the frames (samples, T, H, W, 3) uint8 that the last checkpoint sees, its outputs, and the
+    weight of each modality by name.
+    """
     task = prepared.build()
     Checkpoints(run / "checkpoints", key).named(LAST).load_into(task.model)
     task.model.eval()
@@ -104,12 +108,13 @@ def _outputs(
     with torch.inference_mode():
         outputs = task.model(task.inputs(batch, torch.device("cpu")))
     # Views of a clip are clips of their own; the first one is drawn.
-    views = len(outputs["logits"]) // len(places)
-    found = {name: outputs[name][::views].numpy() for name in DRAWN if name in outputs}
+    count = len(outputs["logits"])
+    views = count // len(places)
+    found = {name: value[::views].numpy() for name, value in outputs.items() if value.shape[:1] == (count,)}
     names = getattr(task.model, "importance_names", ())
-    found |= {name: outputs["importance"][::views, column].numpy() for column, name in enumerate(names)}
+    importance = {name: found["importance"][:, column] for column, name in enumerate(names)}
     frames = batch["frames"].flatten(0, -5)[::views]  # (samples, T, 3, H, W)
-    return frames.permute(0, 1, 3, 4, 2).numpy(), found
+    return frames.permute(0, 1, 3, 4, 2).numpy(), found, importance
 
 
 def _poses(features: object, cache: Path) -> StoreReader | None:
@@ -122,35 +127,3 @@ def _poses(features: object, cache: Path) -> StoreReader | None:
         if isinstance(features, StoreReader):
             raise
         return None
-
-
-def _sample(
-    name: str, title: str, frames: object, poses: StoreReader | None, outputs: Mapping[str, np.ndarray]
-) -> bytes:
-    assert isinstance(frames, Recorded)
-    stored = frames.read_one(name)
-    encoding = str(frames.array_attributes("pictures")["encoding"])
-    kept = len(stored["frame_index"])
-    weights = outputs["token_importance_video"]
-    # The model saw the middle of each segment of the kept frames; segments are shown evenly.
-    shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
-    which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
-    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
-    drawn = []
-    for picture, index in zip(pictures, stored["frame_index"][which], strict=True):
-        people = _people(poses, name, int(index), stored)
-        drawn.append(draw_skeleton(picture, people))
-    importance = {key: float(value) for key, value in outputs.items() if key not in DRAWN}
-    return sample_picture(drawn, weights[shown] if weights.ndim else None, title, importance)
-
-
-def _people(poses: StoreReader | None, name: str, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Joints (M, V, 2) in the pixels of the kept picture; none where there are no poses of that frame."""
-    if poses is None or name not in poses.ids:
-        return np.empty((0, 0, 2))
-    arrays = poses.read_one(name)
-    joints = arrays.get("pixels", arrays["keypoints"])[..., :2]
-    if index >= len(joints):
-        return np.empty((0, 0, 2))
-    scale = stored["size"][::-1] / stored["source_size"][::-1]
-    return np.asarray(joints[index].astype("float64") * scale)

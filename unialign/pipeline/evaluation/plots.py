@@ -24,6 +24,7 @@ LIMBS_NTU = (
 )
 LIMBS = {17: LIMBS_2D, 25: LIMBS_NTU}
 LEAST_SIDE = 256
+SHOWN_FRAMES = 8
 COLOURS = ("#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#ffff33")
 PEOPLE = ((255, 80, 60), (60, 170, 255), (120, 220, 90), (250, 200, 40))
 

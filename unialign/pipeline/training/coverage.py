@@ -23,6 +23,11 @@ class Covered:
     lost: Mapping[str, Mapping[str, int]]
 
     @property
+    def missing_labels(self) -> list[int]:
+        """Labels of the samples that a store lacks."""
+        return [label for _, label in self.missing]
+
+    @property
     def share(self) -> float:
         """Share of the split's side that can be used."""
         total = len(self.samples) + len(self.missing)

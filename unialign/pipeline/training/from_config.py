@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from unialign.cache.digests import file_digest
 from unialign.cache.inventory import find_store
@@ -15,14 +14,13 @@ from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.extraction.online import online_readers
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
+from unialign.pipeline.systems.registry import get_system, section_of
 from unialign.pipeline.training.preparation import Options
-from unialign.pipeline.training.registry import get_model
 from unialign.pipeline.training.train import RunResult, Show, Tell, train_model
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.corpus import read_entities
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.settings import settings_from
 
 # Modalities that are made from another one of the cache; their key names its store in a field of that name.
 INPUTS = {"pose-features": "poses", "tokens": "frames"}
@@ -44,9 +42,8 @@ def train_from_config(
     check: compare source files that are there with the digests in the stores; `StaleCache` where they differ.
     """
     section = config.train
-    model = get_model(section.model)
-    values: Mapping[str, Any] = getattr(section, model.section)
-    needed = model.stores(values)
+    chosen = getattr(section, section_of(section.model))
+    needed = get_system(section.model).stores(chosen)
     dataset = dataset or the_dataset(config)
     entities = {each.name: each.text for each in read_entities(section.entities)} if section.entities else {}
     if online:
@@ -58,8 +55,8 @@ def train_from_config(
         dataset,
         protocol=config.protocol,
         readers=readers,
-        model=values,
-        settings=settings_from(section.settings),
+        model=chosen,
+        settings=section.settings,
         runs=config.runs.resolve(),
         options=Options(
             min_coverage=section.min_coverage,
@@ -161,8 +158,7 @@ def train_trial(base: Config, trial: Trial, show: Show = lambda progress: None) 
     return TrialResult(
         trial=trial,
         run=str(result.folder),
-        top1=result.metrics["top1"],
-        mean_class=result.metrics["mean_class"],
+        metrics=result.metrics,
         seconds=result.seconds,
         keys=result.keys,
         reused=result.reused,

@@ -9,27 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from unialign.errors import UsageError
-from unialign.pipeline.training.preparation import Options, PreparedRun
+from unialign.pipeline.systems.base import ClassSpecificWeights
+from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_data import read_data
 from unialign.pipeline.training.run_folder import read_config, read_keys, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.step import Task
-
-
-@dataclass(frozen=True)
-class ClassSpecificWeights:
-    """What a training does not take over from a run: these weights and buffers start as they do without one.
-
-    of_classes: beginnings of the names of what belongs to a run's classes (classifiers, texts). added: parts of the
-    names of layers that may be put into a trained network, and that the run need not have.
-    """
-
-    of_classes: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-
-
-NOTHING = ClassSpecificWeights()
 
 
 @dataclass(frozen=True)
@@ -88,16 +74,6 @@ def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(dataset, protocol) of a run and of all that it started from, from its config.yaml."""
     before = config.get("start", {}).get("trained_on", [])
     return ((config["dataset"], config["protocol"]), *((name, protocol) for name, protocol in before))
-
-
-def check_no_start(name: str, settings: Mapping[str, Any], options: Options) -> None:
-    """Raises `UsageError` where a run to start from is given: zero-shot results rest on what an encoder has seen."""
-    del settings
-    if options.start is not None:
-        raise UsageError(
-            f"{name} starts from no run (train.start): what that has seen would hide from zero-shot results which "
-            "classes are unseen."
-        )
 
 
 def build_from(build: Callable[[], Task], state: Mapping[str, Tensor], own: ClassSpecificWeights, folder: Path) -> Task:

@@ -1,24 +1,28 @@
-"""What every training is prepared into, from a dataset and its caches; used by training and by evaluation alike."""
+"""What every training run is prepared into, from a dataset and its caches; used by training and by evaluation alike."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from unialign.cache.keys import digest
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.training.coverage import Covered, covered
+from unialign.settings import Settings
 from unialign.stages.datasets.base import Dataset, Split
-from unialign.stages.models.systems import SYSTEMS, Parts
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.clips import Labelled
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.loop import Fitted
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 from unialign.types import Json
+
+if TYPE_CHECKING:
+    from unialign.pipeline.systems.base import System
 
 # Raised with every change that is meant to change what a model or the loop computes (golden losses change then too), so
 # that a finished run of before is not taken for one of today. 2: L_sema moves the agent bank alone. 3: training reads
@@ -50,11 +54,80 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What the stores hold of each part of a split."""
+
+    train: Covered
+    val: Covered
+    test: Covered
+
+    def sources(self, make: Callable[[Labelled, bool], BatchSource]) -> tuple[BatchSource, BatchSource, BatchSource]:
+        """Batches of train, val and test. make: (samples, whether training reads them) -> batches."""
+        return make(self.train.samples, True), make(self.val.samples, False), make(self.test.samples, False)
+
+
+def covered_sides(
+    dataset: Dataset,
+    protocol: str,
+    split: Split,
+    readers: Mapping[str, SampleReader],
+    minimum: float,
+    *,
+    tested: bool = True,
+) -> Sides:
+    """What the stores hold of the parts of a split.
+
+    minimum: smallest share of train and of test; a val part is small, and one clip less in it does not matter.
+    Raises `MissingCache` below it, `UsageError` without any sample to train on or, if `tested`, to test.
+    """
+    train, val, test = (
+        covered(dataset, part, ids, readers, protocol=protocol, minimum=least)
+        for part, ids, least in (
+            ("train", split.train, minimum),
+            ("val", split.val, 0.0),
+            ("test", split.test, minimum),
+        )
+    )
+    for part, side in (("train", train), ("test", test)):
+        if not len(side.samples) and (tested or part == "train"):
+            raise UsageError(f"protocol {protocol} of {dataset.name} has no {part} samples that the caches hold.")
+    return Sides(train, val, test)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is asked for: what a system prepares from.
+
+    name, section: of the system in `train.model` and in the configuration. dataset: with the protocol's parts settled
+    (few shots, val). readers: the stores that the system reads, by modality. config: its settings.
+    """
+
+    name: str
+    section: str
+    system: "System"
+    dataset: Dataset
+    protocol: str
+    readers: Mapping[str, SampleReader]
+    config: Any
+    settings: TrainSettings
+    options: Options
+
+    def sides(self, split: Split | None = None, *, tested: bool = True) -> Sides:
+        """What the stores of samples (all but text) hold of each part of a split, by default the protocol's; see
+        `covered_sides`.
+        """
+        stores = {name: reader for name, reader in self.readers.items() if name != "text"}
+        split = split or self.dataset.split(self.protocol)
+        return covered_sides(self.dataset, self.protocol, split, stores, self.options.min_coverage, tested=tested)
+
+
+@dataclass(frozen=True)
 class PreparedRun:
     """Everything that one run trains and evaluates.
 
     config: resolved settings for config.yaml; `identity` of a run is made of it. val: what the best epoch is chosen on;
-    may be None. build: makes the task, with the seed of the settings. extra: values that an export of the model needs.
+    may be None. build: makes the task, with the seed of the settings. texts: ids of rows of the text store that the
+    model reads, as far as the store has them. extra: values that an export of the model needs.
     classes: what the columns of the scores mean, where they are not the dataset's; the last `unknown` ones have no
     column, since training has no sample of them. report: what a finished run says of itself beside its metrics.
     follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`.
@@ -73,6 +146,7 @@ class PreparedRun:
     val_side: Covered
     test_side: Covered
     build: Callable[[], Task]
+    texts: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     unknown: int = 0
@@ -102,6 +176,53 @@ class PreparedRun:
         }
 
 
+def prepared(
+    request: Request,
+    sides: Sides,
+    sources: tuple[BatchSource, BatchSource | None, BatchSource],
+    parts: Mapping[str, Any],
+    said: Mapping[str, Json] | None = None,
+    **more: Any,
+) -> PreparedRun:
+    """The run of a request, from what a system found for it.
+
+    sources: batches of train, val and test. parts: arguments of the system's `build` beside its config. said: what
+    config.yaml says beside the settings, such as the templates; it decides the run's key. more: see `PreparedRun`.
+    """
+    settings = request.settings
+    return PreparedRun(
+        dataset=request.dataset,
+        protocol=request.protocol,
+        model=request.name,
+        config={
+            "model": request.name,
+            "dataset": request.dataset.name,
+            "protocol": request.protocol,
+            request.section: request.config.plain(),
+            "settings": settings.plain(),
+            **(said or {}),
+        },
+        settings=settings,
+        readers=request.readers,
+        train=sources[0],
+        val=sources[1],
+        test=sources[2],
+        train_side=sides.train,
+        val_side=sides.val,
+        test_side=sides.test,
+        build=partial(build_task, request.system, request.config, parts, settings.seed),
+        **more,
+    )
+
+
+def build_task(system: "System", config: Settings, parts: Mapping[str, Any], seed: int) -> Task:
+    """A system with its losses; what does not start from weights is random from the seed."""
+    torch.manual_seed(seed)
+    model = system.build(config, **parts)
+    mean, std = system.normalization(model)
+    return Task(model, system.losses, mean, std, partial(system.rate, model))
+
+
 def get_reader(readers: Mapping[str, SampleReader], name: str, dataset: Dataset) -> SampleReader:
     """The reader of that modality. Raises `MissingCache` naming the command that makes the store."""
     if name not in readers:
@@ -112,49 +233,12 @@ def get_reader(readers: Mapping[str, SampleReader], name: str, dataset: Dataset)
     return readers[name]
 
 
-@dataclass(frozen=True)
-class Sides:
-    """What the stores hold of each part of a split."""
-
-    train: Covered
-    val: Covered
-    test: Covered
+def renumbered(side: Covered, numbers: Mapping[int, int]) -> Covered:
+    """The same side with other labels: `numbers` by label of the dataset."""
+    samples = Labelled(side.samples.ids, tuple(numbers[label] for label in side.samples.labels))
+    return replace(side, samples=samples, missing=tuple((name, numbers[label]) for name, label in side.missing))
 
 
-def covered_sides(
-    dataset: Dataset, protocol: str, split: Split, readers: Mapping[str, SampleReader], minimum: float
-) -> Sides:
-    """What the stores hold of the parts of a split. Raises `UsageError` without any train sample, and see `covered`.
-
-    minimum: of train and of test; a val part is small, and one clip less in it is no reason not to train.
-    """
-    train, val, test = (
-        covered(dataset, part, ids, readers, protocol=protocol, minimum=least)
-        for part, ids, least in (
-            ("train", split.train, minimum),
-            ("val", split.val, 0.0),
-            ("test", split.test, minimum),
-        )
-    )
-    check_any(train, "train", dataset, protocol)
-    return Sides(train, val, test)
-
-
-def check_any(side: Covered, part: str, dataset: Dataset, protocol: str) -> None:
-    """Raise `UsageError` for a part without any sample."""
-    if not len(side.samples):
-        raise UsageError(f"protocol {protocol} of {dataset.name} has no {part} samples that the caches hold.")
-
-
-def plain(config: Any) -> dict[str, Json]:
-    """The fields of a system's configuration as JSON and YAML know them."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-
-
-def build_task(name: str, parts: Parts, config: Any, seed: int) -> Task:
-    """A system of `SYSTEMS` with its losses; what does not start from weights is random from the seed."""
-    torch.manual_seed(seed)
-    system = SYSTEMS[name]
-    model = system.build(parts, config)
-    mean, std = system.pictures(model)
-    return Task(model, system.losses, mean, std, partial(system.rate, model))
+def by_place(side: Covered, classes: Sequence[int]) -> Covered:
+    """The same side with places in `classes` as labels."""
+    return renumbered(side, {label: place for place, label in enumerate(classes)})

@@ -18,8 +18,6 @@ from unialign.cache.reader import Recorded
 from unialign.errors import DamagedStore
 from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_folder import DATA, LARGEST
-from unialign.stages.extraction.corpus import entity_id
-from unialign.stages.extraction.text import label_id
 from unialign.types import Json
 
 TEXT = "text"
@@ -54,19 +52,7 @@ def data_rows(prepared: PreparedRun) -> list[Row]:
         for part, side in sides
         for each in sorted([*side.samples.ids, *(name for name, _ in side.missing)])
     ]
-    return rows + [Row(each, TEXT, "", {TEXT: texts[each]}) for each in _texts_read(prepared, texts)]
-
-
-def _texts_read(prepared: PreparedRun, held: Mapping[str, str]) -> list[str]:
-    """The rows of the text store that this model reads: its templates, descriptions, entities."""
-    config, classes = prepared.config, prepared.dataset.classes
-    templates, entities = config.get("templates") or (), config.get("entities") or ()
-    wanted = {label_id(template, name) for template in templates for name in classes}
-    wanted |= {entity_id(name) for name in entities}
-    if prepared.model == "dvta":
-        ends = {f"|{name}" for name in classes}
-        wanted |= {each for each in held if each.startswith("description|") and any(map(each.endswith, ends))}
-    return sorted(wanted & held.keys())
+    return rows + [Row(each, TEXT, "", {TEXT: texts[each]}) for each in sorted(set(prepared.texts) & texts.keys())]
 
 
 def data_text(rows: Sequence[Row]) -> str:

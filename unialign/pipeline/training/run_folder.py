@@ -301,7 +301,7 @@ def memory_of(folder: Path) -> tuple[int | None, int | None]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved settings of a run; those of its model are looked at by `registry.run_config`.
+    """The resolved settings of a run; those of its model are looked at by `train.run_config`.
 
     Raises `MissingCache` for a folder that is none, `DamagedStore` for a file that cannot be read.
     """

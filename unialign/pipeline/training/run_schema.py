@@ -40,7 +40,7 @@ class Start(_File):
 
 
 class ConfigFile(_File):
-    """config.yaml, but for the settings of the model, which `registry.run_config` looks at."""
+    """config.yaml, but for the settings of the model, which `train.run_config` looks at."""
 
     model: str
     dataset: str
@@ -100,6 +100,7 @@ class ResultFile(_File):
     extracted: Count
     seconds: Annotated[float, Field(ge=0)]
     exported: File | None = None
+    per_class: dict[str, dict[str, Number | None]] = {}
     zero_shot: dict[str, Any] = {}
     data: dict[str, Any] = {}
     predictions: Hex | None = None

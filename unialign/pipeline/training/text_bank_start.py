@@ -35,6 +35,17 @@ def shared_templates(reader: SampleReader, class_names: Sequence[str]) -> tuple[
     return found
 
 
+def label_rows(templates: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the rows of these classes with these templates."""
+    return tuple(label_id(template, name) for template in templates for name in class_names)
+
+
+def description_rows(reader: SampleReader, class_names: Sequence[str]) -> tuple[str, ...]:
+    """The ids of the rows that describe one of these classes, as far as a text store has them."""
+    ends = {f"|{name}" for name in class_names}
+    return tuple(row for row in reader.ids if row.startswith("description|") and any(map(row.endswith, ends)))
+
+
 def alike_classes(reader: SampleReader, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
     """The classes whose texts are most alike: (class, class, cosine), most alike first; see `closest_pairs`."""
     bank = load_text_bank(reader, class_names)

@@ -5,7 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,26 @@ from unialign.cache import atomic
 from unialign.cache.keys import digest
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.records import count_environments
-from unialign.errors import CacheProblem, MissingCache
+from unialign.errors import CacheProblem, DamagedStore, MissingCache, UsageError
+from unialign.pipeline.systems.registry import get_system, section_of
 from unialign.pipeline.training import run_folder as folders
 from unialign.pipeline.training.coverage import Covered
-from unialign.pipeline.training.preparation import REVISION, Options, PreparedRun
-from unialign.pipeline.training.registry import get_model, prepare_model
+from unialign.pipeline.training.initial_weights import started
+from unialign.pipeline.training.preparation import REVISION, Options, PreparedRun, Request, get_reader
 from unialign.pipeline.training.run_data import Report, data_digest, data_rows, data_text, report_of
+from unialign.settings import Settings, checked
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.splits import few_shots
+from unialign.stages.datasets.validation import Validation, with_validation
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.loader import BatchSource, Loader
 from unialign.stages.training.logs import RunLog
 from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
+from unialign.stages.training.metrics import evaluation_by_class, scored_part
 from unialign.stages.training.prediction import Predictions
 from unialign.stages.training.processes import Processes, joined_processes
-from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import Task
 from unialign.types import Json
 
@@ -44,8 +49,9 @@ LOGGER = logging.getLogger(__name__)
 class RunResult:
     """What a finished run holds.
 
-    metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none. best: the
-    epoch with the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
+    metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none.
+    per_class: of the metrics that have a value for each class, those by class, None without samples. best: the epoch
+    with the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
     keys: the stores that were read, by modality. samples: counts of both sides of the split.
     extracted: samples that the records of those stores gained while the run was going.
     data: what was to be known of the samples before training, see `run_data.Report`.
@@ -68,6 +74,7 @@ class RunResult:
     seconds: float
     reused: bool = False
     exported: Path | None = None
+    per_class: Mapping[str, Json] = field(default_factory=dict)
     zero_shot: Mapping[str, Json] = field(default_factory=dict)
     data: Mapping[str, Json] = field(default_factory=dict)
 
@@ -82,27 +89,94 @@ def train_model(
     *,
     protocol: str | None = None,
     readers: Mapping[str, SampleReader],
-    model: Mapping[str, Any],
+    model: Mapping[str, Any] | Settings,
     settings: TrainSettings,
     runs: Path,
     options: Options | None = None,
     show: Show = lambda progress: None,
     tell: Tell = lambda sentence: None,
 ) -> RunResult:
-    """Train a model of `MODELS` on cached modalities, or return the finished run of the same configuration and caches.
+    """Train a system on cached modalities, or return the finished run of the same configuration and caches.
 
-    readers: by modality of the cache. model: settings that differ from the model's defaults. runs: folder of the run
-    folders. An interrupted run goes on from its newest whole checkpoint. Under torchrun all processes call it.
-    tell: gets what is to be known of the data, a sentence at a time, before training.
+    name: in `systems.registry.SYSTEMS`. readers: by modality of the cache. model: the system's settings, or those that
+    differ from its defaults. runs: folder of the run folders. An interrupted run goes on from its newest whole
+    checkpoint. Under torchrun all processes call it. tell: gets what is to be known of the data, a sentence at a time,
+    before training.
     Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
     process trains the same run, `UnialignError` for a loss that is not finite.
     """
-    options = options or Options()
-    get_model(name).check(model, options)
-    prepared = prepare_model(
-        name, dataset, protocol=protocol, readers=readers, model=model, settings=settings, options=options
+    options, config = options or Options(), config_from(name, model)
+    get_system(name).check(config, options)
+    prepared = prepare_run(
+        name, dataset, protocol=protocol, readers=readers, config=config, settings=settings, options=options
     )
     return train(prepared, runs, show, tell, row=options.row)
+
+
+def config_from(name: str, model: Mapping[str, Any] | Settings) -> Settings:
+    """The settings of a system, defaults filled in. Raises `UsageError` for unknown names and values without sense."""
+    kind = get_system(name).config
+    return model if isinstance(model, kind) else checked(kind, dict(model), f"train.{section_of(name)}")
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run, with which its model can be built again.
+
+    Raises what `read_config` raises, and `DamagedStore` for settings that this version does not know.
+    """
+    config = folders.read_config(folder)
+    path, name = folder / "config.yaml", config["model"]
+    try:
+        settings_from(config["settings"])
+        section = section_of(name)
+        if not isinstance(config.get(section), Mapping):
+            raise DamagedStore(f"{path} lacks {section}, the settings of its model; it is not the file of a run.")
+        config_from(name, config[section])
+    except UsageError as error:
+        raise DamagedStore(
+            f"{path} cannot be used ({str(error).rstrip('.')}); it is of another version, or not the file of a run."
+        ) from error
+    return config
+
+
+def prepare_run(
+    name: str,
+    dataset: Dataset,
+    *,
+    protocol: str | None,
+    readers: Mapping[str, SampleReader],
+    config: Settings,
+    settings: TrainSettings,
+    options: Options,
+) -> PreparedRun:
+    """A run of a system, prepared; few shots, val part and weights to start from are the same for all.
+
+    readers: by modality; those that the system does not use are left alone. Raises what the system's `prepare` and
+    `started` raise, `MissingCache` for a store that is not among the readers, `UsageError` for an unknown system and a
+    class with too few samples.
+    """
+    system = get_system(name)
+    protocol = protocol or dataset.default_protocol
+    few = few_shots(dataset, options.shots, settings.seed, protocol)
+    found = with_validation(few, protocol, options.val_share, settings.seed, shots=options.shots)
+    if needless := system.no_val(config):
+        found = Validation(replace(few.split(protocol), val=()), "none", needless)
+    request = Request(
+        name=name,
+        section=section_of(name),
+        system=system,
+        # One part less in train, one more to choose on; all other protocols stay as they are.
+        dataset=replace(few, protocols={**few.protocols, protocol: lambda samples: found.split}),
+        protocol=protocol,
+        readers={store: get_reader(readers, store, dataset) for store in system.stores(config)},
+        config=config,
+        settings=settings,
+        options=options,
+    )
+    made = system.prepare(request)
+    said = {"val_share": options.val_share, **({"shots": options.shots} if options.shots else {})}
+    made = replace(made, config={**made.config, **said}, validation={"origin": found.origin, "why": found.why})
+    return started(made, dataset, options.start, system.class_specific) if options.start else made
 
 
 def train(
@@ -248,12 +322,25 @@ def _content(
         "protocol": prepared.protocol,
         "epochs": prepared.settings.epochs,
         "metrics": dict(fitted.metrics),
+        "per_class": class_metrics(prepared, fitted.predictions),
         "best": dict(fitted.best),
         "keys": {name: dict(found) for name, found in keys.items()},
         "samples": _sides(prepared),
         "exported": None,
         "zero_shot": dict(prepared.report(fitted)) if prepared.report else {},
     }
+
+
+def class_metrics(prepared: PreparedRun, predictions: Predictions | None) -> dict[str, Json]:
+    """The metrics with a value for each class, as values by class; nothing where nothing was tested."""
+    if predictions is None:
+        return {}
+    side = prepared.test_side
+    labels = [side.samples.labels[index] for index in predictions.indices]
+    scored = scored_part(predictions.scores, labels, side.missing_labels, unknown=prepared.unknown)
+    found = evaluation_by_class(scored)
+    names = prepared.classes or prepared.dataset.classes
+    return {metric: dict(zip(names, values, strict=True)) for metric, values in found.items()}
 
 
 def prediction_arrays(predictions: Predictions | None, prepared: PreparedRun, task: Task) -> dict[str, np.ndarray]:

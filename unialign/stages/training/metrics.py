@@ -1,9 +1,11 @@
-"""Accuracies of a split, from all its scores at once.
+"""Metrics of a split, from all its scores at once: one row of `METRICS` each.
 
 Legend: N samples, L classes. Scores may be logits, log-probabilities or probabilities: only their order counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,32 +46,125 @@ def mean_class_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     return float(np.mean([np.mean(guesses[truth == label] == label) for label in np.unique(truth)]))
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One part of a split, as a metric sees it: scores (N, L) and labels (N,) of the samples that have scores.
+
+    missing (M,): labels of the others (no usable video, no cache entry). unknown: classes that the model has no column
+    for; they are labels from L on.
+    """
+
+    scores: NDArray[np.floating]
+    labels: NDArray[np.int64]
+    missing: NDArray[np.int64]
+    unknown: int = 0
+
+    @cached_property
+    def guesses(self) -> NDArray[np.int64]:
+        """The best class of each sample, (N,)."""
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+
+    @cached_property
+    def all_labels(self) -> NDArray[np.int64]:
+        """Labels of the whole part, (N + M,)."""
+        return np.concatenate([self.labels, self.missing])
+
+    @cached_property
+    def all_guesses(self) -> NDArray[np.int64]:
+        """Guesses of the whole part, (N + M,); -1, which is always wrong, where there are no scores."""
+        return np.concatenate([self.guesses, np.full(len(self.missing), -1)])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of `METRICS`; everything that shows metrics takes them from there.
+
+    compute: a number; None where it has no meaning; or, with `per_class`, an array with a number for each of the L +
+    unknown classes, NaN for a class without samples. title: of its column. percent: tables show hundredths, with one
+    digit; otherwise the number with three. if_missing: it says something only where samples are missing, so tables
+    leave it out where none is.
+    """
+
+    title: str
+    compute: Callable[[Scored], float | NDArray[np.floating] | None]
+    percent: bool = True
+    per_class: bool = False
+    if_missing: bool = False
+
+    def text(self, value: float) -> str:
+        """A value, or a spread of values, as tables show it."""
+        return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
+
+
+def accuracy_by_class(scored: Scored) -> NDArray[np.floating]:
+    """Share of the samples of each class, of those that have scores, that is right; NaN for a class without any."""
+    num_classes = scored.scores.shape[1] + scored.unknown
+    counts = np.bincount(scored.labels, minlength=num_classes)
+    right = np.bincount(scored.labels[scored.guesses == scored.labels], minlength=num_classes)
+    return np.where(counts, right / np.maximum(counts, 1), np.nan)
+
+
+# All metrics of a split, in the order in which they are shown. A new one is a function and a row.
+METRICS: dict[str, Metric] = {
+    "top1": Metric("top-1", lambda scored: _top_k(scored.scores, scored.labels, 1)),
+    "top5": Metric(
+        "top-5", lambda scored: _top_k(scored.scores, scored.labels, 5) if scored.scores.shape[1] > 5 else None
+    ),
+    "mean_class": Metric("mean class", lambda scored: mean_class_accuracy(scored.guesses, scored.labels)),
+    "coverage": Metric("coverage", lambda scored: len(scored.labels) / len(scored.all_labels), if_missing=True),
+    "top1_missing_wrong": Metric(
+        "top-1, missing wrong", lambda scored: float((scored.all_guesses == scored.all_labels).mean()), if_missing=True
+    ),
+    "mean_class_missing_wrong": Metric(
+        "mean class, missing wrong",
+        lambda scored: mean_class_accuracy(scored.all_guesses, scored.all_labels),
+        if_missing=True,
+    ),
+    "accuracy": Metric("accuracy", accuracy_by_class, per_class=True),
+}
+
+
 def evaluation(
     scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0
 ) -> dict[str, float]:
-    """All numbers of one split. scores (N, L), labels (N,).
-
-    missing_labels: labels of the split's samples that have no scores (no usable video, no cache entry). unknown:
-    classes that the model has no column for; they are labels from L on, and their samples are wrong.
+    """All numbers of one split, by their names in `METRICS`; see `Scored` for the arguments.
 
     top1, top5 (only where L > 5), mean_class: over the samples that have scores;
     coverage: their share of the split;
     top1_missing_wrong, mean_class_missing_wrong: over the whole split, a sample without scores counted as wrong.
     """
+    return evaluation_overall(scored_part(scores, labels, missing_labels, unknown=unknown))
+
+
+def evaluation_overall(scored: Scored) -> dict[str, float]:
+    """The metrics that are one number, by their names in `METRICS`; without those that have no meaning here."""
+    found = {name: metric.compute(scored) for name, metric in METRICS.items() if not metric.per_class}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def evaluation_by_class(scored: Scored) -> dict[str, list[float | None]]:
+    """The metrics that have a value for each class, by their names in `METRICS`; None for a class without samples."""
+    found = {name: metric.compute(scored) for name, metric in METRICS.items() if metric.per_class}
+    return {
+        name: [None if np.isnan(value) else float(value) for value in np.asarray(values, dtype=np.float64)]
+        for name, values in found.items()
+        if values is not None
+    }
+
+
+def scored_part(
+    scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0
+) -> Scored:
+    """What metrics see of a part. Raises ValueError for arrays that do not fit, no samples, and scores that are NaN."""
     values, truth = _checked(scores, labels, unknown)
-    num_samples, num_classes = values.shape
-    guesses = values.argmax(axis=1)
-    absent = np.asarray(missing_labels, dtype=np.int64)
-    all_guesses = np.concatenate([guesses, np.full(len(absent), -1)])
-    all_labels = np.concatenate([truth, absent])
-    result = {"top1": _top_k(values, truth, 1)}
-    if num_classes > 5:
-        result["top5"] = _top_k(values, truth, 5)
-    return result | {
-        "mean_class": mean_class_accuracy(guesses, truth),
-        "coverage": num_samples / len(all_labels),
-        "top1_missing_wrong": float((all_guesses == all_labels).mean()),
-        "mean_class_missing_wrong": mean_class_accuracy(all_guesses, all_labels),
+    return Scored(values, truth, np.asarray(missing_labels, dtype=np.int64), unknown)
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Metrics for people, by their titles, with four digits; also those that an earlier version has computed."""
+    return {
+        METRICS[name].title if name in METRICS else name.replace("_", " "): f"{value:.4f}"
+        for name, value in metrics.items()
     }
 
 

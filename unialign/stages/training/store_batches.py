@@ -1,7 +1,6 @@
 """Samples of several stores joined by id: under a stock `DataLoader`, and as batches at the cache's own speed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from unialign.errors import MissingCache, UsageError
 from unialign.stages.training.cached import CachedArrays
 from unialign.stages.training.clips import Batch
 from unialign.stages.training.loader import Loader, Position
-from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.settings import settings_from
 
 
 def joined(
@@ -117,9 +116,7 @@ class Batches:
         labels: Mapping[str, int] | None = None,
         window_shards: int = 0,
     ) -> None:
-        settings = TrainSettings(batch_size=batch_size, seed=seed)
-        if window_shards:
-            settings = replace(settings, window_shards=window_shards)
+        settings = settings_from({"batch_size": batch_size, "seed": seed, "window_shards": window_shards})
         self.ids = reader.ids
         self._labels = label_numbers(labels, reader.ids)
         numbers = self._labels if self._labels is not None else np.zeros(len(reader), dtype=np.int64)

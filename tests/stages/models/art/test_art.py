@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from unialign.errors import UsageError
+from unialign.stages.models.art.config import ARTConfig
 from unialign.stages.models.art.losses import art_losses
-from unialign.stages.models.art.model import ART, ARTConfig
+from unialign.stages.models.art.model import ART
 from unialign.stages.models.backbones.registry import build_backbone
 from unialign.stages.models.backbones.uniformer_v2 import UniFormerV2
 
@@ -256,20 +257,20 @@ def test_real_backbones_fit(name: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"selection": "labels"}, "selection 'labels' is unknown; known: classes, rows"),
-        ({"bank_tuning": "all"}, "known: none, video, prototype, both"),
-        ({"temporal_form": "log"}, "known: hinge, abs, square"),
+        ({"selection": "labels"}, "'classes' or 'rows'"),
+        ({"bank_tuning": "all"}, "'none', 'video', 'prototype' or 'both'"),
+        ({"temporal_form": "log"}, "'hinge', 'abs' or 'square'"),
         ({"mtc": ("spatial", "spatial")}, "once each"),
-        ({"num_tracks": 0}, "num_tracks must be at least 1"),
+        ({"num_tracks": 0}, "num_tracks\n  Input should be greater"),
         ({"latent": 10, "num_heads": 4}, "multiple of num_heads"),
-        ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
-        ({"gamma_mtc": float("nan")}, "gamma_mtc must lie"),
+        ({"momentum": 1.5}, "momentum\n  Input should be less than or equal to 1"),
+        ({"gamma_mtc": float("nan")}, "gamma_mtc\n  Input should be a finite"),
         ({"enhancement_layers": 0}, "set enhancement to false"),
         ({"regions": False, "prototypes": "final"}, "which regions false leaves out"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(setting: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(ValidationError, match=message):
         ARTConfig(**setting)
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from unialign.stages.models.art.config import ARTConfig
 from unialign.stages.models.art.losses import art_losses, spatial_term, temporal_term, tracklet_term
-from unialign.stages.models.art.model import ARTConfig
 
 B, T, K, D, L = 2, 4, 3, 5, 3
 LABELS = torch.tensor([2, 0])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from open_clip.transformer import VisionTransformer
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from unialign.errors import UsageError
@@ -110,6 +111,6 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(UsageError, match="adapters 'X' are unknown; known: none, S, SM, STM"):
         _tower("X")
     for tower in ("tuned", "cached"):
-        with pytest.raises(UsageError, match=f"this one is {tower}: take tower: frozen"):
+        with pytest.raises(ValidationError, match=f"this one is {tower}: take tower: frozen"):
             ALTConfig(tower=tower, tower_adapters="S")
     assert ALTConfig(tower="frozen", tower_adapters="STM").tower_adapters == "STM"

@@ -1,16 +1,16 @@
 """DVTA against a slow literal form in float64, its size, its gradients, and its settings."""
 
 import math
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from unialign.errors import UsageError
-from unialign.stages.models.dvta.model import DVTA, DVTAConfig, leaky_sigmoid
+from unialign.stages.models.dvta.config import DVTAConfig
+from unialign.stages.models.dvta.model import DVTA, leaky_sigmoid
 
 B, L, P, D = 6, 5, 7, 9
 LABELS = torch.tensor([0, 2, 0, 4, 2, 1])
@@ -210,20 +210,20 @@ def test_leaky_sigmoid_jumps_at_zero_and_its_gradient_is_finite_everywhere() -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_order": "last"}, "text_order 'last' is unknown; known: attend-first"),
-        ({"combine": "max"}, "combine 'max' is unknown"),
-        ({"activation": "relu"}, "activation 'relu' is unknown"),
-        ({"leak": 0.0}, "leak must be a finite number above 0"),
-        ({"temperature": math.nan}, "temperature must be a finite number above 0"),
-        ({"projector_depth": 5}, "projector_depth must be 1 to 4, not 5"),
+        ({"text_order": "last"}, "text_order\n  Input should be 'attend-first' or 'project-first'"),
+        ({"combine": "max"}, "'sum' or 'mean'"),
+        ({"activation": "relu"}, "'leaky-sigmoid', 'sigmoid' or 'none'"),
+        ({"leak": 0.0}, "leak\n  Input should be greater than 0"),
+        ({"temperature": math.nan}, "temperature\n  Input should be a finite number"),
+        ({"projector_depth": 5}, "less than or equal to 4"),
         ({"direct": False, "augmented": False}, "one of the alignments must be on"),
         ({"direct": False}, "set detach_augmented to false"),
         ({"augmented": False, "direct_loss": True}, "needs both direct and augmented"),
     ],
 )
 def test_a_bad_setting_is_one_sentence(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        replace(DVTAConfig(), **changes)
+    with pytest.raises(ValidationError, match=message):
+        DVTAConfig(**changes)
 
 
 def test_class_texts_that_cannot_be_used_are_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unialign.stages.models.dvta.losses import dvta_losses, matching_loss
+from unialign.stages.models.dvta.model import dvta_losses, matching_loss
 
 B = 5
 LABELS = torch.tensor([0, 2, 0, 1, 2])

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from unialign.stages.models.systems import Parts, build_unialign, checked_config
+from unialign.stages.models.unialign.config import UniAlignConfig
 from unialign.stages.models.unialign.losses import uni_align_losses
-from unialign.stages.models.unialign.model import UniAlign, UniAlignConfig
+from unialign.stages.models.unialign.model import UniAlign, build_unialign
 
 B, T, SIDE, NP, DP, K, L, C = 4, 2, 32, 5, 7, 2, 3, 6
 LABELS = torch.tensor([0, 1, 0, 2])
@@ -27,8 +27,8 @@ SWITCHES = [
 def _model(seed: int = 0, **config: Any) -> UniAlign:
     torch.manual_seed(seed)
     defaults = {"backbone": "tsm-resnet10", "num_frames": T, "image_size": SIDE, "width": 16, "dropout": 0.0}
-    settings = checked_config(UniAlignConfig, {**defaults, **config})
-    return build_unialign(Parts(L, text_bank=torch.randn(K, L, C), pose_width=DP), settings)
+    settings = UniAlignConfig(**{**defaults, **config})
+    return build_unialign(settings, num_classes=L, text_bank=torch.randn(K, L, C), pose_width=DP)
 
 
 def _batch(seed: int = 1) -> dict[str, Tensor]:

@@ -21,20 +21,20 @@ def label_embeddings(bank: Tensor) -> Tensor:
 
 
 def build_alt(
+    config: ALTConfig,
     *,
     num_classes: int,
     text_bank: Tensor | None,
-    corpus: Tensor | None,
-    tokens: TokenShape | None,
-    config: ALTConfig,
-    clip_weights: Mapping[str, Any] | None = None,
+    corpus: Tensor | None = None,
+    tokens: TokenShape | None = None,
+    weights: Mapping[str, Any] | None = None,
     words: Words | None = None,
 ) -> ALT:
     """ALT from its data; what is learned anew starts at random.
 
     text_bank: (prompts, num_classes, D) embeddings. corpus (K, D): of entities, by the same text encoder; not used
     where the alignment is off or takes the labels. tokens: shape of cached ones, used with tower "cached" only.
-    clip_weights: for the towers (`image_tower.load_clip`); None leaves them random. words: the texts as token ids, used
+    weights: for the towers (`image_tower.load_clip`); None leaves them random. words: the texts as token ids, used
     with learned prompts only.
     Raises `UsageError` for data that is missing, empty, or does not fit.
     """
@@ -52,26 +52,24 @@ def build_alt(
             )
         if not corpus.is_meta and not bool((corpus.isfinite().all(-1) & (corpus != 0).any(-1)).all()):
             raise UsageError("one of the entity embeddings is empty or not finite; extract text again.")
-    tower = _tower(config, tokens, clip_weights)
+    tower = _tower(config, tokens, weights)
     if config.projection == "clip" and tower.width != width:
         raise UsageError(
             f"tokens have width {tower.width} and texts {width}; embed texts with the text tower of the same network, "
             "or take projection: linear."
         )
-    texts = _texts(config, words, clip_weights) if config.num_prompts else None
+    texts = _texts(config, words, weights) if config.num_prompts else None
     return ALT(tower=tower, labels=label_embeddings(text_bank), corpus=corpus, config=config, texts=texts)
 
 
-def _tower(
-    config: ALTConfig, tokens: TokenShape | None, clip_weights: Mapping[str, Any] | None
-) -> ClipTower | TokenShape:
+def _tower(config: ALTConfig, tokens: TokenShape | None, weights: Mapping[str, Any] | None) -> ClipTower | TokenShape:
     if config.tower == "cached":
         if tokens is None:
             raise UsageError("alt with tower: cached has no tokens; extract tokens, or take tower: frozen.")
         return tokens
     network = image_transformer(config.network, image_size=config.image_size)
-    if clip_weights is not None:
-        load_clip(network, clip_weights)
+    if weights is not None:
+        load_clip(network, weights)
     return ClipTower(
         network=network,
         layer=config.layer,
@@ -83,10 +81,10 @@ def _tower(
     )
 
 
-def _texts(config: ALTConfig, words: Words | None, clip_weights: Mapping[str, Any] | None) -> PromptedTexts:
+def _texts(config: ALTConfig, words: Words | None, weights: Mapping[str, Any] | None) -> PromptedTexts:
     if words is None:
         raise UsageError("alt with num_prompts has no texts; extract text for this dataset.")
     network = text_transformer(config.network)
-    if clip_weights is not None:
-        load_text(network, clip_weights)
+    if weights is not None:
+        load_text(network, weights)
     return PromptedTexts(network=network, words=words, num_prompts=config.num_prompts)

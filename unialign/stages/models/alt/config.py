@@ -1,114 +1,77 @@
-"""The settings of ALT (see `alt`): each thing that the paper leaves open is a field."""
+"""The settings of ALT (see `alt.model`): each thing that the paper leaves open is a field."""
 
-import math
-from dataclasses import dataclass
+from typing import Literal, Self
 
-from unialign.errors import UsageError
-from unialign.stages.models.alt.blocks import REDUCTIONS
-from unialign.stages.models.clip.adapters import KINDS
+from pydantic import Field, model_validator
 
-CHOICES = {
-    "tower": ("tuned", "frozen", "cached"),
-    "tower_adapters": KINDS,
-    "prompted_texts": ("labels", "all"),
-    "projection": ("clip", "linear"),
-    "corpus": ("entities", "labels"),
-    "reduction": REDUCTIONS,
-    "visual": ("regions", "class"),
-    "logits": ("cosine", "plain", "probe"),
-}
+from unialign.settings import Settings
 
 
-@dataclass(frozen=True)
-class ALTConfig:
-    """Every setting of the model, with defaults. Raises `UsageError` for a value that makes no sense.
+class ALTConfig(Settings, strict=True):
+    """Every setting of the model, with defaults: the image encoder, the alignment, the adapter, the classifier."""
 
-    Image encoder
-    network: OpenCLIP's name. tower: "tuned" trains it, "frozen" runs it without gradients, "cached" reads its tokens
-        from the store and holds no tower; then network, layer, merged_pairs and image_size say nothing.
-    tower_adapters: "S", "SM", "STM": small trained layers inside a frozen tower, see `clip.adapters`.
-    num_prompts: learned tokens in each layer of the frozen tower and of the frozen text tower (paper: 10), see
-        `prompts`; 0 for none, and texts as they are cached. prompted_texts: which of them go through that tower: the
-        labels alone, or "all", with the entities (the paper does not say).
-    layer: the block that gives E; the paper's "second-last" (-2) leaves B/16 109 tokens and L/14 73.
-    merged_pairs, proportional_attention: see `tome`; the paper gives 8 pairs and does not speak of the attention.
-    projection: how E comes to the width of the texts: CLIP's own last norm and projection, or a learned linear map.
+    network: str = Field("ViT-B-16-quickgelu", description="OpenCLIP's name of the network.")
+    num_frames: int = Field(8, ge=1, description="Frames of a clip.")
+    image_size: int = Field(224, ge=1, description="Side of the square images that the tower sees.")
+    tower: Literal["tuned", "frozen", "cached"] = Field(
+        "tuned",
+        description="Train the image tower, run it without gradients, or read its tokens from the store; cached holds "
+        "no tower, and `network`, `layer`, `merged_pairs` and `image_size` do not matter.",
+    )
+    tower_adapters: Literal["none", "S", "SM", "STM"] = Field(
+        "none", description="Small trained layers inside a frozen tower."
+    )
+    num_prompts: int = Field(
+        0, ge=0, description="Learned tokens in each layer of the frozen towers of images and texts (10 in the paper)."
+    )
+    prompted_texts: Literal["labels", "all"] = Field(
+        "labels", description="Texts that go through the prompted tower: the labels, or the entities too."
+    )
+    layer: int = Field(-2, description="Block that gives the tokens E; -2 is the paper's second-last.")
+    merged_pairs: int = Field(8, ge=0, description="Pairs of tokens that each block merges.")
+    proportional_attention: bool = Field(True, description="Merged tokens count by their size in attention.")
+    projection: Literal["clip", "linear"] = Field(
+        "clip", description="How E comes to the texts' width: CLIP's last norm and projection, or a learned map."
+    )
+    align: bool = Field(True, description="Off, the visual vectors are the queries.")
+    corpus: Literal["entities", "labels"] = Field("entities", description="What S holds.")
+    region: bool = Field(True, description="Off, the class token is the only region.")
+    gumbel_scale: float = Field(
+        100.0, gt=0, description="Factor of the cosines; 1 as printed, where noise decides almost alone."
+    )
+    test_noise: bool = Field(False, description="Gumbel noise in evaluation too.")
+    reduction: Literal["mean", "mlp"] = Field("mean", description="N tokens to one: their mean, or an MLP along N.")
+    visual: Literal["regions", "class"] = Field("regions", description="e^ from all regions, or from the class token.")
+    shared_mlp: bool = Field(False, description="q and e^ go through the same MLP.")
+    mlp_ratio: int = Field(6, ge=1, description="Hidden width of the MLPs of equations 6 and 9 over D.")
+    num_blocks: int = Field(4, ge=1, description="Adapter blocks: 4 for B/16, 6 for L/14.")
+    self_attention: bool = Field(True, description="Self-attention in each block.")
+    cross_attention: bool = Field(True, description="Cross-attention to the frames in each block.")
+    convolution: bool = Field(True, description="Convolution over frames before cross-attention.")
+    kernel: int = Field(3, ge=1, description="Frames that a convolution sees; an odd number.")
+    ffn_ratio: int = Field(4, ge=0, description="Hidden width of the MLP behind each attention over D; 0: none.")
+    layer_norm: bool = Field(True, description="Layer norm before each part.")
+    logits: Literal["cosine", "plain", "probe"] = Field(
+        "cosine",
+        description="Unit vectors times `logit_scale`, C z as printed, or a linear probe of a run (`train.start`).",
+    )
+    logit_scale: float = Field(100.0, gt=0, description="Scale of cosine logits (CLIP's).")
+    tower_rate: float = Field(0.1, gt=0, description="Learning rate of a tuned tower over that of the rest.")
 
-    Alignment (the component ablation is align, corpus, region)
-    align: off, the visual vectors are the queries. corpus: S holds entities or the label embeddings. region: off, the
-        class token is the only region.
-    gumbel_scale: factor of the cosines; 1 as printed, where the noise decides almost alone, 100 is CLIP's logit scale.
-    test_noise: Gumbel noise in evaluation too. reduction: N tokens to one by their mean, or by an MLP along N.
-    visual: e^ from all regions, as printed, or from the class token.
-    shared_mlp: q and e^ go through the same MLP. mlp_ratio: hidden width of the MLPs of equations 6 and 9 over D.
-
-    Adapter (none of it printed but num_blocks: 4 for B/16, 6 for L/14; 27 D^2 parameters a block fit the totals)
-    self_attention, cross_attention, convolution: its parts. kernel: frames that a convolution sees.
-    ffn_ratio: hidden width of the MLP behind each attention over D, 0 for none. layer_norm: before each part.
-
-    logits: "cosine" takes unit vectors times logit_scale (CLIP's 100), "plain" is C z as printed; "probe" is the linear
-        probe of the paper: a linear classifier of z learns, and all else stays as it starts (`train.start`).
-    tower_rate: the tower's learning rate over that of the rest (8e-6 and 8e-5 in the paper).
-    """
-
-    network: str = "ViT-B-16-quickgelu"
-    num_frames: int = 8
-    image_size: int = 224
-    tower: str = "tuned"
-    tower_adapters: str = "none"
-    num_prompts: int = 0
-    prompted_texts: str = "labels"
-    layer: int = -2
-    merged_pairs: int = 8
-    proportional_attention: bool = True
-    projection: str = "clip"
-    align: bool = True
-    corpus: str = "entities"
-    region: bool = True
-    gumbel_scale: float = 100.0
-    test_noise: bool = False
-    reduction: str = "mean"
-    visual: str = "regions"
-    shared_mlp: bool = False
-    mlp_ratio: int = 6
-    num_blocks: int = 4
-    self_attention: bool = True
-    cross_attention: bool = True
-    convolution: bool = True
-    kernel: int = 3
-    ffn_ratio: int = 4
-    layer_norm: bool = True
-    logits: str = "cosine"
-    logit_scale: float = 100.0
-    tower_rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}.")
-        for name in ("num_frames", "image_size", "mlp_ratio", "num_blocks"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("merged_pairs", "ffn_ratio", "num_prompts"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must be at least 0, not {getattr(self, name)}.")
-        for name in ("gumbel_scale", "logit_scale", "tower_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"{name} must be a finite number above 0, not {getattr(self, name)}.")
-        self._check_tower()
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise UsageError(f"kernel must be an odd number, not {self.kernel}.")
-        if not (self.self_attention or self.cross_attention):
-            raise UsageError("the adapter needs self_attention or cross_attention.")
-        if self.convolution and not self.cross_attention:
-            raise UsageError("convolution changes what cross_attention reads; switch both off, or neither.")
-
-    def _check_tower(self) -> None:
+    @model_validator(mode="after")
+    def _no_conflict(self) -> Self:
         for name, off in (("tower_adapters", "none"), ("num_prompts", 0)):
             if getattr(self, name) != off and self.tower != "frozen":
-                raise UsageError(f"{name} belong into a frozen tower; this one is {self.tower}: take tower: frozen.")
+                raise ValueError(f"{name} belong into a frozen tower; this one is {self.tower}: take tower: frozen")
         if self.prompted_texts == "all" and not (self.num_prompts and self.align and self.corpus == "entities"):
-            raise UsageError("prompted_texts: all needs num_prompts and a corpus of entities; take labels.")
+            raise ValueError("prompted_texts: all needs num_prompts and a corpus of entities; take labels")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be an odd number, not {self.kernel}")
+        if not (self.self_attention or self.cross_attention):
+            raise ValueError("the adapter needs self_attention or cross_attention")
+        if self.convolution and not self.cross_attention:
+            raise ValueError("convolution changes what cross_attention reads; switch both off, or neither")
+        return self
 
     @property
     def tower_is_fixed(self) -> bool:

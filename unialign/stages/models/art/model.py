@@ -16,113 +16,19 @@ named in `art.parts` and `art.losses`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unialign.errors import UsageError
-from unialign.stages.models.art.losses import FORMS
-from unialign.stages.models.art.parts import (
-    AGGREGATIONS,
-    INTEGRATIONS,
-    SELECTIONS,
-    SIMILARITIES,
-    RegionSemantics,
-    frame_weights,
-    top_semantics,
-)
+from unialign.stages.models.art.config import ARTConfig
+from unialign.stages.models.art.parts import RegionSemantics, frame_weights, top_semantics
 from unialign.stages.models.precision import full_precision
-from unialign.stages.models.text_bank import TextBank
+from unialign.stages.models.text_bank import TextBank, check_bank
 
-MTC = ("spatial", "temporal", "tracklet")
 # Which parts of L_sema move the bank.
 BANK_TUNING = {"none": (), "video": ("video",), "prototype": ("prototype",), "both": ("video", "prototype")}
-PROTOTYPES = ("video", "final")
-
-CHOICES = {
-    "selection": SELECTIONS,
-    "integration": INTEGRATIONS,
-    "aggregation": AGGREGATIONS,
-    "similarity": SIMILARITIES,
-    "temporal_form": FORMS,
-    "bank_tuning": BANK_TUNING,
-    "prototypes": PROTOTYPES,
-}
-# A dropout of 1 would leave nothing; the smallest temperature is CLIP's limit.
-RANGES = {
-    "temporal_target": (-1.0, 1.0),
-    "gamma_mtc": (0.0, 1e6),
-    "gamma_bank": (0.0, 1e6),
-    "momentum": (0.0, 1.0),
-    "temperature": (0.01, 1e6),
-    "dropout": (0.0, 0.99),
-}
-
-
-@dataclass(frozen=True)
-class ARTConfig:
-    """Every setting of the model, with defaults. Raises `UsageError` for a value that makes no sense.
-
-    backbone, num_frames, image_size: see `backbones.BACKBONES`.
-    num_tracks: K. selection: how the K texts are chosen, see `top_semantics`.
-    regions: False leaves out RSSA and with it tracklets, L_con and L_MTC; the prediction is then that of L_v.
-    enhancement: False leaves out SE (equation 1). integration: equation 2 by "add" or "concat".
-    latent: d. enhancement_layers, region_layers: of equations 1 and 3. num_heads: of both (not in the paper).
-    aggregation: equation 9 by "similarity", or "sum" (alpha = 1). similarity: see `frame_weights`.
-    mtc: terms of L_MTC. temporal_form, temporal_target: equation 6, lambda. gamma_mtc, gamma_bank: equation 18.
-    bank_tuning: parts of L_sema, "none", "video", "prototype" or "both". momentum: mu (the paper gives no value).
-    prototypes: W of equation 16 is the classifier of L_v ("video"), or the part of the final one that reads x_cls
-    ("final"). detach_video, detach_prototypes: L_sema trains the bank only, or also backbone and classifier.
-    temperature: of the cosines in L_sema, and of "cosine" (not in the paper; 0.07 is CLIP's start).
-    dropout: before each classifier.
-    """
-
-    backbone: str = "uniformerv2-b16"
-    num_frames: int = 16
-    image_size: int = 224
-    num_tracks: int = 2
-    selection: str = "classes"
-    regions: bool = True
-    enhancement: bool = True
-    integration: str = "add"
-    latent: int = 256
-    enhancement_layers: int = 4
-    region_layers: int = 4
-    num_heads: int = 8
-    aggregation: str = "similarity"
-    similarity: str = "dot"
-    mtc: tuple[str, ...] = MTC
-    temporal_form: str = "hinge"
-    temporal_target: float = 0.6
-    gamma_mtc: float = 5.0
-    gamma_bank: float = 5.0
-    bank_tuning: str = "both"
-    momentum: float = 0.999
-    prototypes: str = "video"
-    detach_video: bool = True
-    detach_prototypes: bool = True
-    temperature: float = 0.07
-    dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}.")
-        if set(self.mtc) - set(MTC) or len(set(self.mtc)) != len(self.mtc):
-            raise UsageError(f"mtc {list(self.mtc)} may hold {', '.join(MTC)}, once each.")
-        for name in ("num_frames", "image_size", "num_tracks", "latent", "num_heads", "region_layers"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.enhancement and self.enhancement_layers < 1:
-            raise UsageError("enhancement_layers must be at least 1; to leave SE out, set enhancement to false.")
-        if self.latent % self.num_heads:
-            raise UsageError(f"latent {self.latent} must be a multiple of num_heads {self.num_heads}.")
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise UsageError(f"{name} must lie between {low:g} and {high:g}, not {getattr(self, name)}.")
-        if self.prototypes == "final" and not self.regions:
-            raise UsageError("prototypes 'final' needs the final classifier, which regions false leaves out.")
 
 
 class ART(nn.Module):
@@ -231,3 +137,29 @@ class ART(nn.Module):
         if self.config.aggregation == "sum":
             return torch.ones_like(regions[..., 0])
         return frame_weights(regions, anchors, self.config.similarity, self.config.temperature)
+
+
+def build_art(
+    config: ARTConfig, *, num_classes: int, text_bank: Tensor | None, weights: Mapping[str, Any] | None = None
+) -> ART:
+    """ART; the backbone starts from `weights`, everything else at random.
+
+    Raises `UsageError` for texts that are missing or empty, more tracklets than texts to choose from, and weights that
+    do not fit.
+    """
+    # Brings timm along, which a command that finds a finished run does not need.
+    from unialign.stages.models.backbones.registry import build_backbone
+
+    if text_bank is None:
+        raise UsageError("art has no text embeddings; extract text for this dataset.")
+    check_bank(text_bank, num_classes)
+    num_texts = num_classes * (1 if config.selection == "classes" else len(text_bank))
+    if config.regions and config.num_tracks > num_texts:
+        raise UsageError(
+            f"num_tracks is {config.num_tracks}, but there are only {num_texts} {config.selection} to choose from; "
+            "lower train.art.num_tracks."
+        )
+    backbone = build_backbone(
+        config.backbone, num_frames=config.num_frames, image_size=config.image_size, weights=weights
+    )
+    return ART(backbone=backbone, num_classes=num_classes, config=config, text_bank=text_bank)

@@ -17,11 +17,6 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-SELECTIONS = ("classes", "rows")
-INTEGRATIONS = ("add", "concat")
-AGGREGATIONS = ("similarity", "sum")
-SIMILARITIES = ("dot", "cosine")
-
 
 def top_semantics(video: Tensor, texts: Tensor, number: int, selection: str = "classes") -> tuple[Tensor, Tensor]:
     """The texts that each clip resembles most: rows (B, K, C) and their classes (B, K), best first. K is `number`.

@@ -66,11 +66,19 @@ class LoadReport:
     kept_random: tuple[str, ...]
 
 
-def build_backbone(name: str, *, num_frames: int, image_size: int) -> nn.Module:
-    """The backbone of that name with random weights. Raises `UsageError` for an unknown name."""
+def build_backbone(
+    name: str, *, num_frames: int, image_size: int, weights: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The backbone of that name; it starts from `weights`, or at random without any.
+
+    Raises `UsageError` for an unknown name and for weights of another network.
+    """
     if name not in BACKBONES:
         raise UsageError(f"backbone {name!r} is unknown; known: {', '.join(BACKBONES)}.")
-    return BACKBONES[name](num_frames=num_frames, image_size=image_size)
+    backbone = BACKBONES[name](num_frames=num_frames, image_size=image_size)
+    if weights:
+        load_pretrained(backbone, weights)
+    return backbone
 
 
 def load_pretrained(backbone: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:

@@ -17,85 +17,33 @@ In training text j is mixed by the pose that it belongs to, so column j knows a 
 pose mixes every candidate's text itself. That is how the method is published.
 
 F_t is affine and a sums to 1, so t = sum_s a_s F_t(t_s): no text is made for each pair in evaluation.
+
+The loss, of a batch whose poses come with the texts of their own labels:
+
+    L = 1/2 (KL(Q, softmax over texts of p) + KL(Q, softmax over poses of p^T))
+    Q = softmax over rows of 10 [y_i = y_j]
+
+KL is summed over a row and averaged over rows. With a separate loss of the direct alignment (the paper introduces one,
+the code has none) the same L of p1 is added.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from unialign.errors import UsageError
+from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.models.dvta.pairs import PairNetwork
 from unialign.stages.models.precision import full_precision
+from unialign.stages.models.text_bank import check_bank
 
-ORDERS = ("attend-first", "project-first")
-COMBININGS = ("sum", "mean")
-ACTIVATIONS = ("leaky-sigmoid", "sigmoid", "none")
+TARGET_SCALE = 10.0
 HIDDEN = (384, 512)  # widths of the visual projector between the residual layer (P) and its last one (D)
-
-
-@dataclass(frozen=True)
-class DVTAConfig:
-    """Every setting of the model; defaults are those of the code. Raises `UsageError` for values that make no sense.
-
-    enhancement: SDE; without it a class' text is its label alone.
-    attention_scale: divide SDE's products by sqrt(D), as the paper says.
-    text_order: "attend-first" mixes the texts and then projects (code); "project-first" projects the label and mixes
-        it with the context as it is (paper).
-    combine: "sum" (code) or "mean" (paper) of p1 and p2.
-    direct, augmented: DA and AA; one of them may be left out.
-    direct_loss: DA has the loss for itself too (paper).
-    detach_augmented: AA's gradient stops before v and t (code).
-    activation: what G goes through: "leaky-sigmoid", "sigmoid" or "none". leak: gamma of the first.
-    projector_depth: layers of F_s: 1 is linear, 2 the residual layer and the last one, 4 the whole.
-    temperature: start of tau_1 and tau_2, which are learned without limits.
-
-    The others are not the model's but the run's. held_out: 0 tests on the protocol's classes; n takes n classes from
-        the training and tests on them in their place, for choosing epochs and calibration.
-    calibration: subtracted from the log-probabilities of seen classes in generalised protocols.
-    published_rule: report the epoch that is best on the unseen test classes (code), marked as unclean.
-    """
-
-    enhancement: bool = True
-    attention_scale: bool = False
-    text_order: str = "attend-first"
-    combine: str = "sum"
-    direct: bool = True
-    augmented: bool = True
-    direct_loss: bool = False
-    detach_augmented: bool = True
-    activation: str = "leaky-sigmoid"
-    leak: float = 0.01
-    projector_depth: int = 4
-    temperature: float = 0.1
-    held_out: int = 0
-    calibration: float = 0.0
-    published_rule: bool = False
-
-    def __post_init__(self) -> None:
-        choices = (("text_order", ORDERS), ("combine", COMBININGS), ("activation", ACTIVATIONS))
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} {getattr(self, name)!r} is unknown; known: {', '.join(known)}.")
-        for name in ("leak", "temperature"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"{name} must be a finite number above 0, not {getattr(self, name)}.")
-        if not 1 <= self.projector_depth <= 2 + len(HIDDEN):
-            raise UsageError(f"projector_depth must be 1 to {2 + len(HIDDEN)}, not {self.projector_depth}.")
-        if self.held_out < 0 or not math.isfinite(self.calibration):
-            raise UsageError("held_out must be at least 0 and calibration a finite number.")
-        if self.published_rule and self.held_out:
-            raise UsageError("published_rule looks at the test classes, and with held_out there are none; drop one.")
-        if not (self.direct or self.augmented):
-            raise UsageError("direct and augmented are both off; one of the alignments must be on.")
-        if self.direct_loss and not (self.direct and self.augmented):
-            raise UsageError("direct_loss is a second loss beside the joint one; it needs both direct and augmented.")
-        if not self.direct and self.detach_augmented:
-            raise UsageError("without direct nothing trains the projectors; set detach_augmented to false.")
 
 
 class DVTA(nn.Module):
@@ -235,3 +183,59 @@ def leaky_sigmoid(values: Tensor, leak: float) -> Tensor:
     """sigmoid(x) for x > 0, else leak * exp(leak * x): it jumps from leak to 1/2 at 0. Any shape."""
     # The clamp keeps the exponential of large values, which is not taken, from making their gradient NaN.
     return torch.where(values > 0, values.sigmoid(), leak * (leak * values.clamp(max=0)).exp())
+
+
+class DirectLoss(Protocol):
+    """What the losses read from the model."""
+
+    direct_loss: bool
+
+
+def dvta_losses(model: DirectLoss, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """The terms, float32 (float64 of such logits) scalars; the loss to minimise is their sum. labels (B,).
+
+    alignment: of pair_logits (B, B); direct: of direct_logits (B, B), where the model asks for it.
+    """
+    losses = {"alignment": matching_loss(outputs["pair_logits"], labels)}
+    if model.direct_loss:
+        losses["direct"] = matching_loss(outputs["direct_logits"], labels)
+    return losses
+
+
+def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """L, a scalar. logits (B, B): rows are poses, columns texts; labels (B,)."""
+    with full_precision(logits):
+        scores = logits if logits.dtype == torch.float64 else logits.float()
+        same = (labels[:, None] == labels[None, :]).to(
+            scores.dtype
+        )  # (B, B), symmetric: one target for both directions
+        target = (TARGET_SCALE * same).log_softmax(dim=1)
+        both = scores.log_softmax(dim=1) + scores.T.log_softmax(dim=1)
+        return (target.exp() * (target - 0.5 * both)).sum() / len(labels)
+
+
+def build_dvta(
+    config: DVTAConfig,
+    *,
+    num_classes: int,
+    text_bank: Tensor | None,
+    pose_width: int | None,
+    descriptions: Tensor | None = None,
+) -> DVTA:
+    """DVTA, random but for the texts: a class' label is the mean over the prompts of the bank.
+
+    descriptions: (num_classes, width), as wide as the bank's; used with config.enhancement.
+    Raises `UsageError` for texts or pose features that are missing and for texts that are empty.
+    """
+    if text_bank is None or pose_width is None:
+        raise UsageError("dvta needs pose features and texts; extract pose-features and text for this dataset.")
+    check_bank(text_bank, num_classes)
+    texts = [text_bank.mean(dim=0)]
+    if config.enhancement:
+        if descriptions is None:
+            raise UsageError(
+                "dvta has no descriptions; extract text with them, or set train.dvta.enhancement to false."
+            )
+        check_bank(descriptions.unsqueeze(0), num_classes)
+        texts.append(descriptions)
+    return DVTA(config=config, class_texts=torch.stack(texts, dim=-1), pose_width=pose_width)

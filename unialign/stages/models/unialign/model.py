@@ -18,7 +18,7 @@ With an alignment branch p = 1/2 softmax(head(v)) + 1/2 softmax(z).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -26,68 +26,9 @@ from torch import Tensor, nn
 
 from unialign.errors import UsageError
 from unialign.stages.models.precision import full_precision
-from unialign.stages.models.text_bank import FORMS, TextBank
+from unialign.stages.models.text_bank import TextBank, check_bank
 from unialign.stages.models.unialign.cmsa import CMSA, Features
-
-LOWEST_TEMPERATURE = 0.01  # CLIP's limit (a logit scale of 100)
-MODALITIES = ("video", "pose", "text")
-
-
-@dataclass(frozen=True)
-class UniAlignConfig:
-    """Every setting of the model, with defaults. Raises `UsageError` for a value that makes no sense.
-
-    backbone, num_frames, image_size: see `backbones.BACKBONES`.
-    width: D. cmsa: "A", "B" or "off". modalities: of video, pose, text; video is always one.
-    learn_importance: False gives all tokens and modalities equal weights (an ablation).
-    bank_form, momentum: see `text_bank`. The papers give no momentum; sweep 0, 0.9, 0.99, 0.999, 0.9999, 1.
-    gamma: weight of L_sema (5, as in ART). lambda_vp: weight of the losses between modalities (with candidate B between
-    all pairs).
-    temperature: start of tau; learn_temperature: train it, as CLIP does (never below 0.01), or keep it. CLIP's start is
-    0.07. Learned by default, since the spread of max-over-tokens similarities is not known beforehand.
-    dropout: before each classifier (0.5, as in ART).
-    detach_video, detach_prototypes: L_sema trains the bank only (default), or also the backbone and the classifier.
-    """
-
-    backbone: str = "tsm-resnet50"
-    num_frames: int = 16
-    image_size: int = 224
-    width: int = 512
-    cmsa: str = "A"
-    modalities: tuple[str, ...] = MODALITIES
-    learn_importance: bool = True
-    bank_form: str = "agent"
-    momentum: float = 0.999
-    gamma: float = 5.0
-    lambda_vp: float = 1.0
-    temperature: float = 0.07
-    learn_temperature: bool = True
-    dropout: float = 0.5
-    detach_video: bool = True
-    detach_prototypes: bool = True
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.modalities if name not in MODALITIES]
-        if unknown or "video" not in self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise UsageError(
-                f"modalities {list(self.modalities)} must hold video, and may hold pose and text once each."
-            )
-        if self.cmsa not in CMSA:
-            raise UsageError(f"cmsa {self.cmsa!r} is unknown; known: {', '.join(CMSA)}.")
-        if self.bank_form not in FORMS:
-            raise UsageError(f"bank_form {self.bank_form!r} is unknown; known: {', '.join(FORMS)}.")
-        for name in ("num_frames", "image_size", "width"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("gamma", "lambda_vp"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise UsageError(f"{name} must be a finite number of at least 0, not {getattr(self, name)}.")
-        if not 0.0 <= self.momentum <= 1.0:
-            raise UsageError(f"momentum must lie between 0 and 1, not {self.momentum}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UsageError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
-        if not (math.isfinite(self.temperature) and self.temperature >= LOWEST_TEMPERATURE):
-            raise UsageError(f"temperature must be at least {LOWEST_TEMPERATURE}, not {self.temperature}.")
+from unialign.stages.models.unialign.config import LOWEST_TEMPERATURE, UniAlignConfig
 
 
 class UniAlign(nn.Module):
@@ -238,3 +179,32 @@ class UniAlign(nn.Module):
             has_pose=has_pose,
             text=None if self.bank is None else self.bank(),
         )
+
+
+def build_unialign(
+    config: UniAlignConfig,
+    *,
+    num_classes: int,
+    text_bank: Tensor | None = None,
+    pose_width: int | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> UniAlign:
+    """UniAlign; the backbone starts from `weights`, everything else at random.
+
+    Raises `UsageError` for a modality without its data, an empty text, and weights that do not fit.
+    """
+    # Brings timm along, which a command that finds a finished run does not need.
+    from unialign.stages.models.backbones.registry import build_backbone
+
+    if "text" in config.modalities:
+        if text_bank is None:
+            raise UsageError("modalities hold text, but there are no text embeddings; extract text or leave it out.")
+        check_bank(text_bank, num_classes)
+    if "pose" in config.modalities and pose_width is None:
+        raise UsageError("modalities hold pose, but there are no pose features; extract pose-features or leave it out.")
+    backbone = build_backbone(
+        config.backbone, num_frames=config.num_frames, image_size=config.image_size, weights=weights
+    )
+    return UniAlign(
+        backbone=backbone, num_classes=num_classes, config=config, text_bank=text_bank, pose_width=pose_width
+    )

@@ -1,22 +1,40 @@
 """Contract of the pictures of regions: each patch has the entity of the token that it ended in, each map its frame."""
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from unialign.pipeline.evaluation import gallery_regions
-from unialign.pipeline.evaluation.gallery_regions import entities_of, tracklets_of
+from unialign.pipeline.evaluation import plots
+from unialign.pipeline.systems.alt import draw_entities
+from unialign.pipeline.systems.art import draw_tracklets
+from unialign.pipeline.systems.base import DrawnClip
 
 FRAMES = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((4, 8, 8, 3), dtype=np.uint8)
+
+
+def clip(
+    outputs: Mapping[str, np.ndarray], *, classes: Sequence[str] = (), entities: Sequence[str] = (), num_frames: int = 4
+) -> DrawnClip:
+    return DrawnClip(
+        sample="clip",
+        title="title",
+        frames=FRAMES[:num_frames],
+        outputs=outputs,
+        importance={},
+        classes=tuple(classes),
+        config={"entities": dict.fromkeys(entities, "")},
+        stored=None,  # type: ignore[arg-type]
+    )
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
     """What the picture is drawn from."""
     seen: list[Any] = []
-    monkeypatch.setattr(gallery_regions, name, lambda *values: seen.extend(values))
+    monkeypatch.setattr(plots, name, lambda *values: seen.extend(values))
     return seen
 
 
@@ -25,7 +43,7 @@ def test_a_patch_has_the_entity_of_its_token(monkeypatch: pytest.MonkeyPatch) ->
     # 2 x 2 patches behind the class token; in frame 1 the last two ended in one token.
     owners = np.array([[0, 1, 2, 3, 4], [0, 3, 1, 2, 2]])
     entities = np.array([[9, 5, 6, 7, 8], [9, 5, 6, 7, 9]])
-    entities_of(FRAMES[:2], {"owners": owners, "entities": entities}, ["a"] * 10, "title")
+    draw_entities(clip({"owners": owners, "entities": entities}, classes=["a"] * 10, num_frames=2))
     frames, patches, _, title = seen
     assert patches.tolist() == [[[5, 6], [7, 8]], [[7, 5], [6, 6]]]
     assert (title, frames[:, 0, 0, 0].tolist()) == ("title", [0, 1])
@@ -40,7 +58,7 @@ def test_steps_of_a_backbone_that_halves_time_lie_over_the_frames_that_they_saw(
         "frame_weights": np.ones((2, 3)),
         "semantic_classes": np.array([2, 0, 1]),
     }
-    tracklets_of(FRAMES, outputs, ["jump", "wave", "squat"], "title")
+    draw_tracklets(clip(outputs, classes=["jump", "wave", "squat"]))
     assert seen[0][:, 0, 0, 0].tolist() == [1, 3]
     assert seen[3] == ["squat", "jump", "wave"]
 
@@ -49,13 +67,13 @@ def test_pictures_are_drawn_where_there_are_regions() -> None:
     maps = np.random.default_rng(0).random((4, 2, 3, 3))
     outputs = {"region_maps": maps, "frame_weights": np.ones((4, 2)), "semantic_classes": np.array([0, 1])}
     drawn = [
-        tracklets_of(FRAMES, outputs, ["jump", "wave"], "title"),
-        entities_of(
-            FRAMES, {"owners": np.zeros((4, 5), dtype=int), "entities": np.ones((4, 5), dtype=int)}, ["a", "b"], "title"
+        draw_tracklets(clip(outputs, classes=["jump", "wave"])),
+        draw_entities(
+            clip({"owners": np.zeros((4, 5), dtype=int), "entities": np.ones((4, 5), dtype=int)}, entities=["a", "b"])
         ),
     ]
     for data in drawn:
         assert data
         assert min(Image.open(io.BytesIO(data)).size) > 100
-    assert tracklets_of(FRAMES, {}, [], "title") is None
-    assert entities_of(FRAMES, {"entities": np.ones((4, 1))}, [], "title") is None
+    assert draw_tracklets(clip({})) is None
+    assert draw_entities(clip({"entities": np.ones((4, 1))})) is None

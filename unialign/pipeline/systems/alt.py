@@ -1,7 +1,6 @@
-"""A training of ALT on cached frames or on cached tokens of frames, prepared."""
+"""ALT: a CLIP on cached frames, or an adapter on cached tokens of frames; the network is in `stages.models.alt`."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,124 +11,75 @@ from torch import Tensor
 
 from unialign.cache.digests import file_digest
 from unialign.errors import MissingCache, UsageError
-from unialign.pipeline.training.preparation import (
-    Options,
-    PreparedRun,
-    Sides,
-    build_task,
-    check_any,
-    covered_sides,
-    get_reader,
-    plain,
-)
-from unialign.pipeline.training.prepare_unialign import HUB
-from unialign.pipeline.training.text_bank_start import load_text_bank, shared_templates
-from unialign.stages.datasets.base import Dataset
+from unialign.pipeline.systems.assumed import CLASSES, ENTITIES, PROMPTS, TEXT_TOKENS
+from unialign.pipeline.systems.base import ClassSpecificWeights, DrawnClip, Example, System
+from unialign.pipeline.systems.unialign import HUB, frames_of
+from unialign.pipeline.training.preparation import Options, PreparedRun, Request, Sides, prepared
+from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
 from unialign.stages.extraction.corpus import entity_id
 from unialign.stages.foreign_weights import load_clip_weights
+from unialign.stages.models.alt.build import build_alt
 from unialign.stages.models.alt.config import ALTConfig
-from unialign.stages.models.alt.model import TokenShape
+from unialign.stages.models.alt.model import ALT as Network
+from unialign.stages.models.alt.model import TokenShape, alt_losses
+from unialign.stages.models.clip.image_tower import MEAN, STD, ClipTower, image_transformer
 from unialign.stages.models.clip.prompts import Words
 from unialign.stages.models.clip.text_tower import token_ids
-from unialign.stages.models.systems import SYSTEMS, Parts, checked_config
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.clips import CachedFrames, Clips, FrameTokens, TokenClips
+from unialign.stages.training.clips import Clips, FrameTokens, TokenClips
 from unialign.stages.training.loader import BatchSource
-from unialign.stages.training.settings import TrainSettings
 from unialign.types import Json
 
 # ALT's projection by what the extraction of tokens calls its own: "none" leaves the block's output for a learned one.
 PROJECTION_OF = {"clip": "clip", "none": "linear"}
 
 
-def prepare_alt(
-    dataset: Dataset,
-    *,
-    protocol: str | None,
-    readers: Mapping[str, SampleReader],
-    model: Mapping[str, Any],
-    settings: TrainSettings,
-    options: Options,
-) -> PreparedRun:
-    """What a training of ALT needs.
+def prepare_alt(request: Request) -> PreparedRun:
+    """A run of ALT on frames (tower tuned or frozen) or tokens (tower cached).
 
-    readers: by modality of the cache: "text", and "frames" (tower tuned or frozen) or "tokens" (tower cached).
-    model: settings that differ from `ALTConfig`. Weights of the options are those of a CLIP, for the tower; with cached
-    tokens there is none, and they are not read.
-    Raises `MissingCache` for stores that are absent or hold too little, `UsageError` for settings that make no sense.
+    Weights of the options are those of a CLIP, for the tower; with cached tokens there is none, and they are not read.
+    Raises `MissingCache` for stores that hold too little, `UsageError` for settings that make no sense.
     """
-    known = checked_config(ALTConfig, model)
-    protocol = protocol or dataset.default_protocol
-    needed = {name: get_reader(readers, name, dataset) for name in SYSTEMS["alt"].stores(known)}
-    seen = {name: reader for name, reader in needed.items() if name != "text"}
-    sides = covered_sides(dataset, protocol, dataset.split(protocol), seen, options.min_coverage)
-    check_any(sides.test, "test", dataset, protocol)
-    (train, val, test), shape = _clips(needed, known, settings, sides)
-    weights = None if known.tower == "cached" else read_clip(options.backbone_weights)
-    templates = options.templates or shared_templates(needed["text"], dataset.classes)
-    corpus, said = _corpus(known, needed["text"], options)
-    config = {
-        "model": "alt",
-        "dataset": dataset.name,
-        "protocol": protocol,
-        "alt": plain(known),
-        "settings": settings.plain(),
-        "templates": list(templates),
-        **said,
-        "backbone_weights": weights and weights[0],
+    config, options, text, classes = request.config, request.options, request.readers["text"], request.dataset.classes
+    sides = request.sides()
+    sources, shape = _sources(request, sides)
+    weights = None if config.tower == "cached" else read_clip(options.backbone_weights)
+    templates = options.templates or shared_templates(text, classes)
+    corpus, said = _corpus(config, text, options)
+    parts = {
+        "num_classes": len(classes),
+        "text_bank": load_text_bank(text, classes, templates),
+        "corpus": corpus,
+        "tokens": shape,
+        "weights": weights and weights[1],
+        "words": prompted_words(config, classes, templates, options.entities),
     }
-    parts = Parts(
-        len(dataset.classes),
-        text_bank=load_text_bank(needed["text"], dataset.classes, templates),
-        corpus=corpus,
-        tokens=shape,
-        weights=weights and weights[1],
-        words=prompted_words(known, dataset.classes, templates, options.entities),
-    )
-    return PreparedRun(
-        dataset=dataset,
-        protocol=protocol,
-        model="alt",
-        config=config,
-        settings=settings,
-        readers=needed,
-        train=train,
-        val=val,
-        test=test,
-        train_side=sides.train,
-        val_side=sides.val,
-        test_side=sides.test,
-        build=partial(build_task, "alt", parts, known, settings.seed),
-    )
+    said = {"templates": list(templates), **said, "backbone_weights": weights and weights[0]}
+    rows = (*label_rows(templates, classes), *map(entity_id, said["entities"]))
+    return prepared(request, sides, sources, parts, said, texts=rows)
 
 
-def check_start(settings: Mapping[str, Any], options: Options) -> None:
-    """Raises `UsageError` for a training in which something that never learns would stay random."""
-    known = checked_config(ALTConfig, settings)
-    if known.num_prompts and options.backbone_weights is None:
+def check_start(config: ALTConfig, options: Options) -> None:
+    """Raises `UsageError` for a run in which something that never learns would stay random."""
+    if config.num_prompts and options.backbone_weights is None:
         raise UsageError("train.alt.num_prompts runs CLIP's text tower; give its weights as train.backbone_weights.")
-    if known.tower == "frozen" and options.backbone_weights is None and options.start is None:
+    if config.tower == "frozen" and options.backbone_weights is None and options.start is None:
         raise UsageError(
             "train.alt.tower is frozen, but nothing says what it holds; give OpenCLIP weights as "
             "train.backbone_weights, or a run as train.start."
         )
-    if known.logits == "probe" and options.start is None:
+    if config.logits == "probe" and options.start is None:
         raise UsageError("train.alt.logits is probe, but nothing says what is probed; give a run as train.start.")
 
 
-def _clips(
-    readers: Mapping[str, SampleReader], config: ALTConfig, settings: TrainSettings, sides: Sides
-) -> tuple[tuple[BatchSource, BatchSource, BatchSource], TokenShape | None]:
+def _sources(request: Request, sides: Sides) -> tuple[tuple[BatchSource, BatchSource, BatchSource], TokenShape | None]:
     """Batches of train, val and test, and the shape of cached tokens."""
-    parts = ((sides.train.samples, True), (sides.val.samples, False), (sides.test.samples, False))
+    config, readers, settings = request.config, request.readers, request.settings
     if config.tower == "cached":
         tokens, shape = frame_tokens(readers["tokens"], config, sides.train.samples.ids[0])
-        first, second, third = (TokenClips(samples, tokens, settings, train=learns) for samples, learns in parts)
-        return (first, second, third), shape
-    encoding = str(readers["frames"].array_attributes("pictures")["encoding"])
-    frames = CachedFrames(readers["frames"], encoding, config.num_frames, config.image_size)
-    train, val, test = (Clips(samples, frames, None, settings, train=learns) for samples, learns in parts)
-    return (train, val, test), None
+        return sides.sources(lambda samples, learns: TokenClips(samples, tokens, settings, train=learns)), shape
+    frames = frames_of(readers["frames"], config)
+    return sides.sources(lambda samples, learns: Clips(samples, frames, None, settings, train=learns)), None
 
 
 def _corpus(config: ALTConfig, reader: SampleReader, options: Options) -> tuple[Tensor | None, dict[str, Json]]:
@@ -221,3 +171,60 @@ def _attributes(reader: SampleReader) -> Mapping[str, Any]:
         return dict(store.attributes)
     extractor = getattr(reader, "extractor", None)
     return dict(extractor.attributes()) if extractor is not None else {}
+
+
+def alt_example(config: ALTConfig) -> Example:
+    """A clip, or its tokens. The texts are as wide as those of the network."""
+    network = image_transformer(config.network, image_size=config.image_size)
+    width, tokens = int(network.output_dim), None
+    batch = {"frames": torch.zeros(1, config.num_frames, 3, config.image_size, config.image_size)}
+    if config.tower == "cached":
+        projection = "clip" if config.projection == "clip" else "none"
+        tower = ClipTower(network=network, layer=config.layer, num_pairs=config.merged_pairs, projection=projection)
+        tokens = TokenShape(tower.num_tokens, tower.width)
+        batch = {"tokens": torch.zeros(1, config.num_frames, tokens.num_tokens, tokens.width)}
+    parts = {
+        "num_classes": CLASSES,
+        "text_bank": torch.zeros(PROMPTS, CLASSES, width),
+        "corpus": torch.zeros(ENTITIES, width),
+        "tokens": tokens,
+        "words": Words(torch.zeros(PROMPTS, CLASSES, TEXT_TOKENS, dtype=torch.int64)),
+    }
+    # Which texts go through the tower changes nothing here: they are embedded once, not with each view.
+    counted = config.replaced(prompted_texts="labels")
+    return Example(counted, parts, batch, config.network, config.num_frames, config.image_size)
+
+
+def draw_entities(clip: DrawnClip) -> bytes | None:
+    """The entity of each patch, over the frames that the model saw; None without alignment of regions."""
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, entity_picture
+
+    found = clip.outputs
+    if "entities" not in found or "owners" not in found or found["entities"].shape[1] == 1:
+        return None
+    shown = np.linspace(0, len(clip.frames) - 1, min(SHOWN_FRAMES, len(clip.frames))).round().astype(int)
+    owners = found["owners"][shown, 1:]  # of the patches, without the class token
+    patches = np.take_along_axis(found["entities"][shown], owners, axis=1)
+    side = int(np.sqrt(patches.shape[1]))
+    names = tuple(clip.config["entities"]) or clip.classes
+    return entity_picture(clip.frames[shown], patches.reshape(len(shown), side, side), names, clip.title)
+
+
+ALT = System(
+    config=ALTConfig,
+    stores=lambda config: ("tokens" if config.tower == "cached" else "frames", "text"),
+    prepare=prepare_alt,
+    build=build_alt,
+    losses=alt_losses,
+    normalization=lambda model: (MEAN, STD),
+    rate=Network.rate,
+    class_specific=ClassSpecificWeights(
+        ("labels", "corpus", "texts.labels", "texts.entities", "classifier."),
+        # Adapters and prompts in a tower that was tuned before, with the text tower that prompts bring along.
+        (".adapter.", ".ls_1.1.", "prompts.", "texts."),
+    ),
+    check=check_start,
+    any_class=lambda config: config.logits != "probe",
+    example=alt_example,
+    draw=draw_entities,
+)

@@ -1,0 +1,120 @@
+"""Contract of a system from elsewhere: an entry point is all it takes to configure, train and evaluate it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.made_stores import frames_store, made_dataset
+from unialign.pipeline.manifest import save_manifest
+
+ROW = """
+from pydantic import Field
+from unialign.pipeline.systems.registry import SystemRow
+from unialign.settings import Settings
+
+class MeanColorConfig(Settings, strict=True):
+    num_frames: int = Field(2, ge=1, description="Frames of a clip.")
+    image_size: int = Field(16, ge=1, description="Side of the images.")
+
+ROW = SystemRow(MeanColorConfig, "mean_color.system:MEAN_COLOR")
+"""
+SYSTEM = """
+import torch
+from torch import nn
+from unialign.pipeline.systems.base import ClassSpecificWeights, Example, System
+from unialign.pipeline.systems.unialign import frames_of
+from unialign.pipeline.training.preparation import prepared
+from unialign.stages.training.clips import Clips
+from mean_color.row import MeanColorConfig
+
+class MeanColor(nn.Linear):
+    def forward(self, batch):
+        return {"logits": super().forward(batch["frames"].mean(dim=(1, 3, 4)))}
+
+    def update(self, outputs, labels):
+        pass
+
+def prepare(request):
+    sides, frames = request.sides(), frames_of(request.readers["frames"], request.config)
+    clips = sides.sources(lambda samples, learns: Clips(samples, frames, None, request.settings, train=learns))
+    return prepared(request, sides, clips, {"num_classes": len(request.dataset.classes)})
+
+MEAN_COLOR = System(
+    config=MeanColorConfig,
+    stores=lambda config: ("frames",),
+    prepare=prepare,
+    build=lambda config, num_classes: MeanColor(3, num_classes),
+    losses=lambda model, outputs, labels: {"all": nn.functional.cross_entropy(outputs["logits"], labels)},
+    class_specific=ClassSpecificWeights(("weight", "bias")),
+    example=lambda config: Example(config, {"num_classes": 4}, {"frames": torch.zeros(1, 2, 3, 16, 16)}),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a cache, and the folder `site` with two installed distributions, one of them broken."""
+    folder = tmp_path_factory.mktemp("work")
+    dataset = made_dataset()
+    frames_store(folder / "cache", dataset)
+    save_manifest(dataset, folder / "cache")
+    package = folder / "site" / "mean_color"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "row.py").write_text(ROW)
+    (package / "system.py").write_text(SYSTEM)
+    for name, point in (("mean-color", "mean_color.row:ROW"), ("broken", "no_such_module:ROW")):
+        info = folder / "site" / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[unialign.systems]\n{name} = {point}\n")
+    return folder
+
+
+def call(work: Path, *words: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "unialign.cli", *words]
+    done = subprocess.run(
+        command,
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": str(work / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+TRAIN = ("train", "--dataset", "tiny", "--model", "mean-color", "train.settings.epochs=1", "train.settings.device=cpu")
+
+
+def test_a_system_from_elsewhere_is_trained_evaluated_and_found_again(work: Path) -> None:
+    run = json.loads(call(work, *TRAIN, "train.mean_color.num_frames=3", "--json").splitlines()[-1])
+    assert (run["model"], set(run["keys"]), run["extracted"]) == ("mean-color", {"frames"}, 0)
+    assert 0 <= run["metrics"]["top1"] <= 1
+    assert "mean_color:\n  num_frames: 3\n  image_size: 16\n" in (Path(run["folder"]) / "config.yaml").read_text()
+    assert json.loads(call(work, "evaluate", run["folder"], "--json").splitlines()[-1])["agrees"]
+    assert json.loads(call(work, *TRAIN, "train.mean-color.num-frames=3", "--json").splitlines()[-1])["reused"]
+    (row,) = json.loads(call(work, "models", "--only", "mean-color", "--json").splitlines()[-1])["systems"]
+    assert row["parameters"] == 4 * (3 + 1)
+
+
+def test_its_settings_are_checked_as_ours_are(work: Path) -> None:
+    error = call(work, *TRAIN, "train.mean_color.num_frame=3", code=2)
+    assert "unknown key 'train.mean_color.num_frame'; did you mean train.mean_color.num_frames?" in error
+    assert "train.mean_color.num_frames: input should be greater" in call(
+        work, *TRAIN, "train.mean_color.num_frames=0", code=2
+    )
+
+
+def test_a_broken_one_is_named_when_it_is_asked_for_and_stands_in_no_ones_way(work: Path) -> None:
+    error = call(work, "train", "--dataset", "tiny", "--model", "broken", code=2)
+    assert error.count("\n") == 1
+    assert "entry point 'broken' of unialign.systems (no_such_module:ROW) from broken 1.0 cannot be loaded" in error
+    error = call(work, "train", "--dataset", "tiny", "--model", "brocken", code=2)
+    assert "no model 'brocken'; known are unialign, art, alt, dvta, stgcn++, broken, mean-color" in error

@@ -1,0 +1,36 @@
+"""ART: a video backbone on cached frames with texts that ask for regions; the network is in `stages.models.art`."""
+
+import numpy as np
+
+from unialign.pipeline.systems.base import ClassSpecificWeights, DrawnClip, System
+from unialign.pipeline.systems.unialign import backbone_normalization, clip_example, prepare_clips
+from unialign.stages.models.art.config import ARTConfig
+from unialign.stages.models.art.losses import art_losses
+from unialign.stages.models.art.model import build_art
+
+
+def draw_tracklets(clip: DrawnClip) -> bytes | None:
+    """The tracklets over the frames that the model saw; None for a model without regions."""
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, tracklet_picture
+
+    if "region_maps" not in clip.outputs:
+        return None
+    maps, weights = clip.outputs["region_maps"], clip.outputs["frame_weights"]
+    shown = np.linspace(0, len(maps) - 1, min(SHOWN_FRAMES, len(maps))).round().astype(int)
+    # A backbone may halve time: the frame in the middle of each of its steps.
+    seen = clip.frames[((shown + 0.5) * len(clip.frames) / len(maps)).astype(int)]
+    names = [clip.classes[int(label)] for label in clip.outputs["semantic_classes"]]
+    return tracklet_picture(seen, maps[shown], weights[shown], names, clip.title)
+
+
+ART = System(
+    config=ARTConfig,
+    stores=lambda config: ("frames", "text"),
+    prepare=prepare_clips,
+    build=build_art,
+    losses=art_losses,
+    normalization=backbone_normalization,
+    class_specific=ClassSpecificWeights(("head.", "video_head.", "bank.agent", "bank.main")),
+    example=lambda config: clip_example(config, pose=False),
+    draw=draw_tracklets,
+)

@@ -1,0 +1,238 @@
+"""DVTA on cached pose features and texts: zero-shot, so classes matter more than samples.
+
+A run tests on the unseen classes of its protocol, or, with `held_out`, on classes of the training side that play them:
+that is where epochs and the calibration of generalised runs are chosen without a look at the test. The network is in
+`stages.models.dvta`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from unialign.cache.batches.batch_reader import BatchReader
+from unialign.cache.batches.joined import Column, Joined
+from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.remote.fetching import FetchingReader
+from unialign.errors import UsageError
+from unialign.pipeline.systems.assumed import CLASSES, POSE_WIDTH, SENTENCE_WIDTH
+from unialign.pipeline.systems.base import Example, System, refuse_start
+from unialign.pipeline.systems.unialign import pose_tokens
+from unialign.pipeline.training.coverage import Covered
+from unialign.pipeline.training.preparation import PreparedRun, Request, Sides, by_place, prepared
+from unialign.pipeline.training.text_bank_start import (
+    description_rows,
+    label_rows,
+    load_descriptions,
+    load_text_bank,
+    shared_templates,
+)
+from unialign.stages.datasets.base import Dataset, Split
+from unialign.stages.datasets.splits import holdout
+from unialign.stages.models.dvta.config import DVTAConfig
+from unialign.stages.models.dvta.model import build_dvta, dvta_losses
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.loop import Fitted
+from unialign.stages.training.pooled import FEATURE, PooledFeatures
+from unialign.stages.training.zero_shot import (
+    Calibration,
+    choose_calibration,
+    generalised_accuracy,
+    pseudo_unseen_classes,
+    select_epoch,
+)
+from unialign.types import Json
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Classes of a run, as labels of the dataset, ascending.
+
+    candidates: what evaluation chooses from, the columns of its scores. stranger: those of them that training has no
+    sample of, where the others are seen ones (generalised runs; otherwise empty). unseen: those of the protocol. seen:
+    all others.
+    """
+
+    candidates: tuple[int, ...]
+    stranger: tuple[int, ...]
+    unseen: tuple[int, ...]
+    seen: tuple[int, ...]
+
+    @property
+    def of_val(self) -> tuple[int, ...]:
+        """What evaluation on val, which is of seen classes, chooses from: these, or in a generalised run all."""
+        return self.candidates if self.stranger else self.seen
+
+
+def prepare_dvta(request: Request) -> PreparedRun:
+    """A run of DVTA.
+
+    Raises `MissingCache` for stores that hold too little, `UsageError` for settings that make no sense, a protocol
+    without unseen classes, a text store without descriptions where they are wanted, and features of an encoder that has
+    been trained on an unseen class.
+    """
+    config, settings, dataset = request.config, request.settings, request.dataset
+    features, text = request.readers["pose-features"], request.readers["text"]
+    split, roles = split_by_class(dataset, request.protocol, config)
+    sides = request.sides(split)
+    val, test = by_place(sides.val, roles.of_val), by_place(sides.test, roles.candidates)
+    if settings.flip > 0:
+        raise UsageError(f"train.settings.flip is {settings.flip}; dvta augments nothing, set it to 0.")
+    encoder_clean = check_encoder(features, dataset, request.protocol, roles)
+    flips = pose_tokens(features).flips
+    views = [0] if settings.pose_test == "first" else [view for view, mirrored in enumerate(flips) if not mirrored]
+
+    def pooled(side: Covered, candidates: tuple[int, ...] = ()) -> PooledFeatures:
+        return PooledFeatures(joined_features(features, side.samples.ids), side.samples.labels, views, candidates)
+
+    train = pooled(sides.train)
+    templates = request.options.templates or shared_templates(text, dataset.classes)
+    parts = {
+        "num_classes": len(dataset.classes),
+        "text_bank": load_text_bank(text, dataset.classes, templates),
+        "pose_width": train.reader.columns[FEATURE].shape[-1],
+        "descriptions": load_descriptions(text, dataset.classes) if config.enhancement else None,
+    }
+    return prepared(
+        request,
+        Sides(sides.train, val, test),
+        (train, pooled(val, roles.of_val) if len(val.samples) else None, pooled(test, roles.candidates)),
+        parts,
+        {"templates": list(templates), "candidates": list(roles.candidates)},
+        texts=(*label_rows(templates, dataset.classes), *description_rows(text, dataset.classes)),
+        classes=tuple(dataset.classes[label] for label in roles.candidates),
+        report=partial(report_zero_shot, roles, config, encoder_clean, test.samples.labels),
+        follow_test=bool(config.held_out) or config.published_rule,
+    )
+
+
+def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple[Split, Roles]:
+    """Ids of both sides of a run and the part that each class plays in it.
+
+    Unseen are all classes without a training sample in the protocol, whether or not the test has samples of them.
+    Raises `UsageError` for a protocol without any and for settings that do not go with it.
+    """
+    split = dataset.split(protocol)
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    seen = tuple(sorted({labels[name] for name in split.train}))
+    unseen = tuple(label for label in range(len(dataset.classes)) if label not in seen)
+    if not unseen:
+        fitting = [name for name in dataset.protocols if name.startswith(("zero-shot", "generalised", "synse", "smie"))]
+        known = f"take one of {', '.join(fitting)}" if fitting else "dataset has none that does"
+        raise UsageError(f"protocol {protocol} of {dataset.name} leaves no class unseen, which dvta is for; {known}.")
+    generalised = any(labels[name] in seen for name in split.test)
+    if generalised and config.published_rule:
+        raise UsageError("train.dvta.published_rule is for zero-shot protocols; a generalised one has no such rule.")
+    if not config.held_out:
+        candidates = tuple(range(len(dataset.classes))) if generalised else unseen
+        return split, Roles(candidates, unseen if generalised else (), unseen, seen)
+    if config.held_out >= len(seen):
+        raise UsageError(f"train.dvta.held_out is {config.held_out}, but only {len(seen)} classes are seen; lower it.")
+    pseudo = pseudo_unseen_classes(seen, config.held_out)
+    train = set(split.train)
+    kept = [sample for sample in dataset.samples if sample.id in train and sample.label not in pseudo]
+    tested = tuple(name for name in split.train if labels[name] in pseudo)
+    if not generalised:
+        return Split(tuple(sample.id for sample in kept), tested), Roles(pseudo, (), unseen, seen)
+    parts = holdout(kept)  # samples of seen classes, too, must be new to the model
+    return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen, seen)
+
+
+def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
+    """True where the encoder of the features has seen no unseen class; None where the store does not tell.
+
+    Classes are compared by name, so an encoder of another data set that calls any class otherwise is not known to be
+    clean. Raises `UsageError` where it has seen one, and for other names of the same data set.
+    """
+    attributes = reader.store.attributes if isinstance(reader, Recorded) else {}
+    trained = dict(attributes.get("trained_on", {}))
+    if not trained.get("classes"):
+        return None
+    strange = [name for name in trained["classes"] if name not in dataset.classes]
+    if strange and trained.get("dataset") == dataset.name:
+        raise UsageError(
+            f"the encoder of the pose features was trained with other class names ({strange[0]}); train it with the "
+            "same --labels as this run."
+        )
+    leaked = [dataset.classes[label] for label in roles.unseen if dataset.classes[label] in trained["classes"]]
+    if leaked:
+        raise UsageError(
+            f"the encoder of the pose features was trained on {len(leaked)} classes that {protocol} counts as unseen "
+            f"({leaked[0]}); train one with `unialign train --model stgcn++ protocol={protocol}` and extract again."
+        )
+    return None if strange else True
+
+
+def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
+    """The features of some samples, for batches. Raises `UsageError` for a source that is no store."""
+    if not isinstance(reader, Recorded):
+        raise UsageError("dvta trains from a store of pose features; leave out --online.")
+    columns = {FEATURE: Column(reader, FEATURE)}
+    mapped = isinstance(reader, StoreReader) and reader.store.codec == "none"
+    return BatchReader(columns, ids) if mapped else FetchingReader(columns, ids)
+
+
+def report_zero_shot(
+    roles: Roles, config: DVTAConfig, encoder_clean: bool | None, labels: Sequence[int], fitted: Fitted
+) -> Mapping[str, Json]:
+    """The field `zero_shot` of result.json. labels: of the test samples, places in `roles.candidates`.
+
+    rule, epoch, top1: how the epoch was chosen, which one it is (from 1), and its accuracy over the candidates.
+    clean: no unseen test sample took part in that choice. encoder_clean: nor in the training of the pose encoder; None
+    where that is not known. held_out: labels of the seen classes that were tested as unseen ones.
+    Of generalised runs also seen, unseen, harmonic, area of the last epoch with the configured calibration; with
+    held_out classes `calibration`, the best one for them, in their place.
+    """
+    name = "validation" if config.held_out else "unseen"
+    history = [
+        {"epoch": row["epoch"], "top1": row["top1"], name: row["top1"]} if "top1" in row else {"epoch": row["epoch"]}
+        for row in fitted.history
+    ]
+    chosen = select_epoch(history, published_rule=config.published_rule)
+    played = roles.stranger or roles.candidates
+    found: dict[str, Json] = {
+        "rule": chosen.rule,
+        "epoch": int(chosen.row["epoch"]),
+        "top1": chosen.row["top1"],
+        "clean": chosen.clean,
+        "encoder_clean": encoder_clean,
+        "held_out": list(played) if config.held_out else [],
+    }
+    if not roles.stranger or fitted.predictions is None:
+        return found
+    # The softmax of what may be far apart: below the smallest number all are equally improbable.
+    scores = np.log(np.maximum(fitted.predictions.scores, np.finfo(np.float32).tiny))
+    truth = [labels[index] for index in fitted.predictions.indices]
+    stranger = [place for place, label in enumerate(roles.candidates) if label in roles.stranger]
+    known = [place for place in range(len(roles.candidates)) if place not in stranger]
+    if config.held_out:
+        best = choose_calibration(scores, truth, seen=known, pseudo_unseen=stranger)
+        return found | {"calibration": best.value}
+    given = Calibration(config.calibration, ())
+    return found | generalised_accuracy(scores, truth, seen=known, unseen=stranger, calibration=given)
+
+
+def dvta_example(config: DVTAConfig) -> Example:
+    """One vector against all classes; frames and images are the pose encoder's, whose cost is not counted."""
+    texts = torch.zeros(1, CLASSES, SENTENCE_WIDTH)
+    parts = {
+        "num_classes": CLASSES,
+        "text_bank": texts,
+        "pose_width": POSE_WIDTH,
+        "descriptions": texts[0].clone(),
+    }
+    return Example(config, parts, {"pose_features": torch.zeros(1, POSE_WIDTH)}, views=False)
+
+
+DVTA = System(
+    config=DVTAConfig,
+    stores=lambda config: ("pose-features", "text"),
+    prepare=prepare_dvta,
+    build=build_dvta,
+    losses=dvta_losses,
+    check=lambda config, options: refuse_start("dvta", options),
+    no_val=lambda config: "train.dvta.held_out tests on seen classes that play unseen ones" if config.held_out else "",
+    example=dvta_example,
+)

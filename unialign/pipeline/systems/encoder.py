@@ -1,0 +1,119 @@
+"""ST-GCN++ on cached poses: a skeleton encoder, exported for `extract pose-features`.
+
+The network is in `stages.models.skeleton`. An encoder's classes are those of its protocol's training samples, so one
+for a zero-shot protocol has not seen its unseen classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unialign.errors import UsageError
+from unialign.pipeline.systems.base import System, refuse_start
+from unialign.pipeline.training.preparation import PreparedRun, Request, Sides, prepared, renumbered
+from unialign.stages.extraction.pose_clips import Shape, recipe_of
+from unialign.stages.models.skeleton.config import EncoderConfig
+from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import LAYOUTS, Layout, layout_in
+from unialign.stages.training.pose_samples import CachedPoses, PoseClips
+from unialign.types import Json
+
+NUM_PERSONS = 2
+
+
+class EncoderTraining(nn.Module):
+    """A skeleton encoder behind the contract of the training loop: a dict in, a dict out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens, feature and logits of a batch's keypoints."""
+        outputs: dict[str, Tensor] = self.network(batch["keypoints"], batch["present"])
+        return outputs
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Nothing moves beside the weights."""
+
+
+def classification_loss(model: nn.Module, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of the logits."""
+    return {"classification": cross_entropy(outputs["logits"].float(), labels)}
+
+
+def prepare_encoder(request: Request) -> PreparedRun:
+    """A run of ST-GCN++. Joint layout and recipe follow from the store of poses.
+
+    Test samples of classes that training has no sample of count as wrong; where there are no others (zero-shot
+    protocols), nothing is evaluated.
+    """
+    config, dataset, reader = request.config, request.dataset, request.readers["poses"]
+    layout = _layout(reader)
+    numbers, unknown, sides = seen_classes(request)
+    seen = [dataset.classes[label] for label in numbers]
+    recipe = recipe_of(layout, reader.array_attributes("keypoints")["coordinates"])
+    poses = CachedPoses(reader, layout, recipe, Shape(config.clip_len, NUM_PERSONS), config.crop)
+    parts = {"layout": layout.plain, "num_classes": len(numbers)}
+    return prepared(
+        request,
+        sides,
+        sides.sources(lambda samples, learns: PoseClips(samples, poses, request.settings, train=learns)),
+        parts,
+        extra={
+            "model": request.name,
+            "config": {**parts, "width": config.width, "dropout": config.dropout},
+            "layout": layout.plain,
+            "recipe": recipe,
+            "clip_len": config.clip_len,
+            "classes": seen,
+            "protocol": request.protocol,
+            "dataset": dataset.name,
+        },
+        classes=tuple(seen + [dataset.classes[label] for label in unknown]),
+        unknown=len(unknown),
+    )
+
+
+def build_encoder(config: EncoderConfig, *, num_classes: int, layout: str | Mapping[str, Json]) -> EncoderTraining:
+    """ST-GCN++ with random weights, as the training loop runs it."""
+    network = STGCNPlusPlus(layout=layout, num_classes=num_classes, width=config.width, dropout=config.dropout)
+    return EncoderTraining(network)
+
+
+def seen_classes(request: Request) -> tuple[dict[int, int], list[int], Sides]:
+    """Places of the training classes by label of the dataset, tested classes beside them, and the relabelled parts.
+
+    The tested classes that training lacks have the places behind; the test is empty where there are no others.
+    """
+    dataset = request.dataset
+    split = dataset.split(request.protocol)
+    labels = {sample.id: sample.label for sample in dataset.samples}
+    numbers = {label: number for number, label in enumerate(sorted({labels[each] for each in split.train}))}
+    if not any(labels[each] in numbers for each in split.test):
+        split = replace(split, test=())
+    others = sorted({labels[each] for each in (*split.test, *split.val)} - numbers.keys())
+    places = numbers | {label: len(numbers) + number for number, label in enumerate(others)}
+    sides = request.sides(split, tested=False)
+    train, val, test = (renumbered(side, places) for side in (sides.train, sides.val, sides.test))
+    return numbers, others, Sides(train, val, test)
+
+
+def _layout(reader: SampleReader) -> Layout:
+    layout = layout_in(reader.array_attributes("keypoints"))
+    if layout is None:
+        raise UsageError(f"the poses' joints are of an unknown order; known are {', '.join(LAYOUTS)}.")
+    return layout
+
+
+ENCODER = System(
+    config=EncoderConfig,
+    stores=lambda config: ("poses",),
+    prepare=prepare_encoder,
+    build=build_encoder,
+    losses=classification_loss,
+    check=lambda config, options: refuse_start("stgcn++", options),
+)

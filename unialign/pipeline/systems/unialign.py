@@ -1,0 +1,146 @@
+"""UniAlign: a video backbone on cached frames with texts and pose features; the network is in `stages.models.unialign`.
+
+Other systems around a video backbone (ART) are prepared in the same way.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unialign.cache.digests import file_digest
+from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.systems.assumed import CLASSES, POSE_TOKENS, POSE_WIDTH, PROMPTS, TEXT_WIDTH
+from unialign.pipeline.systems.base import ClassSpecificWeights, Colors, DrawnClip, Example, System
+from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
+from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
+from unialign.stages.foreign_weights import load_foreign_weights
+from unialign.stages.images import decode_images
+from unialign.stages.models.unialign.config import UniAlignConfig
+from unialign.stages.models.unialign.losses import uni_align_losses
+from unialign.stages.models.unialign.model import build_unialign
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
+
+# In place of a file: weights that timm or torchvision publish.
+HUB = Path("hub")
+STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
+
+
+def prepare_clips(request: Request) -> PreparedRun:
+    """A run of a video backbone: clips of cached frames, with pose features and texts where the system reads them.
+
+    Raises `MissingCache` for stores that hold too little, `UsageError` for settings that make no sense.
+    """
+    config, readers, classes = request.config, request.readers, request.dataset.classes
+    sides = request.sides()
+    frames = frames_of(readers["frames"], config)
+    pose = pose_tokens(readers["pose-features"]) if "pose-features" in readers else None
+    width = pose.reader.read_one(sides.train.samples.ids[0])["tokens"].shape[-1] if pose else None
+    bank, templates = None, request.options.templates
+    if "text" in readers:
+        templates = templates or shared_templates(readers["text"], classes)
+        bank = load_text_bank(readers["text"], classes, templates)
+    weights = read_weights(request.options.backbone_weights, config.backbone)
+    parts = {"num_classes": len(classes), "text_bank": bank, "weights": weights[1] if weights else None}
+    return prepared(
+        request,
+        sides,
+        sides.sources(lambda samples, learns: Clips(samples, frames, pose, request.settings, train=learns)),
+        parts if width is None else {**parts, "pose_width": width},
+        {"templates": list(templates), "backbone_weights": weights[0] if weights else None},
+        texts=label_rows(templates, classes),
+    )
+
+
+def frames_of(reader: SampleReader, config: Any) -> CachedFrames:
+    """The store of frames, and the clips that a configuration (num_frames, image_size) makes of it."""
+    encoding = str(reader.array_attributes("pictures")["encoding"])
+    return CachedFrames(reader, encoding, config.num_frames, config.image_size)
+
+
+def pose_tokens(reader: SampleReader) -> PoseTokens:
+    """A store of pose features and the grid of its views."""
+    views = reader.array_attributes("tokens").get("views")
+    if not views:
+        raise MissingCache("the pose features do not say which views they hold; extract pose-features again.")
+    return PoseTokens(reader, tuple(bool(view["flip"]) for view in views))
+
+
+def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]] | None:
+    """Digest and content of a file of weights, or, for the path "hub", of the backbone's published ones."""
+    if path is None:
+        return None
+    if path == HUB:
+        from unialign.stages.models.backbones.registry import hub_state_dict
+
+        published = hub_state_dict(backbone)
+        checksum = sha256()
+        for name in sorted(published):
+            checksum.update(name.encode() + published[name].cpu().contiguous().numpy().tobytes())
+        return f"sha256:{checksum.hexdigest()}", published
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; give the weights of a video backbone, or hub to fetch published ones.")
+    return file_digest(path), load_foreign_weights(path, "a video backbone")
+
+
+def backbone_normalization(model: Any) -> Colors:
+    """Those that the video backbone was made for."""
+    return tuple(model.backbone.mean), tuple(model.backbone.std)
+
+
+def clip_example(config: Any, *, pose: bool) -> Example:
+    """A clip for a video backbone, and what is built around it."""
+    parts = {"num_classes": CLASSES, "text_bank": torch.zeros(PROMPTS, CLASSES, TEXT_WIDTH)}
+    batch = {"frames": torch.zeros(1, config.num_frames, 3, config.image_size, config.image_size)}
+    if pose:
+        parts["pose_width"] = POSE_WIDTH
+        batch["pose_tokens"] = torch.zeros(1, POSE_TOKENS, POSE_WIDTH)
+    return Example(config, parts, batch, config.backbone, config.num_frames, config.image_size)
+
+
+def draw_importance(clip: DrawnClip) -> bytes:
+    """Skeletons over the kept frames, what CMSA weighed under them and beside."""
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_skeleton, sample_picture
+
+    stored = clip.stored.read_one(clip.sample)
+    encoding = str(clip.stored.array_attributes("pictures")["encoding"])
+    kept = len(stored["frame_index"])
+    weights = clip.outputs["token_importance_video"]
+    # The model saw the middle of each segment of the kept frames; segments are shown evenly.
+    shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
+    which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
+    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
+    drawn = [
+        draw_skeleton(picture, _people(clip, int(index), stored))
+        for picture, index in zip(pictures, stored["frame_index"][which], strict=True)
+    ]
+    return sample_picture(drawn, weights[shown] if weights.ndim else None, clip.title, dict(clip.importance))
+
+
+def _people(clip: DrawnClip, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Joints (M, V, 2) in the pixels of the kept picture; none where there are no poses of that frame."""
+    if clip.poses is None or clip.sample not in clip.poses.ids:
+        return np.empty((0, 0, 2))
+    arrays = clip.poses.read_one(clip.sample)
+    joints = arrays.get("pixels", arrays["keypoints"])[..., :2]
+    if index >= len(joints):
+        return np.empty((0, 0, 2))
+    scale = stored["size"][::-1] / stored["source_size"][::-1]
+    return np.asarray(joints[index].astype("float64") * scale)
+
+
+UNIALIGN = System(
+    config=UniAlignConfig,
+    stores=lambda config: tuple(STORES[name] for name in config.modalities),
+    prepare=prepare_clips,
+    build=build_unialign,
+    losses=uni_align_losses,
+    normalization=backbone_normalization,
+    class_specific=ClassSpecificWeights(("head.", "bank.agent", "bank.main")),
+    example=lambda config: clip_example(config, pose="pose" in config.modalities),
+    draw=draw_importance,
+)

@@ -1,0 +1,187 @@
+"""What every section of the configuration is made of: a frozen pydantic model, checked when it is read.
+
+A field says its range and its meaning once (`Field(ge=0, description=...)`); messages, `unialign config show` and
+docs/configuration.md take them from there. This module is imported before any network library, so it imports none.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from unialign.errors import UsageError
+from unialign.types import Json
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen; unknown keys, infinity and NaN are errors. `strict=True` forbids "8" for 8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
+        """Python counts true as 1; as `num_frames: true` it is a mistake."""
+        if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation in (int, float):
+            raise ValueError(f"should be a number, not {str(value).lower()}")
+        return value
+
+    @classmethod
+    def more_sections(cls) -> Mapping[str, "type[Settings]"]:
+        """Sections that are not fields of this class, for those that take their keys from a table."""
+        return {}
+
+    @classmethod
+    def section(cls, name: str) -> "type[Settings] | None":
+        """The section of that name inside this one; None for a plain value and an unknown key."""
+        field = cls.model_fields.get(name)
+        inner = field.annotation if field else cls.more_sections().get(name)
+        return inner if isinstance(inner, type) and issubclass(inner, Settings) else None
+
+    def plain(self) -> dict[str, Any]:
+        """All fields as values that JSON and YAML have."""
+        return self.model_dump(mode="json")
+
+    def replaced(self, **values: Any) -> Self:
+        """A copy with other values, checked. Raises `pydantic.ValidationError`."""
+        return type(self).model_validate({**dict(self), **values})
+
+
+def checked(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Settings from plain values, defaults filled in. Raises `UsageError`; `where` is the key that they stand under."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError(explained(error, kind, where)) from error
+
+
+def explained(error: ValidationError, kind: type[Settings], where: str = "") -> str:
+    """What is wrong with the values of a section, key by key; for an unknown key, the one that was probably meant."""
+    problems = "; ".join(_problem(each, kind, f"{where}." if where else "") for each in error.errors())
+    return problems if problems.endswith("?") else f"{problems}."
+
+
+def _problem(problem: ErrorDetails, kind: type[Settings], prefix: str) -> str:
+    location = problem["loc"]
+    name = prefix + ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(name, prefix + "".join(f"{part}." for part in location[:-1]), _inner(kind, location[:-1]))
+    # In the words of YAML.
+    message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    message = message.replace("valid dictionary", "mapping")
+    message = f"{message[0].lower()}{message[1:]}"
+    # A sentence of ours names what it is about; pydantic's do not.
+    given = "" if problem["type"] == "value_error" or not _short(problem["input"]) else f", not {problem['input']!r}"
+    return f"{name.rstrip('.')}: {message}{given}" if name else f"{message}{given}"
+
+
+def _short(value: object) -> bool:
+    return value is None or (isinstance(value, str | int | float | bool | list) and len(repr(value)) <= 60)
+
+
+def unknown_key(name: str, section: str, kind: type[Settings] | None) -> str:
+    """The message for a key that does not exist. section: where it should be, "" or "train."."""
+    known = {row.key: row for row in setting_rows(kind, section)} if kind else {}
+    here = [*kind.model_fields, *kind.more_sections()] if kind else []
+    meant = closest(name, known, [f"{section}{each}" for each in here])
+    advice = f"did you mean {meant}?" if meant else f"known here: {', '.join(here)}"
+    return f"unknown key {name!r}; {advice}"
+
+
+def closest(name: str, known: Mapping[str, "SettingRow"], sections: Sequence[str] = ()) -> str:
+    """The key that a wrong one was probably meant to be: by its whole name, its last part, or its title; or ""."""
+    spellings: dict[str, str] = {}
+    for key, row in known.items():
+        spellings.setdefault(key.rpartition(".")[2], key)
+        if row.title:
+            spellings.setdefault(row.title.replace(" ", "_"), key)
+    spellings |= {key.rpartition(".")[2]: key for key in sections}
+    leaf = name.rpartition(".")[2]
+    found = difflib.get_close_matches(leaf, spellings, n=1, cutoff=0.6)
+    return spellings[found[0]] if found else ""
+
+
+def _inner(kind: type[Settings], location: Sequence[int | str]) -> type[Settings] | None:
+    """The section at a place inside another one."""
+    found: type[Settings] | None = kind
+    for part in location:
+        found = found.section(str(part)) if found else None
+    return found
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One key of the configuration. type: in words. default: as in YAML. range: "" where any value of the type will do.
+
+    title: the long name of a short key ("learning rate" of `lr`), or "".
+    """
+
+    key: str
+    type: str
+    default: Json
+    range: str
+    meaning: str
+    title: str = ""
+
+
+def setting_rows(kind: type[Settings], prefix: str = "") -> Iterator[SettingRow]:
+    """A row for each key of a section and of the sections in it, in order. prefix: "" or, for example, "train."."""
+    defaults = kind.model_construct().plain()
+    for name, field in kind.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Settings):
+            yield from setting_rows(annotation, f"{prefix}{name}.")
+            continue
+        kinds, choices = _kind_of(annotation)
+        yield SettingRow(
+            key=f"{prefix}{name}",
+            type=kinds,
+            default=defaults[name],
+            range=", ".join(filter(None, (choices, *_limits(field)))),
+            meaning=" ".join((field.description or "").split()),
+            title=field.title or "",
+        )
+    for name, inner in kind.more_sections().items():
+        yield from setting_rows(inner, f"{prefix}{name}.")
+
+
+NAMES = {int: "integer", float: "number", bool: "boolean", str: "string", Path: "path", Any: "any"}
+LIMITS = {"ge": "at least {:g}", "gt": "above {:g}", "le": "at most {:g}", "lt": "below {:g}"}
+
+
+def _kind_of(annotation: Any) -> tuple[str, str]:
+    """A type in words, and the values that it may have, in words or ""."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return NAMES[type(inner[0])], f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, UnionType):
+        if set(inner) == {int, float}:
+            return "number", ""
+        found = [_kind_of(each) for each in inner if each is not type(None)]
+        return f"{' or '.join(name for name, _ in found)}{', or null' if type(None) in inner else ''}", found[0][1]
+    if origin is tuple:
+        name, choices = _kind_of(inner[0])
+        count = "list" if inner[-1] is Ellipsis else f"list of {len(inner)}"
+        return f"{count} {name}s" if count != "list" else f"list of {name}s", choices.replace("one of", "each one of")
+    if origin is dict:
+        return f"mapping of {_kind_of(inner[0])[0]}s to {_kind_of(inner[1])[0]}s", ""
+    if hasattr(annotation, "__metadata__"):
+        return _kind_of(inner[0])
+    return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation))), ""
+
+
+def _limits(field: FieldInfo) -> Iterator[str]:
+    for rule in field.metadata:
+        for name, words in LIMITS.items():
+            if hasattr(rule, name):
+                yield words.format(getattr(rule, name))
+        if hasattr(rule, "multiple_of"):
+            yield f"multiple of {rule.multiple_of:g}"
