@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unialign.errors import CorruptInput
-from unialign.stages.extraction.body_space import body_space, even_positions, read_between, without_gaps
+from unialign.stages.extraction.body_space import (
+    body_arrays,
+    body_space,
+    even_positions,
+    mirrored_body,
+    read_between,
+    without_gaps,
+)
 from unialign.stages.skeleton_layouts import LAYOUTS
 
 COCO = LAYOUTS["coco-17"]
@@ -89,3 +96,27 @@ def test_positions_between_frames_are_linear_and_ends_are_held() -> None:
     assert read_between(values, np.array([-1, 0, 0.25, 3, 9]))[:, 0].tolist() == [0, 0, 0.25, 3, 3]
     assert even_positions(4, 4).tolist() == [0, 1, 2, 3]
     assert even_positions(4, 2).tolist() == [0.5, 2.5]
+
+
+def test_a_mirrored_body_is_the_body_of_the_mirrored_picture() -> None:
+    keypoints = walker()
+    keypoints[2, 0, COCO.joints.index("left wrist")] = np.nan
+    body = body_space(keypoints, COCO, 2, scored=True)
+    picture = keypoints[:, :, list(COCO.mirror)].copy()
+    picture[..., 0] = 640 - picture[..., 0]
+    one, other = mirrored_body(body, COCO), body_space(picture, COCO, 2, scored=True)
+    assert np.allclose(one.joints, other.joints, atol=1e-4)
+    assert np.array_equal(one.seen, other.seen)
+    assert np.allclose(one.root, other.root, atol=1e-4)
+
+
+def test_what_networks_read_says_how_much_was_seen_and_who_is_there() -> None:
+    keypoints = walker()
+    keypoints[4, 0, 3] = np.nan
+    body = body_space(keypoints, COCO, 2, scored=True)
+    arrays, there = body_arrays(body, np.array([3.5, 4.0]))
+    assert arrays.shape == (2, 2, 17, 5)
+    assert there.tolist() == [True, False]
+    assert arrays[0, :, 3, 2].tolist() == [0.5, 0.0]
+    assert (arrays[1] == 0).all()
+    assert np.allclose(arrays[0, 1, :, 3:], body.root[4])

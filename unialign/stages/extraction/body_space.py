@@ -63,6 +63,27 @@ def body_space(keypoints: np.ndarray, layout: Layout, num_persons: int, *, score
     return Body(joints, there, ((root - root[0]) / unit).astype(np.float32))
 
 
+def mirrored_body(body: Body, layout: Layout) -> Body:
+    """The mirror image: left and right joints change places, x changes its sign."""
+    turned = np.array([-1.0] + [1.0] * (body.root.shape[1] - 1), np.float32)
+    mirror = list(layout.mirror)
+    return Body(body.joints[:, :, mirror] * turned, body.seen[:, :, mirror], body.root * turned)
+
+
+def body_arrays(body: Body, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What networks read of a body at real positions (S,) of its frames: (P, S, V, 2 D + 1), and (P,) who is there.
+
+    Joints, the share of a joint that was really seen, and the way of the hips, the same for all joints of a frame.
+    """
+    joints = read_between(body.joints.swapaxes(0, 1), positions).swapaxes(0, 1)
+    seen = read_between(body.seen.swapaxes(0, 1).astype(np.float32), positions).swapaxes(0, 1)[..., None]
+    root = read_between(body.root, positions)[None, :, None]
+    way = np.broadcast_to(root, joints.shape)
+    there = np.asarray(body.seen.any(axis=(1, 2)))
+    whole = np.concatenate([joints, seen, way], axis=-1)
+    return np.ascontiguousarray(np.where(there[:, None, None, None], whole, 0), np.float32), there
+
+
 def without_gaps(places: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """A person's joints (T, V, D) with those that are not seen (T, V) put between the nearest frames that show them.
 

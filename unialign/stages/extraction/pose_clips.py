@@ -12,10 +12,9 @@ from itertools import product
 import numpy as np
 
 from unialign.errors import CorruptInput, UsageError
+from unialign.stages.extraction.body_space import LOWEST_SCORE, body_arrays, body_space, mirrored_body
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import Layout
-
-LOWEST_SCORE = 0.01  # PYSKL, PreNormalize2D: a joint with this score or less has not been seen
 
 
 def frame_size(reader: SampleReader, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
@@ -228,13 +227,52 @@ def rotation_onto(start: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.asarray(np.eye(3) + sine / length * cross + (1 - start @ target / length) * cross @ cross)
 
 
+def body_2d(
+    keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
+) -> PoseClip:
+    """A clip in body space, from pixels (T, M, V, 3): x, y, share seen, way in x and y, see `body_space.body_arrays`.
+
+    The clip is read between frames: `num_frames` equal parts of the sample, each at the fraction
+    (offset + 1/2) / num_offsets. Raises `CorruptInput` (no-person) when no frame shows anybody.
+    """
+    return _body(keypoints, layout, view, shape, scored=True)
+
+
+def body_3d(
+    keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
+) -> PoseClip:
+    """The same from camera coordinates (T, M, V, 3): x, y, z, share seen, way in x, y and z."""
+    return _body(keypoints, layout, view, shape, scored=False)
+
+
+def _body(keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, *, scored: bool) -> PoseClip:
+    body = body_space(keypoints, layout, shape.num_persons, scored=scored)
+    if view.flip:
+        body = mirrored_body(body, layout)
+    length = body.joints.shape[1]
+    part = (view.offset + 0.5) / view.num_offsets
+    return PoseClip(*body_arrays(body, (np.arange(shape.num_frames) + part) * length / shape.num_frames - 0.5))
+
+
 Prepare = Callable[[np.ndarray, Layout, View, Shape, tuple[float, float] | None], PoseClip]
 
-RECIPES: dict[str, Prepare] = {"pyskl-2d": pyskl_2d, "agcn-3d": agcn_3d, "centered-3d": centered_3d}
+RECIPES: dict[str, Prepare] = {
+    "pyskl-2d": pyskl_2d,
+    "agcn-3d": agcn_3d,
+    "centered-3d": centered_3d,
+    "body-2d": body_2d,
+    "body-3d": body_3d,
+}
 
 
-def recipe_of(layout: Layout, coordinates: Sequence[str]) -> str:
-    """The recipe of poses with these joints and coordinates: by score or depth, and whether there is a spine."""
-    if list(coordinates) == ["x", "y", "score"]:
+def recipe_of(layout: Layout, coordinates: Sequence[str], kind: str = "published") -> str:
+    """The recipe of poses with these joints and coordinates: by score or depth, and whether there is a spine.
+
+    kind: "body" for coordinates of the body, "published" for what PYSKL and 2s-AGCN do.
+    """
+    flat = list(coordinates) == ["x", "y", "score"]
+    if kind == "body":
+        return "body-2d" if flat else "body-3d"
+    if flat:
         return "pyskl-2d"
     return "centered-3d" if layout.spine is None or layout.shoulders is None else "agcn-3d"

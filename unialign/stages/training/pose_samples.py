@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from unialign.errors import CorruptInput
-from unialign.stages.extraction.pose_clips import LOWEST_SCORE, RECIPES, PoseClip, Shape, View, frame_size
+from unialign.stages.extraction.body_space import LOWEST_SCORE
+from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, Shape, View, frame_size
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import Layout
 from unialign.stages.training.augmentation import sparse_frames

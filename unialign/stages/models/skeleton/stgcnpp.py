@@ -13,14 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.skeleton.graph import spatial_partition
-from unialign.stages.skeleton_layouts import layout_from
+from unialign.stages.models.skeleton.graph_network import GraphNetwork
 from unialign.types import Json
 
 DILATIONS = (1, 2, 3, 4)
 NUM_BRANCHES = len(DILATIONS) + 2
-NUM_BLOCKS = 10
-WIDER_BLOCKS = (5, 8)  # counted from 1: twice the width, half the frames
 
 
 class GraphConvolution(nn.Module):
@@ -104,18 +101,8 @@ class Block(nn.Module):
         return torch.relu(out if self.residual is None else out + self.residual(rows))
 
 
-class STGCNPlusPlus(nn.Module):
-    """Ten blocks and a linear classifier over the mean of frames, joints and persons.
-
-    `forward(keypoints, present)` takes (N, M, T, V, C) keypoints and a bool mask (N, M); it returns
-
-    * tokens (N, ceil(T / 4), D): the mean over joints and present persons, D = 4 * width;
-    * feature (N, D): the mean of the tokens;
-    * logits (N, L).
-
-    layout: a name of `skeleton_layouts.LAYOUTS`, or a description of a layout (`Layout.plain`).
-    A clip without any present person gives NaN.
-    """
+class STGCNPlusPlus(GraphNetwork):
+    """ST-GCN++, see `GraphNetwork`. blocks: 10 as published, or 6 for small data."""
 
     def __init__(
         self,
@@ -124,56 +111,21 @@ class STGCNPlusPlus(nn.Module):
         num_classes: int,
         in_channels: int = 3,
         width: int = 64,
+        blocks: int = 10,
         dropout: float = 0.0,
+        head_dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         if width < NUM_BRANCHES:
             raise ValueError(f"width {width} is less than the {NUM_BRANCHES} branches of a block")
-        partition = torch.from_numpy(spatial_partition(layout_from(layout)))
-        self.norm = nn.BatchNorm1d(partition.shape[-1] * in_channels)
-        blocks, before, after = [], in_channels, width
-        for number in range(1, NUM_BLOCKS + 1):
-            wider = number in WIDER_BLOCKS
-            after = after * 2 if wider else after
-            # The first block has neither a residual nor dropout, as published.
-            first = number == 1
-            blocks.append(
-                Block(
-                    before,
-                    after,
-                    partition,
-                    stride=2 if wider else 1,
-                    residual=not first,
-                    dropout=0.0 if first else dropout,
-                )
-            )
-            before = after
-        self.blocks = nn.Sequential(*blocks)
-        self.width = after
-        self.classify = nn.Linear(after, num_classes)
-        nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.zeros_(self.classify.bias)
-
-    def encode(self, rows: Tensor) -> Tensor:
-        """Tokens (R, T', D) of single persons (R, T, V, C)."""
-        num_rows, num_frames, num_joints, channels = rows.shape
-        flat = rows.flatten(2).transpose(1, 2)  # (R, V * C, T)
-        normal = self.norm(flat).view(num_rows, num_joints, channels, num_frames)
-        maps = self.blocks(normal.permute(0, 2, 3, 1).contiguous())  # (R, D, T', V)
-        return torch.as_tensor(maps.mean(dim=3).transpose(1, 2))
-
-    def forward(self, keypoints: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """See the class."""
-        persons, mask = keypoints.flatten(0, 1), present.flatten()
-        if self.training:
-            # Only persons that are there count in the batch statistics.
-            encoded = self.encode(persons[mask])
-            rows = encoded.new_zeros(len(mask), *encoded.shape[1:]).index_put((mask,), encoded)
-        else:
-            # All rows, so that the shapes, and with them the last bits of a feature, do not depend on who is there.
-            rows = self.encode(persons)
-        weights = present.to(rows.dtype)[:, :, None, None]  # (N, M, 1, 1)
-        per_person = rows.view(*present.shape, *rows.shape[1:]).masked_fill(weights == 0, 0)
-        tokens = per_person.sum(dim=1) / weights.sum(dim=1)  # (N, T', D)
-        feature = tokens.mean(dim=1)
-        return {"tokens": tokens, "feature": feature, "logits": self.classify(feature)}
+        super().__init__(
+            lambda before, after, partition, stride, residual, drop: Block(
+                before, after, partition, stride=stride, residual=residual, dropout=drop
+            ),
+            layout=layout,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            width=width,
+            blocks=blocks,
+            dropout=dropout,
+            head_dropout=head_dropout,
+        )
