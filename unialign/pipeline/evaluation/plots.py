@@ -14,15 +14,6 @@ from PIL import Image, ImageDraw
 
 mpl.use("Agg")
 
-LIMBS_2D = (
-    *((5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (11, 12), (5, 11), (6, 12)),
-    *((11, 13), (13, 15), (12, 14), (14, 16), (0, 5), (0, 6)),
-)
-LIMBS_NTU = (
-    *((0, 1), (1, 20), (20, 2), (2, 3), (20, 4), (4, 5), (5, 6), (6, 7), (20, 8), (8, 9), (9, 10), (10, 11)),
-    *((0, 12), (12, 13), (13, 14), (14, 15), (0, 16), (16, 17), (17, 18), (18, 19)),
-)
-LIMBS = {17: LIMBS_2D, 25: LIMBS_NTU}
 LEAST_SIDE = 256
 SHOWN_FRAMES = 8
 COLOURS = ("#e41a1c", "#377eb8", "#4daf4a", "#984ea3", "#ff7f00", "#ffff33")
@@ -70,17 +61,17 @@ def ablation_picture(names: Sequence[str], means: Sequence[float], points: Seque
     return _png(figure)
 
 
-def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray) -> Image.Image:
-    """A frame (H, W, 3) uint8 with people (M, V, 2) drawn over it, in the frame's pixels; NaN joints are left out.
+def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray, bones: Sequence[tuple[int, int]]) -> Image.Image:
+    """A frame (H, W, 3) uint8 with persons (M, V, 2) drawn on it, in pixels of the frame; NaN joints are left out.
 
-    Small frames are enlarged first, so that lines do not hide what is under them.
+    bones: pairs of joints that a line connects. Small frames are enlarged first, so that lines hide less of them.
     """
     scale = max(1, -(-LEAST_SIDE // min(frame.shape[:2])))
     picture = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(picture)
     width = max(1, round(min(picture.size) / 130))
     for person, colour in zip(keypoints * scale, PEOPLE, strict=False):
-        for first, second in LIMBS.get(len(person), ()):
+        for first, second in bones:
             if np.isfinite(person[[first, second]]).all():
                 pen.line([*map(float, person[first]), *map(float, person[second])], fill=colour, width=width)
         for x, y in person[np.isfinite(person).all(axis=1)]:

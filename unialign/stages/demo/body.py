@@ -10,36 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from unialign.stages.skeleton_layouts import NTU_25
+
 Floats = NDArray[np.floating]
 
 # The order of the joints in a `.skeleton` file of NTU RGB+D.
-JOINTS = (
-    "spine base",
-    "spine middle",
-    "neck",
-    "head",
-    "left shoulder",
-    "left elbow",
-    "left wrist",
-    "left hand",
-    "right shoulder",
-    "right elbow",
-    "right wrist",
-    "right hand",
-    "left hip",
-    "left knee",
-    "left ankle",
-    "left foot",
-    "right hip",
-    "right knee",
-    "right ankle",
-    "right foot",
-    "spine shoulder",
-    "left hand tip",
-    "left thumb",
-    "right hand tip",
-    "right thumb",
-)
+JOINTS = NTU_25.joints
 JOINT_INDEX = {name: index for index, name in enumerate(JOINTS)}
 
 # Every angle (and the two quantities that are none) of a pose; what a motion leaves out is 0.

@@ -21,14 +21,12 @@ from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.people import track_persons
 from unialign.stages.extraction.tracker import Detections
+from unialign.stages.skeleton_layouts import COCO_17
 from unialign.stages.video import decoder_version
 from unialign.types import Json
 
-JOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
-)  # fmt: skip
+# As Ultralytics spells them; stores hold these names.
+JOINTS = tuple(name.replace(" ", "_") for name in COCO_17.joints)
 # 2: people chosen and joined anew, float32 in place of float16.
 REVISION = 2
 # The grey that Ultralytics' networks saw around pictures in training.

@@ -22,11 +22,12 @@ from PIL import Image
 
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
+from unialign.stages.skeleton_layouts import COCO_17
 
 LOGGER = logging.getLogger(__name__)
 
 LICENCE = "AGPL-3.0"
-NUM_JOINTS = 17
+NUM_JOINTS = len(COCO_17.joints)
 # Boxes that overlap more are one person: the default of `yolo predict`.
 LARGEST_OVERLAP = 0.7
 
