@@ -1,4 +1,4 @@
-"""The shared part of all extractors that decode videos: frames of one source, and what to record when it is damaged."""
+"""Decoding of one source video, shared by all extractors: its frames, and what to record if it is damaged."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ from unialign.types import Json
 
 
 class SourceVideo:
-    """One source while it is decoded. A failure ends its frames and waits in `failure`; it is never raised.
+    """One source while it is decoded. A failure ends its frames and is kept in `failure`; it is never raised.
 
-    digest: of the file's bytes, "" when it cannot be read.
-    is_decoded: whether `frames` has come to its end, good or bad.
+    digest: of the file's bytes, "" if it cannot be read.
+    is_decoded: whether `frames` has ended, successfully or not.
     """
 
     def __init__(self, source: Source) -> None:
@@ -45,7 +45,7 @@ class SourceVideo:
         self.is_decoded = True
 
     def fail(self, status: str, why: str) -> None:
-        """Settle the outcome of a source that gives no features."""
+        """Record the outcome of a source that gives no features."""
         detail = {**self.counts(), "why": why}
         if status == "too-long":
             # Decoding stopped, so the count says nothing about the clip.
@@ -53,12 +53,12 @@ class SourceVideo:
         self.failure = Outcome(self.source.id, status, self.digest, detail=detail)
 
     def counts(self) -> dict[str, Json]:
-        """What a record says of the decoding."""
+        """What a record says about the decoding."""
         counts: dict[str, Json] = {"decoded": self.video.decoded, "declared": self.video.declared}
         if self.video.pixel_aspect != 1:
             counts["pixel_aspect"] = str(self.video.pixel_aspect)
         return counts if not self.video.corrupt else {**counts, "corrupt": self.video.corrupt}
 
     def outcome(self, arrays: Mapping[str, np.ndarray], detail: Mapping[str, Json]) -> Outcome:
-        """The outcome of a source that was decoded whole: "ok" with these arrays."""
+        """The outcome of a source that was decoded completely: "ok" with these arrays."""
         return Outcome(self.source.id, "ok", self.digest, arrays, {**self.counts(), **detail})

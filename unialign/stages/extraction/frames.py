@@ -15,21 +15,22 @@ from unialign.stages.images import ENCODINGS, encode_image
 from unialign.stages.video import decoder_version
 from unialign.types import Json
 
-# The longer side is stored with at most this times the short side: 2.39 is the widest film format. People cut out of
-# a picture are taller; they are stored smaller, so that every clip fits into the same bytes.
+# The longer side is stored with at most this multiple of the short side: 2.39 is the widest film format. Images of
+# people cropped from a frame are taller; they are stored smaller, so that every clip fits into the same number of
+# bytes.
 WIDEST = 2.4
-# Pictures whose shorter side would be less are refused: a strip shows nobody.
+# Images whose shorter side would be smaller are rejected: a strip shows no person.
 NARROWEST = 16
-# Small pictures held while a clip is decoded, per picture kept.
+# Resized images held while a clip is decoded, per image kept.
 CANDIDATES = 32
-# JPEG at quality 95 took at most 0.49 of the bare bytes on noise and chequers, and 640 bytes of header a picture.
+# JPEG at quality 95 took at most 0.49 of the raw bytes on noise and checkerboards, and 640 bytes of header per image.
 JPEG_SHARE, JPEG_HEADER, BEST_QUALITY = 0.5, 1024, 95
 
 
 def stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """(height, width) with the shorter side at `short_side` and the other rounded to the nearest pixel.
 
-    Where that is above `WIDEST` times `short_side`, the longer side is this and the shorter one follows.
+    If that exceeds `WIDEST` times `short_side`, the longer side is this and the shorter one follows.
     """
     edge, wanted = min(height, width), short_side
     longest = int(short_side * WIDEST)
@@ -39,7 +40,7 @@ def stored_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def scaled(length: int, to: int, of: int) -> int:
-    """length x to / of, rounded to the nearest whole number, halves up."""
+    """length x to / of, rounded to the nearest integer, halves up."""
     return (2 * length * to + of) // (2 * of)
 
 
@@ -64,9 +65,9 @@ def candidate_stride(total: int, num_frames: int) -> int:
 
 
 def sampled(pictures: Iterator[np.ndarray], num_frames: int, short_side: int) -> tuple[list[int], list[np.ndarray]]:
-    """Indices and small pictures (h, w, 3) of the frames to keep, in one pass and with bounded memory.
+    """Indices and resized images (h, w, 3) of the frames to keep, in one pass and with bounded memory.
 
-    The length of a clip is known for sure only at its end, so candidates are held, and thinned when they get many.
+    The exact length of a clip is known only at its end, so candidates are held, and thinned when there are too many.
     """
     held: list[tuple[int, np.ndarray]] = []
     stride = 1
@@ -90,9 +91,9 @@ def sampled(pictures: Iterator[np.ndarray], num_frames: int, short_side: int) ->
 class Frames:
     """Extractor of `frames`.
 
-    short_side: pixels of the shorter side of a stored picture, but see `stored_size`.
-    num_frames: pictures kept of a clip, see `kept_indices`.
-    encoding: "jpeg" (with `quality`, 1 to 95) or "rgb24" (bare bytes, about ten times the size).
+    short_side: pixels of the shorter side of a stored image, but see `stored_size`.
+    num_frames: images kept per clip, see `kept_indices`.
+    encoding: "jpeg" (with `quality`, 1 to 95) or "rgb24" (raw bytes, about ten times the size).
     """
 
     short_side: int = 128
@@ -115,18 +116,18 @@ class Frames:
 
     @property
     def longest_side(self) -> int:
-        """Pixels of the longer side that a stored picture may have."""
+        """Maximum length of the longer side of a stored image, in pixels."""
         return int(self.short_side * WIDEST)
 
     @property
     def max_bytes(self) -> int:
-        """Bytes that the pictures of one clip can take."""
+        """Maximum size of the images of one clip, in bytes."""
         bare = self.short_side * self.longest_side * 3
         one = bare if self.encoding == "rgb24" else int(bare * JPEG_SHARE) + JPEG_HEADER
         return self.num_frames * one
 
     def key(self) -> Mapping[str, Json]:
-        """What decides the bytes; see `Extractor.key`."""
+        """What affects the bytes; see `Extractor.key`."""
         parameters: dict[str, Json] = {"short_side": self.short_side, "num_frames": self.num_frames}
         libraries = {"pillow": version("pillow")}
         if self.encoding == "jpeg":
@@ -163,7 +164,7 @@ class Frames:
         )
 
     def attributes(self) -> Mapping[str, Json]:
-        """Nothing: pictures keep the licence of their clips."""
+        """Nothing: images keep the license of their clips."""
         return {}
 
     def digest(self, source: Source) -> str:
@@ -176,7 +177,7 @@ class Frames:
             yield self.outcome(SourceVideo(source))
 
     def outcome(self, video: SourceVideo) -> Outcome:
-        """The pictures of one clip."""
+        """The images of one clip."""
         indices, pictures = sampled(self.narrow_frames(video), self.num_frames, self.short_side)
         if video.failure is not None:
             return video.failure
@@ -192,7 +193,7 @@ class Frames:
         return video.outcome(arrays, {"kept": len(indices)})
 
     def narrow_frames(self, video: SourceVideo) -> Iterator[np.ndarray]:
-        """The frames of a clip, none of them if its pictures are too narrow to be stored."""
+        """The frames of a clip, or none if they are too narrow to be stored."""
         for picture in video.frames():
             if min(stored_size(picture.shape[0], picture.shape[1], self.short_side)) < NARROWEST:
                 shape = f"{picture.shape[1]} x {picture.shape[0]}"

@@ -1,6 +1,6 @@
-"""Signs of life while one sample is worked on, for whoever watches over the extraction.
+"""Signs of progress while one sample is processed, for the supervisor of the extraction.
 
-A long clip and a decoder that never returns look alike from outside; the beats tell them apart.
+From outside, a long clip and a decoder that never returns look the same; the beats distinguish them.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,11 @@ _listeners: list[Callable[[], None]] = []
 
 
 def beat() -> None:
-    """Say that the sample at hand has come a step further: a frame is decoded, a view is encoded."""
+    """Signal progress on the current sample: a frame was decoded, a view was encoded."""
     for listener in _listeners:
         listener()
 
 
 def listen(listener: Callable[[], None]) -> None:
-    """Call `listener` at every beat of this process from now on, in the thread that works."""
+    """Call `listener` at every beat of this process from now on, in the thread that does the work."""
     _listeners[:] = [listener]

@@ -1,11 +1,11 @@
-"""Who of a clip is stored: the people that its action is about, best first, one in a slot.
+"""Which persons of a clip are stored: those who perform the action, best first, one per slot.
 
 Legend: T frames, M slots, V joints, C coordinates (x, y, score).
 
-A person's weight is presence x (FLOOR + motion) x centrality. Presence is the square root of the sum of the scores of
-their detections: to move half as much costs more than to be seen half as long, as fighters are missed more often than
-those who watch. Motion is how much the joints that move most are spread over time, in body sizes, without what all
-people of a frame share (the camera). Centrality halves the weight at a corner of the frame.
+A person's weight is presence x (FLOOR + motion) x centrality. Presence is the square root of the sum of the detection
+scores: moving half as much costs more than being visible half as long, since fighters are missed more often than
+spectators. Motion is the spread over time of the joints that move most, in body sizes, without the motion that all
+people of a frame share (the camera). Centrality halves the weight in a corner of the frame.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ from unialign.stages.extraction.tracker import (
     without_lasting_doubles,
 )
 
-# The motion of somebody who stands still, as detectors jitter, and the most that counts (a whole body's way).
+# The motion of a person who stands still, due to detector jitter, and the maximum that counts (a whole body length).
 FLOOR, LARGEST_MOTION = 0.03, 0.3
-# With fewer people nobody can tell the camera's motion from theirs.
+# With fewer people, camera motion cannot be separated from theirs.
 FEWEST_FOR_CAMERA = 3
-# A detection that nothing continues is false where somebody else is seen who is there for this many frames.
+# An isolated detection is a false positive if its frame also shows a person who is present for this many frames.
 SHORTEST_COMPANY = 5
 
 
@@ -38,12 +38,12 @@ SHORTEST_COMPANY = 5
 class Persons:
     """The tracks kept from a clip.
 
-    keypoints: (T, M, V, C) float32, best person first; NaN where a person was not found.
-    counts: for the record; "tracks": people ever followed, "gaps": losses within kept tracks, "forced_joins": parts of
-        kept tracks that were joined since nobody else could be there, "switch_risks": neighbouring frames in which two
-        kept people were nearly as well exchanged, "left_out_persons" and "left_out_detections": tracks beyond the M
-        slots, "single_detections": what was taken for false (see `track_persons`), "frames_without_kept": frames in
-        which somebody was found and nobody is stored.
+    keypoints: (T, M, V, C) float32, best person first; NaN where a person was not detected.
+    counts: for the record; "tracks": all persons tracked, "gaps": interruptions within kept tracks, "forced_joins":
+        parts of kept tracks that were joined because there could be no other person, "switch_risks": neighboring frames
+        in which two kept persons could almost as well have been swapped, "left_out_persons" and "left_out_detections":
+        tracks beyond the M slots, "single_detections": detections taken for false positives (see `track_persons`),
+        "frames_without_kept": frames with a detected person but no stored one.
     """
 
     keypoints: np.ndarray
@@ -51,7 +51,9 @@ class Persons:
 
 
 def camera_path(tracks: Sequence[Track]) -> np.ndarray:
-    """How far (x, y) everybody has moved together by each frame: the camera, where enough people are there to tell."""
+    """The common displacement (x, y) of all people up to each frame: camera motion, if enough people are visible to
+    tell.
+    """
     last = max((track.frames[-1] for track in tracks), default=-1)
     moves: dict[int, list[np.ndarray]] = {}
     for track in tracks:
@@ -66,7 +68,7 @@ def camera_path(tracks: Sequence[Track]) -> np.ndarray:
 
 
 def motion(track: Track, camera: np.ndarray) -> float:
-    """How much a person moves: spread of the quarter of joints that move most, in box diagonals, up to the largest.
+    """How much a person moves: spread of the quarter of joints that move most, in box diagonals, capped.
 
     camera: see `camera_path`.
     """
@@ -83,7 +85,7 @@ def motion(track: Track, camera: np.ndarray) -> float:
 
 
 def centrality(track: Track, frame_size: tuple[int, int] | None) -> float:
-    """1 in the middle of the frame, 0.5 in a corner: the mean place of a track; 1 without a (height, width)."""
+    """1 in the middle of the frame, 0.5 in a corner, for the mean position of a track; 1 without a (height, width)."""
     if frame_size is None:
         return 1.0
     boxes = np.stack(track.boxes).astype(np.float64)
@@ -93,27 +95,27 @@ def centrality(track: Track, frame_size: tuple[int, int] | None) -> float:
 
 
 def weight(track: Track, frame_size: tuple[int, int] | None, camera: np.ndarray) -> float:
-    """What the people of a clip are ordered by, see above."""
+    """The weight by which the people of a clip are ordered, see the module."""
     return float(np.sqrt(sum(track.scores))) * (FLOOR + motion(track, camera)) * centrality(track, frame_size)
 
 
 def by_weight(tracks: Sequence[Track], frame_size: tuple[int, int] | None) -> list[Track]:
-    """Tracks, the heaviest first, ties to the one that is given first."""
+    """Tracks by descending weight; ties keep their given order."""
     camera = camera_path(tracks)
     return sorted(tracks, key=lambda track: -weight(track, frame_size, camera))
 
 
 def fullest(tracks: Sequence[Track]) -> int:
-    """The most people that one frame shows."""
+    """The maximum number of people in one frame."""
     frames = [frame for track in tracks for frame in track.frames]
     return int(np.bincount(frames).max()) if frames else 0
 
 
 @dataclass(frozen=True)
 class Followed:
-    """All people of a clip: their tracks in order of appearance, and what became of the rest of the detections.
+    """All people of a clip: their tracks in order of appearance, and what became of the other detections.
 
-    num_single: detections taken for false. risks: see `tracker.tracklets_of`.
+    num_single: detections taken for false positives. risks: see `tracker.tracklets_of`.
     """
 
     tracks: list[Track]
@@ -122,13 +124,13 @@ class Followed:
 
 
 def follow(frames: Sequence[Detections], num_people: int = 2, longest_gap: int = 30) -> Followed:
-    """Everybody of a clip.
+    """All people of a clip.
 
-    A detection that nothing before or after continues is taken for false where its frame shows somebody who is there
-    for at least `SHORTEST_COMPANY` frames. None of the others is lost as long as no frame shows more people than
-    `num_people`: there are then as many tracks as the fullest frame has people.
-    longest_gap: frames that somebody may stay unseen (hidden, missed) and still be taken for the same where there are
-    more people than that.
+    A detection that nothing before or after continues is taken for a false positive if its frame shows a person who is
+    present for at least `SHORTEST_COMPANY` frames. None of the others is lost as long as no frame shows more people
+    than `num_people`: there are then as many tracks as the fullest frame has people.
+    longest_gap: frames for which a person may be hidden or missed and still count as the same, if there are more people
+        than that.
     """
     tracklets, risks = tracklets_of([one.ordered().without_doubles() for one in frames], longest_gap)
     tracklets = without_lasting_doubles(tracklets)
@@ -139,7 +141,7 @@ def follow(frames: Sequence[Detections], num_people: int = 2, longest_gap: int =
     most = fullest(tracklets)
     tracks = joined(tracklets, longest_gap, most if most <= num_people else 0)
     if len(tracks) > most and most <= num_people:
-        # Somebody fits into a gap only.
+        # A person fits only into a gap.
         tracks = joined(unbroken(tracklets), longest_gap, most)
     return Followed(tracks, len(single), risks)
 
@@ -150,10 +152,10 @@ def track_persons(
     longest_gap: int = 30,
     frame_size: tuple[int, int] | None = None,
 ) -> Persons:
-    """The `num_people` people of a clip with the largest weight, ties to who appears first.
+    """The `num_people` people of a clip with the largest weight; ties go to the one who appears first.
 
-    frames: one `Detections` per frame, T of them, with nobody in some or all. frame_size: (height, width); the place in
-    the frame does not count without it. longest_gap: see `follow`.
+    frames: one `Detections` per frame, T of them; some or all may be empty. frame_size: (height, width); without it,
+        the position in the frame does not count. longest_gap: see `follow`.
     """
     followed = follow(frames, num_people, longest_gap)
     order = by_weight(followed.tracks, frame_size)

@@ -18,7 +18,7 @@ from unialign.stages.skeleton_layouts import Layout
 
 
 def frame_size(reader: SampleReader, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
-    """(width, height) of a sample's frames in pixels, None for poses without any; the array names its entries.
+    """(width, height) of a sample's frames in pixels, None for poses without it; the array names its entries.
 
     Raises `UsageError` where it does not.
     """
@@ -43,7 +43,7 @@ class View:
 
 @dataclass(frozen=True)
 class PoseClip:
-    """What an encoder reads: keypoints (P, S, V, C) float32 without any NaN, and which of the P persons are there."""
+    """Input of an encoder: keypoints (P, S, V, C) float32 without NaN, and which of the P persons are present."""
 
     keypoints: np.ndarray
     present: np.ndarray
@@ -51,16 +51,16 @@ class PoseClip:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an encoder expects: frames and person slots of a clip."""
+    """Input size of an encoder: frames and person slots per clip."""
 
     num_frames: int
     num_persons: int
 
 
 def clip_grid(num_offsets: int, flips: bool) -> tuple[View, ...]:
-    """All views of a sample, offsets outside, the plain one before the mirrored one.
+    """All views of a sample, by offset, each plain and then mirrored.
 
-    A fixed grid in place of PYSKL's random sampling and flipping can be cached; training draws from it.
+    A fixed grid, instead of PYSKL's random sampling and flipping, can be cached; training draws from it.
     """
     if num_offsets < 1:
         raise ValueError(f"{num_offsets} temporal offsets; at least 1 is needed")
@@ -71,9 +71,9 @@ def clip_grid(num_offsets: int, flips: bool) -> tuple[View, ...]:
 def sample_frames(num_frames: int, clip_len: int, view: View) -> np.ndarray:
     """The frame indices (clip_len,) of a view, in [0, num_frames).
 
-    A long sample is cut into clip_len equal segments and gives the frame at the fraction (offset + 1/2) / num_offsets
-    of each: a single offset reads the centres. A sample shorter than the clip is read round and round, beginning at
-    the fraction offset / num_offsets.
+    A long sample is cut into clip_len equal segments and contributes the frame at the fraction (offset + 1/2) /
+    num_offsets of each: a single offset reads the centers. A sample shorter than the clip is repeated, starting at the
+    fraction offset / num_offsets.
 
     Source: PYSKL's UniformSampleFrames, test mode, with its random draws replaced by the fraction.
     """
@@ -194,7 +194,9 @@ def _tracks(keypoints: np.ndarray, layout: Layout, view: View, shape: Shape) -> 
 
 
 def energy(person: np.ndarray) -> float:
-    """How much one person (T, V, 3) moves and spreads: the standard deviations of x, y, z, added; -1 if never there."""
+    """How much one person (T, V, 3) moves and spreads: the sum of the standard deviations of x, y, z; -1 if never
+    present.
+    """
     seen = person[np.isfinite(person).any(axis=(1, 2))]
     return float(np.nanstd(seen, axis=(0, 1)).sum()) if len(seen) else -1.0
 
@@ -202,8 +204,8 @@ def energy(person: np.ndarray) -> float:
 def repeated(person: np.ndarray, num_frames: int) -> np.ndarray:
     """One person's track (T, V, 3), repeated to (num_frames, V, 3); T is at most num_frames.
 
-    A person who is there from the start keeps gaps and loses the empty frames at the end; one who comes later keeps
-    only the frames that show them, from frame 0 on. A person who is never there stays NaN.
+    A person who is present from the start keeps gaps and loses the empty frames at the end; for one who appears later,
+    only the frames that show them are kept, from frame 0 on. A person who is never present stays NaN.
     """
     shown = np.flatnonzero(np.isfinite(person).any(axis=(1, 2)))
     if not len(shown):
@@ -215,7 +217,7 @@ def repeated(person: np.ndarray, num_frames: int) -> np.ndarray:
 def rotation_onto(start: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The rotation (3, 3) about their common normal that turns the direction of `start` into that of `target`.
 
-    The identity for a vector of no length and for two that are already (anti-)parallel.
+    The identity for a vector of zero length and for two that are already (anti-)parallel.
     """
     normal = np.cross(start, target)
     sine, length = np.linalg.norm(normal), np.linalg.norm(start) * np.linalg.norm(target)

@@ -1,4 +1,4 @@
-"""Skeleton encoders with their weights: from a file, and from clips to features.
+"""Skeleton encoders: loading them from a file, and computing features of clips.
 
 Two kinds of file are read: the checkpoints of encoders trained here, and the public Shift-GCN weights for NTU RGB+D.
 """
@@ -25,14 +25,14 @@ SHIFT_GCN_FRAMES = 300
 
 @dataclass(frozen=True)
 class Encoder:
-    """A network with its weights and everything that its input must be.
+    """A network with its weights and the requirements on its input.
 
     network: maps keypoints (N, P, S, V, C) and a mask (N, P) to tokens, feature and logits.
     recipe: the entry of `pose_clips.RECIPES` that makes its clips.
     clip_len: frames of the clips that it was trained with.
-    classes: what its logits mean; empty when the file does not say.
-    protocol, dataset: what it was trained on; "" when the file does not say. An encoder that has seen a class must
-        not serve a zero-shot protocol that counts the class as unseen.
+    classes: the meaning of its logits; empty if the file does not say.
+    protocol, dataset: what it was trained on; "" if the file does not say. An encoder trained on a class must not be
+        used in a zero-shot protocol that counts the class as unseen.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Encoder:
         return Shape(clip_len or self.clip_len, NUM_PERSONS)
 
     def num_tokens(self, clip_len: int | None = None) -> int:
-        """Tokens that a clip gives: two strides of 2."""
+        """Tokens per clip: two strides of 2."""
         return -(-(clip_len or self.clip_len) // 4)
 
 
@@ -69,10 +69,10 @@ def load_encoder(path: Path) -> Encoder:
 
 
 def encode(encoder: Encoder, clips: Sequence[PoseClip], batch_size: int) -> dict[str, np.ndarray]:
-    """Tokens (clips, T', D) and feature (clips, D) in float32, on the device where the network lies.
+    """Tokens (clips, T', D) and feature (clips, D) in float32, on the device of the network.
 
-    Every call of the network gets exactly `batch_size` clips, the last one repeated where there are too few, so that a
-    clip's features do not depend on how many others are asked for at the same time.
+    Every call of the network gets exactly `batch_size` clips, the last one repeated to fill the batch, so that a clip's
+    features do not depend on how many others are encoded at the same time.
     """
     device = next(encoder.network.parameters()).device
     parts: dict[str, list[np.ndarray]] = {"tokens": [], "feature": []}
@@ -81,7 +81,7 @@ def encode(encoder: Encoder, clips: Sequence[PoseClip], batch_size: int) -> dict
         padded = batch + batch[-1:] * (batch_size - len(batch))
         keypoints = torch.from_numpy(np.stack([clip.keypoints for clip in padded])).to(device)
         present = torch.from_numpy(np.stack([clip.present for clip in padded])).to(device)
-        # TensorFloat-32 and a choice of kernels by timing would change a feature's last bits from run to run.
+        # TensorFloat-32 and timing-based kernel selection would change a feature's last bits from run to run.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             output: dict[str, Tensor] = encoder.network(keypoints, present)
@@ -104,7 +104,7 @@ def _public_shift_gcn(path: Path, content: Mapping[str, Any]) -> Encoder:
         recipe="agcn-3d",
         clip_len=SHIFT_GCN_FRAMES,
         width=network.width,
-        # The file does not say cross-subject or cross-view; the number of classes tells the data set.
+        # The file does not say cross-subject or cross-view; the number of classes identifies the dataset.
         dataset=f"ntu{len(classifier)}",
     )
 

@@ -33,12 +33,12 @@ LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)"}
 class PoseFeatures:
     """Features of every view of a sample's poses.
 
-    poses, weights: where the store of poses and the encoder's file lie on this machine; not in the key.
+    poses, weights: paths of the store of poses and of the encoder's file on this machine; not in the key.
     poses_key: digest of the key of the poses. weights_digest: SHA-256 of the encoder's file, checked when it is loaded.
     name: the encoder that the file must hold ("shift-gcn", "stgcn++").
-    clip_len: frames of a clip; None takes the length that the encoder was trained with.
-    batch_size: clips in one call of the network. Other sizes may change the last bits of a feature, so the default is
-        best left alone; the number and order of samples do not matter.
+    clip_len: frames per clip; None is the length that the encoder was trained with.
+    batch_size: clips per call of the network. Other sizes may change the last bits of a feature, so the default is best
+        left alone; the number and order of samples do not matter.
     """
 
     name: str
@@ -107,7 +107,7 @@ class PoseFeatures:
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; its source digest is `pose_source`.
 
-        A sample whose poses are quarantined keeps their status, one whose poses show nobody gets no-person. Raises
+        A sample whose poses are quarantined keeps their status; one without any person gets no-person. Raises
         `MissingCache` for a sample without poses, `UsageError` for poses whose joints are not those of the encoder.
         """
         reader = StoreReader(self.poses)
@@ -165,9 +165,9 @@ class PoseFeatures:
 
 @lru_cache(maxsize=2)
 def loaded(path: Path, digest: str, name: str, device: str) -> Encoder:
-    """The encoder of a file, on its device; one load a process.
+    """The encoder of a file, on its device; loaded once per process.
 
-    Raises `StaleCache` when the file is not the one that the key names, `UsageError` when it holds another encoder.
+    Raises `StaleCache` if the file is not the one that the key names, `UsageError` if it holds another encoder.
     """
     encoder = load_encoder(path)
     found = file_digest(path).removeprefix("sha256:")
@@ -180,7 +180,7 @@ def loaded(path: Path, digest: str, name: str, device: str) -> Encoder:
 
 
 def pose_source(reader: StoreReader, sample: str) -> str:
-    """What stands for the poses of a sample in the record of its features: their own source, or why there are none."""
+    """The source digest that the features of a sample record: that of its poses, or why there are none."""
     status = reader.status(sample)
     return reader.source(sample) if status == "ok" else f"poses:{status}"
 

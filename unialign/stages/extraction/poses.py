@@ -1,6 +1,6 @@
-"""Person keypoints of every frame of a clip, by a YOLO pose network and our own tracker.
+"""Person keypoints in every frame of a clip, by a YOLO pose network and our own tracker.
 
-Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S side of the network's square pictures.
+Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S side of the network's square images.
 """
 
 from collections import deque
@@ -27,16 +27,16 @@ from unialign.types import Json
 
 # As Ultralytics spells them; stores hold these names.
 JOINTS = tuple(name.replace(" ", "_") for name in COCO_17.joints)
-# 2: people chosen and joined anew, float32 in place of float16.
+# 2: new rules to select and join persons, float32 instead of float16.
 REVISION = 2
-# The grey that Ultralytics' networks saw around pictures in training.
+# The gray with which Ultralytics pads images in training.
 PADDING = 114
-# Stride of the coarsest feature map of most networks; `PoseNetwork.check_size` knows that of the one at hand.
+# Stride of the coarsest feature map of most networks; `PoseNetwork.check_size` uses that of the loaded one.
 STRIDE = 32
 
 
 def letterbox(picture: np.ndarray, side: int) -> np.ndarray:
-    """A frame (H, W, 3) resized to fit a square and centred on grey: (side, side, 3) uint8."""
+    """A frame (H, W, 3) resized to fit a square and centered on gray: (side, side, 3) uint8."""
     top, left, height, width = placement(picture.shape[0], picture.shape[1], side)
     square = np.full((side, side, 3), PADDING, dtype=np.uint8)
     resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
@@ -52,7 +52,7 @@ def placement(height: int, width: int, side: int) -> tuple[int, int, int, int]:
 
 
 def to_detections(found: np.ndarray, height: int, width: int, side: int) -> Detections:
-    """Network output (n, 5 + 17 * 3) in pixels of the square, as detections in pixels of the frame, clipped to it."""
+    """Network output (n, 5 + 17 * 3) in pixels of the square as detections in pixels of the frame, clipped to it."""
     top, left, new_height, new_width = placement(height, width, side)
     gain = np.array([new_width / width, new_height / height])
     corner, limit = np.array([left, top]), np.array([width, height])
@@ -64,28 +64,28 @@ def to_detections(found: np.ndarray, height: int, width: int, side: int) -> Dete
 
 @dataclass
 class DetectionJob:
-    """A source on its way through the network: decoded, and what was found in its frames so far."""
+    """A source in progress: its decoder, and the detections in its frames so far."""
 
     video: SourceVideo
     found: list[np.ndarray] = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
-        """Whether its outcome is settled."""
+        """Whether its outcome is determined."""
         decoded = self.video.is_decoded and len(self.found) == self.video.video.decoded
         return self.video.failure is not None or decoded
 
 
 @dataclass(frozen=True)
 class YoloPoses:
-    """Extractor of `poses`. Build it with `yolo_poses`, which reads the digest of the weights.
+    """Extractor of `poses`. Create it with `yolo_poses`, which reads the digest of the weights.
 
-    confidence: lowest score of a person. num_people: persons kept, M. image_size: S, a multiple of 32.
-    max_frames: longer clips become "too-long". longest_gap: frames a person may be unseen within one track.
-    batch_frames: frames in every call of the network, of one clip or several; the last call is filled up with black.
-        It is part of the key: convolutions of another batch size round differently (by up to 0.001 pixel, where
-        a frame's place in the batch and its neighbours change nothing at all).
-    device: "auto", "cpu", "cuda", "cuda:1"; GPUs and CPUs round differently too, which the key does not tell.
+    confidence: minimum score of a detected person. num_people: persons kept, M. image_size: S, a multiple of 32.
+    max_frames: longer clips become "too-long". longest_gap: frames for which a person may be missed within one track.
+    batch_frames: frames per call of the network, of one clip or several; the last batch is padded with black. It is
+        part of the key: convolutions round differently for another batch size (by up to 0.001 pixel, whereas a frame's
+        position in the batch and its neighbors have no effect at all).
+    device: "auto", "cpu", "cuda", "cuda:1"; GPUs and CPUs round differently too, but the device is not part of the key.
     """
 
     weights: Path
@@ -114,7 +114,7 @@ class YoloPoses:
                 raise UsageError(f"{count} {getattr(self, count)} is below 1.")
 
     def key(self) -> Mapping[str, Json]:
-        """What decides the bytes; see `Extractor.key`, and `batch_frames` for why it is here."""
+        """What affects the bytes; see `Extractor.key`, and `batch_frames` for why it is included."""
         names = (
             "confidence", "num_people", "image_size", "max_frames", "batch_frames", "max_detections", "longest_gap",
         )  # fmt: skip
@@ -147,7 +147,7 @@ class YoloPoses:
         )
 
     def attributes(self) -> Mapping[str, Json]:
-        """Licence of the network and its weights."""
+        """License of the network and its weights."""
         return {
             "licence": f"{ultralytics_pose.LICENCE} (Ultralytics, code and weights)",
             "citation": "Jocher et al., Ultralytics YOLO, https://github.com/ultralytics/ultralytics",
@@ -158,10 +158,10 @@ class YoloPoses:
         return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order. Batches run across clips, so an outcome may wait for the next sources.
+        """One outcome per source, in order. Batches span clips, so an outcome may have to wait for the next sources.
 
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
-        Raises `UsageError` when the network cannot be loaded or does not take pictures of this size.
+        Raises `UsageError` if the network cannot be loaded or does not accept images of this size.
         """
         device = str(resolve_device(self.device, setting="extract.device"))
         network = ultralytics_pose.load_network(self.weights, self.weights_digest, device)
@@ -183,7 +183,7 @@ class YoloPoses:
             yield self.outcome(waiting.popleft())
 
     def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[DetectionJob, np.ndarray]]) -> None:
-        """Run the network once over a full or partly filled batch and hand each clip what was found in its frames."""
+        """Run the network once on a full or partial batch and assign the detections to their clips."""
         if not slots:
             return
         batch = np.zeros((self.batch_frames, self.image_size, self.image_size, 3), dtype=np.uint8)
@@ -194,7 +194,7 @@ class YoloPoses:
             clip.found.append(persons)
 
     def outcome(self, clip: DetectionJob) -> Outcome:
-        """Track the persons of a clip whose frames have all been through the network."""
+        """Track the persons of a clip after all its frames have been through the network."""
         video = clip.video
         if video.failure is None and not any(len(persons) for persons in clip.found):
             video.fail("no-person", f"no person in {len(clip.found)} frames at confidence {self.confidence}")
@@ -213,6 +213,6 @@ class YoloPoses:
 
 
 def yolo_poses(weights: Path | None, **parameters: Json) -> YoloPoses:
-    """The extractor for a checkpoint. Raises `UsageError` when none is given or it does not exist."""
+    """The extractor for a checkpoint. Raises `UsageError` if none is given or it does not exist."""
     path = ultralytics_pose.check_weights(weights)
     return YoloPoses(path, file_digest(path), **parameters)

@@ -1,4 +1,4 @@
-"""The arrays that ready-made skeletons are stored in.
+"""The arrays in which skeletons from files are stored.
 
 Legend: T frames, P persons, V joints.
 """
@@ -12,7 +12,7 @@ DIMS = ("frame", "person", "joint", "coordinate")
 
 
 def metre_spec(max_frames: int, num_people: int, layout: Layout = NTU_25) -> ArraySpec:
-    """The array of 3-D keypoints: (T, P, V, 3) float32 in metres; NaN where nobody is."""
+    """The array of 3-D keypoints: (T, P, V, 3) float32 in meters; NaN for absent persons."""
     return ArraySpec(
         "keypoints",
         "float32",
@@ -25,7 +25,7 @@ def metre_spec(max_frames: int, num_people: int, layout: Layout = NTU_25) -> Arr
 
 
 def score_spec(max_frames: int, num_people: int, layout: Layout) -> ArraySpec:
-    """The array of scores of 3-D keypoints: (T, P, V) float32; NaN where nobody is."""
+    """The array of scores of 3-D keypoints: (T, P, V) float32; NaN for absent persons."""
     return ArraySpec(
         "scores",
         "float32",
@@ -38,7 +38,7 @@ def score_spec(max_frames: int, num_people: int, layout: Layout) -> ArraySpec:
 
 
 def picture_spec(max_frames: int, num_people: int) -> ArraySpec:
-    """Where the joints of the 3-D keypoints are in the colour picture: (T, P, 25, 2) float32; NaN where nobody is."""
+    """Where the joints of the 3-D keypoints are in the color image: (T, P, 25, 2) float32; NaN for absent persons."""
     return ArraySpec(
         "pixels",
         "float32",
@@ -53,7 +53,8 @@ def picture_spec(max_frames: int, num_people: int) -> ArraySpec:
 def pixel_specs(max_frames: int, num_people: int, layout: Layout = COCO_17) -> tuple[ArraySpec, ArraySpec]:
     """The arrays of 2-D keypoints: (T, P, V, 3) float32, x and y in pixels and score; and the size of the frames.
 
-    float16, which stores of before revision 2 have, knows only whole pixels from 1024 on and every other from 2048 on.
+    float16, used in stores from before revision 2, resolves only whole pixels from 1024 on and every second from 2048
+    on.
     """
     keypoints = ArraySpec(
         "keypoints",
@@ -69,7 +70,7 @@ def pixel_specs(max_frames: int, num_people: int, layout: Layout = COCO_17) -> t
 
 
 def _joints(layout: Layout) -> dict[str, Json]:
-    """What readers need to know of the joints: all of a layout that no table has."""
+    """What readers need to know about the joints: the full description of a layout that is not in the table."""
     if layout.is_known:
         return {"layout": layout.name, "joints": list(layout.joints)}
     return layout.described()

@@ -1,4 +1,4 @@
-"""Stage one: poses that need no network, from the skeleton files of any dataset that says how they are read.
+"""Stage one: poses that need no network, from the skeleton files of any dataset that describes its format.
 
 Legend: T frames, P persons stored, M persons of the file, V joints.
 """
@@ -16,7 +16,7 @@ from unialign.stages.extraction.skeleton_arrays import metre_spec, pixel_specs, 
 from unialign.types import Json
 
 REVISION = 1
-# A room is smaller; what is far beyond is millimeters or pixels.
+# Rooms are smaller; values far beyond are millimeters or pixels.
 LARGEST_METRES = 100
 
 
@@ -41,7 +41,7 @@ class SkeletonFiles:
 
     @property
     def people(self) -> int:
-        """P: no more than a sample of the format can have."""
+        """P: at most as many as a sample of the format can have."""
         return min(self.num_people, self.format.max_people or self.num_people)
 
     def key(self) -> Mapping[str, Json]:
@@ -80,7 +80,7 @@ class SkeletonFiles:
             return ""
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order; detail counts frames, persons and absences, and names what was assumed."""
+        """One outcome per source, in order; detail counts frames, persons and gaps, and names what was assumed."""
         for source in sources:
             yield self._outcome(source)
 
@@ -104,13 +104,13 @@ class SkeletonFiles:
         return self._stored(source.id, digest, clip)
 
     def _fault(self, clip: KeypointClip) -> str:
-        """Why a clip does not fit the arrays of the store; "" where it does."""
+        """Why a clip does not fit the arrays of the store; "" if it does."""
         joints, coordinates = clip.keypoints.shape[2:]
         if joints != len(self.format.layout.joints) or coordinates != 3:
             return f"{joints} joints with {coordinates} numbers are not the layout {self.format.layout.name}"
         if self.format.unit == PIXEL and clip.image_size is None:
             return "no image size, which pixels need"
-        # NaN is no larger than anything.
+        # Comparisons with NaN are false.
         if self.format.unit == METRE and bool((np.abs(clip.keypoints) > LARGEST_METRES).any()):
             return f"numbers beyond {LARGEST_METRES}, which are no metres of a room"
         return ""
@@ -150,7 +150,7 @@ def most_present(keypoints: np.ndarray, num_people: int, *, scored: bool) -> np.
 
 
 def padded(values: np.ndarray, num_people: int) -> np.ndarray:
-    """Values of persons (T, M, ...) as (T, num_people, ...) float32, NaN for persons that are not there."""
+    """Values of persons (T, M, ...) as (T, num_people, ...) float32, NaN for absent persons."""
     whole = np.full((len(values), num_people, *values.shape[2:]), np.nan, np.float32)
     whole[:, : values.shape[1]] = values
     return whole

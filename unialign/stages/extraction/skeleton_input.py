@@ -1,4 +1,4 @@
-"""One file of skeletons for an extractor: what it holds, or what became of the sample."""
+"""Reading one skeleton file for an extractor: its content, or the outcome of a sample that cannot be used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,9 @@ Content = TypeVar("Content")
 
 
 def read_source(source: Source, read: Callable[[Path], Content]) -> tuple[str, Content] | Outcome:
-    """Digest and content of a source's file, or the outcome of one that is not there or cannot be read.
+    """Digest and content of a source's file, or the outcome of one that is missing or cannot be read.
 
-    read: the parser; `CorruptInput` and `OSError` of it become a status with a reason.
+    read: the parser; its `CorruptInput` and `OSError` become a status with a reason.
     """
     path, digest = source.path, ""
     try:

@@ -28,7 +28,7 @@ REVISION = 1
 # 2: float32 in place of float16.
 PIXEL_REVISION = 2
 LARGEST = np.finfo(np.float32).max
-# A Kinect sees 8 m far; what is far beyond is pixels.
+# A Kinect's range is 8 m; values far beyond are pixels.
 LARGEST_METRES = 100
 PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 
@@ -63,7 +63,7 @@ class ReadySkeletons:
         }
 
     def arrays(self) -> tuple[ArraySpec, ...]:
-        """The keypoints in space and in the picture; frames without anybody stay: frame t is frame t of the video."""
+        """Keypoints in space and in the image; frames without persons stay: frame t is frame t of the video."""
         return metre_spec(self.max_frames, self.num_people), picture_spec(self.max_frames, self.num_people)
 
     def attributes(self) -> Mapping[str, Json]:
@@ -79,7 +79,7 @@ class ReadySkeletons:
         return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order; detail counts frames, bodies and absences."""
+        """One outcome per source, in order; detail counts frames, bodies and missing persons and joints."""
         for source in sources:
             yield self._outcome(source)
 
@@ -167,7 +167,7 @@ class PysklSkeletons:
                 yield self._outcome(annotation, layout)
 
     def digest(self, source: Source) -> str:
-        """Digest of what a sample is made from now, "" where the pickle does not hold it."""
+        """Digest of a sample's annotation as it is now, "" if the pickle does not hold it."""
         annotation = _annotations(self.path).get(source.id)
         return annotation.digest if annotation is not None else ""
 
@@ -248,7 +248,7 @@ def _check_sizes(num_people: int, max_frames: int) -> None:
 
 
 def _read(path: Path) -> PysklFile:
-    """The pickle, read once a process as long as the file does not change."""
+    """The pickle, read once per process as long as the file does not change."""
     try:
         found = path.stat()
     except OSError as error:

@@ -1,9 +1,9 @@
 """Stage one: tokens of cached frames by a frozen CLIP image tower with token merging, over a fixed grid of views.
 
-Legend: V views, T frames of a view, S side of a picture, P patches, N tokens left of a frame, D their width.
+Legend: V views, T frames per view, S side of an image, P patches, N tokens left per frame, D their width.
 
-A view is a temporal offset, mirrored or not. Its frames are those that evaluation takes (evenly spaced, the middle
-square of each picture), so a model with a frozen tower gives the same on cached tokens as on frames.
+A view is a temporal offset, mirrored or not. Its frames are those used in evaluation (evenly spaced, the center square
+of each image), so a model with a frozen tower gives the same result on cached tokens as on frames.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ REVISION = 1
 
 
 class TokenNetwork:
-    """A tower on its device, in evaluation: pictures in, tokens out."""
+    """An image tower on its device, in evaluation mode: images in, tokens out."""
 
     def __init__(self, tower: ClipTower, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -47,17 +47,18 @@ class TokenNetwork:
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> dict[str, np.ndarray]:
-        """tokens (T, N, D) float16 and owners (T, 1 + P) uint16, the token that each input token ended in.
+        """tokens (T, N, D) float16 and owners (T, 1 + P) uint16: the output token that each input token was merged
+        into.
 
-        frames (T, 3, S, S) uint8 with S of the tower. All frames go through the network at once, and nothing else with
-        them. Raises `CorruptInput` where a token is not finite or too large for float16.
+        frames (T, 3, S, S) uint8 with S of the tower. All frames, and nothing else, go through the network at once.
+        Raises `CorruptInput` if a token is not finite or too large for float16.
         """
         side = self.tower.image_size
         if frames.dtype != torch.uint8 or frames.shape[1:] != (3, side, side):
             raise ValueError(f"frames are (T, 3, {side}, {side}) uint8, not {tuple(frames.shape)} {frames.dtype}")
         made = self.tower((frames.to(self.device).float() / 255 - self._mean) / self._std)
         tokens = made["tokens"].float().cpu().numpy()
-        # Also false for NaN, so neither an overflow nor an undefined value gets into the cache.
+        # Also false for NaN, so neither an overflow nor an undefined value enters the cache.
         if not np.abs(tokens).max() <= np.finfo(np.float16).max:
             raise CorruptInput("the image tower gives no finite tokens")
         return {"tokens": tokens.astype(np.float16), "owners": made["owners"].cpu().numpy().astype(np.uint16)}
@@ -65,9 +66,9 @@ class TokenNetwork:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Extractor of `tokens`; make one with `token_extractor`.
+    """Extractor of `tokens`; create one with `token_extractor`.
 
-    frames, weights: where the store of frames and the weights lie on this machine; not in the key.
+    frames, weights: paths of the store of frames and of the weights on this machine; not in the key.
     frames_key: digest of the key of the frames. weights_digest: SHA-256 of the weights, checked when they are loaded.
     network: OpenCLIP's name. num_frames: T. num_offsets, flips: the grid. image_size: S, 0 is the network's own.
     layer, merged_pairs, proportional_attention, projection ("clip" or "none"): see `models.clip.image_tower`.
@@ -126,7 +127,7 @@ class Tokens:
         }
 
     def arrays(self) -> tuple[ArraySpec, ...]:
-        """`tokens` and `owners` of each view. Reads the weights: the network decides the shapes."""
+        """`tokens` and `owners` of each view. Reads the weights: the network determines the shapes."""
         tower, views = self._network().tower, self.views
         grid = (len(views), self.num_frames)
         listed: Json = [{"offset": view.offset, "num_offsets": view.num_offsets, "flip": view.flip} for view in views]
@@ -146,7 +147,7 @@ class Tokens:
         )
 
     def attributes(self) -> Mapping[str, Json]:
-        """Which network made the tokens."""
+        """The network that computed the tokens."""
         return {
             "encoder": f"image tower of a vision-language model (OpenCLIP {self.network})",
             "projection": self.projection,
@@ -202,10 +203,10 @@ class Tokens:
 
 
 def token_extractor(model: str, weights: Path | None, *, frames: Path, frames_key: str, **settings: Any) -> Tokens:
-    """The extractor for OpenCLIP's `NAME:TAG` or `NAME`, with its weights found (looked up by tag, or the file given).
+    """The extractor for OpenCLIP's `NAME:TAG` or `NAME`, with its weights located (by tag, or the given file).
 
-    settings: other fields of `Tokens`. Raises `UsageError` for unknown networks, absent weights, weights with the other
-    activation.
+    settings: other fields of `Tokens`. Raises `UsageError` for unknown networks, missing weights, and weights with the
+        other activation.
     """
     found = find_openclip(model, weights)
     return Tokens(openclip_name(model), frames, frames_key, found, file_digest(found), **settings)
@@ -213,9 +214,9 @@ def token_extractor(model: str, weights: Path | None, *, frames: Path, frames_ke
 
 @lru_cache(maxsize=1)
 def loaded(name: str, path: Path, digest: str, device: str, settings: tuple[int, int, int, bool, str]) -> TokenNetwork:
-    """The network of a file, on its device; one load a process.
+    """The network of a file, on its device; loaded once per process.
 
-    Raises `StaleCache` when the file is not the one that the key names, `UsageError` when it does not fit the network.
+    Raises `StaleCache` if the file is not the one that the key names, `UsageError` if it does not fit the network.
     """
     found = file_digest(path)
     if found != digest:
@@ -230,6 +231,6 @@ def loaded(name: str, path: Path, digest: str, device: str, settings: tuple[int,
 
 
 def frames_source(reader: StoreReader, sample: str) -> str:
-    """What stands for the frames of a sample in the record of its tokens: their own source, or why there are none."""
+    """The source digest that the tokens of a sample record: that of its frames, or why there are none."""
     status = reader.status(sample)
     return reader.source(sample) if status == "ok" else f"frames:{status}"

@@ -25,7 +25,7 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class UtdSkeletons:
-    """Poses from `..._skeleton.mat` files: one person, 20 joints of Kinect v1 in metres."""
+    """Poses from `..._skeleton.mat` files: one person, 20 joints of Kinect v1 in meters."""
 
     max_frames: int = 1024
 
