@@ -1,4 +1,4 @@
-"""What a sweep over one cache gives: its trainings, those that failed, the rows of its table. It never extracts."""
+"""The results of a sweep over one cache: its training runs, those that failed, the rows of its table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one training reports: its run folder, its metrics (see `metrics.METRICS`), the stores that it read.
+    """What one training run reports: its run folder, its metrics (see `metrics.METRICS`), the stores that it read.
 
-    seconds: of the call that finished it. memory, gpu_memory: bytes at most, of the process that finished it (see
-    `memory.peak_memory`); None where none was measured. reused: it was finished before this sweep.
+    seconds: of the call that finished it. memory, gpu_memory: peak in bytes, of the process that finished it (see
+        `memory.peak_memory`); None if it was not measured. reused: it was finished before this sweep.
     """
 
     trial: Trial
@@ -45,7 +45,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class FailedTrial:
-    """A training that did not come to its end. error: one sentence. exit_code: what `unialign train` would end with.
+    """A training run that did not finish. error: one sentence. exit_code: the exit code of `unialign train` for it.
 
     locked: another process was training the same run.
     """
@@ -62,9 +62,9 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A sweep that has ended. results and failed: in the order of the grid.
+    """A finished sweep. results and failed: in the order of the grid.
 
-    table: see `rows.rows_of`. extracted: samples that records gained while it ran; 0, or something is wrong.
+    table: see `rows.rows_of`. extracted: samples that records gained while it ran; must be 0.
     """
 
     name: str
@@ -89,9 +89,9 @@ class Ablation:
 
 
 class FailedTrials(UnialignError):
-    """Trainings of a sweep failed; all others are done and kept, and the tables are of those.
+    """Training runs of a sweep failed; all others are finished and kept, and the tables contain those.
 
-    ablation: what there is. folder: where its tables are. exit_code: that of the failures, 1 where they differ.
+    ablation: the results. folder: the folder of its tables. exit_code: that of the failures, 1 if they differ.
     """
 
     def __init__(self, ablation: Ablation, folder: Path) -> None:
@@ -106,7 +106,7 @@ class FailedTrials(UnialignError):
 
 
 def _causes(failed: Sequence[FailedTrial]) -> str:
-    """Which rows and seeds failed, and why, each reason once."""
+    """Which rows and seeds failed, and why; each reason once."""
     reasons: dict[str, dict[str, list[int]]] = {}
     for found in failed:
         reasons.setdefault(found.error, {}).setdefault(found.trial.row, []).append(found.trial.seed)

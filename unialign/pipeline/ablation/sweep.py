@@ -1,4 +1,4 @@
-"""A grid of trainings from a configuration, side by side, with tables and a picture. It never extracts."""
+"""Running a grid of training runs from a configuration, in parallel, with tables and a plot. It never extracts."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,12 +34,12 @@ def sweep(
 ) -> tuple[Ablation, Path]:
     """Train every trial of a grid on the configured caches; returns the ablation and the folder of its tables.
 
-    Finished runs are reused, an interrupted run goes on from its checkpoint, so the same command resumes a sweep.
-    jobs: trainings side by side, each in a process of its own; None: what cores and memory allow, see `trials`. The
-    number changes no result. show: progress within a training. report: called after each trial with (its result or why
-    it failed, trials done, trials).
-    Raises `UsageError` for a row whose values make no configuration, before anything is trained; `FailedTrials` when
-    trainings failed, after all others have ended and their tables are written.
+    Finished runs are reused and interrupted ones resume from their checkpoints, so the same command resumes a sweep.
+    jobs: training runs in parallel, each in a separate process; None: as many as cores and memory allow, see `trials`.
+        The number does not change any result. show: progress within a training run. report: called after each trial
+        with (its result or why it failed, trials done, trials).
+    Raises `UsageError` for a row whose values are not a valid configuration, before any training; `FailedTrials` if
+    training runs failed, after all others have ended and their tables are written.
     """
     folder = config.runs.resolve() / "ablations" / grid.name
     on_gpu = "cuda" in {_device(config, trial) for trial in trials(grid)}
@@ -66,10 +66,10 @@ def run_ablation(
     folder: Path,
     report: Done = lambda outcome, done, total: None,
 ) -> Ablation:
-    """Train all trials and write the tables of those that came to their end, if any, into a folder.
+    """Train all trials and write the tables of those that finished, if any, into a folder.
 
-    train: gets the trials, and what is to be called with the outcome of each, in any order. report: see `sweep`.
-    Interrupted, finished runs are kept and the same command goes on from there.
+    train: called with the trials, and with the function to call with the outcome of each, in any order. report: see
+        `sweep`. After an interrupt, finished runs are kept and the same command continues from there.
     """
     before, todo = count_stored(cache), trials(grid)
     outcomes: dict[tuple[str, int], TrialOutcome] = {}
@@ -94,7 +94,9 @@ def run_ablation(
 
 
 def count_stored(cache: Path) -> int:
-    """Samples that all records of a cache hold; an extraction adds to it. A store that cannot be read has none."""
+    """Number of samples in all records of a cache; an extraction adds to it. A store that cannot be read counts as
+    empty.
+    """
     count = 0
     for path in iterate_stores(cache):
         with suppress(CacheProblem):
@@ -103,7 +105,7 @@ def count_stored(cache: Path) -> int:
 
 
 def picture_of(ablation: Ablation) -> bytes:
-    """The picture of the rows that have results."""
+    """The plot of the rows that have results."""
     rows = [row for row in ablation.rows() if row["seeds"]]
     points = [
         [100 * found.metrics["top1"] for found in ablation.results if found.trial.row == row["row"]] for row in rows
@@ -112,7 +114,7 @@ def picture_of(ablation: Ablation) -> bytes:
 
 
 def _device(config: Config, trial: Trial) -> str:
-    """The kind of device that a trial trains on. Raises `UsageError` with its row's name for values without sense."""
+    """The type of device that a trial trains on. Raises `UsageError` with its row's name for invalid values."""
     try:
         return resolve_device(with_values(config, dict(trial.values)).train.settings.device, setting=SETTING).type
     except UsageError as error:

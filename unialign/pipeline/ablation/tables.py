@@ -28,7 +28,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # A bracket behind the end of a row would be read as the argument of that end.
+    # A bracket after the end of a row would be read as its argument.
     "[": "{[}",
     "]": "{]}",
     "±": r"\ensuremath{\pm}",
@@ -43,7 +43,7 @@ def columns(ablation: Ablation) -> tuple[str, ...]:
 
 
 def shown_metrics(ablation: Ablation) -> list[str]:
-    """The metrics that have a column: those of the results, but for what says nothing where no sample is missing."""
+    """The metrics that have a column: those of the results, except those that are redundant if no sample is missing."""
     rows = ablation.rows()
     complete = all(row.get("coverage") in (None, 1.0) for row in rows)
     return [
@@ -54,13 +54,15 @@ def shown_metrics(ablation: Ablation) -> list[str]:
 
 
 def table(ablation: Ablation) -> list[tuple[str, ...]]:
-    """The rows as text: accuracies in per cent with one decimal, seconds, megabytes of 10^6 bytes."""
+    """The rows as text: accuracies in percent with one decimal, seconds, megabytes of 10^6 bytes."""
     metrics, gpu = shown_metrics(ablation), _on_gpu(ablation)
     return [_cells(row, metrics, first=number == 0, gpu=gpu) for number, row in enumerate(ablation.rows())]
 
 
 def closing(ablation: Ablation) -> str:
-    """The sentences under the table: what the columns are, what was extracted, which stores were read, what failed."""
+    """The sentences below the table: the meaning of the columns, what was extracted, which stores were read, what
+    failed.
+    """
     stores = sorted({str(name) for result in ablation.results for name in _stores(result.keys)})
     drawn = sorted({str(row["change_over"]) for row in ablation.rows() if row["change_over"]})
     failed = f" Failed: {len(ablation.failed)} trainings." if ablation.failed else ""
@@ -89,7 +91,7 @@ def markdown(ablation: Ablation) -> str:
 
 
 def comma_separated(ablation: Ablation) -> str:
-    """Every number of `Ablation.rows` as it is: shares of 1, bytes; empty for None."""
+    """Every number of `Ablation.rows` unrounded: fractions of 1, bytes; empty for None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(ablation.rows()[0]), lineterminator="\n")
     writer.writeheader()
@@ -117,7 +119,7 @@ def latex(ablation: Ablation) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line; letters beyond ASCII stay (LaTeX reads UTF-8)."""
+    """Text that LaTeX prints literally, on one line; non-ASCII letters stay (LaTeX reads UTF-8)."""
     plain = "".join(LATEX.get(sign, sign) for sign in _flat(text))
     # Two hyphens would become a dash, two quotes another quote.
     return re.sub(r"([-`',!?])(?=[-`'])", r"\1{}", plain)

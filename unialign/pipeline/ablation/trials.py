@@ -1,16 +1,16 @@
-"""The trainings of a sweep, each in a process of its own, side by side as far as cores and memory allow.
+"""The training runs of a sweep, each in a separate process, in parallel as far as cores and memory allow.
 
 **Equal numbers.** Floating-point sums depend on the number of threads, so every trial has the same: one, or
-OMP_NUM_THREADS where that is set. How many trials run at once changes nothing in any of them.
+OMP_NUM_THREADS if that is set. How many trials run at once does not affect any of them.
 
-**How many at once.** As many as the caller says; otherwise as idle cores allow, one on a GPU, and fewer where memory is
-short: the first trial runs alone until it has trained a whole epoch, with its evaluation; from then on another one
-starts whenever it and all running ones fit into the free memory, each counted with a quarter more than the largest peak
-seen (`memory.one_more_fits`).
+**How many at once.** As many as the caller says; otherwise as many as there are idle cores, one on a GPU, and fewer if
+memory is short: the first trial runs alone until it has trained and evaluated a whole epoch; from then on another one
+starts whenever it and all running ones fit into the free memory, each counted as the largest peak seen plus a quarter
+(`memory.one_more_fits`).
 
-**Ends.** Trials have a session of their own, so that an interrupt in the terminal reaches only the sweep, which ends
-them with all processes that they have started; a run survives that at any moment. A trial whose sweep has died ends by
-itself when it next has something to tell.
+**Termination.** Trials run in sessions of their own, so that an interrupt in the terminal reaches only the sweep, which
+ends them and all processes that they have started; a run survives that at any moment. A trial whose sweep has died
+exits by itself at its next report.
 """
 
 import contextlib
@@ -38,25 +38,25 @@ from unialign.stages.training.loop import Progress
 
 TrialOutcome = TrialResult | FailedTrial
 
-# Seconds between two reports of a trial, and those that its processes have to end when they are told to.
+# Seconds between two reports of a trial, and seconds that its processes have to exit when told to.
 REPORT_EVERY = 0.2
 GRACE = 5.0
-# Seconds after which memory is looked at again.
+# Seconds between two checks of the free memory.
 LOOK_AGAIN = 2.0
-# What nearly every training loads, some of it late; trials find it loaded.
+# Libraries that nearly every training run loads, some of them late; trials start with them loaded.
 PRELOADED = (
     __name__,
     "unialign.stages.models.backbones.registry",
     "unialign.cache.batches.work_ring",
     "torch.utils.tensorboard",
 )
-# Letters of an error that are kept; those of networks' libraries go on for pages.
+# Maximum length of an error message; those of network libraries can fill pages.
 LONGEST = 300
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial tells while it runs. peak: bytes that it has taken so far."""
+    """Progress report of a running trial. peak: bytes that it has used so far."""
 
     progress: Progress
     peak: int
@@ -64,7 +64,7 @@ class Report:
 
 @dataclass
 class Running:
-    """A trial at work. settled: it has trained an epoch and evaluated, so its peak is known."""
+    """A running trial. settled: it has trained and evaluated an epoch, so its peak memory is known."""
 
     trial: Trial
     process: ForkServerProcess
@@ -74,7 +74,7 @@ class Running:
 
 
 def threads_per_trial() -> int:
-    """Threads of each trial's networks: OMP_NUM_THREADS where it is a number, otherwise 1."""
+    """Threads of each trial's networks: OMP_NUM_THREADS if that is a number, otherwise 1."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdigit() and int(text) else 1
 
@@ -90,8 +90,8 @@ def train_trials(
 ) -> None:
     """Train all trials; `done` gets each one's outcome as it ends, whatever became of the others.
 
-    jobs: trials side by side; None leaves it to the rule above. Left by an exception (an interrupt, or one of `done`),
-    all processes have ended.
+    jobs: trials in parallel; None applies the rule in the module. When an exception leaves it (an interrupt, or one of
+        `done`), all processes have ended.
     """
     most = jobs or (1 if on_gpu else max(1, free_cores() // threads_per_trial()))
     waiting, locked, largest = deque(trials), list[Trial](), 0
@@ -112,8 +112,8 @@ def train_trials(
                 del running[connection]
                 connection.close()
                 if isinstance(message, FailedTrial) and message.locked and running:
-                    # Perhaps by one of ours, the same training under another row's name: once that has ended, it is
-                    # there to be used again.
+                    # Possibly by one of this sweep's own trials, the same run under another row's name: once that has
+                    # ended, it can be reused.
                     locked.append(each.trial)
                     continue
                 waiting.extend(locked)
@@ -128,7 +128,7 @@ def _fits(running: dict[Connection, Running], largest: int) -> bool:
 
 
 def _note(each: Running, report: Report) -> int:
-    """Take down how far a trial is; returns its peak once it counts, and 0 before."""
+    """Record a trial's progress; returns its peak memory once that is meaningful, and 0 before."""
     each.peak = max(each.peak, report.peak)
     if each.first_epoch is None:
         each.first_epoch = report.progress.epoch
@@ -137,23 +137,23 @@ def _note(each: Running, report: Report) -> int:
 
 
 def _start(config: Config, trial: Trial, running: dict[Connection, Running]) -> None:
-    """Start a trial and add it to those that run.
+    """Start a trial and add it to the running ones.
 
-    Its process comes from a server that has loaded the libraries once: neither a fork of this one, which would inherit
-    the threads of its libraries in an unknown state, nor a new interpreter, which takes seconds.
+    Its process comes from a fork server that has loaded the libraries once: neither a fork of this process, which would
+    inherit the threads of its libraries in an undefined state, nor a new interpreter, which takes seconds.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, os.getcwd(), threads_per_trial(), config, trial))
-    # Added first: an interrupt during the start must find it.
+    # Added first, so that an interrupt during the start finds it.
     running[ours] = Running(trial, process)
     with theirs:
         process.start()
 
 
 def _receive(connection: Connection, each: Running) -> Report | TrialOutcome:
-    """The next message of a trial; of one that has died without any, how it died."""
+    """The next message of a trial; for one that died without any, how it died."""
     try:
         message: Report | TrialOutcome = connection.recv()
     except (EOFError, OSError):
@@ -170,7 +170,7 @@ def _receive(connection: Connection, each: Running) -> Report | TrialOutcome:
 
 @contextlib.contextmanager
 def ended(running: dict[Connection, Running]) -> Iterator[None]:
-    """When the block is left, no process of these is left."""
+    """On exit from the block, none of these processes is left."""
     try:
         yield
     finally:
@@ -188,27 +188,27 @@ def ended(running: dict[Connection, Running]) -> Iterator[None]:
 
 
 def _signal(process: ForkServerProcess, number: int) -> None:
-    """Send a signal to a trial and to all that it has started."""
+    """Send a signal to a trial and to all processes that it has started."""
     assert process.pid is not None
     with contextlib.suppress(ProcessLookupError):
         os.kill(process.pid, number)
-        # A group of that name is not there yet when the trial has only just begun; then it has started nothing.
+        # The process group does not exist yet if the trial has only just started; then it has started nothing.
         os.killpg(process.pid, number)
 
 
 def _work(connection: Connection, folder: str, threads: int, config: Config, trial: Trial) -> None:
-    """Train one trial. Runs in its process; sends reports, and the outcome last."""
+    """Train one trial. Runs in the trial's process; sends reports, and the outcome last."""
     os.setsid()
     os.chdir(folder)
     limit_threads(threads)
-    # The sweep has gone: nobody to train for.
+    # The sweep is gone: nobody needs the result.
     with contextlib.suppress(BrokenPipeError):
         try:
             connection.send(_trained(connection, config, trial))
         except Exception as error:
             connection.send(failure(trial, error))
             if not isinstance(error, UnialignError | OSError | MemoryError):
-                # Nothing that is expected: where it happened belongs on the screen.
+                # An unexpected error: its traceback belongs on the screen.
                 raise
 
 
@@ -227,7 +227,7 @@ def _trained(connection: Connection, config: Config, trial: Trial) -> TrialResul
 
 
 def failure(trial: Trial, error: Exception) -> FailedTrial:
-    """What an error of a training means for the sweep, in one line."""
+    """What an error of a training run means for the sweep, in one line."""
     if isinstance(error, UnialignError):
         return FailedTrial(trial, str(error), error.exit_code, locked=isinstance(error, LockedStore))
     text = " ".join(str(error).split())

@@ -32,20 +32,20 @@ from unialign.cache.store import Store, read_num_shards
 from unialign.errors import DamagedStore, UsageError
 
 FORMAT, VERSION = "unialign store", 1
-# Object headers with checksums, so that the library itself notices damage; readable from HDF5 1.10 (2016) on.
+# Object headers with checksums, so that the library itself detects damage; readable from HDF5 1.10 (2016) on.
 _LIBRARY = ("v110", "v110")
-# Bytes of a text's length and place, which stand in the dataset; the text itself is elsewhere in the file.
+# Bytes of the length and address of a string, which are in the dataset; the string itself is elsewhere in the file.
 _REFERENCE = 16
 
 Progress = Callable[[int, int], None]
 
 
 def export_hdf5(path: Path, target: Path, progress: Progress = lambda done, total: None) -> int:
-    """Write the store at `path` to a new file, put in place when it is complete; returns its bytes.
+    """Write the store at `path` to a new file, put in place when it is complete; returns its size in bytes.
 
     progress: called with (rows written, rows). Memory: one sample, and what the records say.
-    Raises `MissingCache` without a store, `DamagedStore` for one that is not what was written, and `UsageError` when
-    the file exists.
+    Raises `MissingCache` without a store, `DamagedStore` for one that is not what was written, and `UsageError` if the
+    file exists.
     """
     if target.exists():
         raise UsageError(f"{target} exists; remove it or give another name.")
@@ -58,7 +58,7 @@ def export_hdf5(path: Path, target: Path, progress: Progress = lambda done, tota
         size = temporary.stat().st_size
         atomic.replace(temporary, target)
     except RuntimeError as error:
-        # What h5py makes of a full disk when it finds it while closing the file.
+        # What h5py raises if it notices a full disk while closing the file.
         raise OSError(f"{target} cannot be written ({error})") from error
     finally:
         atomic.remove(temporary)
@@ -66,15 +66,15 @@ def export_hdf5(path: Path, target: Path, progress: Progress = lambda done, tota
 
 
 def row_lengths(spec: ArraySpec, record: Record) -> list[int]:
-    """Entries along a ragged array's first axis, of each sample of a shard that holds data."""
+    """Length along a ragged array's first axis, for each sample of a shard that holds data."""
     return [entry.lengths[spec.dims[0]] for entry in record.entries if entry.status == "ok"]
 
 
 def plain(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset as an export holds it: in the file itself, as it is, and no larger than the file.
+    """A dataset as an export holds it: in the file itself, unfiltered, and no larger than the file.
 
     Raises `ValueError` for any other kind: links and virtual datasets read other files, filters run code of their own,
-    and a dataset that is compressed or was never written can unpack to any size. Raises `KeyError` for a lacking one.
+    and a dataset that is compressed or was never written can unpack to any size. Raises `KeyError` for a missing one.
     """
     group: h5py.Group = file
     for part in name.split("/"):
@@ -95,9 +95,9 @@ def plain(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def head_digest(file: h5py.File) -> str:
-    """SHA-256 of everything in a file that makes a store, but for the arrays, whose own are in the records.
+    """SHA-256 of everything in a file that belongs to a store, except for the arrays, whose digests are in the records.
 
-    Raises what `plain` raises, and `ValueError` for texts that refer to one piece of the file again and again.
+    Raises what `plain` raises, and `ValueError` for strings that refer repeatedly to one part of the file.
     """
     shards, texts, metadata = plain(file, "records/shard")[:].tolist(), plain(file, "records/text"), metadata_of(file)
     checksum = hashlib.sha256(canonical([int(file.attrs["num_shards"]), bool(file.attrs["index"]), shards]) + metadata)
@@ -195,7 +195,7 @@ def _checked_record(store: Store, path: Path) -> Record:
 def _held(reader: StoreReader, record: Record) -> Iterator[dict[str, np.ndarray]]:
     """The arrays of every slot of a shard that holds data, in slot order, superseded ones included.
 
-    As the record says, whatever the index does: the lengths in the file are those of the records.
+    Follows the records, not the index: the lengths in the file are those of the records.
     """
     store = reader.store
     for slot, entry in enumerate(record.entries):

@@ -1,4 +1,4 @@
-"""A store out of the HDF5 file that `hdf5` wrote: the same bytes, or nothing."""
+"""A store restored from an HDF5 file that `hdf5_export` wrote: the same bytes, or nothing."""
 
 import json
 from collections.abc import Iterator
@@ -32,9 +32,9 @@ from unialign.pipeline.exchange.hdf5_export import (
     row_lengths,
 )
 
-# A store in the making lies beside the finished one, under a name that nothing lists as a store.
+# An incomplete store lies beside the finished one, under a name that is never listed as a store.
 STAGING = ".import"
-# What h5py, numpy and JSON raise on bytes that are no export, or on values of another kind than those in one.
+# What h5py, numpy and JSON raise on files that are not exports, or on values of another type than those in one.
 _MALFORMED = (
     OSError,
     ArithmeticError,
@@ -49,7 +49,7 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class Imported:
-    """reused: the store was there already, byte for byte."""
+    """reused: the store already existed, byte for byte."""
 
     store: Store
     reused: bool
@@ -57,7 +57,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class _Head:
-    """What a file says of its store. texts: the record of each shard, as a dataset."""
+    """What a file says about its store. texts: the record of each shard, as a dataset."""
 
     metadata: bytes
     path: Path
@@ -68,13 +68,13 @@ class _Head:
 
 
 def import_hdf5(source: Path, cache: Path, progress: Progress = lambda done, total: None) -> Imported:
-    """Make the store that a file holds, under its own name in the cache; until it is complete nobody sees it.
+    """Restore the store that a file holds, under its own name in the cache; it becomes visible when it is complete.
 
-    Every shard is written anew and has to have the SHA-256 that its record states. progress: called with
-    (shards written, shards). Memory: the samples of one shard.
-    A store that is there already is left alone when it is the same byte for byte, and replaced when it is empty.
-    Raises `UsageError` when another one is there, `CorruptInput` for a file that is no export or is damaged,
-    `DamagedStore` when data is not what was exported, and `LockedStore` while another process writes the store.
+    Every shard is written again and must have the SHA-256 that its record states. progress: called with (shards
+    written, shards). Memory: the samples of one shard.
+    An existing store is left alone if it is the same byte for byte, and replaced if it is empty.
+    Raises `UsageError` if there is another one, `CorruptInput` for a file that is not an export or is damaged,
+    `DamagedStore` if data differs from what was exported, and `LockedStore` while another process writes the store.
     """
     if not source.is_file():
         raise UsageError(f"{source} is not a file; give one that `unialign cache export` wrote.")
@@ -101,7 +101,7 @@ def import_hdf5(source: Path, cache: Path, progress: Progress = lambda done, tot
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn what h5py, JSON and the records say of a damaged file into one sentence."""
+    """Turn the errors of h5py, JSON and the records about a damaged file into one sentence."""
     try:
         yield
     except DamagedStore as error:
@@ -139,7 +139,7 @@ def _read_head(source: Path, file: h5py.File, cache: Path) -> _Head:
 
 
 def _is_there(source: Path, head: _Head) -> bool:
-    """Whether the store that the file holds is in the cache already. Raises `UsageError` for another one."""
+    """Whether the store that the file holds is already in the cache. Raises `UsageError` for another one."""
     if not head.path.exists():
         return False
     found = list_records(head.path)
@@ -176,7 +176,7 @@ def _fill(source: Path, file: h5py.File, head: _Head, staging: Path, progress: P
             check_record(store, record)
             values = _read_shard(file, store, record, row)
         _write(source, store, record, values)
-        # As it was exported: the one just written names the staging folder as its store.
+        # As it was exported: the store just written still has the name of the staging folder.
         atomic.write_file(record_path(staging, shard), text)
         row += sum(entry.status == "ok" for entry in record.entries)
         progress(place + 1, len(head.shards))

@@ -24,14 +24,14 @@ from unialign.stages.extraction.skeletons import PysklSkeletons
 
 Progress = Callable[[int, int], None]
 
-# What the third number of a keypoint is decides the layout of the file; other stores have none.
+# The meaning of a keypoint's third coordinate determines the layout of the file; other stores have none.
 _LAYOUTS: Mapping[tuple[str, ...], str] = {("x", "y", "score"): "coco-17", ("x", "y", "z"): "ntu-25"}
 _HELD = {"coco-17": {"keypoints", "frame_size"}, "ntu-25": {"keypoints"}}
 
 
 @dataclass(frozen=True)
 class PysklExport:
-    """What was written. not_held: what the store has and the format has no place for, a phrase each."""
+    """What was written. not_held: what is in the store but has no place in the format, one phrase each."""
 
     samples: int
     bytes: int
@@ -43,13 +43,13 @@ def export_pyskl(
 ) -> PysklExport:
     """Write the poses in the store at `path` with the labels and splits of a dataset to a new pickle.
 
-    Each protocol becomes the splits `<protocol>_train` and `<protocol>_val` (where it has a val part, also
-    `<protocol>_test`). A person who is absent from a frame (NaN
-    in the store) is zero there, as pyskl writes it; joints that alone are missing stay NaN. The file is read back
-    before it is put in place, and refused unless every number, label and split comes out as it went in. The format is
-    one object, so it takes the memory of all poses twice. progress: called with (steps done, steps), two for a sample.
-    Raises `UsageError` when the file exists and for everything that the format cannot hold, with the reason;
-    `DamagedStore` when the store is not what was written.
+    Each protocol becomes the splits `<protocol>_train` and `<protocol>_val` (if it has a val part, also
+    `<protocol>_test`). A person who is absent from a frame (NaN in the store) is zero there, as in pyskl; single
+    missing joints stay NaN. The file is read back before it is put in place, and rejected unless every number, label
+    and split is recovered. The format is a single object, so writing takes twice the memory of all poses. progress:
+    called with (steps done, steps), two per sample.
+    Raises `UsageError` if the file exists and for everything that the format cannot hold, with the reason;
+    `DamagedStore` if the store is not what was written.
     """
     if target.exists():
         raise UsageError(f"{target} exists; remove it or give another name.")
@@ -93,7 +93,7 @@ def _layout(reader: StoreReader) -> tuple[ArraySpec, str]:
         )
     for spec in store.arrays:
         layout = _LAYOUTS.get(tuple(spec.attributes.get("coordinates", ())))
-        # Other joints than those of the format would be taken for them. Poses of a network do not name their layout.
+        # Other joints would be mistaken for those of the format. Poses of a network do not name their layout.
         same = layout is not None and spec.attributes.get("layout", layout) == layout
         if layout and same and spec.name == "keypoints" and spec.dims[1:] == ("person", "joint", "coordinate"):
             return spec, layout
@@ -130,7 +130,7 @@ def _annotation(reader: StoreReader, name: str, label: int, layout: str) -> dict
     if "frame_size" in arrays:
         height, width = arrays["frame_size"].tolist()
         entry |= {"img_shape": (height, width), "original_shape": (height, width)}
-    # Copies: a part of an array would be pickled with its strides, and read back slower.
+    # Copies: a view would be pickled with its strides, and read more slowly.
     return {**entry, "keypoint": people[..., :2].copy(), "keypoint_score": people[..., 2].copy()}
 
 
@@ -143,7 +143,9 @@ def _splits(dataset: Dataset, held: frozenset[str]) -> dict[str, list[str]]:
 
 
 def _named(protocol: str, split: Split) -> dict[str, tuple[str, ...]]:
-    """The parts by their names in the file. pyskl calls val what is tested; only where there is a val is it test."""
+    """The parts by their names in the file. pyskl calls the test part val; it is called test only if there is a val
+    part.
+    """
     if split.val:
         return {f"{protocol}_train": split.train, f"{protocol}_val": split.val, f"{protocol}_test": split.test}
     return {f"{protocol}_train": split.train, f"{protocol}_val": split.test}
@@ -152,7 +154,7 @@ def _named(protocol: str, split: Split) -> dict[str, tuple[str, ...]]:
 def _check_splits(
     path: Path, reader: StoreReader, labels: Mapping[str, int], splits: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise `UsageError` unless reading the file gives these labels and splits again."""
+    """Raise `UsageError` unless reading the file recovers these labels and splits."""
     try:
         found = load_pyskl(path)
     except (CorruptInput, UsageError) as error:
@@ -170,7 +172,7 @@ def _check_splits(
 
 
 def _check_numbers(path: Path, reader: StoreReader, spec: ArraySpec, layout: str, progress: Progress) -> None:
-    """Raise `UsageError` with the reason unless reading the file gives the numbers of the store again."""
+    """Raise `UsageError` with the reason unless reading the file recovers the numbers of the store."""
     held = [each.name for each in reader.store.arrays if each.name in _HELD[layout]]
     extractor = PysklSkeletons(path, layout, num_people=spec.shape[1], max_frames=spec.shape[0])
     for number, outcome in enumerate(extractor.run([Source(name, path) for name in reader.ids])):

@@ -1,4 +1,4 @@
-"""Annotation pickles of pyskl and mmaction2 as a store of poses, with everything that such a store can hold of them."""
+"""Annotation pickles of pyskl and mmaction2 as a store of poses, with everything from them that a store can hold."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _FRAMES = 16
 
 @dataclass(frozen=True)
 class PysklImport:
-    """What was made. not_held: what the file has and the store has no place for, a phrase each."""
+    """What was created. not_held: what is in the file but has no place in the store, one phrase each."""
 
     extraction: Extraction
     not_held: tuple[str, ...]
@@ -30,9 +30,10 @@ class PysklImport:
 def import_pyskl(
     source: Path, dataset: Dataset, config: Config, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> PysklImport:
-    """Extract the poses of a dataset from a pickle: `extract poses` from ready skeletons, with nobody left out.
+    """Extract the poses of a dataset from a pickle: `extract poses` from skeleton files, without leaving out any
+    person.
 
-    The store takes as many persons and frames as the configuration says, or as the file needs if that is more.
+    The store holds as many persons and frames as the configuration says, or as the file needs if that is more.
     progress: called with (samples done, samples). Raises `CorruptInput` for a pickle that cannot be read, `UsageError`
     for one without a sample of the dataset.
     """

@@ -1,8 +1,8 @@
-"""What runs the units of a plan: a loop that defines the meaning, and Dask, which must give the same bytes.
+"""What runs the units of a plan: a serial loop that defines the semantics, and Dask, which must give the same bytes.
 
-Both run the extractor in a process of its own (`supervisor.py`), which a bad sample may end; the process that stores
-what it makes, this one or a Dask worker, lives on. Only the outcome of a unit travels back from a Dask worker (ids,
-statuses, digests), never features. No other module knows Dask.
+Both run the extractor in a separate process (`supervisor.py`), which a bad sample may end; the process that stores the
+results, this one or a Dask worker, survives. Only the outcome of a unit is sent back from a Dask worker (ids, statuses,
+digests), never features. No other module uses Dask.
 """
 
 import tempfile
@@ -22,13 +22,13 @@ from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction.base import Extractor, Outcome
 from unialign.types import Json
 
-# Deaths of a worker of Dask that one unit may meet before the run stops.
+# How often a unit may lose its Dask worker before the run stops.
 ALLOWED_FAILURES = 3
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all units of an extraction. threads: of the networks in each worker."""
+    """Settings shared by all units of an extraction. threads: of the networks in each worker."""
 
     extractor: Extractor
     store: Path
@@ -38,14 +38,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What comes back of a unit: (id, status, source digest) of each sample of one shard."""
+    """The result of a unit: (id, status, source digest) of each sample of one shard."""
 
     shard: int
     samples: tuple[tuple[str, str, str], ...]
 
 
 def store_unit(job: Job, unit: Unit, outcomes: Iterable[Outcome], environment: Mapping[str, Json]) -> Done:
-    """Store what came of a unit, in order; the only writer of this shard. environment: what computed it."""
+    """Store the results of a unit, in order; the only writer of this shard. environment: what computed it."""
     store = open_store(job.store)
     found = [fitting(store, outcome) for outcome in outcomes]
     entries = [Entry(each.id, each.status, each.source, {}, each.detail) for each in found]
@@ -54,7 +54,7 @@ def store_unit(job: Job, unit: Unit, outcomes: Iterable[Outcome], environment: M
 
 
 def fitting(store: Store, outcome: Outcome) -> Outcome:
-    """The outcome itself, or "internal-error" for one whose arrays are not those of the store."""
+    """The outcome itself, or "internal-error" if its arrays do not match those of the store."""
     if outcome.status == "ok":
         try:
             check_arrays(store, outcome.arrays)
@@ -67,14 +67,14 @@ Executor = Callable[[Job, Sequence[Unit]], Iterator[Done]]
 
 
 def run_serial(job: Job, units: Sequence[Unit]) -> Iterator[Done]:
-    """One unit after the other: extracted in one worker process, stored by this one."""
+    """The units one after the other: extracted in one worker process, stored by this one."""
     with Supervisor(job.extractor, job.threads, job.limits) as supervisor:
         for unit in units:
             yield store_unit(job, unit, supervisor.run(unit.sources), supervisor.environment)
 
 
 class _Own(threading.local):
-    """What a thread of a Dask worker keeps from unit to unit; the extractor's process ends with it, or when idle."""
+    """State of a Dask worker thread between units; the extractor's process ends with the thread, or when idle."""
 
     job: Job | None = None
     supervisor: Supervisor | None = None
@@ -84,14 +84,14 @@ _own = _Own()
 
 
 def run_on_worker(job: Job, unit: Unit) -> Done:
-    """One unit on a worker of Dask."""
+    """Run one unit on a Dask worker."""
     from distributed import get_worker
 
     if _own.supervisor is None or _own.job != job:
         if _own.supervisor is not None:
             _own.supervisor.close()
         worker = get_worker()
-        # What Dask was told that this worker may take, shared by its threads.
+        # The memory limit that Dask gave this worker, shared by its threads.
         memory = job.limits.memory or int(worker.memory_manager.memory_limit or 0) // worker.state.nthreads
         limits = replace(job.limits, memory=memory)
         _own.job, _own.supervisor = job, Supervisor(job.extractor, job.threads, limits, fork=False)
@@ -101,9 +101,9 @@ def run_on_worker(job: Job, unit: Unit) -> Done:
 def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
     """The units on the workers of a Dask client, in order of completion.
 
-    A unit whose worker dies is given to another worker. Each future is released as soon as it is done: one that is kept
-    would be computed again when its worker dies later. The job goes with each unit: shared out once, it would be lost,
-    and all that wait for it, when the workers that have it die together.
+    A unit whose worker dies is given to another worker. Each future is released as soon as it is done: a kept one would
+    be computed again if its worker dies later. The job is sent with each unit: if it were distributed once, it would be
+    lost, together with all units that wait for it, if the workers that hold it die at the same time.
     """
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
@@ -141,7 +141,7 @@ def executor(cluster: str, threads: int) -> Iterator[Executor]:
     if not cluster:
         yield run_serial
         return
-    # Dask needs one, and would hide in a traceback that there is none.
+    # Dask needs one, and would bury the fact that there is none in a traceback.
     tempfile.gettempdir()
     import dask
     from distributed import Client, LocalCluster
@@ -160,7 +160,7 @@ def executor(cluster: str, threads: int) -> Iterator[Executor]:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    # Dask has an HTTP server in any case: at 0.0.0.0:8787, if it is not told where.
+                    # Dask always starts an HTTP server: at 0.0.0.0:8787, unless told otherwise.
                     dashboard_address="127.0.0.1:0",
                     env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
                 ) as local,

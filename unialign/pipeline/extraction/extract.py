@@ -1,4 +1,4 @@
-"""One extraction, from a dataset to a finished store."""
+"""One extraction, from a dataset to a complete store."""
 
 import contextlib
 import time
@@ -28,17 +28,18 @@ from unialign.types import Json
 Progress = Callable[[int, int], None]
 
 ADVICE = "run the same command again with --repair."
-# Shards after which a long extraction brings the store's index up to date, so that resuming it is quick too.
+# A long extraction updates the store's index after this many shards, so that resuming it is fast too.
 INDEX_EVERY = 1024
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an extraction runs; nothing here changes a value of its result, except `threads` in a network's last digits.
+    """How an extraction runs; nothing here changes the result, except that `threads` may affect a network's last
+    digits.
 
-    shard_samples, codec: of a new store; one that exists keeps its own.
-    repair: extract again the shards that are damaged. retry: try again the samples that failed.
-    limits: what one sample may take before it is given up.
+    shard_samples, codec: of a new store; an existing one keeps its own.
+    repair: extract damaged shards again. retry: retry failed samples.
+    limits: what one sample may use before it is given up.
     """
 
     cluster: str = ""
@@ -51,18 +52,19 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
-# Counts of a record of poses that the summary adds up; see `stages.extraction.people.Persons`.
+# Counts in the records of poses that the summary adds up; see `stages.extraction.people.Persons`.
 LEFT_OUT = ("left_out_persons", "left_out_detections", "single_detections", "frames_without_kept")
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did.
+    """The result of an extraction.
 
     attempted: samples that this call worked on; with `dry_run`, those that it would work on. extracted: those of them
-    that have features now. reused: samples that had features before. quarantined: every sample of the dataset without
-    features, counted by status. So total = extracted + reused + the sum of quarantined, but for a dry run.
-    left_out: of poses, what the records of all samples say of people that have no slot, added up (`LEFT_OUT`).
+        that now have features. reused: samples that already had features. quarantined: every sample of the dataset
+        without features, counted by status. So total = extracted + reused + the sum of quarantined, except in a dry
+        run.
+    left_out: for poses, the counts of people without a slot in the records of all samples, added up (`LEFT_OUT`).
     """
 
     modality: str
@@ -79,7 +81,7 @@ class Extraction:
 
     @property
     def reasons(self) -> tuple[Mapping[str, Json], ...]:
-        """Why samples have no features: each status and reason once, with how many samples and the first of them."""
+        """Why samples have no features: each status and reason once, with the number of samples and the first one."""
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name, status, why in self.problems:
             groups[status, why].append(name)
@@ -118,14 +120,15 @@ def run_extraction(
 ) -> Extraction:
     """Bring the store of an extractor up to date with the sources and return what was done.
 
-    current: digest of a source as it is now; by default that of the file at its path. older: see `make_plan`.
+    current: computes the current digest of a source; by default that of the file at its path. older: see `make_plan`.
     progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
-    `DamagedStore` when it is damaged and `settings.repair` is off. Interrupted at any moment, finished shards stay.
+        `DamagedStore` if it is damaged and `settings.repair` is off. Finished shards survive an interrupt at any
+        moment.
     """
     started = time.monotonic()
     key = Key(dict(extractor.key()))
     path = store_path(cache, collection, extractor.modality, key)
-    digests = SourceDigests(cache, collection) if current is None else None  # others are not those of files
+    digests = SourceDigests(cache, collection) if current is None else None  # other digests are not those of files
     current = current or (lambda source: digests.of(source.path) if digests and source.path else "")
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
@@ -145,7 +148,7 @@ def run_extraction(
         with store_lock(path, cache):
             plan, extracted = _update(wanted, extractor, sources, current, settings, older, digests, progress)
     except OSError as error:
-        # A cache that cannot be written is as good as any other where nothing is to be done.
+        # A read-only cache is fine if there is nothing to do.
         if settings.repair or not is_refused(error) or not path.exists():
             raise
         plan, extracted = _checked_plan(wanted, sources, current, settings, older), 0
@@ -168,7 +171,7 @@ def run_extraction(
 
 
 def _opened(wanted: Store) -> Store:
-    """The store that an extractor describes, made if need be. Raises `DamagedStore` for one with other arrays."""
+    """The store that an extractor describes, created if needed. Raises `DamagedStore` for one with other arrays."""
     store = create_store(wanted)
     if layout(store) != layout(wanted):
         raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
@@ -185,7 +188,7 @@ def _update(
     digests: SourceDigests | None,
     progress: Progress,
 ) -> tuple[Plan, int]:
-    """Make, repair and fill the store, whose lock is held; what was planned, and how many samples got features."""
+    """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
     atomic.sweep_beside(wanted.path)
     if settings.repair and wanted.path.exists():
         restore_group(wanted)
@@ -203,14 +206,14 @@ def _update(
 def _checked_plan(
     wanted: Store, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, older: str
 ) -> Plan:
-    """What is to be done for a store that is there; nothing is written. Raises `DamagedStore` as `_clean` does."""
+    """What there is to do for an existing store; nothing is written. Raises `DamagedStore` as `_clean` does."""
     store = _opened(wanted)
     check_sizes(store, load_table(store), ADVICE)
     return _plan(store, sources, current, settings, set(), older)
 
 
 def _left_out(store: Store, sources: Sequence[Source]) -> dict[str, int]:
-    """The sums of `LEFT_OUT` in the records of the samples that have poses; nothing for others."""
+    """The sums of `LEFT_OUT` in the records of the samples that have poses; empty for other modalities."""
     if store.modality != "poses":
         return {}
     table = load_table(store)
@@ -221,7 +224,7 @@ def _left_out(store: Store, sources: Sequence[Source]) -> dict[str, int]:
 
 
 def _failed(store: Store, sources: Sequence[Source]) -> list[Entry]:
-    """What the records say of the samples that have no features."""
+    """What the records say about the samples that have no features."""
     table = load_table(store)
     rows = table.find([source.id for source in sources])
     return [table.entry(row) for row in rows[(rows >= 0) & ~table.ok[rows]].tolist()]
@@ -241,10 +244,10 @@ def _plan(
 
 
 def _clean(store: Store, *, repair: bool) -> set[str]:
-    """Remove what killed writers left; with `repair`, withdraw the damaged shards, so that they are done again.
+    """Remove what killed writers left behind; with `repair`, withdraw damaged shards, so that they are extracted again.
 
     Returns the samples of withdrawn shards, as far as their records can still be read. Raises `DamagedStore` for a
-    shard file that is missing or cut, without `repair`.
+    shard file that is missing or truncated, without `repair`.
     """
     atomic.sweep(store.path)
     lost: set[str] = set()
@@ -262,7 +265,7 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
 def _run_plan(
     job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests | None, progress: Progress
 ) -> int:
-    """Do what there is to do; returns how many samples have features now that had none, or older ones."""
+    """Run the plan; returns how many samples got their first features, or newer ones."""
     if not plan.units:
         return 0
     grow_store(store, plan.num_shards)

@@ -1,4 +1,4 @@
-"""From the configuration to the extractor of a modality and the samples that it gets."""
+"""From the configuration to the extractor of a modality and the samples that it processes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MODALITIES = ("poses", "pose-features", "text", "frames", "tokens")
 
-# Samples in a shard of a new store: a shard is what a kill loses, so slow modalities get small ones.
+# Samples per shard of a new store: a kill loses at most the current shard, so slow modalities get small ones.
 SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32, "tokens": 32}
 
 
@@ -34,7 +34,7 @@ SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32, 
 class PreparedExtraction:
     """An extraction that is ready to run.
 
-    current: digest of what a source is made from now; None: that of the file at its path. older: see `make_plan`.
+    current: computes the current digest of a source; None: that of the file at its path. older: see `make_plan`.
     """
 
     extractor: Extractor
@@ -130,7 +130,7 @@ def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtract
     pickle = section.pickle or dataset.root
     packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
     sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
-    # Records of before there was a digest of each annotation hold that of the whole pickle.
+    # Older records hold the digest of the whole pickle instead of that of each annotation.
     return PreparedExtraction(packed, sources, packed.digest, file_digest(pickle))
 
 
@@ -154,7 +154,7 @@ def _utd_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtractio
     return PreparedExtraction(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
 
 
-# What makes poses of ready-made skeletons, by `Dataset.skeleton_format`.
+# How poses are read from skeleton files, by `Dataset.skeleton_format`.
 SKELETON_FORMATS: Mapping[str, Callable[[Dataset, PosesSection], PreparedExtraction]] = {
     "ntu": _ntu_skeletons,
     "pyskl": _pyskl_skeletons,
@@ -173,13 +173,13 @@ def _pose_features(dataset: Dataset, config: Config) -> PreparedExtraction:
 
 
 def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> StoreReader:
-    """The store that another modality is made from."""
+    """The input store of another modality."""
     names = {modality: chosen} if chosen else {}
     return StoreReader(choose_store(config.cache.resolve(), dataset.collection, modality, names, dataset.name))
 
 
 def _of_input(modality: str, reader: StoreReader, dataset: Dataset) -> tuple[Source, ...]:
-    """All samples of a dataset, which the input's store must hold, whole or quarantined."""
+    """All samples of a dataset; the input store must hold each, with features or quarantined."""
     ids = [sample.id for sample in dataset.samples]
     unknown = [name for name, row in zip(ids, reader.table.find(ids).tolist(), strict=True) if row < 0]
     if unknown:

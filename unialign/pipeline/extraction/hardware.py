@@ -1,4 +1,4 @@
-"""What computes: the processor, the device of the networks and the builds of their libraries, for records and runs."""
+"""The hardware and libraries that compute: processor, device of the networks, library builds; for records and runs."""
 
 import os
 import platform
@@ -11,14 +11,16 @@ from unialign.stages.extraction.base import Extractor
 from unialign.types import Json
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# Threads of an extractor's networks at most where nobody says how many, so that machines with that many cores and more
-# give the same bytes, and a shared one is not flooded. More cores are for more workers.
+# Maximum number of threads of an extractor's networks, if none is given, so that machines with at least that many cores
+# give the same bytes, and a shared machine is not overloaded. More cores serve more workers.
 NETWORK_THREADS = 4
 
 
 @cache
 def processor() -> str:
-    """The model name of the processor, such as "AMD EPYC 7B13"; its architecture where the system names no model."""
+    """The model name of the processor, such as "AMD EPYC 7B13", or its architecture if the system does not report a
+    model.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -28,10 +30,10 @@ def processor() -> str:
 
 
 def environment_of(extractor: Extractor, threads: int) -> dict[str, Json]:
-    """What computes the features of an extractor in this process: "processor", and what decides the sums of a network.
+    """What computes the features of an extractor in this process: "processor", and what affects a network's rounding.
 
     These are "device" (the GPU's name, or "cpu"), "torch" and "cuda" (their builds), and on a CPU "threads". The same
-    for each shard that this machine makes, whatever else the process has done.
+    for each shard that this machine computes, whatever else the process has done.
     """
     found: dict[str, Json] = {"processor": processor()}
     device = getattr(extractor, "device", None)
@@ -50,9 +52,9 @@ def network_builds(torch: Any, device: str, threads: int) -> dict[str, Json]:
 
 
 def network_threads(cluster: str, cores: int) -> int:
-    """Threads of the networks in each worker of a `--cluster`, where nobody says how many; never a matter of the load.
+    """Threads of the networks in each worker of a `--cluster`, if none is given; never depends on the load.
 
-    With "local" alone there are as many workers as cores are idle at the moment, so each has 1, however many those are.
+    With plain "local" there are as many workers as idle cores at the moment, so each has 1, however many there are.
     """
     kind, _, number = cluster.partition(":")
     if kind != "local":
@@ -61,7 +63,7 @@ def network_threads(cluster: str, cores: int) -> int:
 
 
 def limit_threads(threads: int) -> None:
-    """Give the networks of this process that many threads; floating-point sums depend on it."""
+    """Set the number of threads of this process's networks; floating-point sums depend on it."""
     for name in VARIABLES:
         os.environ[name] = str(threads)
     if "torch" in sys.modules:

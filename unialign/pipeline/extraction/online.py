@@ -1,4 +1,4 @@
-"""Training without the cache: every modality is made anew each time that a sample is read, for comparison.
+"""Training without the cache, for comparison: every modality is computed again each time that a sample is read.
 
 Nothing is stored; the networks of stage one run inside the training loop.
 """
@@ -19,7 +19,7 @@ from unialign.types import Json
 
 @dataclass(frozen=True)
 class OnlineModality:
-    """Answers as `cache.reader.StoreReader` does, by extracting. extract: outcomes of sources, in order."""
+    """Behaves like a `cache.reader.StoreReader`, by extracting. extract: outcomes of sources, in order."""
 
     extractor: Extractor
     sources: Mapping[str, Source]
@@ -27,7 +27,7 @@ class OnlineModality:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """All samples; whether one can be read shows when it is."""
+        """All samples; whether one can be read only shows when it is."""
         return tuple(sorted(self.sources))
 
     def source(self, sample: str) -> str:

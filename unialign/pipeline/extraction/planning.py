@@ -1,4 +1,4 @@
-"""What an extraction has to do: the samples of a dataset less those that valid records hold, cut into shards."""
+"""What an extraction has to do: the samples of a dataset minus those in valid records, cut into shards."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """units: what is to do. reused: samples that records hold. num_shards: length of the sample axis afterwards."""
+    """units: what to extract. reused: samples that records hold. num_shards: length of the sample axis afterwards."""
 
     units: tuple[Unit, ...]
     total: int
@@ -30,19 +30,19 @@ class Plan:
 
     @property
     def to_do(self) -> int:
-        """Samples that the units hold."""
+        """Number of samples in the units."""
         return sum(len(unit.sources) for unit in self.units)
 
 
 def cut_units(
     todo: Sequence[Source], taken: Iterable[int], shard_samples: int, floors: Mapping[str, int] | None = None
 ) -> tuple[Unit, ...]:
-    """The samples in order of id, `shard_samples` to a shard, each on the lowest number that will do.
+    """The samples in order of id, `shard_samples` per shard, each shard with the lowest possible number.
 
-    floors: the shard that holds an older entry of a sample, for those that have one. A later shard supersedes, so the
-    number of the new one is above it, even where a lower one is free.
-    Because finished shards are whole, an interrupted extraction that is cut again gets the same samples under the same
-    numbers, so the finished store is the same bytes.
+    floors: for samples that have an older entry, the shard that holds it. A later shard supersedes an earlier one, so
+        the number of the new shard is above it, even if a lower one is free.
+    Because finished shards are complete, cutting the rest of an interrupted extraction again puts the same samples into
+    the same shards, so the finished store has the same bytes.
     """
     ordered = sorted(todo, key=lambda source: source.id)
     floors = floors or {}
@@ -57,7 +57,7 @@ def cut_units(
 
 
 def _free(number: int, following: dict[int, int]) -> int:
-    """The lowest number from this one on that is not taken; of those that are, `following` holds a higher one."""
+    """The lowest free number from this one on; for taken numbers, `following` holds a higher one."""
     passed = []
     while number in following:
         passed.append(number)
@@ -79,10 +79,10 @@ def make_plan(
 ) -> Plan:
     """The plan for one store.
 
-    A record's entry spares a sample when it was made from the same bytes; `retry` asks for samples that failed to be
-    tried again. table: what the store's records say; None for a store that is not there. lost: samples of shards that
-    were withdrawn; what an older shard says of them does not count. digest: of a source as it is now; called only for
-    samples that have an entry. older: what records of before may say in its place while nothing has changed.
+    A record's entry makes extraction unnecessary if it was made from the same bytes; with `retry`, failed samples are
+    tried again. table: what the store's records say; None if there is no store. lost: samples of withdrawn shards; what
+    older shards say about them does not count. digest: of a source as it is now; called only for samples that have an
+    entry. older: digest that old records may hold instead while nothing has changed.
     """
     todo: list[Source] = []
     floors: dict[str, int] = {}
@@ -111,8 +111,8 @@ def _held(
     lost: Collection[str],
     older: str,
 ) -> Iterator[tuple[bool, int]]:
-    """For each source whether its entry spares it, and the shard of that entry (-1: there is none)."""
-    # A block at a time: the lists that this needs would otherwise take 50 MB for a million samples.
+    """For each source, whether its entry is current, and the shard of that entry (-1: there is none)."""
+    # In blocks: otherwise the lists needed here take 50 MB for a million samples.
     for start in range(0, len(sources), _BLOCK):
         block = sources[start : start + _BLOCK]
         rows = table.find([source.id for source in block])

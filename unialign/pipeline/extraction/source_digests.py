@@ -1,4 +1,4 @@
-"""Digests of source files, remembered by size and modification time: a second run need not read the videos again."""
+"""Digests of source files, cached by size and modification time, so that a second run does not read the videos."""
 
 import json
 import stat
@@ -11,12 +11,12 @@ from unialign.cache.digests import file_digest
 from unialign.cache.lock import store_lock
 from unialign.errors import LockedStore
 
-# Nanoseconds after which a second change of a file has another time, on every file system.
+# After this many nanoseconds, a second change of a file gets a different time on every file system.
 SETTLED = 2 * 10**9
 
 
 def _entries(known: object) -> dict[str, list[int | str]]:
-    """What a memory may hold; entries of another kind are as good as none."""
+    """The valid entries of a stored cache of digests; others are ignored."""
     return {
         path: entry
         for path, entry in (known.items() if isinstance(known, dict) else ())
@@ -25,16 +25,16 @@ def _entries(known: object) -> dict[str, list[int | str]]:
 
 
 class SourceDigests:
-    """SHA-256 of source files of one collection, with a memory beside the stores.
+    """SHA-256 of the source files of one collection, with a cache of them beside the stores.
 
-    The memory is a convenience only: without it files are read and hashed again. It is trusted when size, times
-    (nanoseconds) and inode of a file are as they were, and the file had not just been changed when it was read: clocks
-    of file systems are coarse. The time of the last change counts too, which nothing can set: copies that keep the time
-    of writing, and clocks that were set back, hide no change.
+    The cache is only a convenience: without it files are read and hashed again. An entry is valid if size, times
+    (nanoseconds) and inode of the file are unchanged, and the file had not been changed just before it was read: clocks
+    of file systems are coarse. The change time (ctime) counts too, which cannot be set: copies that keep the
+    modification time, and clocks that were set back, do not hide a change.
     """
 
     def __init__(self, cache: Path, collection: str) -> None:
-        """Read the memory, if there is one that can be read."""
+        """Read the stored digests, if there are any."""
         self._path = cache / ".digests" / f"{collection}.json"
         self._known: dict[str, list[int | str]] = {}
         self._changed = False
@@ -46,9 +46,9 @@ class SourceDigests:
 
     @staticmethod
     def stamp(path: Path) -> list[int | str]:
-        """What tells whether a file was changed: size, time of writing, inode, time of change.
+        """What identifies a version of a file: size, modification time, inode, change time.
 
-        Empty when the file is not there or cannot be looked at, or was changed just now.
+        Empty if the file is missing, cannot be accessed, or was changed just now.
         """
         try:
             found = path.stat()
@@ -59,7 +59,7 @@ class SourceDigests:
         return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
 
     def of(self, path: Path) -> str:
-        """Digest of a file, "sha256:<hex>"; "" when the file is not there or cannot be read."""
+        """Digest of a file, "sha256:<hex>"; "" if it is missing or cannot be read."""
         stamp, known = self.stamp(path), self._known.get(str(path), [])
         if stamp and known[:-1] == stamp:
             return str(known[-1])
@@ -71,22 +71,22 @@ class SourceDigests:
         return digest
 
     def learn(self, path: Path, stamp: list[int | str], digest: str) -> None:
-        """Remember a digest that a worker computed, with the stamp that the file had before the work began."""
+        """Store a digest that a worker computed, with the stamp that the file had before."""
         if stamp and digest:
             self._known[str(path)] = [*stamp, digest]
             self._changed = True
 
     def knows(self, path: Path) -> bool:
-        """Whether something of the collection was made from that file, or its data root is that path."""
+        """Whether part of the collection was made from that file, or its data root is that path."""
         return str(path) in self._known
 
     def place(self, root: Path) -> None:
-        """Remember the data root of the collection."""
+        """Store the data root of the collection."""
         self._known.setdefault(str(root), [])
         self._changed = True
 
     def save(self) -> None:
-        """Write the memory down, unless another extraction of the collection does that, or the cache is read-only."""
+        """Write the digests, unless another extraction of the collection does that, or the cache is read-only."""
         with suppress(LockedStore, OSError), store_lock(self._path, self._path.parents[1]):
             make_shared_folder(self._path.parent)
             sweep_beside(self._path)

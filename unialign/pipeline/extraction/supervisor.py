@@ -1,23 +1,23 @@
-"""Watches over the process that an extractor runs in, so that one bad sample costs itself and no other.
+"""Supervises the process that an extractor runs in, so that a bad sample affects no other sample.
 
-A sample may crash a decoder or a network, never return, fill the memory or raise. In this process it would take the
-extraction with it, so the extractor runs in another one, the worker (`worker.py`). When that one fails, nobody knows
-yet whose fault it was: networks take several samples at a time, and somebody else may have killed it. So what has come
-back is kept, and the samples after it are tried **one at a time**, until one has shown itself guilty; then the rest
-goes on together. Guilty is who fails alone twice, or who raises alone: an exception comes from nobody else. Extractors
-promise that a sample's outcome does not depend on its company, so the others are the same bytes as if nothing had
-happened.
+A sample may crash a decoder or a network, hang, fill the memory or raise an exception. In this process it would end the
+extraction, so the extractor runs in another one, the worker (`worker.py`). When the worker fails, the cause is not yet
+known: networks process several samples at a time, and something else may have killed the worker. So the results
+received so far are kept, and the following samples are tried **one at a time** until one is identified as the cause;
+then the rest continues together. A sample is the cause if it fails alone twice, or if it raises an exception alone,
+which no other process can cause. Extractors guarantee that a sample's outcome does not depend on other samples, so
+those have the same bytes as if nothing had happened.
 
-**Time.** A sample may take as long as it goes on. What is limited is the time without a sign of life
-(`stages/extraction/heartbeat.py`), with a second more for each megabyte of its file, and the number of signs that a
-file of its size can give. Time in which this process was stopped itself (Ctrl-Z, a laptop's lid) does not count.
+**Time.** A sample may take as long as it makes progress. What is limited is the time without a heartbeat
+(`stages/extraction/heartbeat.py`), plus one second per megabyte of its file, and the number of heartbeats that a file
+of its size can give. Time in which this process itself was stopped (Ctrl-Z, a closed laptop) does not count.
 
-**Memory.** Counted is what the worker has taken since it began, ten times a second. A limit of the kernel on its
-address space is of no use: CUDA reserves more than machines have.
+**Memory.** The memory that the worker has taken since it started is measured ten times per second. A kernel limit on
+its address space would not help: CUDA reserves more than machines have.
 
-**How it begins.** As a fork of this process, which has the libraries loaded: that takes milliseconds, and classes of
-notebooks come with it. Where the driver of a GPU is loaded already, a fork could not use it; and a Dask worker has
-threads of its own at work and nothing loaded. Then it is a new interpreter.
+**Start.** The worker is a fork of this process, which has the libraries loaded: that takes milliseconds, and classes
+defined in notebooks are available. If the driver of a GPU is already loaded, a fork could not use it; and a Dask worker
+has running threads of its own and nothing loaded. In these cases a new interpreter is started.
 """
 
 import contextlib
@@ -53,33 +53,34 @@ from unialign.pipeline.memory import available_memory, kernel_kills, private_mem
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.types import Json
 
-# Seconds between two looks at a worker's memory, and the most that one of them counts as waiting.
+# Seconds between two measurements of a worker's memory, and the maximum that one of them counts as waiting.
 TICK = 0.1
 LONGEST_TICK = 1.0
-# Failures alone that make a sample guilty, and those at loading that end an extraction.
+# Number of failures alone that identify a sample as the cause, and of failed loads that end an extraction.
 ATTEMPTS = 2
-# Seconds that loading may take: on a cluster's file system, libraries alone take minutes.
+# Maximum seconds for loading: on a cluster's file system, libraries alone take minutes.
 LOADING = 600.0
-# Share of the free memory that a worker may take, and what it may take in any case.
+# Share of the free memory that a worker may take, and the minimum that it may always take.
 MEMORY_SHARE = 0.9
 LEAST_MEMORY = 1 << 30
-# A sample is allowed a second more for each megabyte of its file: digests are made of whole films.
+# A sample gets one second more per megabyte of its file: digests of whole movies take time.
 BYTES_PER_SECOND = 1_000_000
-# A coded picture, with its place in the container, takes no less; and steps that any sample may take.
+# The minimum size of an encoded frame in a container, and the number of steps that any sample may take.
 BYTES_PER_BEAT = 8
 FREE_BEATS = 10_000
 
-# What a sample is called that failed in its worker.
+# The status of a sample that failed in its worker.
 GUILTY = ("crashed", "timeout", "out-of-memory", "internal-error")
-# Drivers of GPUs; a process that has them loaded cannot be forked.
+# GPU drivers; a process that has one loaded cannot be forked.
 DRIVERS = ("libcuda.so", "libamdhip64.so")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sample may take.
+    """Limits per sample.
 
-    seconds: without a sign of life. memory: bytes of its worker, beside what that one began with; 0: what is free.
+    seconds: without a heartbeat. memory: bytes that its worker may take in addition to those at its start; 0: what is
+        free.
     """
 
     seconds: float = 600.0
@@ -88,7 +89,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Failure:
-    """How an attempt ended. is_certain: the samples of it are to blame, and nobody else can be."""
+    """How an attempt ended. is_certain: its samples are certainly the cause."""
 
     status: str
     why: str
@@ -96,16 +97,16 @@ class Failure:
 
 
 class Supervisor:
-    """Runs an extractor in a worker process; a context manager, after which that process has ended.
+    """Runs an extractor in a worker process; a context manager that ends the process on exit.
 
-    threads: of the networks in it. fork: whether it may begin as a fork (see above).
+    threads: of the networks in it. fork: whether it may start as a fork (see the module).
     """
 
     def __init__(self, extractor: Extractor, threads: int, limits: Limits, *, fork: bool = True) -> None:
         self.extractor, self.threads, self.fork = extractor, threads, fork
         self.seconds = limits.seconds
         self.memory = limits.memory or _free_memory()
-        # What computed the last outcomes, for the records; the same for each worker of this machine.
+        # The hardware that computed the last outcomes, for the records; the same for each worker of this machine.
         self.environment: Mapping[str, Json] = {}
         self._worker: Worker | None = None
 
@@ -116,29 +117,29 @@ class Supervisor:
         self.close()
 
     def close(self) -> None:
-        """End the worker. The next `run` begins another one."""
+        """End the worker. The next `run` starts another one."""
         if self._worker is not None:
             self._worker.end()
             self._worker = None
 
     def run(self, sources: Sequence[Source]) -> list[Outcome]:
-        """One outcome per source, in order; a sample that ends its worker has the status that says how.
+        """One outcome per source, in order; a sample that ends its worker gets the status that says how.
 
-        Raises what the extractor raises when it loads, its `UnialignError`s (they are about settings, weights and
-        stores, not about a sample), and `UnialignError` when no worker lives long enough to load it.
+        Raises what the extractor raises when it loads, its `UnialignError`s (they concern settings, weights and stores,
+        not a sample), and `UnialignError` if no worker survives loading it.
         """
         made: list[Outcome] = []
         try:
             while len(made) < len(sources):
                 self._go_on(sources[len(made) :], made)
         except BaseException:
-            # What it still sends is nobody's answer any more.
+            # Anything it still sends belongs to no request.
             self.close()
             raise
         return made
 
     def _go_on(self, rest: Sequence[Source], made: list[Outcome]) -> None:
-        """Add the outcomes of the rest to `made`, together, or up to the next guilty one."""
+        """Add the outcomes of the rest to `made`, together, or up to the next failing sample."""
         before = len(made)
         if len(rest) > 1 and self._attempt(rest, made) is None:
             return
@@ -165,7 +166,7 @@ class Supervisor:
             return ""
 
     def _attempt(self, sources: Sequence[Source], made: list[Outcome]) -> Failure | None:
-        """Extract and add the outcomes to `made`, as far as it goes; None when all are there."""
+        """Extract and add the outcomes to `made`, as far as possible; returns None when all are there."""
         worker = self._loaded()
         worker.ask(sources)
         sizes = [_size(source) for source in sources]
@@ -187,11 +188,11 @@ class Supervisor:
         return failure
 
     def _settled(self, message: "Message | Failure", *, is_whole: bool) -> Failure | None:
-        """What the last message of an attempt means. is_whole: every sample has its outcome."""
+        """The meaning of the last message of an attempt. is_whole: every sample has its outcome."""
         if isinstance(message, Refused):
             raise message.error
         if isinstance(message, Raised):
-            # Memory may be short because of others; an error of the code is the sample's own.
+            # Other processes may cause a memory shortage; an error in the code is caused by the sample.
             return Failure(message.status, message.why, is_certain=message.status == "internal-error")
         if isinstance(message, Failure):
             return message
@@ -229,9 +230,9 @@ class Worker:
     """One worker process and our end of its pipe."""
 
     def __init__(self, extractor: Extractor, threads: int, *, fork: bool) -> None:
-        # Removed by us: a worker that is killed cannot.
+        # Removed by this process: a killed worker cannot do it.
         self.folder: tempfile.TemporaryDirectory[str] | None = None
-        with contextlib.suppress(OSError):  # a full disk; most extractors need none
+        with contextlib.suppress(OSError):  # the disk is full; most extractors do not need it
             self.folder = tempfile.TemporaryDirectory(prefix="unialign-worker-", ignore_cleanup_errors=True)
         name = self.folder.name if self.folder else ""
         self.kills = kernel_kills()
@@ -242,18 +243,18 @@ class Worker:
 
     @property
     def is_near_its_end(self) -> bool:
-        """Whether it has waited so long that it may be about to end by itself."""
+        """Whether it has been idle so long that it may be about to exit."""
         return time.monotonic() - self.used > IDLE / 2
 
     def ask(self, sources: Sequence[Source]) -> None:
-        """Have it extract; that it is dead shows when its answer is received."""
+        """Send it samples to extract; a dead worker is noticed when its answer is received."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(tuple(sources))
 
     def receive(self, seconds: float, memory: int, beats: int) -> "Message | Failure":
-        """Its next message that is no beat, or how it failed; after a failure it has ended.
+        """Its next message other than a heartbeat, or how it failed; after a failure it has ended.
 
-        seconds: allowed without a message. memory: bytes that it may have taken. beats: allowed until the message.
+        seconds: allowed without a message. memory: bytes that it may have taken. beats: allowed before the message.
         """
         waited, last, looked = 0.0, time.monotonic(), 0.0
         while True:

@@ -23,6 +23,7 @@ from unialign.stages.models.unialign.config import UniAlignConfig
 from unialign.stages.models.unialign.losses import uni_align_losses
 from unialign.stages.models.unialign.model import build_unialign
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
 
 # In place of a file: weights that timm or torchvision publish.
@@ -114,8 +115,10 @@ def draw_importance(clip: DrawnClip) -> bytes:
     shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
     which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
     pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
+    layout = layout_in(clip.poses.array_attributes("keypoints")) if clip.poses else None
+    bones = layout.bones if layout else ()
     drawn = [
-        draw_skeleton(picture, _people(clip, int(index), stored))
+        draw_skeleton(picture, _people(clip, int(index), stored), bones)
         for picture, index in zip(pictures, stored["frame_index"][which], strict=True)
     ]
     return sample_picture(drawn, weights[shown] if weights.ndim else None, clip.title, dict(clip.importance))
