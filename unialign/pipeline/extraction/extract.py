@@ -122,8 +122,7 @@ def run_extraction(
 
     current: computes the current digest of a source; by default that of the file at its path. older: see `make_plan`.
     progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
-        `DamagedStore` if it is damaged and `settings.repair` is off. Finished shards survive an interrupt at any
-        moment.
+        `DamagedStore` if it is damaged and `settings.repair` is off. An interrupt keeps finished shards.
     """
     started = time.monotonic()
     key = Key(dict(extractor.key()))
