@@ -53,6 +53,7 @@ def write_store(
     failed: Sequence[str] = (),
     attributes: Mapping[str, Any] | None = None,
     fields: Mapping[str, str] | None = None,
+    codec: str = "none",
 ) -> StoreReader:
     """A store of `values` by sample id; the ids in `failed` are recorded as unreadable. fields: more of its key."""
     key = Key({"extractor": "made", "modality": modality, "revision": 1, **(fields or {})})
@@ -65,6 +66,7 @@ def write_store(
             arrays=tuple(specs),
             shard_samples=SHARD_SAMPLES,
             attributes=dict(attributes or {}),
+            codec=codec,
         )
     )
     ids = sorted(values)

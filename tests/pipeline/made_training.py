@@ -17,10 +17,10 @@ from unialign.cache.reader import StoreReader
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import RunResult, train_model
 from unialign.stages.datasets.base import Dataset, Sample, Split
-from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.processes import Processes
+from unialign.stages.training.samples import Batch, Pick
 from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import Stepper, Task
 

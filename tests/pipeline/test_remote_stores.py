@@ -48,9 +48,11 @@ def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_
         assert len(draw_run(result.folder, dataset, tmp_path / "cache", keep=0.1, num_samples=2)) == 3
         asked = len(site.shards_asked)
         assert asked
-        for reader in cached_readers(["frames", "pose-features"], dataset, config, check=False).values():
+        used = {"frames": ["pictures", "offset", "size"], "pose-features": ["tokens"]}
+        for modality, reader in cached_readers(list(used), dataset, config, check=False).items():
+            assert isinstance(reader, RemoteReader)
             for name in reader.ids:
-                reader.read_one(name)
+                reader.read_one(name, used[modality])
         assert len(site.shards_asked) == asked
         assert list((tmp_path / "cache" / ".remote").iterdir())
         for modality, wrong in (("frames", "pose-features"), ("poses", "frames")):

@@ -10,8 +10,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.made_stores import write_store
 from tests.pipeline.made_systems import DATASET, ENTITIES, NETWORK, SYSTEMS, made_config
 from tests.pipeline.made_training import unvouched
+from unialign.cache.arrays import ArraySpec
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
 from unialign.errors import MissingCache, StaleCache, UsageError
@@ -23,10 +25,11 @@ from unialign.pipeline.evaluation.gallery import draw_run
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
 from unialign.pipeline.training.preparation import Options, PreparedRun
 from unialign.pipeline.training.train import RunResult, prepare_run
-from unialign.stages.training.clips import FrameTokens, Labelled, TokenClips
 from unialign.stages.training.loop import Progress
+from unialign.stages.training.samples import Labelled
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import build_optimizer
+from unialign.stages.training.token_samples import FrameTokens, TokenClips
 from unialign.stages.video import encode_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,12 +133,11 @@ def test_cached_tokens_are_those_of_the_frozen_tower(config: Config, weights: Pa
     np.testing.assert_allclose(cached.flatten(0, 2).float().numpy(), made.numpy(), atol=2e-3)
 
 
-def test_views_of_tokens_follow_the_flip(config: Config) -> None:
-    class Views:
-        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-            return {"tokens": np.arange(6, dtype=np.float16).reshape(6, 1, 1, 1)}
-
-    tokens = FrameTokens(Views(), (False, True, False, True, False, True))
+def test_views_of_tokens_follow_the_flip(tmp_path: Path) -> None:
+    spec = ArraySpec("tokens", "float16", (6, 1, 1, 1), ("view", "frame", "token", "channel"), chunk=1)
+    value = {"tokens": np.arange(6, dtype=np.float16).reshape(6, 1, 1, 1)}
+    reader = write_store(tmp_path, "tokens", [spec], {"a": value, "b": value})
+    tokens = FrameTokens(reader, (False, True, False, True, False, True))
     samples = Labelled(("a", "b"), (0, 1))
 
     def views(train: bool, **settings: Any) -> list[float]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import simplejpeg
+from PIL import Image
 
 from unialign.errors import DamagedStore
 
@@ -22,6 +23,14 @@ def encode_image(image: np.ndarray, encoding: str, quality: int) -> bytes:
     return file.getvalue()
 
 
+def checked_size(size: np.ndarray) -> tuple[int, int]:
+    """(height, width) of stored images. Raises `DamagedStore` for a size that none is stored with."""
+    height, width = int(size[0]), int(size[1])
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise DamagedStore(f"no stored image has {height} x {width} pixels; extract the frames again.")
+    return height, width
+
+
 def decode_images(
     data: np.ndarray, offset: np.ndarray, size: np.ndarray, encoding: str, which: Sequence[int]
 ) -> np.ndarray:
@@ -32,35 +41,36 @@ def decode_images(
 
     Raises `IndexError` for an image that the sample does not have, `DamagedStore` when its bytes cannot be decoded.
     """
-    height, width = int(size[0]), int(size[1])
-    if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise DamagedStore(f"no stored image has {height} x {width} pixels; extract the frames again.")
+    height, width = checked_size(size)
     out = np.empty((len(which), height, width, 3), dtype=np.uint8)
     for place, index in enumerate(which):
         if not 0 <= index < len(offset) - 1:
             raise IndexError(f"image {index} of {len(offset) - 1}")
         encoded = data[int(offset[index]) : int(offset[index + 1])]
-        if encoding == "rgb24":
-            if encoded.size != out[place].size:
-                raise DamagedStore(
-                    f"image {index} has {encoded.size} bytes, not {height} x {width} x 3; extract the frames again."
-                )
-            out[place] = encoded.reshape(height, width, 3)
-        elif encoding == "jpeg":
-            out[place] = decode_jpeg(encoded, (height, width), index)
-        else:
-            raise DamagedStore(f"images are stored as {encoding!r}, not one of {', '.join(ENCODINGS)}.")
+        decode_into(encoded, encoding, out[place], index)
     return out
 
 
-def decode_jpeg(data: np.ndarray, size: tuple[int, int], index: int) -> np.ndarray:
-    """One JPEG of a known (height, width) as RGB uint8 (H, W, 3). Raises `DamagedStore`."""
+def decode_into(encoded: np.ndarray, encoding: str, out: np.ndarray, index: int) -> None:
+    """One image of a known size into `out`, (H, W, 3) uint8, contiguous. Python's lock is free while it is decoded.
+
+    encoded: its bytes. index: its number, for messages. Raises `DamagedStore` when the bytes cannot be decoded.
+    """
+    height, width, _ = out.shape
+    if encoding == "rgb24":
+        if encoded.size != out.size:
+            raise DamagedStore(
+                f"image {index} has {encoded.size} bytes, not {height} x {width} x 3; extract the frames again."
+            )
+        out[:] = encoded.reshape(out.shape)
+        return
+    if encoding != "jpeg":
+        raise DamagedStore(f"images are stored as {encoding!r}, not one of {', '.join(ENCODINGS)}.")
     try:
-        with Image.open(BytesIO(data.tobytes()), formats=("JPEG",)) as image:
-            if (image.height, image.width) != size:
-                raise DamagedStore(
-                    f"image {index} is {image.height} x {image.width}, not {size}; extract the frames again."
-                )
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        found = simplejpeg.decode_jpeg(encoded, buffer=out)
+    except ValueError as error:
         raise DamagedStore(f"image {index} is not a complete JPEG ({error}); extract the frames again.") from error
+    if found.shape != out.shape:
+        raise DamagedStore(
+            f"image {index} is {found.shape[0]} x {found.shape[1]}, not {(height, width)}; extract the frames again."
+        )

@@ -101,6 +101,39 @@ def test_a_window_of_a_ragged_sample_repeats_it_and_holds_nothing_else(
             np.testing.assert_array_equal(found[name][row], expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.floats(0, 1), st.floats(0, 1)), max_size=14))
+def test_entries_are_those_of_the_samples_from_any_first_to_any_last(
+    reader: StoreReader, asked: list[tuple[int, float, float]]
+) -> None:
+    names = ["keypoints", "pictures", "feature", "count"]
+    batches = BatchReader(columns_of(reader, names), reader.ids, by_entry=names)
+    assert not batches.read(np.arange(3))
+    positions = np.array([position for position, _, _ in asked], dtype=np.int64)
+    for number, name in enumerate(batches.columns):
+        lengths = batches.lengths[positions, number]
+        starts = (lengths * [start for _, start, _ in asked]).astype(np.int64)
+        counts = ((lengths - starts) * [share for _, _, share in asked]).astype(np.int64)
+        found, whole = batches.entries(name, positions, starts, counts), batches.entries(name, positions)
+        assert len(found) == len(whole) == len(asked)
+        for place, position in enumerate(positions.tolist()):
+            expected = reader.read_one(reader.ids[position])[name]
+            np.testing.assert_array_equal(whole[place].reshape(expected.shape), expected)
+            part = np.atleast_1d(expected)[starts[place] : starts[place] + counts[place]]
+            np.testing.assert_array_equal(found[place], part)
+
+
+def test_entries_that_a_sample_lacks_are_refused(reader: StoreReader) -> None:
+    batches = BatchReader(columns_of(reader, ["keypoints"]), reader.ids, by_entry=["keypoints"])
+    length = int(batches.lengths[2, 0])
+    for start, count in ((0, length + 1), (-1, 2), (length + 1, 0), (1, -1), (2, 2**63 - 1)):
+        with pytest.raises(IndexError, match="keypoints: entries must lie inside their sample"):
+            batches.entries("keypoints", np.array([2]), np.array([start]), np.array([count]))
+    for position in (-1, len(reader.ids)):
+        with pytest.raises(IndexError, match="places must lie"):
+            batches.entries("keypoints", np.array([position]))
+
+
 def test_stores_that_hold_samples_in_other_orders_are_joined_by_id(tmp_path: Path) -> None:
     first, second = StoreReader(build(tmp_path / "a").path), StoreReader(build(tmp_path / "b", shard_samples=3).path)
     columns = {"one": Column(first, "count"), "two": Column(second, "count"), "more": Column(second, "feature")}

@@ -67,6 +67,25 @@ def everywhere(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Fetching
     return FetchingReader(joined, IDS)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10), st.floats(0, 1), st.floats(0, 1)), max_size=9))
+def test_every_codec_and_place_gives_any_entries_of_the_samples(
+    everywhere: FetchingReader, asked: list[tuple[int, float, float]]
+) -> None:
+    loose = FetchingReader(everywhere.columns, IDS, by_entry=everywhere.columns)
+    assert pickle.loads(pickle.dumps(loose)).by_entry == loose.by_entry
+    positions = np.array([position for position, _, _ in asked], dtype=np.int64)
+    for number, name in enumerate(loose.columns):
+        lengths = loose.lengths[positions, number]
+        starts = (lengths * [start for _, start, _ in asked]).astype(np.int64)
+        counts = ((lengths - starts) * [share for _, _, share in asked]).astype(np.int64)
+        found = loose.entries(name, positions, starts, counts)
+        for place, position in enumerate(positions.tolist()):
+            expected = np.atleast_1d(sample(position)[name.rpartition("-")[2]])
+            part = expected[starts[place] : starts[place] + counts[place]]
+            np.testing.assert_array_equal(found[place], part)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10), st.floats(0, 0.99)), max_size=12))
 def test_every_codec_and_place_gives_the_windows_of_the_samples(

@@ -23,7 +23,8 @@ from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.tokens import TokenNetwork, Tokens, token_extractor
 from unialign.stages.foreign_weights import load_clip_weights
 from unialign.stages.models.clip.image_tower import ClipTower, image_transformer
-from unialign.stages.training.clips import CachedFrames, Clips, Labelled
+from unialign.stages.training.clips import CachedFrames, Clips
+from unialign.stages.training.samples import Labelled
 from unialign.stages.training.settings import TrainSettings
 
 NAME = "tiny-token-tower"

@@ -1,6 +1,5 @@
 """Contract of the clips: augmentation is a function of (seed, epoch, sample); evaluation has none."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,17 +18,26 @@ from tests.made_stores import (
     made_dataset,
     pose_features_store,
     poses_store,
+    write_store,
 )
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, MissingCache, UsageError
 from unialign.pipeline.systems.unialign import pose_tokens
 from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
+from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
-from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, sparse_frames
-from unialign.stages.training.clips import CachedFrames, Clips, Labelled
+from unialign.stages.training.augmentation import (
+    fixed_regions,
+    network_frames,
+    random_region,
+    recoloured_levels,
+    resized,
+    sparse_frames,
+)
+from unialign.stages.training.clips import CachedFrames, Clips
 from unialign.stages.training.pose_samples import CachedPoses, PoseClips
+from unialign.stages.training.samples import Batch, Labelled
 from unialign.stages.training.settings import TrainSettings
-from unialign.types import Json
 
 DATASET = made_dataset()
 SAMPLES = Labelled(tuple(s.id for s in DATASET.samples), tuple(s.label for s in DATASET.samples))
@@ -80,7 +88,7 @@ def test_augmentation_depends_on_seed_epoch_and_sample_only(made_caches: Path) -
     together = made.__getitems__(picks)
     for place in reversed(range(len(picks))):
         alone = made.__getitems__([picks[place]])
-        for name in ("frames", "pose_tokens"):
+        for name in ("frames", "levels", "mirrored", "pose_tokens"):
             assert torch.equal(alone[name][0], together[name][place])
     assert not torch.equal(together["frames"][0], together["frames"][8])  # another epoch
     other = clips(made_caches, TrainSettings(flip=0.5, seed=1)).__getitems__(picks)
@@ -105,9 +113,13 @@ def test_mirrored_frames_come_with_mirrored_poses(made_caches: Path) -> None:
     made = clips(made_caches, settings, encoding="rgb24")
     plain = clips(made_caches, settings.replaced(flip=1e-12), encoding="rgb24")
     assert made.pose is not None
+
+    def seen(batch: Batch) -> torch.Tensor:
+        return network_frames(batch["frames"], (0, 0, 0), (1, 1, 1), mirrored=batch["mirrored"])
+
     for index in range(6):
         mirrored, straight = made.__getitems__([(0, index)]), plain.__getitems__([(0, index)])
-        assert torch.equal(mirrored["frames"].flip(-1), straight["frames"])
+        assert torch.equal(seen(mirrored).flip(-1), seen(straight))
         stored = torch.from_numpy(made.pose.reader.read_one(SAMPLES.ids[index])["tokens"]).float()
         views = [view for view in range(4) if torch.equal(stored[view], mirrored["pose_tokens"][0])]
         assert [made.pose.flips[view] for view in views] == [True]
@@ -163,12 +175,52 @@ def test_regions_lie_inside_the_picture(height: int, width: int, seed: int) -> N
 
 
 def test_colours_change_within_the_strength() -> None:
-    images = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
-    changed = {int(recoloured(images, np.random.default_rng(seed), 0.2)[0, 0, 0, 0]) for seed in range(50)}
+    images = np.full((2, 8, 8, 3), 100, dtype=np.uint8)
+    factors = np.random.default_rng(0).uniform(0.8, 1.2, size=(50, 2))
+    changed = {int(recoloured_levels(images, each)[100]) for each in factors}
     assert len(changed) > 10
     assert min(changed) >= 80
     assert max(changed) <= 120
-    assert torch.equal(recoloured(images, np.random.default_rng(0), 0.0), images)
+    assert recoloured_levels(images, np.ones(2)).tolist() == list(range(256))
+
+
+@limits(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), clips=st.integers(1, 3), views=st.integers(0, 2))
+def test_frames_are_looked_up_as_if_each_step_were_computed(seed: int, clips: int, views: int) -> None:
+    """To the last bit: so it is the same on every device, and the same as when threads recoloured them."""
+    generator = np.random.default_rng(seed)
+    shape = (clips, *[2] * bool(views), 4, 8, 8, 3)
+    stored = generator.integers(0, 256, size=shape, dtype=np.uint8)
+    frames = torch.from_numpy(stored).movedim(-1, -3)
+    levels = torch.from_numpy(generator.integers(0, 256, size=(clips, 256), dtype=np.uint8))
+    mirrored = torch.from_numpy(generator.random(clips) < 0.5)
+    mean, std = generator.random(3).tolist(), (generator.random(3) + 0.1).tolist()
+    found = network_frames(frames, mean, std, levels, mirrored)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    for clip in range(clips):
+        changed = levels[clip][frames[clip].long()]
+        expected = (changed.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        assert torch.equal(found[clip], expected.flip(-1) if mirrored[clip] else expected)
+    plain = (frames.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert torch.equal(network_frames(frames, mean, std), plain)
+
+
+@limits(max_examples=30, deadline=None)
+@given(height=st.integers(8, 70), width=st.integers(8, 70), size=st.integers(4, 40), seed=st.integers(0, 99))
+def test_pictures_are_resized_into_given_memory_as_torch_resizes_them(
+    height: int, width: int, size: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    pictures = generator.integers(0, 256, size=(2, height, width, 3), dtype=np.uint8)
+    region = random_region(generator, (height, width), (0.1, 1.0), (0.5, 2.0))
+    part = pictures[:, region.top : region.top + region.height, region.left : region.left + region.width]
+    images = torch.from_numpy(part.copy()).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    memory = np.zeros((2, size, size, 3), np.uint8)
+    assert torch.equal(resized(pictures, region, size, memory), expected)
+    np.testing.assert_array_equal(memory, expected.permute(0, 2, 3, 1).numpy())
+    assert torch.equal(resized(pictures, region, size), expected)
 
 
 def pose_clips(made_caches: Path, settings: TrainSettings, *, train: bool, clip_len: int = 16) -> PoseClips:
@@ -194,34 +246,28 @@ def test_pose_clips_in_evaluation_are_those_of_extraction(made_caches: Path) -> 
     np.testing.assert_array_equal(made.__getitems__([(3, 5)])["keypoints"][0].numpy(), expected.keypoints)
 
 
-def test_pose_clips_of_a_store_in_float16_are_the_same_but_for_its_digits(made_caches: Path) -> None:
+def test_pose_clips_of_a_store_in_float16_are_the_same_but_for_its_digits(made_caches: Path, tmp_path: Path) -> None:
     """As stores of poses were before revision 2."""
     new = opened(made_caches, "poses")
-
-    class Old:
-        array_attributes = new.array_attributes
-
-        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-            stored = new.read_one(sample)
-            return {**stored, "keypoints": stored["keypoints"].astype(np.float16)}
-
+    values = {name: new.read_one(name) for name in new.ids}
+    halves = {name: {**value, "keypoints": value["keypoints"].astype(np.float16)} for name, value in values.items()}
+    specs = [replace(spec, dtype="float16") if spec.name == "keypoints" else spec for spec in new.store.arrays]
+    reader = write_store(tmp_path, "poses", specs, halves)
     for train in (True, False):
         made = pose_clips(made_caches, TrainSettings(), train=train)
-        old = PoseClips(SAMPLES, replace(made.poses, reader=Old()), TrainSettings(), train=train)
+        old = PoseClips(SAMPLES, replace(made.poses, reader=reader), TrainSettings(), train=train)
         first, second = (clips.__getitems__([(0, 5)])["keypoints"] for clips in (made, old))
         assert first.dtype == second.dtype == torch.float32
         torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
 
 
-def test_a_pose_clip_that_shows_nobody_names_its_sample(made_caches: Path) -> None:
-    class Empty:
-        def read_one(self, sample: str, /) -> dict[str, np.ndarray]:
-            return {"keypoints": np.full((5, 2, 17, 3), np.nan, np.float16), "frame_size": np.array([64, 48])}
-
-        def array_attributes(self, name: str, /) -> Mapping[str, Json]:
-            return {"axes": ["height", "width"]}
-
-    poses = CachedPoses(Empty(), LAYOUTS["coco-17"], "pyskl-2d", Shape(8, 2))
+def test_a_pose_clip_that_shows_nobody_names_its_sample(tmp_path: Path) -> None:
+    nobody = {
+        "keypoints": np.full((5, 2, 17, 3), np.nan, np.float32),
+        "frame_size": np.array([64, 48], np.int32),
+    }
+    reader = write_store(tmp_path, "poses", pixel_specs(32, 2), dict.fromkeys(SAMPLES.ids, nobody))
+    poses = CachedPoses(reader, LAYOUTS["coco-17"], "pyskl-2d", Shape(8, 2))
     for train in (True, False):
         with pytest.raises(CorruptInput, match="'clip000': no frame shows a person"):
             PoseClips(SAMPLES, poses, TrainSettings(), train=train).__getitems__([(0, 0)])

@@ -10,9 +10,10 @@ import torch
 
 from tests.made_stores import made_dataset, made_stores
 from unialign.pipeline.systems.unialign import pose_tokens
-from unialign.stages.training.clips import Batch, CachedFrames, Clips, Labelled, Pick
+from unialign.stages.training.clips import CachedFrames, Clips
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import sample_generator
+from unialign.stages.training.samples import Batch, Labelled, Pick
 from unialign.stages.training.settings import TrainSettings
 
 

@@ -14,12 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from unialign.errors import UnialignError, UsageError
 from unialign.stages.training.checkpoints import Checkpoints
-from unialign.stages.training.clips import Batch, Pick
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.logs import RunLog, read_lines
 from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
 from unialign.stages.training.order import sample_generator
 from unialign.stages.training.processes import Processes
+from unialign.stages.training.samples import Batch, Pick
 from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import Task, build_optimizer
 

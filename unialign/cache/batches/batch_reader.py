@@ -5,12 +5,12 @@ the first sample of it is given out by this process.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from unialign.cache.batches.joined import Buffers, Column, Joined
+from unialign.cache.batches.joined import Buffers, Column, Entries, Joined
 from unialign.cache.codecs import CRC_BYTES
 from unialign.cache.reader import Recorded, Shard, StoreReader
 from unialign.cache.shards import ABSENT, chunk_bytes
@@ -51,8 +51,8 @@ class BatchReader(Joined):
     Raises `UsageError` for a store that is compressed or remote.
     """
 
-    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str]) -> None:
-        super().__init__(columns, ids)
+    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str], by_entry: Collection[str] = ()) -> None:
+        super().__init__(columns, ids, by_entry)
         self._parts = [
             _part(column, _mapped(column.reader), rows, int(self.layout[place, 0]), self.lengths[:, place])
             for place, (column, rows) in enumerate(zip(self.columns.values(), self.rows, strict=True))
@@ -72,6 +72,20 @@ class BatchReader(Joined):
         positions, starts, buffers = self.prepared(positions, starts, buffers)
         copy_windows(positions, *self.places, starts, buffers.addresses, self.streams(len(positions)))
         return {name: array[: len(positions)] for name, array in buffers.arrays.items()}
+
+    def entries(
+        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+    ) -> Entries:
+        """See `Joined.entries`."""
+        from unialign.cache.batches.gather import copy_entries
+
+        number, positions, starts, found = self.asked_entries(name, positions, starts, counts)
+        if not self._all_ready:
+            self._open(positions)
+        first, per_chunk, size, _ = self.layout[number].tolist()
+        address = found.values.ctypes.data
+        copy_entries(positions, self._chunks, first, per_chunk, size, starts, found.bounds, address)
+        return found
 
     def prepared(
         self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None

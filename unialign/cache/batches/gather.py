@@ -107,3 +107,30 @@ def copy_windows(
                     at = 0
     if stream:
         _fence()
+
+
+@compiled("void(int64[::1],int64[:,::1],int64,int64,int64,int64[::1],int64[::1],int64)")
+def copy_entries(
+    rows: np.ndarray,
+    chunks: np.ndarray,
+    first: int,
+    per_chunk: int,
+    size: int,
+    starts: np.ndarray,
+    bounds: np.ndarray,
+    target: int,
+) -> None:
+    """Copy a stretch of one array for each row, one behind the other.
+
+    rows: (P,) the samples. chunks, first, per_chunk, size: as in `copy_windows`. starts: (P,) first entry of each
+    stretch. bounds: (P + 1,) where each begins in the output, in entries, and the end. target: address of the output.
+    """
+    for number in range(len(rows)):
+        row, at = rows[number], starts[number]
+        end = at + bounds[number + 1] - bounds[number]
+        while at < end:
+            within = at % per_chunk
+            run = min(per_chunk - within, end - at)
+            _copy(target, chunks[row, first + at // per_chunk] + within * size, run * size)
+            target += run * size
+            at += run

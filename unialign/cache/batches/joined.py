@@ -1,6 +1,6 @@
 """Arrays of several stores joined by sample id: what a batch looks like, whatever way its bytes come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,44 +51,69 @@ class Buffers:
     addresses: np.ndarray
 
 
+@dataclass(frozen=True)
+class Entries:
+    """Entries of several samples, one after the other. values: (total, *shape). bounds: (P + 1,) int64."""
+
+    values: np.ndarray
+    bounds: np.ndarray
+
+    def __len__(self) -> int:
+        """How many stretches there are."""
+        return len(self.bounds) - 1
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        """One stretch, a view."""
+        return self.values[self.bounds[place] : self.bounds[place + 1]]
+
+
 class Joined:
     """Samples by their place in a list of ids, joined over stores by id; `read` of the classes below gives them.
 
     columns: what a batch holds, by the name that it gets there. ids: which samples, in which order; every store must
-    hold all of them.
+    hold all of them. by_entry: names of the columns that `entries` gives, and `read` leaves out.
     rows: by column, the row of each sample in its store's table, (N,). lengths: (N, A) entries of each sample in each
     column. layout: (A, 4) int64 for each column its first inner chunk (all columns side by side), the entries of an
-    inner chunk, the bytes of an entry, the entries in a batch. sample_bytes: of one sample in a batch.
+    inner chunk, the bytes of an entry, the entries in a batch (0: by entry). sample_bytes: of one sample in a batch.
 
     Raises `MissingCache` for a sample that a store lacks, `UsageError` for an array whose samples differ in length and
     that has no window, and for a window of something that has no first axis.
     """
 
-    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str]) -> None:
+    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str], by_entry: Collection[str] = ()) -> None:
         self.columns = dict(columns)
         self.ids = tuple(ids)
-        for name, column in self.columns.items():
-            _check_column(name, column)
+        self.by_entry = frozenset(by_entry)
         readers = {id(column.reader): column.reader for column in self.columns.values()}
         found = {key: reader.rows(self.ids) for key, reader in readers.items()}
         self.rows = [found[id(column.reader)] for column in self.columns.values()]
+        self._lay_out(
+            [
+                column.reader.table.lengths[column.spec.dims[0]][rows] if column.spec.ragged else None
+                for column, rows in zip(self.columns.values(), self.rows, strict=True)
+            ]
+        )
+
+    def _lay_out(self, ragged: Sequence[np.ndarray | None]) -> None:
+        """Set what follows from the columns. ragged: (N,) by column, entries of each sample where they differ."""
         lengths, layout, first = [], [], 0
-        for column, rows in zip(self.columns.values(), self.rows, strict=True):
-            spec = column.spec
+        for (name, column), of_samples in zip(self.columns.items(), ragged, strict=True):
+            spec, by_entry = column.spec, name in self.by_entry
+            _check_column(name, column, by_entry)
             entries = spec.shape[0] if spec.shape else 1
             per_chunk = spec.inner[0] if spec.inner else 1
-            ragged = column.reader.table.lengths[spec.dims[0]][rows] if spec.ragged else None
-            lengths.append(np.full(len(self.ids), entries) if ragged is None else ragged)
-            layout.append((first, per_chunk, chunk_bytes(spec) // per_chunk, column.window or entries))
+            lengths.append(np.full(len(self.ids), entries) if of_samples is None else of_samples)
+            window = 0 if by_entry else column.window or entries
+            layout.append((first, per_chunk, chunk_bytes(spec) // per_chunk, window))
             first += spec.chunks_per_sample
         self.lengths = np.ascontiguousarray(np.stack(lengths, axis=1), dtype=np.int64)
         self.layout = np.array(layout, dtype=np.int64)
         self.num_chunks = first
         self.sample_bytes = int((self.layout[:, 2] * self.layout[:, 3]).sum())
 
-    def __reduce__(self) -> tuple[type["Joined"], tuple[dict[str, Column], tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type["Joined"], tuple[dict[str, Column], tuple[str, ...], frozenset[str]]]:
         """Travel to another process as paths and ids; memory maps stay here."""
-        return type(self), (self.columns, self.ids)
+        return type(self), (self.columns, self.ids, self.by_entry)
 
     def __len__(self) -> int:
         """Samples in the list."""
@@ -98,14 +123,17 @@ class Joined:
         """Memory for batches of at most `size` samples. memory: (bytes,) uint8 to use, of `buffer_bytes(size)`."""
         if memory is None:
             memory = np.empty(self.buffer_bytes(size), dtype=np.uint8)
-        arrays, start = {}, 0
+        arrays, addresses, start = {}, [], 0
         for name, column in self.columns.items():
+            if name in self.by_entry:
+                addresses.append(0)
+                continue
             kind, shape = little_endian(column.spec), (size, *column.shape)
             count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
             arrays[name] = memory[start : start + count].view(kind).reshape(shape)
+            addresses.append(arrays[name].ctypes.data)
             start += _aligned(count)
-        addresses = np.array([array.ctypes.data for array in arrays.values()], dtype=np.int64)
-        return Buffers(size, arrays, addresses)
+        return Buffers(size, arrays, np.array(addresses, dtype=np.int64))
 
     def buffer_bytes(self, size: int) -> int:
         """Bytes that a batch of `size` samples takes, each array beginning at a multiple of 64."""
@@ -122,6 +150,44 @@ class Joined:
         Raises `DamagedStore` when something is not what was written; nothing of it is given out.
         """
         raise NotImplementedError
+
+    def entries(
+        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+    ) -> Entries:
+        """Entries of the first axis of one column, for each of the places of the list; a place may come several times.
+
+        starts, counts: (P,) which entries; all of each sample by default.
+        Raises `DamagedStore` when something is not what was written; nothing of it is given out.
+        """
+        raise NotImplementedError
+
+    def asked_entries(
+        self,
+        name: str,
+        positions: np.ndarray,
+        starts: np.ndarray | None,
+        counts: np.ndarray | None,
+        lengths: np.ndarray | None = None,
+    ) -> tuple[int, np.ndarray, np.ndarray, Entries]:
+        """Number of the column, checked `positions` and `starts`, and memory for what `entries` shall give.
+
+        lengths: (P,) entries of these samples, where those of the list are not known beforehand.
+        Raises `IndexError` for what a sample does not have.
+        """
+        number = list(self.columns).index(name)
+        positions = np.ascontiguousarray(positions, dtype=np.int64)
+        if len(positions) and positions.view(np.uint64).max() >= len(self):
+            raise IndexError(f"places must lie between 0 and {len(self) - 1}")
+        lengths = self.lengths[positions, number] if lengths is None else lengths
+        starts = np.zeros(len(positions), np.int64) if starts is None else np.ascontiguousarray(starts, dtype=np.int64)
+        counts = lengths - starts if counts is None else np.asarray(counts, dtype=np.int64)
+        # In this order nothing overflows.
+        if ((starts < 0) | (counts < 0) | (starts > lengths) | (counts > lengths - starts)).any():
+            raise IndexError(f"{name}: entries must lie inside their sample")
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        spec = self.columns[name].spec
+        values = np.empty((int(bounds[-1]), *spec.shape[1:]), little_endian(spec))
+        return number, positions, starts, Entries(values, bounds)
 
     def asked(
         self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
@@ -141,9 +207,9 @@ class Joined:
         return positions, np.ascontiguousarray(starts, dtype=np.int64), buffers
 
 
-def _check_column(name: str, column: Column) -> None:
+def _check_column(name: str, column: Column, by_entry: bool) -> None:
     spec = column.spec
-    if spec.ragged and not column.window:
+    if spec.ragged and not column.window and not by_entry:
         raise UsageError(f"{name}: the samples of array {spec.name} differ in length; give a window, or read_one.")
     if column.window < 0 or (column.window and not spec.shape):
         raise UsageError(f"{name}: array {spec.name} cannot be cut to a window of {column.window}.")

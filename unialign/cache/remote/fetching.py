@@ -10,14 +10,14 @@ is small, and a request costs more than the chunks beside the window.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.batches.joined import Buffers, Column, Joined
+from unialign.cache.batches.joined import Buffers, Column, Entries, Joined
 from unialign.cache.codecs import CODECS, CRC_BYTES, chunk_payload, decode_into, sample_checksum
 from unialign.cache.reader import Recorded, Shard, StoreReader
 from unialign.cache.remote.ranges import kept_share, read_ranges
@@ -34,8 +34,8 @@ _ABSENT = int(ABSENT)
 class _Source:
     """A column at work. One of local and remote is there.
 
-    shards, slots, checksums, lengths: (N,) of each sample. per_chunk: entries of an inner chunk; entry: bytes of one;
-    window: entries in a batch. opened: local shards by number.
+    shards, slots, checksums, lengths: (N,) of each sample. per_chunk: entries of an inner chunk; entry: bytes of one.
+    opened: local shards by number.
     """
 
     spec: ArraySpec
@@ -48,7 +48,6 @@ class _Source:
     lengths: np.ndarray
     per_chunk: int
     entry: int
-    window: int
     opened: dict[int, Shard] = field(default_factory=dict)
 
     def where(self, position: int) -> str:
@@ -65,7 +64,10 @@ class _Source:
 
 
 class _Job(NamedTuple):
-    """One array of one sample: the row of the batch (bytes), and the chunks of a remote one as they were stored."""
+    """One array of one sample: where its entries from `start` on go, and its chunks as they were stored if remote.
+
+    row: bytes; as many entries are wanted as fit in there.
+    """
 
     source: _Source
     position: int
@@ -77,8 +79,8 @@ class _Job(NamedTuple):
 class FetchingReader(Joined):
     """See `Joined`. May be used by several threads at once, and after a fork."""
 
-    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str]) -> None:
-        super().__init__(columns, ids)
+    def __init__(self, columns: Mapping[str, Column], ids: Sequence[str], by_entry: Collection[str] = ()) -> None:
+        super().__init__(columns, ids, by_entry)
         self._sources = [
             _source(column.reader, column.spec, rows, self.lengths[:, place], self.layout[place].tolist())
             for place, (column, rows) in enumerate(zip(self.columns.values(), self.rows, strict=True))
@@ -97,12 +99,44 @@ class FetchingReader(Joined):
         arrays = {name: array[: len(positions)] for name, array in buffers.arrays.items()}
         if not len(positions):
             return arrays
-        local: list[_Job] = []
-        remote: list[_Job] = []
-        for source, array, first in zip(self._sources, arrays.values(), starts.T, strict=True):
-            rows = array.reshape(len(positions), -1).view(np.uint8)
-            jobs = [_Job(source, *place, []) for place in zip(positions.tolist(), first.tolist(), rows, strict=True)]
-            (remote if source.remote else local).extend(jobs)
+        jobs: list[_Job] = []
+        for name, source, first in zip(self.columns, self._sources, starts.T, strict=True):
+            if name not in self.by_entry:
+                rows = arrays[name].reshape(len(positions), -1).view(np.uint8)
+                places = zip(positions.tolist(), first.tolist(), rows, strict=True)
+                jobs += [_Job(source, *place, []) for place in places]
+        self._fill(jobs)
+        return arrays
+
+    def entries(
+        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+    ) -> Entries:
+        """See `Joined.entries`. A sample that is asked for several times is fetched and unpacked once."""
+        number, positions, starts, found = self.asked_entries(name, positions, starts, counts)
+        source, row = self._sources[number], found.values.reshape(-1).view(np.uint8)
+        ends, bounds = starts + np.diff(found.bounds), found.bounds * source.entry
+        places, which, many = np.unique(positions, return_inverse=True, return_counts=True)
+        first = np.full(len(places), np.iinfo(np.int64).max)
+        last = np.zeros(len(places), np.int64)
+        np.minimum.at(first, which, starts)
+        np.maximum.at(last, which, ends)
+        # What is wanted of a sample as one stretch goes where it belongs, several stretches by way of one that has all.
+        spans = [np.empty((stop - start) * source.entry, np.uint8) for start, stop in zip(first, last, strict=True)]
+        for place in np.flatnonzero(many[which] == 1).tolist():
+            spans[which[place]] = row[bounds[place] : bounds[place + 1]]
+        self._fill(
+            [_Job(source, *job, []) for job in zip(places.tolist(), first.tolist(), spans, strict=True) if len(job[2])]
+        )
+        for place in np.flatnonzero(many[which] > 1).tolist():
+            begin = (starts[place] - first[which[place]]) * source.entry
+            part = row[bounds[place] : bounds[place + 1]]
+            part[:] = spans[which[place]][begin : begin + len(part)]
+        return found
+
+    def _fill(self, wanted: Sequence[_Job]) -> None:
+        """Fill the rows of some jobs."""
+        local = [job for job in wanted if not job.source.remote]
+        remote = [job for job in wanted if job.source.remote]
         self._open(local)
         jobs = local + once_more(lambda fresh: self._fetched(remote, fresh=fresh))
         failed = spread(_unpack_all, jobs)
@@ -114,7 +148,6 @@ class FetchingReader(Joined):
             job, problem = failed[0]
             advice = REMOTE_ADVICE if job.source.remote else REMEDY
             raise DamagedStore(f"{job.source.where(job.position)}: {problem}; {advice}")
-        return arrays
 
     def _open(self, jobs: Sequence[_Job]) -> None:
         """Check and map the local shards that are not open yet."""
@@ -146,7 +179,7 @@ class FetchingReader(Joined):
 
 def _source(reader: Recorded, spec: ArraySpec, rows: np.ndarray, lengths: np.ndarray, layout: list[int]) -> _Source:
     table = reader.table
-    _, per_chunk, entry, window = layout
+    _, per_chunk, entry, _ = layout
     return _Source(
         spec,
         reader.store.codec,
@@ -158,7 +191,6 @@ def _source(reader: Recorded, spec: ArraySpec, rows: np.ndarray, lengths: np.nda
         lengths,
         per_chunk,
         entry,
-        window,
     )
 
 
@@ -200,7 +232,8 @@ def _local_payloads(job: _Job) -> Sequence[bytes | memoryview]:
 def _unpack(job: _Job, payloads: Sequence[bytes | memoryview]) -> None:
     """Unpack the chunks that the window touches, each one once; behind the last entry comes the first one again."""
     source = job.source
-    per_chunk, entry, window, length = source.per_chunk, source.entry, source.window, int(source.lengths[job.position])
+    per_chunk, entry, length = source.per_chunk, source.entry, int(source.lengths[job.position])
+    window = len(job.row) // entry
     unpacked: dict[int, np.ndarray] = {}
     at, done = job.start, 0
     while done < window:

@@ -34,9 +34,13 @@ class OnlineModality:
         """Nothing is recorded online."""
         return ""
 
+    def arrays(self) -> Sequence[ArraySpec]:
+        """What the arrays of a sample look like."""
+        return self.extractor.arrays()
+
     def array_attributes(self, name: str) -> Mapping[str, Json]:
         """Units, joint order and the like of one array."""
-        return self._spec(name).attributes
+        return next(spec for spec in self.arrays() if spec.name == name).attributes
 
     def read_one(self, sample: str) -> dict[str, np.ndarray]:
         """The arrays of one sample, extracted now. Raises `CorruptInput` for a sample that has no features."""
@@ -48,9 +52,6 @@ class OnlineModality:
                 outcome.status,
             )
         return dict(outcome.arrays)
-
-    def _spec(self, name: str) -> ArraySpec:
-        return next(spec for spec in self.extractor.arrays() if spec.name == name)
 
 
 def online_readers(needed: Sequence[str], dataset: Dataset, config: Config) -> dict[str, OnlineModality]:

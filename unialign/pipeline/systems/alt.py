@@ -26,8 +26,9 @@ from unialign.stages.models.clip.image_tower import MEAN, STD, ClipTower, image_
 from unialign.stages.models.clip.prompts import Words
 from unialign.stages.models.clip.text_tower import token_ids
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.clips import Clips, FrameTokens, TokenClips
+from unialign.stages.training.clips import Clips
 from unialign.stages.training.loader import BatchSource
+from unialign.stages.training.token_samples import FrameTokens, TokenClips
 from unialign.types import Json
 
 # ALT's projection by what the extraction of tokens calls its own: "none" leaves the block's output for a learned one.

@@ -12,10 +12,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from unialign.cache.batches.batch_reader import BatchReader
-from unialign.cache.batches.joined import Column, Joined
-from unialign.cache.reader import Recorded, StoreReader
-from unialign.cache.remote.fetching import FetchingReader
+from unialign.cache.batches.joined import Joined
+from unialign.cache.reader import Recorded
 from unialign.errors import UsageError
 from unialign.pipeline.systems.assumed import CLASSES, POSE_WIDTH, SENTENCE_WIDTH
 from unialign.pipeline.systems.base import Example, System, refuse_start
@@ -36,6 +34,7 @@ from unialign.stages.models.dvta.model import build_dvta, dvta_losses
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.loop import Fitted
 from unialign.stages.training.pooled import FEATURE, PooledFeatures
+from unialign.stages.training.reading import Wanted, reader_of
 from unialign.stages.training.zero_shot import (
     Calibration,
     choose_calibration,
@@ -169,9 +168,7 @@ def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
     """The features of some samples, for batches. Raises `UsageError` for a source that is no store."""
     if not isinstance(reader, Recorded):
         raise UsageError("dvta trains from a store of pose features; leave out --online.")
-    columns = {FEATURE: Column(reader, FEATURE)}
-    mapped = isinstance(reader, StoreReader) and reader.store.codec == "none"
-    return BatchReader(columns, ids) if mapped else FetchingReader(columns, ids)
+    return reader_of({FEATURE: Wanted(reader, FEATURE)}, ids)
 
 
 def report_zero_shot(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from unialign.errors import MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.clips import Labelled
+from unialign.stages.training.samples import Labelled
 from unialign.types import Json
 
 

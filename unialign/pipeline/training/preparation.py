@@ -14,9 +14,9 @@ from unialign.pipeline.training.coverage import Covered, covered
 from unialign.settings import Settings
 from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.clips import Labelled
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.loop import Fitted
+from unialign.stages.training.samples import Labelled
 from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.step import Task
 from unialign.types import Json

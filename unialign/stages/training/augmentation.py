@@ -3,11 +3,11 @@
 Legend: T frames of a clip, H W height and width of stored pictures, S side of the network's input.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 
@@ -61,19 +61,55 @@ def fixed_regions(size: tuple[int, int], num_crops: int) -> list[Region]:
     return [Region(round((height - side) * share), round((width - side) * share), side, side) for share in shares]
 
 
-def resized(pictures: np.ndarray, region: Region, image_size: int) -> Tensor:
-    """The region of pictures (T, H, W, 3) as (T, 3, S, S), uint8, antialiased."""
+def resized(pictures: np.ndarray, region: Region, image_size: int, out: np.ndarray | None = None) -> Tensor:
+    """The region of pictures (T, H, W, 3) as (T, 3, S, S), uint8, antialiased.
+
+    out: memory (T, S, S, 3) uint8 for it, of which the result is a view.
+    """
     part = pictures[:, region.top : region.top + region.height, region.left : region.left + region.width]
-    # As a view of (T, H, W, 3) this is torch's channels-last order, which its resampling is fastest with.
-    images = torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2)
-    return functional.interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)
+    if out is None:
+        out = np.empty((len(pictures), image_size, image_size, 3), dtype=np.uint8)
+    # As views of (T, H, W, 3) these have torch's channels-last order, which its resampling is fastest with.
+    images, target = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in (part, out))
+    # What `functional.interpolate` calls with these arguments; but that takes no memory to write to.
+    torch.ops.aten._upsample_bilinear2d_aa.out(images, [image_size, image_size], False, None, None, out=target)
+    return target
 
 
-def recoloured(images: Tensor, generator: np.random.Generator, strength: float) -> Tensor:
-    """Brightness and contrast of uint8 images changed by factors in 1 - strength to 1 + strength, one pair a clip."""
-    brightness, contrast = 1 + generator.uniform(-strength, strength, size=2)
-    # A sum of integers: the same for any number of threads.
-    grey = int(images.sum(dtype=torch.int64)) / images.numel()
+def recoloured_levels(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """What each of the 256 levels of a clip's pictures becomes, (256,) uint8.
+
+    images: (T, S, S, 3) uint8, contiguous. factors: of brightness and of contrast, (2,).
+    """
+    brightness, contrast = factors
+    # Image by image, so that 32 bits suffice; sums of 64 take twice as long.
+    of_images = images.reshape(-1, int(np.prod(images.shape[-3:]))).sum(axis=1, dtype=np.uint32)
+    grey = int(of_images.sum(dtype=np.int64)) / images.size
     values = (np.arange(256) - grey) * contrast + grey * brightness
-    table = torch.from_numpy(np.clip(np.round(values), 0, 255).astype(np.uint8))
-    return table[images.long()]
+    return np.asarray(np.clip(np.round(values), 0, 255), dtype=np.uint8)
+
+
+def network_frames(
+    frames: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    levels: Tensor | None = None,
+    mirrored: Tensor | None = None,
+) -> Tensor:
+    """Frames (B, ..., 3, S, S) uint8 as the network reads them: recoloured, normalised and mirrored, float32.
+
+    mean, std: per colour, of values in [0, 1]. levels: (B, 256) uint8, what each level of a clip becomes. mirrored:
+    (B,) bool. A level has one value in the end, so it is looked up in a table that the processor computes: the result
+    is the same to the last bit on every device.
+    """
+    values = torch.arange(256, dtype=torch.float32).expand(3, 256) / 255  # (3, 256)
+    table = (values - torch.tensor(mean).view(3, 1)) / torch.tensor(std).view(3, 1)
+    if levels is None:
+        table = table.to(frames.device).expand(len(frames), 3, 256)
+    else:
+        table = table.to(frames.device)[:, levels.int()].transpose(0, 1)  # (B, 3, 256)
+    if mirrored is not None:
+        frames = torch.where(mirrored.view(-1, *[1] * (frames.ndim - 1)), frames.flip(-1), frames)
+    first = torch.arange(3 * len(frames), dtype=torch.int32, device=frames.device) * 256
+    first = first.view(len(frames), *[1] * (frames.ndim - 4), 3, 1, 1)
+    return table.reshape(-1).index_select(0, (frames + first).flatten()).view(frames.shape)

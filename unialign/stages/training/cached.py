@@ -10,41 +10,40 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import Buffers, Joined
 from unialign.cache.cores import usable_cores
-from unialign.errors import UsageError
-from unialign.stages.training.clips import Batch
 from unialign.stages.training.order import BatchIndices, crop_starts
 from unialign.stages.training.prefetch import BufferPool, ahead
+from unialign.stages.training.samples import Batch
+from unialign.stages.training.streamed import Streamed
 from unialign.stages.training.windows import windowed
 
 # Batches whose crops are drawn at once.
 _DRAWN = 32
 
 
-class CachedArrays(Dataset[Batch]):
+class CachedArrays(Streamed):
     """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
 
     A batch holds one tensor (B, *shape) for each column of the reader, and `indices` and `labels`, (B,) int64.
     Columns with a window get a crop of it: in training at a place that is a function of (seed, epoch, index), otherwise
     in the middle. Columns whose samples are equally long, such as keypoints and their scores, are cropped alike.
     Tensors may be kept; those that `batches` gives are page-locked where there is a GPU.
+    repeats: windows that a batch holds of each sample, one behind the other, (B * repeats, *shape).
     """
 
-    def __init__(self, reader: Joined, labels: Sequence[int], *, seed: int = 0, train: bool = True) -> None:
+    def __init__(
+        self, reader: Joined, labels: Sequence[int], *, seed: int = 0, train: bool = True, repeats: int = 1
+    ) -> None:
         if len(labels) != len(reader):
             raise ValueError(f"{len(reader)} samples, but {len(labels)} labels")
         self.reader = reader
         self.labels = np.array(labels, dtype=np.int64)
-        self.seed, self.train = seed, train
+        self.seed, self.train, self.repeats = seed, train, repeats
         self._cropped = [bool(column.window) for column in reader.columns.values()]
         self._pool: BufferPool | None = None
-
-    def __len__(self) -> int:
-        return len(self.reader)
 
     def __getstate__(self) -> dict[str, object]:
         """Everything but the memory: that stays in its process."""
@@ -56,7 +55,7 @@ class CachedArrays(Dataset[Batch]):
         Raises `ValueError` for picks of several epochs.
         """
         epoch, indices = _plain(picks)
-        return self._read(epoch, indices, self.reader.buffers(len(indices)))
+        return self._read(epoch, indices, self.reader.buffers(len(indices) * self.repeats))
 
     def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
         """The batches in order, made by threads, `depth` of them ready ahead of the loop, in memory used again.
@@ -68,35 +67,20 @@ class CachedArrays(Dataset[Batch]):
             return self._gathered(self.reader, batches, threads, depth)
         return ahead(self._batch, batches, threads=threads, depth=depth + threads)
 
-    @property
-    def shards(self) -> np.ndarray:
-        """(N,) the shard of each sample, for orders that keep to few of them. Raises `UsageError`, see `windows`."""
-        return self._mapped().shard_numbers()
-
     def windows(
         self, batches: Sequence[BatchIndices], window_of: np.ndarray, *, threads: int, depth: int
     ) -> Iterator[Batch]:
-        """The batches in order, while threads read the shards of the next window, and done ones are let go of.
-
-        window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
-        windows in use and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
-        """
-        mapped = self._mapped()
+        """See `Streamed`."""
         self._make_pool(batches)
-        made = windowed(self._batch, mapped, batches, window_of, threads)
+        made = windowed(self._batch, self.mapped, batches, window_of, threads)
         try:
             # One thread gathers, beside those that read: copying is ten times as fast as any disk.
             yield from ahead(lambda number: next(made), range(len(batches)), threads=1, depth=depth)
         finally:
             made.close()
 
-    def _mapped(self) -> BatchReader:
-        if not isinstance(self.reader, BatchReader):
-            raise UsageError("train.settings.window_shards is for local, uncompressed stores; set it to 0.")
-        return self.reader
-
     def _make_pool(self, batches: Sequence[BatchIndices]) -> None:
-        size = max((len(batch) for batch in batches), default=0)
+        size = max((len(batch) for batch in batches), default=0) * self.repeats
         if self._pool is None or self._pool.size != size:
             self._pool = BufferPool(self.reader, size, pinned=torch.cuda.is_available())
 
@@ -126,7 +110,7 @@ class CachedArrays(Dataset[Batch]):
                     work.fetch()
                     yield self._finished(made.popleft())
                 with self._pool.lend() as buffers:
-                    work.offer(picks.indices, starts, buffers)
+                    work.offer(self._positions(picks.indices), starts, buffers)
                     made.append(self._tensors(picks.indices, buffers.arrays))
             while made:
                 work.fetch()
@@ -137,11 +121,14 @@ class CachedArrays(Dataset[Batch]):
                 helper.join()
 
     def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
-        arrays = self.reader.read(indices, self._starts(epoch, indices), buffers)
+        arrays = self.reader.read(self._positions(indices), self._starts(epoch, indices), buffers)
         return self._finished(self._tensors(indices, arrays))
 
+    def _positions(self, indices: np.ndarray) -> np.ndarray:
+        return np.repeat(indices, self.repeats) if self.repeats > 1 else indices
+
     def _finished(self, batch: Batch) -> Batch:
-        """What is given away of a batch once its arrays hold their values; the one thing that a subclass changes."""
+        """What is given away of a batch once its arrays hold their values; for subclasses."""
         return batch
 
     def _cropped_picks(self, batches: Sequence[BatchIndices]) -> Iterator[tuple[BatchIndices, np.ndarray | None]]:
@@ -151,20 +138,21 @@ class CachedArrays(Dataset[Batch]):
             starts = self._starts(some[0].epoch, np.concatenate([picks.indices for picks in some]))
             end = 0
             for picks in some:
-                begin, end = end, end + len(picks)
+                begin, end = end, end + len(picks) * self.repeats
                 yield picks, None if starts is None else starts[begin:end]
 
     def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray | None:
-        """(B, columns) the first entry of each crop; what is not cropped begins at 0."""
+        """(B * repeats, columns) the first entry of each window; what is not cropped begins at 0; for subclasses."""
         if not any(self._cropped):
             return None
+        indices = self._positions(indices)
         spare = np.maximum(self.reader.lengths[indices] - self.reader.layout[:, 3], 0) * self._cropped
         if not self.train:
             return np.asarray(spare // 2)
         return np.stack([crop_starts(self.seed, epoch, indices, each) for each in spare.T], axis=1)
 
     def _tensors(self, indices: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Batch:
-        batch: Batch = {name: torch.from_numpy(array[: len(indices)]) for name, array in arrays.items()}
+        batch: Batch = {name: torch.from_numpy(array[: len(indices) * self.repeats]) for name, array in arrays.items()}
         batch["indices"] = torch.from_numpy(indices)
         batch["labels"] = torch.from_numpy(self.labels[indices])
         return batch

@@ -1,42 +1,33 @@
-"""Clips of cached frames and pose features, or of tokens: what a data loader asks for, a batch at a time.
+"""Clips of cached frames and pose features: what a data loader asks for, a batch at a time.
 
-Legend: B clips, V views of a clip (only in evaluation), T frames, S side of a picture, N_p pose tokens, N tokens of a
-frame, D width of either.
+Legend: B clips, V views of a clip (only in evaluation), T frames, H W height and width of stored pictures, S side of
+a picture, N_p pose tokens, D their width.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from unialign.errors import UsageError
-from unialign.stages.images import decode_images
+from unialign.cache.batches.joined import Entries
+from unialign.errors import DamagedStore, UsageError
+from unialign.stages.images import checked_size, decode_into
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.augmentation import fixed_regions, random_region, recoloured, resized, sparse_frames
+from unialign.stages.training.augmentation import (
+    Region,
+    fixed_regions,
+    random_region,
+    recoloured_levels,
+    resized,
+    sparse_frames,
+)
+from unialign.stages.training.by_sample import BySample, Kind, Rows, indices_of
 from unialign.stages.training.order import sample_generator
+from unialign.stages.training.reading import Wanted, reader_of
+from unialign.stages.training.samples import Batch, Labelled
 from unialign.stages.training.settings import TrainSettings
-
-Batch = dict[str, Any]
-Pick = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Which samples there are, in order of id, and their class indices."""
-
-    ids: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.ids) != len(self.labels):
-            raise ValueError(f"{len(self.ids)} ids, but {len(self.labels)} labels")
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -56,23 +47,48 @@ class PoseTokens:
     reader: SampleReader
     flips: tuple[bool, ...]
 
+    def views(self, *, mirrored: bool) -> list[int]:
+        """Places of the views that are mirrored, or of those that are not."""
+        return [view for view, flipped in enumerate(self.flips) if flipped == mirrored]
+
 
 @dataclass(frozen=True)
-class FrameTokens:
-    """The store of tokens of frames. flips: for each view of the cached grid, whether it is mirrored."""
+class _Drawn:
+    """What is drawn for one clip. which: (T,) frames of each temporal clip. regions: of all of them."""
 
-    reader: SampleReader
-    flips: tuple[bool, ...]
+    which: tuple[np.ndarray, ...]
+    regions: tuple[Region, ...]
+    mirrored: bool = False
+    colour: np.ndarray | None = None
+    pose_view: int = 0
 
 
-class Clips(Dataset[Batch]):
+@dataclass(frozen=True)
+class _Read:
+    """What a batch is made of. sizes: (B, 2). pictures: the distinct ones of each temporal clip of each sample in turn.
+
+    first: (B,) the first of a sample's among them. pose_tokens: (B, N_p, D) float32.
+    """
+
+    ids: tuple[str, ...]
+    drawn: tuple[_Drawn, ...]
+    sizes: np.ndarray
+    pictures: Entries
+    first: np.ndarray
+    pose_tokens: Tensor | None
+
+
+class Clips(BySample[_Read]):
     """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
 
     A batch holds
         frames (B, T, 3, S, S) uint8; (B, V, T, 3, S, S) where evaluation averages V > 1 views;
+        levels (B, 256) uint8, with `settings.colour` in training: what each level of the frames becomes;
+        mirrored (B,) bool, with `settings.flip` in training: whether the frames are to be mirrored;
         pose_tokens (B, N_p, D) float32, with pose features: in training one view of the grid, mirrored if the frames
             are; in evaluation the first one, or the mean of those that are not mirrored;
         labels, indices (B,) int64.
+    `augmentation.network_frames` makes of the first three what a network reads, on its device.
     Everything random comes from (seed, epoch, index), so neither workers nor their order change a batch.
 
     Raises `UsageError` for mirrored training with a grid of pose features that has no mirrored views.
@@ -81,149 +97,118 @@ class Clips(Dataset[Batch]):
     def __init__(
         self, samples: Labelled, frames: CachedFrames, pose: PoseTokens | None, settings: TrainSettings, *, train: bool
     ) -> None:
-        self.samples = samples
-        self.frames = frames
-        self.pose = pose
-        self.settings = settings
-        self.train = train
         if train and pose is not None and settings.flip > 0 and not any(pose.flips):
             raise UsageError(
                 "train.settings.flip is above 0, but the pose features have no mirrored views; "
                 "extract pose-features with flips or set train.settings.flip to 0."
             )
+        self.frames, self.pose, self.settings, self.train = frames, pose, settings, train
+        columns = {name: Wanted(frames.reader, name) for name in ("pictures", "offset", "size")}
+        if pose is not None:
+            columns["tokens"] = Wanted(pose.reader, "tokens")
+        self.reader = reader_of(columns, samples.ids, by_entry=columns)
+        num_views = 1 if train else settings.test_clips * settings.test_crops
+        shape = (frames.num_frames, frames.image_size, frames.image_size, 3)
+        kinds: dict[str, Kind] = {"frames": (np.dtype(np.uint8), (num_views, *shape))}
+        if train and settings.colour > 0:
+            kinds["levels"] = (np.dtype(np.uint8), (256,))
+        super().__init__(samples, Rows(kinds))
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def read(self, picks: Sequence[tuple[int, int]]) -> _Read:
+        """See `BySample`. Only the pictures and the pose tokens that were drawn are read."""
+        indices, ids = indices_of(picks), tuple(self.samples.ids[index] for _, index in picks)
+        sizes = self.reader.entries("size", indices).values.reshape(len(indices), 2)
+        offsets = self.reader.entries("offset", indices)
+        drawn = tuple(
+            self._drawn(epoch, index, len(offsets[place]) - 1, checked_size(sizes[place]))
+            for place, (epoch, index) in enumerate(picks)
+        )
+        distinct = [[np.unique(which) for which in each.which] for each in drawn]
+        stretches = [
+            _stretches(ids[place], offsets[place], int(self.reader.lengths[index, 0]), np.concatenate(distinct[place]))
+            for place, index in enumerate(indices.tolist())
+        ]
+        counts = [len(each) for each in stretches]
+        starts, stops = np.concatenate(stretches).T if stretches else np.zeros((2, 0), np.int64)
+        pictures = self.reader.entries("pictures", np.repeat(indices, counts), starts, stops - starts)
+        first = np.cumsum([0, *counts])[:-1]
+        return _Read(ids, drawn, sizes, pictures, first, self._pose_tokens(indices, drawn))
 
-    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
-        """The batch of these picks, see the class."""
-        clips = [self._clip(epoch, index) for epoch, index in picks]
-        batch: Batch = {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
-        indices = [index for _, index in picks]
-        batch["indices"] = torch.tensor(indices, dtype=torch.int64)
-        batch["labels"] = torch.tensor([self.samples.labels[index] for index in indices], dtype=torch.int64)
+    def make(self, read: _Read, place: int, rows: Mapping[str, np.ndarray]) -> None:
+        """See `BySample`."""
+        drawn, out = read.drawn[place], rows["frames"][place]
+        picture, views = int(read.first[place]), iter(out)
+        size = checked_size(read.sizes[place])
+        for which in drawn.which:
+            # A short clip repeats frames; each is decoded once.
+            distinct, places = np.unique(which, return_inverse=True)
+            pictures = self._scratch((len(distinct), *size, 3))
+            for number, index in enumerate(distinct.tolist()):
+                try:
+                    decode_into(read.pictures[picture], self.frames.encoding, pictures[number], index)
+                except DamagedStore as error:
+                    raise DamagedStore(f"frames of sample {read.ids[place]!r}: {error}") from error
+                picture += 1
+            for region in drawn.regions:
+                view = next(views)
+                if len(distinct) == len(which):
+                    resized(pictures, region, self.frames.image_size, view)
+                else:
+                    view[:] = resized(pictures, region, self.frames.image_size).permute(0, 2, 3, 1).numpy()[places]
+        if drawn.colour is not None:
+            rows["levels"][place] = recoloured_levels(out, drawn.colour)
+
+    def finished(self, read: _Read, batch: Batch) -> Batch:
+        """See `BySample`."""
+        frames = batch["frames"].permute(0, 1, 2, 5, 3, 4)  # (B, V, T, 3, S, S)
+        batch["frames"] = frames[:, 0] if frames.shape[1] == 1 else frames
+        if self.train and self.settings.flip > 0:
+            batch["mirrored"] = torch.tensor([each.mirrored for each in read.drawn])
+        if read.pose_tokens is not None:
+            batch["pose_tokens"] = read.pose_tokens
         return batch
 
-    def _clip(self, epoch: int, index: int) -> dict[str, Tensor]:
-        sample = self.samples.ids[index]
-        if not self.train:
-            clip = {"frames": self._test_frames(sample)}
-            if self.pose is not None:
-                clip["pose_tokens"] = self._test_tokens(self.pose, sample)
-            return clip
-        generator = sample_generator(self.settings.seed, epoch, index)
-        flip = bool(generator.random() < self.settings.flip)
-        clip = {"frames": self._train_frames(sample, generator, flip)}
-        if self.pose is not None:
-            tokens = self.pose.reader.read_one(sample)["tokens"]  # (views, N_p, D)
-            views = [view for view, mirrored in enumerate(self.pose.flips) if mirrored == flip]
-            clip["pose_tokens"] = _float32(tokens[views[int(generator.integers(len(views)))]])
-        return clip
-
-    def _train_frames(self, sample: str, generator: np.random.Generator, flip: bool) -> Tensor:
+    def _drawn(self, epoch: int, index: int, num_kept: int, size: tuple[int, int]) -> _Drawn:
         settings, num_frames = self.settings, self.frames.num_frames
-        stored = self.frames.reader.read_one(sample)
-        which = sparse_frames(len(stored["offset"]) - 1, num_frames, generator.random(num_frames))
-        pictures = self._decode(stored, which)
-        size = (pictures.shape[1], pictures.shape[2])
+        if num_kept < 1:
+            raise DamagedStore(f"sample {self.samples.ids[index]!r} has no images; extract the frames again.")
+        if not self.train:
+            clips = settings.test_clips
+            which = [sparse_frames(num_kept, num_frames, (clip + 0.5) / clips) for clip in range(clips)]
+            return _Drawn(tuple(which), tuple(fixed_regions(size, settings.test_crops)))
+        generator = sample_generator(settings.seed, epoch, index)
+        mirrored = bool(generator.random() < settings.flip)
+        which = [sparse_frames(num_kept, num_frames, generator.random(num_frames))]
         region = random_region(generator, size, settings.crop_scale, settings.crop_ratio)
-        images = resized(pictures, region, self.frames.image_size)
-        if settings.colour > 0:
-            images = recoloured(images, generator, settings.colour)
-        return images.flip(-1) if flip else images
+        colour = 1 + generator.uniform(-settings.colour, settings.colour, size=2) if settings.colour > 0 else None
+        views = self.pose.views(mirrored=mirrored) if self.pose else [0]
+        view = views[int(generator.integers(len(views)))] if self.pose else 0
+        return _Drawn(tuple(which), (region,), mirrored, colour, view)
 
-    def _test_frames(self, sample: str) -> Tensor:
-        stored = self.frames.reader.read_one(sample)
-        views = []
-        for clip in range(self.settings.test_clips):
-            place = (clip + 0.5) / self.settings.test_clips
-            which = sparse_frames(len(stored["offset"]) - 1, self.frames.num_frames, place)
-            pictures = self._decode(stored, which)
-            regions = fixed_regions((pictures.shape[1], pictures.shape[2]), self.settings.test_crops)
-            views += [resized(pictures, region, self.frames.image_size) for region in regions]
-        return views[0] if len(views) == 1 else torch.stack(views)
+    def _pose_tokens(self, indices: np.ndarray, drawn: Sequence[_Drawn]) -> Tensor | None:
+        if self.pose is None:
+            return None
+        if self.train or self.settings.pose_test == "first":
+            one = np.ones(len(indices), np.int64)
+            views = np.array([each.pose_view for each in drawn], np.int64)
+            return torch.from_numpy(self.reader.entries("tokens", indices, views, one).values).float()
+        whole = self.reader.entries("tokens", indices).values
+        grids = torch.from_numpy(whole.reshape(len(indices), -1, *whole.shape[1:]))  # (B, V, N_p, D)
+        return grids[:, self.pose.views(mirrored=False)].float().mean(dim=1)
 
-    def _decode(self, stored: Mapping[str, np.ndarray], which: np.ndarray) -> np.ndarray:
-        # A short clip repeats frames; each is decoded once.
-        distinct, places = np.unique(which, return_inverse=True)
-        pictures = decode_images(
-            stored["pictures"], stored["offset"], stored["size"], self.frames.encoding, distinct.tolist()
+    def _scratch(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Memory of this thread for decoded pictures; each call overwrites what the one before gave."""
+        size, held = int(np.prod(shape)), getattr(self.scratch, "memory", None)
+        if held is None or len(held) < size:
+            held = self.scratch.memory = np.empty(size, dtype=np.uint8)
+        return np.asarray(held[:size].reshape(shape))
+
+
+def _stretches(sample: str, offset: np.ndarray, num_bytes: int, which: np.ndarray) -> np.ndarray:
+    """(n, 2) first byte and end of some pictures of a sample. Raises `DamagedStore` where it has none there."""
+    begin, end = offset[which], offset[which + 1]
+    if ((begin < 0) | (end < begin) | (end > num_bytes)).any():
+        raise DamagedStore(
+            f"the images of sample {sample!r} are not where their offsets say; extract the frames again."
         )
-        return np.asarray(pictures[places])
-
-    def _test_tokens(self, pose: PoseTokens, sample: str) -> Tensor:
-        tokens = pose.reader.read_one(sample)["tokens"]
-        if self.settings.pose_test == "first":
-            return _float32(tokens[0])
-        plain = [view for view, mirrored in enumerate(pose.flips) if not mirrored]
-        return _float32(tokens[plain].astype(np.float32).mean(axis=0))
-
-
-class TokenClips(Dataset[Batch]):
-    """Map-style dataset over picks (epoch, index), of cached tokens; `__getitems__` makes a whole batch.
-
-    A batch holds
-        tokens (B, T, N, D) in the store's type: in training a view of the grid, mirrored with the probability
-            `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N,
-            D) where that is more than one;
-        labels, indices (B,) int64.
-    Crops and colours are those of the extraction. Everything random comes from (seed, epoch, index).
-
-    Raises `UsageError` for settings that the cached grid cannot follow.
-    """
-
-    def __init__(self, samples: Labelled, tokens: FrameTokens, settings: TrainSettings, *, train: bool) -> None:
-        self.samples = samples
-        self.tokens = tokens
-        self.settings = settings
-        self.train = train
-        self._views = {
-            flip: [view for view, mirrored in enumerate(tokens.flips) if mirrored == flip] for flip in (False, True)
-        }
-        num_plain = len(self._views[False])
-        if train and settings.flip > 0 and not self._views[True]:
-            raise UsageError(
-                "train.settings.flip is above 0, but the tokens have no mirrored views; extract tokens with flips or "
-                "set train.settings.flip to 0."
-            )
-        if settings.test_clips > num_plain:
-            raise UsageError(
-                f"train.settings.test_clips is {settings.test_clips}, but the tokens hold {num_plain} offsets; "
-                "lower it or extract tokens with more offsets."
-            )
-        if settings.test_crops != 1:
-            raise UsageError(
-                f"train.settings.test_crops is {settings.test_crops}, but tokens are of the middle of each picture; "
-                "set it to 1 or train from frames."
-            )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitems__(self, picks: Sequence[Pick]) -> Batch:
-        """The batch of these picks, see the class."""
-        indices = [index for _, index in picks]
-        return {
-            "tokens": torch.stack([self._clip(epoch, index) for epoch, index in picks]),
-            "indices": torch.tensor(indices, dtype=torch.int64),
-            "labels": torch.tensor([self.samples.labels[index] for index in indices], dtype=torch.int64),
-        }
-
-    def _clip(self, epoch: int, index: int) -> Tensor:
-        tokens = self.tokens.reader.read_one(self.samples.ids[index])["tokens"]  # (views, T, N, D)
-        if self.train:
-            generator = sample_generator(self.settings.seed, epoch, index)
-            views = self._views[bool(generator.random() < self.settings.flip)]
-            return _copied(tokens[views[int(generator.integers(len(views)))]])
-        # As frames of evaluation: the middle of each of `test_clips` equal parts of the grid's offsets.
-        plain, number = self._views[False], self.settings.test_clips
-        chosen = [plain[(2 * clip + 1) * len(plain) // (2 * number)] for clip in range(number)]
-        return _copied(tokens[chosen[0]] if number == 1 else tokens[chosen])
-
-
-def _copied(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(values))  # what a store gives may be read-only
-
-
-def _float32(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return np.stack([begin, end], axis=1)

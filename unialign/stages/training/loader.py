@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from unialign.errors import UsageError
-from unialign.stages.training.cached import CachedArrays
-from unialign.stages.training.clips import Batch
 from unialign.stages.training.order import BatchIndices, epoch_order, rank_slice, window_order
 from unialign.stages.training.prefetch import ahead, on_device
+from unialign.stages.training.samples import Batch
 from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.streamed import Streamed
 
 
 class BatchSource(Protocol):
@@ -110,8 +110,8 @@ class Loader:
         world_size: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        if settings.window_shards and (settings.num_workers or not isinstance(source, CachedArrays)):
-            raise UsageError("train.settings.window_shards is for cached arrays read by threads (num_workers: 0).")
+        if settings.window_shards and (settings.num_workers or not isinstance(source, Streamed)):
+            raise UsageError("train.settings.window_shards is for stores read by threads; set num_workers to 0.")
         self.source = source
         self.settings = settings
         self.rank, self.world_size = rank, world_size
@@ -182,7 +182,7 @@ class Loader:
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         settings = self.settings
-        if settings.window_shards and isinstance(self.source, CachedArrays):
+        if settings.window_shards and isinstance(self.source, Streamed):
             return window_order(self.source.shards, settings.seed, epoch, settings.window_shards)
         return epoch_order(len(self.source), settings.seed, epoch), None
 
@@ -191,7 +191,7 @@ class Loader:
         if settings.num_workers:
             self._sampler.batches = batches
             return iter(self._stock)
-        if isinstance(source, CachedArrays):
+        if isinstance(source, Streamed):
             threads = settings.read_threads
             if window_of is not None:
                 return source.windows(batches, window_of, threads=threads, depth=settings.prefetch)

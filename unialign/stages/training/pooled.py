@@ -9,7 +9,7 @@ import torch
 
 from unialign.cache.batches.joined import Joined
 from unialign.stages.training.cached import CachedArrays
-from unialign.stages.training.clips import Batch
+from unialign.stages.training.samples import Batch
 
 FEATURE = "feature"
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from unialign.cache.batches.joined import Buffers, Joined
-from unialign.stages.training.clips import Batch
+from unialign.cache.batches.joined import Buffers
+from unialign.stages.training.samples import Batch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,6 +39,16 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class Layout(Protocol):
+    """How batches lie in memory: a `Joined`, or `by_sample.Rows`."""
+
+    def buffer_bytes(self, size: int, /) -> int:
+        """Bytes of a batch of at most `size` samples."""
+
+    def buffers(self, size: int, memory: np.ndarray, /) -> Buffers:
+        """The arrays of such a batch in this memory."""
+
+
 @dataclass
 class _Piece:
     """Buffers, the array that owns their memory, and its reference count while nobody else holds a view of it."""
@@ -57,9 +67,9 @@ class BufferPool:
     as long as it likes, and gets no other numbers in it.
     """
 
-    def __init__(self, joined: Joined, size: int, *, pinned: bool = False) -> None:
+    def __init__(self, layout: Layout, size: int, *, pinned: bool = False) -> None:
         """size: samples that each piece of memory holds. pinned: page-locked, for copies to a GPU."""
-        self._joined, self.size, self._pinned = joined, size, pinned
+        self._layout, self.size, self._pinned = layout, size, pinned
         self._pieces: list[_Piece] = []
         self._lock = threading.Lock()
 
@@ -80,7 +90,7 @@ class BufferPool:
         return len(self._pieces)
 
     def _new(self) -> _Piece:
-        size = self._joined.buffer_bytes(self.size)
+        size = self._layout.buffer_bytes(self.size)
         if self._pinned:
             owner = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
             memory = owner
@@ -90,7 +100,7 @@ class BufferPool:
             # the speed from sources at a page (the processor takes the two for the same address).
             start = -owner.ctypes.data % _PAGE
             memory = owner[start : start + size]
-        piece = _Piece(self._joined.buffers(self.size, memory), owner)
+        piece = _Piece(self._layout.buffers(self.size, memory), owner)
         del memory, owner
         piece.idle = sys.getrefcount(piece.owner)
         self._pieces.append(piece)

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unialign.errors import UnialignError, UsageError
-from unialign.stages.training.clips import Batch
+from unialign.stages.training.augmentation import network_frames
 from unialign.stages.training.loader import RankBatch
 from unialign.stages.training.processes import Processes
+from unialign.stages.training.samples import Batch
 from unialign.stages.training.settings import TrainSettings
 
 Losses = Callable[[Any, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
@@ -49,8 +50,8 @@ class Task:
             frames = moved["frames"]
             if frames.ndim == 6 and "pose_tokens" in moved:
                 moved["pose_tokens"] = moved["pose_tokens"].repeat_interleave(frames.shape[1], dim=0)
-            mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
-            moved["frames"] = (frames.flatten(0, -5).float() / 255 - mean) / std
+            drawn = moved.pop("levels", None), moved.pop("mirrored", None)
+            moved["frames"] = network_frames(frames, self.mean, self.std, *drawn).flatten(0, -5)
         if "tokens" in moved:
             moved["tokens"] = moved["tokens"].flatten(0, -4)
         return moved

@@ -9,12 +9,13 @@ from torch.utils.data import Dataset
 
 from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import Column, Joined, columns_of
-from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.reader import Recorded
 from unialign.cache.remote.fetching import FetchingReader
 from unialign.errors import MissingCache, UsageError
 from unialign.stages.training.cached import CachedArrays
-from unialign.stages.training.clips import Batch
 from unialign.stages.training.loader import Loader, Position
+from unialign.stages.training.reading import is_mapped
+from unialign.stages.training.samples import Batch
 from unialign.stages.training.settings import settings_from
 
 
@@ -48,8 +49,7 @@ def joined(
     chosen = tuple(ids) if ids is not None else tuple(sorted(set.intersection(*(set(store.ids) for store in stores))))
     if not chosen:
         raise MissingCache("no sample is in all of these stores; are they of one collection?")
-    mapped = all(isinstance(store, StoreReader) and store.store.codec == "none" for store in stores)
-    return BatchReader(columns, chosen) if mapped else FetchingReader(columns, chosen)
+    return BatchReader(columns, chosen) if all(map(is_mapped, stores)) else FetchingReader(columns, chosen)
 
 
 def label_numbers(labels: Mapping[str, int] | None, ids: Sequence[str]) -> np.ndarray | None:

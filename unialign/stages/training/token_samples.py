@@ -1,0 +1,80 @@
+"""Clips of cached tokens of frames: what ALT trains on with a cached tower.
+
+Legend: B clips, V views of a clip (only in evaluation), T frames, N tokens of a frame, D their width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unialign.errors import UsageError
+from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.cached import CachedArrays
+from unialign.stages.training.order import sample_generator
+from unialign.stages.training.reading import Wanted, reader_of
+from unialign.stages.training.samples import Batch, Labelled
+from unialign.stages.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class FrameTokens:
+    """The store of tokens of frames. flips: for each view of the cached grid, whether it is mirrored."""
+
+    reader: SampleReader
+    flips: tuple[bool, ...]
+
+
+class TokenClips(CachedArrays):
+    """`CachedArrays` of the views of tokens that are drawn; nothing else is read.
+
+    A batch holds
+        tokens (B, T, N, D) in the store's type: in training a view of the grid, mirrored with the probability
+            `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N,
+            D) where that is more than one;
+        labels, indices (B,) int64.
+    Crops and colours are those of the extraction. Everything random comes from (seed, epoch, index).
+
+    Raises `UsageError` for settings that the cached grid cannot follow.
+    """
+
+    def __init__(self, samples: Labelled, tokens: FrameTokens, settings: TrainSettings, *, train: bool) -> None:
+        self.samples, self.tokens, self.settings = samples, tokens, settings
+        self._views = {
+            flip: [view for view, mirrored in enumerate(tokens.flips) if mirrored == flip] for flip in (False, True)
+        }
+        plain, number = self._views[False], settings.test_clips
+        if train and settings.flip > 0 and not self._views[True]:
+            raise UsageError(
+                "train.settings.flip is above 0, but the tokens have no mirrored views; extract tokens with flips or "
+                "set train.settings.flip to 0."
+            )
+        if number > len(plain):
+            raise UsageError(
+                f"train.settings.test_clips is {number}, but the tokens hold {len(plain)} offsets; "
+                "lower it or extract tokens with more offsets."
+            )
+        if settings.test_crops != 1:
+            raise UsageError(
+                f"train.settings.test_crops is {settings.test_crops}, but tokens are of the middle of each picture; "
+                "set it to 1 or train from frames."
+            )
+        # As frames of evaluation: the middle of each of `test_clips` equal parts of the grid's offsets.
+        self._tested = [plain[(2 * clip + 1) * len(plain) // (2 * number)] for clip in range(number)]
+        reader = reader_of({"tokens": Wanted(tokens.reader, "tokens", window=1)}, samples.ids)
+        super().__init__(reader, samples.labels, seed=settings.seed, train=train, repeats=1 if train else number)
+
+    def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        if not self.train:
+            return np.tile(self._tested, len(indices))[:, None]
+        return np.array([[self._drawn(epoch, index)] for index in indices.tolist()], dtype=np.int64).reshape(-1, 1)
+
+    def _drawn(self, epoch: int, index: int) -> int:
+        generator = sample_generator(self.settings.seed, epoch, index)
+        views = self._views[bool(generator.random() < self.settings.flip)]
+        return views[int(generator.integers(len(views)))]
+
+    def _finished(self, batch: Batch) -> Batch:
+        tokens = batch["tokens"]  # (B * V, 1, T, N, D)
+        num_views = len(tokens) // len(batch["indices"])
+        batch["tokens"] = tokens[:, 0] if num_views == 1 else tokens[:, 0].unflatten(0, (-1, num_views))
+        return batch
