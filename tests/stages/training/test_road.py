@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,9 @@ def clips(readers: Readers, settings: TrainSettings, train: bool) -> Streamed:
 
 
 def tokens(readers: Readers, settings: TrainSettings, train: bool) -> Streamed:
-    return TokenClips(SAMPLES, FrameTokens(readers["tokens"], VIEWS), replace(settings, test_crops=1), train=train)
+    return TokenClips(
+        SAMPLES, FrameTokens(readers["tokens"], VIEWS), settings.model_copy(update={"test_crops": 1}), train=train
+    )
 
 
 def pose_clips(readers: Readers, settings: TrainSettings, train: bool) -> Streamed:
