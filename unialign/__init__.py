@@ -32,6 +32,9 @@ _PLACES = {
     "unialign.stages.datasets.base": ("Dataset", "Sample", "Split"),
     "unialign.stages.datasets.catalog": ("DatasetRow",),
     "unialign.stages.extraction.base": ("Extractor", "Outcome", "Source"),
+    "unialign.pipeline.systems.base": ("System",),
+    "unialign.pipeline.systems.registry": ("SystemRow",),
+    "unialign.settings": ("Settings",),
     "unialign.errors": (
         "CacheProblem",
         "CorruptInput",
@@ -65,6 +68,9 @@ if TYPE_CHECKING:
     from unialign.errors import StaleCache as StaleCache
     from unialign.errors import UnialignError as UnialignError
     from unialign.errors import UsageError as UsageError
+    from unialign.pipeline.systems.base import System as System
+    from unialign.pipeline.systems.registry import SystemRow as SystemRow
+    from unialign.settings import Settings as Settings
     from unialign.stages.datasets.base import Dataset as Dataset
     from unialign.stages.datasets.base import Sample as Sample
     from unialign.stages.datasets.base import Split as Split

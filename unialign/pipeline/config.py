@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model, model_val
 
 from unialign.cache.paths import expanded_path
 from unialign.errors import UsageError
-from unialign.pipeline.systems.registry import sections_of
+from unialign.pipeline.systems.registry import SYSTEMS, sections_of
 from unialign.pipeline.user_paths import UserPath, UserText
 from unialign.pipeline.yaml_values import read_yaml
 from unialign.settings import SettingRow, Settings, explained, setting_rows
@@ -113,7 +113,7 @@ class TrainSection(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str = Field("unialign", description="System that is trained: unialign, art, alt, dvta, stgcn++, a plug-in.")
+    model: str = Field("unialign", description=f"System that is trained: {', '.join(SYSTEMS.own)}, or a plug-in.")
     stores: dict[str, UserText] = Field({}, description="Name or URL of the store of a modality.")
     remote_cache: float = Field(20, ge=0, description="GB of local disk for blocks of remote stores.")
     templates: tuple[str, ...] = Field((), description="Templates of the text store; empty: all that every class has.")

@@ -13,8 +13,7 @@ from unialign.pipeline.manifest import save_manifest
 
 ROW = """
 from pydantic import Field
-from unialign.pipeline.systems.registry import SystemRow
-from unialign.settings import Settings
+from unialign import Settings, SystemRow
 
 class MeanColorConfig(Settings, strict=True):
     num_frames: int = Field(2, ge=1, description="Frames of a clip.")
@@ -25,7 +24,8 @@ ROW = SystemRow(MeanColorConfig, "mean_color.system:MEAN_COLOR")
 SYSTEM = """
 import torch
 from torch import nn
-from unialign.pipeline.systems.base import ClassSpecificWeights, Example, System
+from unialign import System
+from unialign.pipeline.systems.base import ClassSpecificWeights, Example
 from unialign.pipeline.systems.unialign import frames_of
 from unialign.pipeline.training.preparation import prepared
 from unialign.stages.training.clips import Clips

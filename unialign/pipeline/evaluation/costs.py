@@ -6,7 +6,7 @@ import torch
 
 from unialign.errors import UsageError
 from unialign.pipeline.config import Config
-from unialign.pipeline.systems.assumed import ASSUMED
+from unialign.pipeline.systems.base import ASSUMED
 from unialign.pipeline.systems.registry import SYSTEMS, get_system, section_of
 from unialign.stages.models.backbones.registry import BACKBONES, build_backbone
 from unialign.stages.models.flops import Cost, cost

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from unialign.cache.digests import file_digest
 from unialign.errors import MissingCache, UsageError
-from unialign.pipeline.systems.assumed import CLASSES, ENTITIES, PROMPTS, TEXT_TOKENS
-from unialign.pipeline.systems.base import ClassSpecificWeights, DrawnClip, Example, System
+from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, DrawnClip, Example, System
 from unialign.pipeline.systems.unialign import HUB, frames_of
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request, Sides, prepared
 from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
@@ -184,12 +183,13 @@ def alt_example(config: ALTConfig) -> Example:
         tower = ClipTower(network=network, layer=config.layer, num_pairs=config.merged_pairs, projection=projection)
         tokens = TokenShape(tower.num_tokens, tower.width)
         batch = {"tokens": torch.zeros(1, config.num_frames, tokens.num_tokens, tokens.width)}
+    texts = (ASSUMED["prompts"], ASSUMED["classes"])
     parts = {
-        "num_classes": CLASSES,
-        "text_bank": torch.zeros(PROMPTS, CLASSES, width),
-        "corpus": torch.zeros(ENTITIES, width),
+        "num_classes": ASSUMED["classes"],
+        "text_bank": torch.zeros(*texts, width),
+        "corpus": torch.zeros(ASSUMED["entities"], width),
         "tokens": tokens,
-        "words": Words(torch.zeros(PROMPTS, CLASSES, TEXT_TOKENS, dtype=torch.int64)),
+        "words": Words(torch.zeros(*texts, ASSUMED["tokens_of_a_text"], dtype=torch.int64)),
     }
     # Which texts go through the tower changes nothing here: they are embedded once, not with each view.
     counted = config.replaced(prompted_texts="labels")

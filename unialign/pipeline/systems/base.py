@@ -12,6 +12,17 @@ from unialign.errors import UsageError
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request
 from unialign.settings import Settings
 
+# The data that costs are counted with: of no dataset in particular, and the same for all systems.
+ASSUMED = {
+    "classes": 400,
+    "prompts": 16,
+    "text_width": 512,
+    "sentence_width": 768,
+    "entities": 548,
+    "tokens_of_a_text": 16,
+    "pose_tokens": 25,
+    "pose_width": 256,
+}
 Colors = tuple[tuple[float, ...], tuple[float, ...]]
 
 

@@ -15,8 +15,7 @@ import torch
 from unialign.cache.batches.joined import Joined
 from unialign.cache.reader import Recorded
 from unialign.errors import UsageError
-from unialign.pipeline.systems.assumed import CLASSES, POSE_WIDTH, SENTENCE_WIDTH
-from unialign.pipeline.systems.base import Example, System, refuse_start
+from unialign.pipeline.systems.base import ASSUMED, Example, System, refuse_start
 from unialign.pipeline.systems.unialign import pose_tokens
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.preparation import PreparedRun, Request, Sides, by_place, prepared
@@ -213,14 +212,14 @@ def report_zero_shot(
 
 def dvta_example(config: DVTAConfig) -> Example:
     """One vector against all classes; frames and images are the pose encoder's, whose cost is not counted."""
-    texts = torch.zeros(1, CLASSES, SENTENCE_WIDTH)
+    texts = torch.zeros(1, ASSUMED["classes"], ASSUMED["sentence_width"])
     parts = {
-        "num_classes": CLASSES,
+        "num_classes": ASSUMED["classes"],
         "text_bank": texts,
-        "pose_width": POSE_WIDTH,
+        "pose_width": ASSUMED["pose_width"],
         "descriptions": texts[0].clone(),
     }
-    return Example(config, parts, {"pose_features": torch.zeros(1, POSE_WIDTH)}, views=False)
+    return Example(config, parts, {"pose_features": torch.zeros(1, ASSUMED["pose_width"])}, views=False)
 
 
 DVTA = System(

@@ -13,8 +13,7 @@ import torch
 
 from unialign.cache.digests import file_digest
 from unialign.errors import MissingCache, UsageError
-from unialign.pipeline.systems.assumed import CLASSES, POSE_TOKENS, POSE_WIDTH, PROMPTS, TEXT_WIDTH
-from unialign.pipeline.systems.base import ClassSpecificWeights, Colors, DrawnClip, Example, System
+from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, Colors, DrawnClip, Example, System
 from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
 from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
 from unialign.stages.foreign_weights import load_foreign_weights
@@ -95,11 +94,14 @@ def backbone_normalization(model: Any) -> Colors:
 
 def clip_example(config: Any, *, pose: bool) -> Example:
     """A clip for a video backbone, and what is built around it."""
-    parts = {"num_classes": CLASSES, "text_bank": torch.zeros(PROMPTS, CLASSES, TEXT_WIDTH)}
+    parts = {
+        "num_classes": ASSUMED["classes"],
+        "text_bank": torch.zeros(ASSUMED["prompts"], ASSUMED["classes"], ASSUMED["text_width"]),
+    }
     batch = {"frames": torch.zeros(1, config.num_frames, 3, config.image_size, config.image_size)}
     if pose:
-        parts["pose_width"] = POSE_WIDTH
-        batch["pose_tokens"] = torch.zeros(1, POSE_TOKENS, POSE_WIDTH)
+        parts["pose_width"] = ASSUMED["pose_width"]
+        batch["pose_tokens"] = torch.zeros(1, ASSUMED["pose_tokens"], ASSUMED["pose_width"])
     return Example(config, parts, batch, config.backbone, config.num_frames, config.image_size)
 
 
