@@ -1,7 +1,7 @@
 """A whole store as one HDF5 file, for readers that have h5py and nothing else; `hdf5_import` makes the store again.
 
     /                    attributes: format, version, collection, modality, store, key, num_shards, index, digest
-    /metadata            text: the store's own `zarr.json` (key field by field, arrays, shard_samples, licence)
+    /metadata            text: the store's own `zarr.json` (key field by field, arrays, shard_samples, license)
     /records/shard       (shards,) numbers;  /records/text: the record of each, JSON as it lies in the store
     /samples/id          (rows,) text;  /samples/shard, /samples/slot: where each row lay in the store
     /samples/current     (rows,) bool; false for data that a later extraction of the same sample superseded

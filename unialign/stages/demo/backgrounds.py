@@ -1,6 +1,6 @@
-"""The places: a floor and a wall with things before it, drawn by rays and simple textures.
+"""The backgrounds: a floor and a wall with objects in front of it, ray-traced with simple textures.
 
-Legend: H and W height and width of the picture. Wall coordinates: across (metres to the right) and up (metres).
+Legend: H and W height and width of the image. Wall coordinates: across (meters to the right) and up (meters).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Texture = Callable[[Floats, Floats, np.random.Generator], Floats]
 
 
 def blotches(first: Floats, second: Floats, scale: float, random: np.random.Generator) -> Floats:
-    """Smooth noise in -1..1 over two coordinates; `scale` is the size of a blotch in metres."""
+    """Smooth noise in -1..1 over two coordinates; `scale` is the feature size in meters."""
     grid = random.uniform(-1, 1, (32, 32))
     a, b = first / scale, second / scale
     row, column = np.floor(a).astype(int), np.floor(b).astype(int)
@@ -30,7 +30,7 @@ def blotches(first: Floats, second: Floats, scale: float, random: np.random.Gene
 def draw_background(
     slopes: tuple[Floats, Floats], rotation: Floats, position: Floats, random: np.random.Generator
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """The empty scene `(H, W, 3)` in 0..1 and where its floor is `(H, W)`.
+    """The empty scene `(H, W, 3)` in 0..1 and its floor mask `(H, W)`.
 
     slopes: of the ray of every pixel `(H, W)`, to the left and up. rotation, position: of the camera in the world.
     """
@@ -50,7 +50,7 @@ def draw_background(
     scene = np.empty((*is_floor.shape, 3))
     on_wall = position + to_wall[~is_floor][:, None] * rays[~is_floor]
     wall = wall_texture(on_wall @ along + random.uniform(-3, 3), on_wall[:, 1], random)
-    # The foot of a wall is darker: little light gets there.
+    # The base of a wall is darker: little light reaches it.
     scene[~is_floor] = wall * (1 - 0.25 * np.exp(-on_wall[:, 1:2] / 0.15))
     on_floor = position - (position[1] / rays[is_floor][:, 1:2]) * rays[is_floor]
     scene[is_floor] = floor_texture(on_floor @ along, on_floor @ facing, random)
@@ -123,7 +123,7 @@ def _room(across: Floats, up: Floats, random: np.random.Generator) -> Floats:
             wall[_rectangle(across, up, (start - 0.06, 0.84, width + 0.12, 1.22))] = 0.9
             wall[_rectangle(across, up, (start, 0.9, width, 1.1))] = np.array([0.62, 0.76, 0.9])
             wall[_rectangle(across, up, (start + width / 2 - 0.02, 0.9, 0.04, 1.1))] = 0.9
-        elif kind == 2:  # a picture
+        elif kind == 2:  # a framed picture
             bottom = random.uniform(1.1, 1.7)
             wall[_rectangle(across, up, (start, bottom, width * 0.7, 0.5))] = 0.15
             wall[_rectangle(across, up, (start + 0.04, bottom + 0.04, width * 0.7 - 0.08, 0.42))] = _tint(

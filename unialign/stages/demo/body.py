@@ -1,7 +1,7 @@
 """The articulated figure: joint angles to the 25 joints of a Kinect v2 skeleton, by forward kinematics.
 
 Legend: T frames, V joints (25). The body frame is right-handed: x to the person's left, y up, z to the front.
-Lengths in metres, angles in degrees.
+Lengths in meters, angles in degrees.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ JOINT_INDEX = {name: index for index, name in enumerate(JOINTS)}
 #   *_twist, *_elbow   upper arm about itself; bend of the elbow
 #   *_hip, *_side   thigh: to the front, outwards, both against the vertical
 #   *_knee, *_toe   bend of the knee; toes up against the floor
-#   air             height of the lower sole above the floor, in metres
+#   air             height of the lower sole above the floor, in meters
 #   weight          share of the weight on the left leg (0..1), minus 0.5: which foot stays in its place
 ANGLES = (
     *("yaw", "lean", "tilt", "bend", "nod", "look", "air", "weight"),
@@ -37,7 +37,7 @@ ANGLES = (
 
 @dataclass(frozen=True)
 class Proportions:
-    """What makes one body differ from another: standing height in metres, and factors about 1."""
+    """What makes one body differ from another: standing height in meters, and factors about 1."""
 
     height: float = 1.72
     legs: float = 1.0
@@ -51,7 +51,7 @@ class Proportions:
 class Posture:
     """A body in every frame.
 
-    joints: world positions `(T, V, 3)` in metres; floor at y = 0.
+    joints: world positions `(T, V, 3)` in meters; floor at y = 0.
     trunk, head: world rotations `(T, 3, 3)` of the upper trunk and the head; columns are left, up and front.
     """
 
@@ -117,7 +117,7 @@ def place_body(angles: Mapping[str, Floats], proportions: Proportions) -> Postur
 
 
 def sole_height(proportions: Proportions) -> float:
-    """Height of the ankle above the sole, in metres."""
+    """Height of the ankle above the sole, in meters."""
     return 0.042 * proportions.height
 
 

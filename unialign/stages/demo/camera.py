@@ -1,7 +1,7 @@
 """The cameras of the rendered collection: world to camera space, camera space to pixels.
 
-Camera space is that of a Kinect v2: right-handed metres, x to the camera's left, y up, z away from it. The picture is
-not mirrored, so column numbers fall while x grows, and the left arm of a person who faces the camera is on the right.
+Camera space is that of a Kinect v2: right-handed, in meters, x to the camera's left, y up, z away from it. Images are
+not mirrored, so column numbers decrease as x grows, and the left arm of a person who faces the camera is on the right.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 from unialign.stages.demo.body import Floats, turn_x, turn_y, turn_z
 
-# Where camera 1, 2, 3 stand around the performer, in degrees to the performer's left.
+# Azimuths of cameras 1, 2, 3 around the performer, in degrees to the performer's left.
 AZIMUTHS = (32.0, -32.0, 0.0)
 
 
@@ -18,9 +18,9 @@ AZIMUTHS = (32.0, -32.0, 0.0)
 class Camera:
     """One camera that looks at the performer.
 
-    azimuth, roll: degrees. distance, height: metres from the performer's place and above the floor. aim: height of
-    the point it looks at. focal: in pixels. size: (height, width) of the picture. jitter: `(T, 2)` shift of the
-    picture in pixels (down, right), as of a hand-held camera.
+    azimuth, roll: degrees. distance, height: meters from the performer's position and above the floor. aim: height of
+        the point it looks at. focal: in pixels. size: (height, width) of the image. jitter: `(T, 2)` shift of the image
+        in pixels (down, right), as in a hand-held camera.
     """
 
     azimuth: float
@@ -52,7 +52,7 @@ class Camera:
         return np.asarray((points - self.position) @ self.rotation.T)
 
     def centres(self) -> Floats:
-        """Row and column of the optical axis in every frame, `(T, 2)`; whole numbers are the middles of pixels."""
+        """Row and column of the optical axis in every frame, `(T, 2)`; integers are pixel centers."""
         return (np.array(self.size) - 1) / 2 + self.jitter
 
     def project(self, points: Floats) -> Floats:

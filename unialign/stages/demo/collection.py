@@ -1,4 +1,4 @@
-"""The rendered collection on disk: which clips there are, and writing those that are missing."""
+"""The rendered collection on disk: the list of its clips, and writing those that are missing."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from unialign.stages.demo.scene import FPS, ClipKey, render_take, stage_take, tr
 from unialign.stages.demo.skeleton_file import format_skeleton
 from unialign.stages.video import encode_clip
 
-# Raise this when the same seed gives other pictures or skeletons than before.
+# Raise this when the same seed gives different images or skeletons than before.
 REVISION = 2
 
 
@@ -34,12 +34,12 @@ def list_clips(performers: int, cameras: int, replications: int) -> list[ClipKey
 
 
 def video_path(root: Path, key: ClipKey) -> Path:
-    """Where the video of a clip lies."""
+    """Path of the video of a clip."""
     return root / "rgb" / f"{key.name}_rgb.mp4"
 
 
 def skeleton_path(root: Path, key: ClipKey) -> Path:
-    """Where the skeleton of a clip lies."""
+    """Path of the skeleton of a clip."""
     return root / "skeletons" / f"{key.name}.skeleton"
 
 
@@ -62,10 +62,9 @@ def render_collection(
 ) -> None:
     """Writes `rgb/<name>_rgb.mp4`, `skeletons/<name>.skeleton`, `classes.csv` and `rendering.json` below `root`.
 
-    A clip whose two files exist is not made again; a larger collection keeps the clips of a smaller one. `progress`
-    is called with the number of clips done and of all clips, first with those that were there. A script that asks for
-    more than one worker needs the guard `if __name__ == "__main__"`.
-
+    A clip whose two files exist is not rendered again; a larger collection keeps the clips of a smaller one. `progress`
+    is called with the number of finished clips and of all clips, first with those that already existed. A script that
+    uses more than one worker needs the guard `if __name__ == "__main__"`.
     Raises `UsageError` for impossible counts and for a root that was rendered with another seed or revision.
     """
     if workers < 1 or seed < 0:
@@ -93,7 +92,7 @@ def format_classes() -> bytes:
 
 
 def _claim(root: Path, seed: int) -> None:
-    """Records what the clips of `root` are made with, so that two collections are never mixed in one folder."""
+    """Records the settings of the clips in `root`, so that two collections are never mixed in one folder."""
     path = root / "rendering.json"
     wanted = f"{json.dumps({'revision': REVISION, 'seed': seed}, sort_keys=True)}\n".encode()
     if not path.is_file():
@@ -106,7 +105,7 @@ def _claim(root: Path, seed: int) -> None:
 
 @contextmanager
 def _each_written(root: Path, seed: int, keys: Sequence[ClipKey], workers: int) -> Iterator[Iterator[None]]:
-    """An iterator that gives one None a written clip; on an error the clips that nobody has begun are dropped."""
+    """An iterator that yields None once per written clip; on an error, clips that have not been started are dropped."""
     task = partial(write_clip, root, seed)
     if workers == 1 or len(keys) < 2:
         yield map(task, keys)

@@ -1,6 +1,6 @@
-"""The flesh of the figure: rounded cones between the joints, with radii and colours.
+"""The shape of the figure: rounded cones between the joints, with radii and colors.
 
-Legend: T frames. World space, metres.
+Legend: T frames. World space, meters.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from unialign.stages.demo.performers import Colour, Look
 class Part:
     """One rounded cone: all spheres between two.
 
-    start, end: centres `(T, 3)`. radii: at the start and at the end. thin: factor on the extent along `axis (T, 3)`
-    (1: round). stripe: colour of the stripes across the part, `num_stripes` of them.
+    start, end: centers `(T, 3)`. radii: at the start and at the end. thin: factor on the extent along `axis (T, 3)` (1:
+        round). stripe: color of the stripes across the part, `num_stripes` of them.
     """
 
     start: Floats

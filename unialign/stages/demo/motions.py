@@ -1,7 +1,7 @@
-"""The classes of the rendered collection: names, sentences, and the movement that each of them is.
+"""The classes of the rendered collection: names, descriptions, and the movement of each.
 
-Classes of one group differ in one detail only: which limb, how far, or how often. Everything else (tempo, size, the
-idle sway, what the other limbs do) is drawn from the same distributions for all classes of a group.
+Classes of one group differ in one detail only: which limb, how far, or how often. Everything else (tempo, size, idle
+sway, the other limbs) is drawn from the same distributions for all classes of a group.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from unialign.stages.demo.moves import Move, Style, bow, hop, kick, raise_arms, 
 class Action:
     """One class.
 
-    name: as a person would say it. description: a sentence with the detail that tells it from its group.
-    seconds: how long it takes at a tempo of 1.
+    name: as a person would say it. description: a sentence with the detail that distinguishes it in its group. seconds:
+        its duration at a tempo of 1.
     """
 
     name: str
@@ -140,7 +140,7 @@ DESCRIPTIONS: tuple[str, ...] = tuple(action.description for action in ACTIONS)
 
 
 def perform(action: Action, time: Floats, style: Style, idle: Mapping[str, Floats]) -> dict[str, Floats]:
-    """All angles `(T,)` of an action at `time`, on top of the performer's way of standing and the `idle` sway."""
+    """All angles `(T,)` of an action at `time`, on top of the performer's posture and the `idle` sway."""
     angles: dict[str, Floats] = {
         "left_raise": np.full_like(time, style.arms),
         "right_raise": np.full_like(time, style.arms),

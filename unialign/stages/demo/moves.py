@@ -15,11 +15,11 @@ GRAVITY = 9.81  # m/s^2
 
 @dataclass(frozen=True)
 class Style:
-    """How one performer does things; the drawn values of one clip.
+    """How one performer moves; the values drawn for one clip.
 
-    size: factor on the range of a movement. plane: direction of a raised arm, 0 sideways to 90 forward. bend: elbow
-    of a raised arm. waves: swings of a waving hand per second. hop: height in metres. arms: how far the arms hang
-    from the body. stance: legs outwards.
+    size: factor on the range of a movement. plane: direction of a raised arm, 0 sideways to 90 forward. bend: elbow of
+        a raised arm. waves: swings of a waving hand per second. hop: height in meters. arms: how far the arms hang from
+        the body. stance: legs outwards.
     """
 
     size: float = 1.0
@@ -35,10 +35,10 @@ Move = Callable[[Floats, Style], dict[str, Floats]]
 
 
 def ease(time: Floats, start: float, seconds: float) -> Floats:
-    """0 before `start`, 1 after `start + seconds`, and the smoothest way between: the minimum-jerk polynomial.
+    """0 before `start`, 1 after `start + seconds`, and the smoothest path in between: the minimum-jerk polynomial.
 
     Source: Flash and Hogan, The coordination of arm movements, Journal of Neuroscience 5 (1985), equation for a
-    movement between two points.
+        movement between two points.
     """
     share = np.clip((time - start) / seconds, 0, 1)
     return np.asarray(share**3 * (10 - 15 * share + 6 * share**2))
@@ -50,7 +50,7 @@ def there_and_back(time: Floats, start: float, out: float, hold: float, back: fl
 
 
 def raise_arms(*sides: str) -> Move:
-    """The arms of `sides` go up beside the head and down again."""
+    """The arms of `sides` rise next to the head and are lowered again."""
 
     def move(time: Floats, style: Style) -> dict[str, Floats]:
         up = there_and_back(time, 0.0, 0.65, 0.25, 0.65)
@@ -67,7 +67,7 @@ def raise_arms(*sides: str) -> Move:
 
 
 def wave_hand(side: str) -> Move:
-    """The hand of `side` goes up beside the head, swings from side to side, and goes down again."""
+    """The hand of `side` rises next to the head, swings from side to side, and is lowered again."""
 
     def move(time: Floats, style: Style) -> dict[str, Floats]:
         up = there_and_back(time, 0.0, 0.45, 0.95, 0.45)
@@ -85,7 +85,7 @@ def wave_hand(side: str) -> Move:
 
 
 def squat(knee: float) -> Move:
-    """Down until the knees are bent by `knee` degrees, arms to the front, and up again."""
+    """A squat until the knees are bent by `knee` degrees, arms to the front, and up again."""
 
     def move(time: Floats, style: Style) -> dict[str, Floats]:
         down = there_and_back(time, 0.0, 0.7, 0.15, 0.65)
@@ -137,7 +137,7 @@ def turn(degrees: float) -> Move:
 
     def move(time: Floats, style: Style) -> dict[str, Floats]:
         share = np.clip(time / seconds, 0, 1)
-        # A person starts and stops softly but walks round evenly in between.
+        # A person starts and stops smoothly but turns at a constant speed in between.
         turned = 0.5 * share + 0.5 * ease(time, 0.0, seconds)
         moving = there_and_back(time, 0.0, 0.2, seconds - 0.4, 0.2)
         step = np.sin(2 * np.pi * turned * degrees / 150) * moving
@@ -182,7 +182,7 @@ def kick(side: str) -> Move:
 
 
 def bow(degrees: float) -> Move:
-    """The trunk goes to the front by `degrees`, legs straight, and up again."""
+    """The trunk bends to the front by `degrees`, legs straight, and up again."""
 
     def move(time: Floats, style: Style) -> dict[str, Floats]:
         down = there_and_back(time, 0.0, 0.65, 0.25, 0.65) * degrees * (0.7 + 0.3 * style.size)

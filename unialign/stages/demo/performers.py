@@ -1,4 +1,4 @@
-"""The performers: body, clothes and ways of moving, all drawn from the seed and the performer's number."""
+"""The performers: body, clothes and manner of moving, all drawn from the seed and the performer's number."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ SHOES: tuple[Colour, ...] = ((0.08, 0.08, 0.09), (0.85, 0.85, 0.86), (0.42, 0.26
 
 @dataclass(frozen=True)
 class Look:
-    """What a performer wears. stripe: colour of the shirt's stripes (the shirt's own for a plain one)."""
+    """The clothes of a performer. stripe: color of the shirt's stripes (the shirt's own color for a plain one)."""
 
     skin: Colour
     hair: Colour
@@ -96,7 +96,7 @@ def make_performer(seed: int, performer: int) -> Performer:
 
 
 def vary_style(style: Style, random: np.random.Generator) -> Style:
-    """The same habits, a little different in every clip, as nobody moves twice alike."""
+    """The same habits with small variations per clip, as nobody moves in exactly the same way twice."""
     return Style(
         size=style.size * float(random.uniform(0.95, 1.05)),
         plane=style.plane + float(random.uniform(-10, 10)),
@@ -109,7 +109,7 @@ def vary_style(style: Style, random: np.random.Generator) -> Style:
 
 
 def idle_sway(time: Floats, performer: Performer, random: np.random.Generator) -> dict[str, Floats]:
-    """Small slow movements `(T,)` in degrees that go on below every action: nobody stands still."""
+    """Small slow movements `(T,)` in degrees below every action: nobody stands perfectly still."""
     spans = {
         "yaw": 2.5,
         "lean": 1.2,

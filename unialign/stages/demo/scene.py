@@ -1,6 +1,6 @@
-"""One clip: who does what before which camera, as pictures and as a tracked skeleton.
+"""One clip: a performance in front of a camera, as images and as a tracked skeleton.
 
-Legend: T frames, V joints (25), H and W picture height and width.
+Legend: T frames, V joints (25), H and W image height and width.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ FPS = 15
 SIZE = (112, 112)
 # Rendered at twice the size and averaged, so that thin limbs have soft edges.
 FINE = 2
-MARGIN = 4  # fine pixels of background beyond the picture, for the jitter of the camera
-SENSOR_NOISE = 0.006  # metres, standard deviation of a tracked joint along each axis
+MARGIN = 4  # fine pixels of background beyond the image, for camera jitter
+SENSOR_NOISE = 0.006  # meters, standard deviation of a tracked joint along each axis
 
 
 @dataclass(frozen=True)
 class ClipKey:
-    """What names a clip, with the letters of NTU RGB+D; numbers from 1."""
+    """What identifies a clip, with the letters of NTU RGB+D; numbers from 1."""
 
     camera: int
     performer: int
@@ -43,9 +43,9 @@ class ClipKey:
 
 @dataclass(frozen=True)
 class Take:
-    """A performance before a camera, not yet drawn.
+    """A performance in front of a camera, not yet rendered.
 
-    posture: in world metres. noise_key: seeds of whatever is not the performance (place, light, noise).
+    posture: in world meters. noise_key: seeds of everything except the performance (background, light, noise).
     """
 
     posture: Posture
@@ -62,7 +62,7 @@ def stage_take(key: ClipKey, seed: int) -> Take:
     action = ACTIONS[key.action - 1]
     num_frames = int(random.integers(28, 37))
     clip_seconds = num_frames / FPS
-    # Slow performers hurry where the clip would end before the action does.
+    # Slow performers speed up if the clip would end before the action does.
     tempo = max(performer.tempo * random.uniform(0.93, 1.07), action.seconds / (clip_seconds - 0.15))
     slack = clip_seconds - action.seconds / tempo
     start = random.uniform(0.05, min(0.55, slack))
@@ -87,7 +87,7 @@ def _set_up_camera(number: int, num_frames: int, random: np.random.Generator) ->
         height=random.uniform(1.0, 1.6),
         aim=random.uniform(1.10, 1.16),
         roll=random.uniform(-2, 2),
-        # The picture shows about 2.5 m of height where the performer stands: raised hands stay in it.
+        # The image shows about 2.5 m of height at the performer: raised hands stay inside.
         focal=SIZE[0] * distance / random.uniform(2.45, 2.6),
         size=SIZE,
         jitter=np.round(shake * FINE) / FINE,
@@ -95,7 +95,7 @@ def _set_up_camera(number: int, num_frames: int, random: np.random.Generator) ->
 
 
 def render_take(take: Take) -> NDArray[np.uint8]:
-    """The pictures of a take, `(T, H, W, 3)` RGB."""
+    """The images of a take, `(T, H, W, 3)` RGB."""
     camera, random = take.camera, np.random.default_rng([*take.noise_key, 1])
     lamp, toward = _hang_lamp(camera, random)
     pictures, floor = _empty_scene(camera, lamp, random)
@@ -105,7 +105,7 @@ def render_take(take: Take) -> NDArray[np.uint8]:
     dark = draw_shadows(fall(parts, toward), Lens(camera.focal, camera.centres(), SIZE), camera)
     _darken(pictures, dark * floor * np.float32(0.75 * lamp.direct.mean() / (lamp.direct + lamp.ambient).mean()))
 
-    # Pixel (i, j) of the picture is made of fine pixels 2 i, 2 i + 1 and 2 j, 2 j + 1.
+    # Pixel (i, j) of the image is the mean of fine pixels 2 i, 2 i + 1 and 2 j, 2 j + 1.
     fine = (SIZE[0] * FINE, SIZE[1] * FINE)
     lens = Lens(camera.focal * FINE, camera.centres() * FINE + (FINE - 1) / 2, fine)
     where, colours = draw_parts([_seen_from(camera, part) for part in parts], lens, lamp)
@@ -114,9 +114,9 @@ def render_take(take: Take) -> NDArray[np.uint8]:
 
 
 def track_take(take: Take) -> tuple[Floats, Floats]:
-    """Camera-space joints `(T, V, 3)` in metres as a depth sensor would report them, and their pixels `(T, V, 2)`.
+    """Camera-space joints `(T, V, 3)` in meters as a depth sensor would report them, and their pixels `(T, V, 2)`.
 
-    The pixels are columns and rows in the clip; whole numbers are the middles of pixels.
+    The pixels are columns and rows in the clip; integers are pixel centers.
     """
     random = np.random.default_rng([*take.noise_key, 2])
     exact = take.camera.to_camera(take.posture.joints)
@@ -165,7 +165,7 @@ def _seen_from(camera: Camera, part: Part) -> SeenPart:
 
 
 def _lay_over(pictures: Floats, where: NDArray[np.intp], colours: Floats, fine: tuple[int, int]) -> None:
-    """Adds the figure's fine pixels to the pictures in place, each with its share of a pixel."""
+    """Adds the figure's fine pixels to the images in place, each with its share of a pixel."""
     frame, row, column = np.unravel_index(where, (len(pictures), *fine))
     pixel = (frame * SIZE[0] + row // FINE) * SIZE[1] + column // FINE
     count = np.bincount(pixel)
@@ -177,14 +177,14 @@ def _lay_over(pictures: Floats, where: NDArray[np.intp], colours: Floats, fine: 
 
 
 def _darken(pictures: Floats, loss: Floats) -> None:
-    """Takes the share `loss (T, H, W)` of the light from the pictures, in place."""
+    """Reduces the brightness of the images by the fraction `loss (T, H, W)`, in place."""
     touched = np.flatnonzero(loss)
     flat = pictures.reshape(-1, 3)
     flat[touched] *= (1 - loss.reshape(-1)[touched])[:, None]
 
 
 def _expose(pictures: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
-    """The pictures as 8-bit values, with the contrast and the noise of a cheap camera."""
+    """The images as 8-bit values, with the contrast and the noise of a cheap camera."""
     gain, offset = np.float32(random.uniform(0.8, 1.05)), np.float32(random.uniform(-0.02, 0.05))
     noise = random.standard_normal(pictures.shape, dtype=np.float32)
     noise *= np.float32(random.uniform(0.012, 0.03))

@@ -1,8 +1,8 @@
-"""The rasteriser: rounded cones with perspective, a depth buffer and a lamp.
+"""The renderer: rounded cones with perspective, a depth buffer and a lamp.
 
-Each part is met by the rays of the pixels in a box around it, for all frames at once. Only numpy.
+Each part is intersected with the rays of the pixels in a box around it, for all frames at once. Only numpy.
 
-Legend: T frames, H and W picture height and width, h and w of a part's box, K pixels that show the figure.
+Legend: T frames, H and W image height and width, h and w of a part's box, K pixels that show the figure.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,9 @@ class SeenPart:
 
 @dataclass(frozen=True)
 class Lamp:
-    """The light, in camera space: `direction` to the lamp and `up`, both `(3,)`; RGB of the lamp and of all around."""
+    """The light, in camera space: `direction` to the lamp and `up`, both `(3,)`; RGB of the lamp and of the ambient
+    light.
+    """
 
     direction: Floats
     direct: Floats
@@ -39,7 +41,7 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Lens:
-    """The pixels of one rendering: focal length in pixels and the middle (row, column) of each frame, `(T, 2)`."""
+    """The pixels of one rendering: focal length in pixels and the center (row, column) of each frame, `(T, 2)`."""
 
     focal: float
     centres: Floats
@@ -56,7 +58,7 @@ class Boxes:
 
 
 def boxes_around(points: Floats, radii: Floats, lens: Lens) -> Boxes:
-    """Boxes that hold spheres of `radii (N,)` about camera-space `points (N, T, 3)`, cut to the picture."""
+    """Boxes that contain spheres of `radii (N,)` at camera-space `points (N, T, 3)`, clipped to the image."""
     near = np.maximum(points[..., 2] - radii[:, None], 0.1)
     reach = lens.focal * radii[:, None] / near * 1.03 + 1
     middle = [lens.centres[:, axis] - lens.focal * points[..., 1 - axis] / points[..., 2] for axis in (0, 1)]
@@ -75,7 +77,7 @@ def boxes_around(points: Floats, radii: Floats, lens: Lens) -> Boxes:
 
 
 def draw_parts(parts: Sequence[SeenPart], lens: Lens, lamp: Lamp) -> tuple[NDArray[np.intp], Floats]:
-    """Flat positions `(K,)` in `(T, H, W)` of the pixels that show the figure, and their colours `(K, 3)`, 0 to 1."""
+    """Flat positions `(K,)` in `(T, H, W)` of the pixels that show the figure, and their colors `(K, 3)`, 0 to 1."""
     shape = (len(lens.centres), *lens.size)
     depth = np.full(shape, NOTHING, dtype=np.float32).ravel()
     share = np.empty_like(depth)
@@ -105,7 +107,7 @@ def _reach(seen: SeenPart, boxes: Boxes) -> tuple[Floats, Floats]:
     """Depth at which the rays of the boxes meet the part (`NOTHING` where they miss), and the share of the way from
     its start to its end that the nearest sphere has, both `(T, h, w)`.
     """
-    # Distances are measured from a plane just before the part: single precision is fine that way.
+    # Distances are measured from a plane just in front of the part: single precision is sufficient that way.
     base = np.minimum(seen.start[:, 2], seen.start[:, 2] + seen.along[:, 2]) - np.float32(max(seen.part.radii))
     start, along = _stretch(seen.start, seen), _stretch(seen.along, seen)
     rays = _rays(seen, boxes)
@@ -124,7 +126,7 @@ def _outward(
     normal = point - start[owner, frame] - share[:, None] * along[owner, frame]
     for number, part in enumerate(parts):
         if part.axis is not None:
-            # A squeezed sphere: the component along the axis counts by the square of the squeeze.
+            # A squeezed sphere: the component along the axis is scaled by the square of the squeeze.
             mine = np.flatnonzero(owner == number)
             axis = part.axis[frame[mine]]
             inner = np.einsum("ki,ki->k", axis, normal[mine])[:, None]
@@ -134,7 +136,7 @@ def _outward(
 
 
 def _paint(parts: Sequence[SeenPart], owner: NDArray[np.uint8], share: Floats) -> Floats:
-    """Colours of the cloth or skin `(K, 3)`, stripes included."""
+    """Colors of the cloth or skin `(K, 3)`, stripes included."""
     plain = np.array([part.part.colour for part in parts], dtype=np.float32)
     stripe = np.array([part.part.stripe or part.part.colour for part in parts], dtype=np.float32)
     number = np.array([part.part.num_stripes for part in parts], dtype=np.float32)
@@ -143,7 +145,7 @@ def _paint(parts: Sequence[SeenPart], owner: NDArray[np.uint8], share: Floats) -
 
 
 def _rays(seen: SeenPart, boxes: Boxes) -> list[Floats]:
-    """The three components of the (stretched) rays, broadcastable to `(T, h, w)`; a unit is one metre of depth."""
+    """The three components of the (stretched) rays, broadcastable to `(T, h, w)`; a unit is one meter of depth."""
     rays = [boxes.slope_left, boxes.slope_up, np.ones((1, 1, 1), dtype=np.float32)]
     if seen.axis is None:
         return rays
@@ -166,7 +168,7 @@ def _meet(
 ) -> tuple[Floats, Floats]:
     """Where rays first meet a rounded cone: distance along the ray and share of the way from start to end.
 
-    The cone is the union of spheres with centre c(s) = s u and radius r(s) = ra - s (ra - rb), 0 <= s <= 1. For a
+    The cone is the union of spheres with center c(s) = s u and radius r(s) = ra - s (ra - rb), 0 <= s <= 1. For a
     point q the nearest surface has s = (q.u - ra (ra - rb)) / D with D = u.u - (ra - rb)^2; with q = o + x d that
     leaves one quadratic in x for the side, and one for each of the two end spheres.
     """
@@ -174,7 +176,7 @@ def _meet(
     taper = first - last
     u = [along[:, axis, None, None] for axis in range(3)]
     uu = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
-    # A sphere inside the other leaves no side; a sliver keeps the arithmetic finite and never gets hit.
+    # If one sphere is inside the other there is no side; a sliver keeps the arithmetic finite and is never hit.
     d = np.maximum(uu - taper * taper, np.float32(1e-7))
     rr = rays[0] * rays[0] + rays[1] * rays[1] + rays[2] * rays[2]
     ro = rays[0] * offset[0] + rays[1] * offset[1] + rays[2] * offset[2]
@@ -197,7 +199,7 @@ def _meet(
 
 
 def _first_root(a: Floats, b: Floats, c: Floats) -> Floats:
-    """The smaller root of a x^2 + 2 b x + c, or a huge number where there is none or a is not positive."""
+    """The smaller root of a x^2 + 2 b x + c, or a huge number if there is none or a is not positive."""
     inside = b * b - a * c
     missing = (inside < 0) | (a <= 1e-6)
     np.copyto(inside, 0, where=missing)
@@ -207,7 +209,7 @@ def _first_root(a: Floats, b: Floats, c: Floats) -> Floats:
 
 
 def _light(normal: Floats, albedo: Floats, lamp: Lamp) -> Floats:
-    """Colours `(K, 3)`: half-wrapped diffuse light, light from above stronger than from the floor, a little gloss."""
+    """Colors `(K, 3)`: half-wrapped diffuse light, stronger from above than from the floor, and a little gloss."""
     direct, ambient = lamp.direct.astype(np.float32), lamp.ambient.astype(np.float32)
     diffuse = np.clip((normal @ lamp.direction.astype(np.float32) + 0.25) / 1.25, 0, 1)
     above = 0.65 + 0.35 * (normal @ lamp.up.astype(np.float32))

@@ -1,6 +1,6 @@
-"""The soft shadow that the figure throws on the floor.
+"""The soft shadow of the figure on the floor.
 
-Legend: T frames, H and W picture height and width, h and w of a box about one shadow.
+Legend: T frames, H and W image height and width, h and w of a box around one shadow.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from unialign.stages.demo.shading import Boxes, Lens, boxes_around
 
 @dataclass(frozen=True)
 class Shadow:
-    """The shadow of one part: world ends `(T, 3)` on the floor, radius in metres, height of the part `(T,)`."""
+    """The shadow of one part: world ends `(T, 3)` on the floor, radius in meters, height of the part `(T,)`."""
 
     start: Floats
     end: Floats
@@ -40,7 +40,7 @@ def fall(parts: Sequence[Part], toward: Floats) -> list[Shadow]:
 
 
 def draw_shadows(shadows: Sequence[Shadow], lens: Lens, camera: Camera) -> Floats:
-    """How much of the lamp's light is taken from the floor at every pixel, `(T, H, W)` in 0..1."""
+    """The fraction of the lamp's light that the floor loses at every pixel, `(T, H, W)` in 0..1."""
     dark = np.zeros(len(lens.centres) * lens.size[0] * lens.size[1], dtype=np.float32)
     for shadow in shadows:
         # The farther the part is from the floor, the softer and fainter its shadow.

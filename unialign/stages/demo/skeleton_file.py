@@ -5,7 +5,7 @@ Legend: T frames, V joints (25).
 
 from unialign.stages.demo.body import JOINTS, Floats
 
-# A whole number of 56 bits, as the Kinect gives them.
+# A 56-bit integer, as in Kinect files.
 FIRST_BODY_ID = 72057594037927936
 TRACKED = 2
 
@@ -13,7 +13,7 @@ TRACKED = 2
 def format_skeleton(joints: Floats, pixels: Floats, body: int) -> bytes:
     """The file's content.
 
-    joints: camera-space metres `(T, V, 3)` in the order of `body.JOINTS`. pixels: column and row in the clip
+    joints: camera-space meters `(T, V, 3)` in the order of `body.JOINTS`. pixels: column and row in the clip
     `(T, V, 2)`. body: a number that tells persons apart.
 
     Format: line 1 the number of frames; per frame the number of bodies (1), the body's line of 10 values (id, clipped

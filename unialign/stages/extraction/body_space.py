@@ -101,7 +101,7 @@ def without_gaps(places: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def read_between(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """`values` (T, ...) at real positions (S,) of its first axis, linearly between neighbours; ends are held."""
+    """`values` (T, ...) at real positions (S,) of its first axis, linearly between neighbors; ends are held."""
     places = np.clip(positions, 0, len(values) - 1)
     lower = places.astype(np.int64)
     upper = np.minimum(lower + 1, len(values) - 1)
@@ -110,7 +110,7 @@ def read_between(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def even_positions(length: float, count: int, start: float = 0.0) -> np.ndarray:
-    """The centres (count,) of equal parts of `length` frames from `start` on, as positions for `read_between`."""
+    """The centers (count,) of equal parts of `length` frames from `start` on, as positions for `read_between`."""
     return start + (np.arange(count) + 0.5) * length / count - 0.5
 
 

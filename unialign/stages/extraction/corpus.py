@@ -1,18 +1,19 @@
-"""The entity corpus of ALT: visible things (objects, places, people, body parts) that the texts of actions speak of.
+"""The entity corpus of ALT: visible things (objects, places, people, body parts) that action texts mention.
 
-Source: Chen et al., "Align before Adapt", CVPR 2024. There candidates come from two part-of-speech taggers and a
-language model, and descriptions from WordNet and a language model. Deviation: no network and no tagger; a candidate is
-what a given word list holds (nouns and phrases, for example those of WordNet, with its glosses as descriptions).
+Source: Chen et al., "Align before Adapt", CVPR 2024. There, candidates come from two part-of-speech taggers and a
+    language model, and descriptions from WordNet and a language model. Deviation: no network and no tagger; candidates
+    are the entries of a given word list (nouns and phrases, for example those of WordNet, with its glosses as
+    descriptions).
 
-Rule: texts are cut into lower-case words (letters, digits, apostrophes; "BrushHair" and "brush_hair" are two words).
-Going from left to right, the longest phrase of the list that begins at a word is taken, and the search goes on behind
-it. A word that is not on the list is tried without a plural ending. Body parts are always added, at the end.
+Rule: texts are split into lower-case words (letters, digits, apostrophes; "BrushHair" and "brush_hair" are two words).
+    From left to right, the longest phrase of the list that begins at a word is taken, and the search continues after
+    it. A word that is not on the list is tried without a plural ending. Body parts are always added, at the end.
 
-File of entities, of word lists and of body parts (UTF-8, no header), one entity a line, tabs between the columns:
+Files of entities, word lists and body parts (UTF-8, no header) have one entity per line, with tabs between the columns:
 
     name <TAB> description <TAB> provenance
 
-The last two columns may be missing or empty. `read_entities` reads it, `entities_text` writes it.
+The last two columns may be missing or empty. `read_entities` reads such a file, `entities_text` writes it.
 """
 
 import re
@@ -38,11 +39,11 @@ class Entity:
 
     @property
     def text(self) -> str:
-        """What is embedded: the name and its description."""
+        """The text that is embedded: the name and its description."""
         return f"{self.name}: {self.description}" if self.description else self.name
 
 
-# Own wording. Always in the corpus, since every action has a body.
+# Wording of this project. Always in the corpus, since every action involves a body.
 BODY_PARTS: tuple[Entity, ...] = tuple(
     Entity(name, description, (BODY,))
     for name, description in (
@@ -82,10 +83,10 @@ BODY_PARTS: tuple[Entity, ...] = tuple(
 
 
 def read_entities(path: Path) -> tuple[Entity, ...]:
-    """The entities of a file in its order, see above.
+    """The entities of a file in file order, see the module.
 
     Raises `UsageError` for a file that cannot be read or is empty, a line without a name, with more than three columns
-    or a name with "|" (which separates the parts of a row's id), and a name that stands there twice.
+    or a name with "|" (which separates the parts of a row's id), and a repeated name.
     """
     lines = read_lines(path)
     if not lines:
@@ -113,7 +114,7 @@ def entities_text(entities: Iterable[Entity]) -> str:
 
 
 def entity_id(name: str) -> str:
-    """Id of the row that holds an entity."""
+    """Id of the row of an entity."""
     return f"entity|{name}"
 
 
@@ -123,10 +124,10 @@ def entity_rows(entities: Sequence[Entity]) -> tuple[Source, ...]:
 
 
 def label_texts(labels: Path, descriptions: Path | None = None) -> tuple[tuple[str, str], ...]:
-    """(label, text) pairs of a file with one label a line: each label itself and, with a second file of as many lines,
-    its descriptions behind it (tabs between several).
+    """(label, text) pairs of a file with one label per line: each label itself and, with a second file of as many
+    lines, its descriptions after it (tabs between several).
 
-    Raises `UsageError` for a file that cannot be read or is empty, a blank line, and another number of lines.
+    Raises `UsageError` for a file that cannot be read or is empty, a blank line, and a different number of lines.
     """
     names = [" ".join(name.split()) for name in read_lines(labels)]
     if not names or not all(names):
@@ -149,11 +150,11 @@ def build_corpus(
     words: Sequence[Sequence[Entity]],
     body_parts: Sequence[Entity] = BODY_PARTS,
 ) -> tuple[Entity, ...]:
-    """The corpus: entities in the order in which the texts first name them, then the body parts that none names.
+    """The corpus: entities in the order in which the texts first mention them, then the body parts that none mentions.
 
-    texts: by the name of a collection, its (label, text) pairs, see `label_texts`. words: lists of nouns and phrases;
-    the first list that holds a word describes it, and a body part that no list describes has its own description.
-    An entity is there once, with all its provenance. Raises `UsageError` where no text holds any word.
+    texts: (label, text) pairs by the name of a collection, see `label_texts`. words: lists of nouns and phrases; the
+        first list that contains a word describes it, and a body part that no list describes keeps its own description.
+        Each entity occurs once, with all its provenance. Raises `UsageError` if no text contains any word.
     """
     known: dict[str, Entity] = {}
     for each in (*(entity for listed in words for entity in listed), *body_parts):
@@ -167,7 +168,7 @@ def build_corpus(
     found: dict[str, list[str]] = {}
     for collection, pairs in texts.items():
         for label, text in pairs:
-            where = f"{collection}: {label}".replace(";", ",")  # which separates places in a file
+            where = f"{collection}: {label}".replace(";", ",")  # which separates provenances in a file
             for name in phrases_in(text, known, longest):
                 places = found.setdefault(name, [])
                 if where not in places:
@@ -182,7 +183,9 @@ def build_corpus(
 
 
 def phrases_in(text: str, known: Mapping[str, object], longest: int) -> list[str]:
-    """The phrases of `known` in a text, by the rule above, in their order, repeats included. longest: their words."""
+    """The phrases of `known` in a text, by the rule of the module, in order, with repeats. longest: words of the
+    longest one.
+    """
     words = words_of(text)
     found = []
     start = 0
@@ -202,14 +205,15 @@ def phrases_in(text: str, known: Mapping[str, object], longest: int) -> list[str
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words of a text; a capital letter behind a small one begins a word."""
+    """Lower-case words of a text; a capital letter after a small one begins a word."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", parted)
 
 
 def singulars(word: str) -> list[str]:
-    """What a word may be the regular English plural of: "berries" of "berry" and "berrie", "boxes" of "box" and
-    "boxe"; the likeliest first."""
+    """Words that a word may be the regular English plural of: "berry" and "berrie" for "berries", "box" and "boxe"
+    for "boxes"; the likeliest first.
+    """
     if len(word) <= 3 or not word.endswith("s") or word.endswith("ss"):
         return []
     forms = [word[:-1]]

@@ -19,11 +19,11 @@ from unialign.stages.extraction.tracker import (
     Detections,
     Key,
     Track,
-    centre,
+    center,
     joined,
     tracklets_of,
     unbroken,
-    without_lasting_doubles,
+    without_lasting_duplicates,
 )
 
 # The motion of a person who stands still, due to detector jitter, and the maximum that counts (a whole body length).
@@ -59,7 +59,7 @@ def camera_path(tracks: Sequence[Track]) -> np.ndarray:
     for track in tracks:
         for place, frame in enumerate(track.frames[1:], start=1):
             if frame == track.frames[place - 1] + 1:
-                moves.setdefault(frame, []).append(centre(track.boxes[place]) - centre(track.boxes[place - 1]))
+                moves.setdefault(frame, []).append(center(track.boxes[place]) - center(track.boxes[place - 1]))
     steps = np.zeros((last + 1, 2))
     for frame, found in moves.items():
         if len(found) >= FEWEST_FOR_CAMERA:
@@ -132,8 +132,8 @@ def follow(frames: Sequence[Detections], num_people: int = 2, longest_gap: int =
     longest_gap: frames for which a person may be hidden or missed and still count as the same, if there are more people
         than that.
     """
-    tracklets, risks = tracklets_of([one.ordered().without_doubles() for one in frames], longest_gap)
-    tracklets = without_lasting_doubles(tracklets)
+    tracklets, risks = tracklets_of([one.ordered().without_duplicates() for one in frames], longest_gap)
+    tracklets = without_lasting_duplicates(tracklets)
     tracks = joined(tracklets, longest_gap)
     company = {frame for track in tracks if len(track.frames) >= SHORTEST_COMPANY for frame in track.frames}
     single = {track.keys()[0] for track in tracks if len(track.frames) == 1 and track.frames[0] in company}

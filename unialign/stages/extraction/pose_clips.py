@@ -90,7 +90,7 @@ def sample_frames(num_frames: int, clip_len: int, view: View) -> np.ndarray:
 def mirrored(keypoints: np.ndarray, layout: Layout, width: float | None = None) -> np.ndarray:
     """The mirror image of keypoints (..., V, C): left and right joints change places, x becomes width - x.
 
-    Without a width (3-D, metres, the camera at 0) x becomes -x.
+    Without a width (3-D, meters, the camera at 0) x becomes -x.
     """
     flipped = keypoints[..., list(layout.mirror), :].copy()
     flipped[..., 0] = (width or 0.0) - flipped[..., 0]
@@ -132,7 +132,7 @@ def pyskl_2d(
 def agcn_3d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
 ) -> PoseClip:
-    """A clip of metres around the main person's spine, from camera coordinates (T, M, V, 3); absent joints are zero.
+    """A clip of meters around the main person's spine, from camera coordinates (T, M, V, 3); absent joints are zero.
 
     In this order: the persons with the most motion first; each person's track repeated until it fills the clip; the
     main person's middle of the spine subtracted, frame by frame; everything turned so that the main person's spine is
@@ -160,7 +160,7 @@ def agcn_3d(
 def centered_3d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
 ) -> PoseClip:
-    """A clip of metres around where the main person's center is first seen, for layouts without spine and shoulders.
+    """A clip of meters around where the main person's center is first seen, for layouts without spine and shoulders.
 
     Persons, tracks and absent joints as in `agcn_3d`; nothing is turned, and the person's way through the room stays.
     Where the center is never seen, the mean of the joints of the first frame with somebody stands for it.

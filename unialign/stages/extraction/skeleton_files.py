@@ -58,7 +58,7 @@ class SkeletonFiles:
         }
 
     def arrays(self) -> tuple[ArraySpec, ...]:
-        """Keypoints (T, P, V, 3); for pixels the size of the frames, for metres scores where the format has them."""
+        """Keypoints (T, P, V, 3); for pixels the size of the frames, for meters scores where the format has them."""
         layout = self.format.layout
         if self.format.unit == PIXEL:
             return pixel_specs(self.max_frames, self.people, layout)

@@ -35,7 +35,7 @@ PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 
 @dataclass(frozen=True)
 class ReadySkeletons:
-    """Poses from `.skeleton` files of NTU RGB+D: 25 joints of Kinect v2 in metres.
+    """Poses from `.skeleton` files of NTU RGB+D: 25 joints of Kinect v2 in meters.
 
     body_rule: which bodies become persons, see `stages.datasets.body_rules.choose_bodies`.
     """
@@ -111,7 +111,7 @@ class PysklSkeletons:
     """Poses from an annotation pickle of pyskl or mmaction2, found in it by sample id.
 
     path: the pickle on this machine; not in the key.
-    layout: "coco-17" (x, y in pixels and score) or "ntu-25" (metres); None takes that of the file's first annotation.
+    layout: "coco-17" (x, y in pixels and score) or "ntu-25" (meters); None takes that of the file's first annotation.
 
     What a 2-D clip lacks is filled in, see `completed`, and named in its detail as "assumed".
     A clip with more persons than num_people keeps those with the largest sum of scores (in 3-D: present in the most

@@ -6,8 +6,8 @@ from unialign.errors import UsageError
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
-    # Own wording. Sets of about this size, one bank row per (template, class), are what ART and UniAlign refine; an
-    # ensemble that averages them per class is made in stage two, so that the choice costs no extraction.
+    # Wording of this project. ART and UniAlign refine banks of about this size, one row per (template, class);
+    # averaging them per class is done in stage two, so that the choice costs no extraction.
     "action": (
         "a video of a person who is doing: {}",
         "a photo of somebody during the action {}",
@@ -26,10 +26,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def check_template(template: str, where: str) -> str:
-    """The template itself, if it holds exactly one `{}`.
+    """The template itself, if it contains exactly one `{}`.
 
-    Other braces and `|` are refused: the first are meant for a placeholder that is never filled, the second separates
-    the parts of a row's id. `where` begins the message of the `UsageError`.
+    Other braces and `|` are rejected: the former look like a placeholder that is never filled, the latter separates the
+    parts of a row's id. `where` begins the message of the `UsageError`.
     """
     if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
         raise UsageError(f"{where}: the template {template!r} must hold exactly one {{}} and no other braces.")
@@ -39,10 +39,10 @@ def check_template(template: str, where: str) -> str:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """The templates of a UTF-8 text file, one a line, in the order of the file.
+    """The templates in a UTF-8 text file, one per line, in file order.
 
-    Raises `UsageError` for a file that cannot be read or is empty, and for a line that is blank, holds not exactly one
-    `{}`, or stands there twice.
+    Raises `UsageError` for a file that cannot be read or is empty, and for a line that is blank, does not contain
+    exactly one `{}`, or is repeated.
     """
     lines = read_lines(path)
     if not lines:
@@ -57,13 +57,13 @@ def read_templates(path: Path) -> tuple[str, ...]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file without their ends (the last may lack one). Raises `UsageError` if unreadable."""
+    """Lines of a UTF-8 text file without line ends (the last line may lack one). Raises `UsageError` if unreadable."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); give a text file.") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text.") from error
-    # Not splitlines(): that also breaks at form feeds and other rare characters inside a sentence.
+    # Not splitlines(): that also splits at form feeds and other rare characters inside a sentence.
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines

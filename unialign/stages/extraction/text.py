@@ -21,29 +21,29 @@ from unialign.types import Json
 log = logging.getLogger(__name__)
 
 OTHER_LANGUAGE = "name the classes in its language, or take `--encoder sentence` with a model of theirs"
-# A name of which so much is unknown says nothing any more.
+# A name with this share of unknown tokens carries no information.
 MOST_UNKNOWN = 0.5
 LONG_TEXT = ("error", "windows")
 
 
 def label_id(template: str, class_name: str) -> str:
-    """Id of the row that holds a class name in a template."""
+    """Id of the row of a class name in a template."""
     return f"label|{template}|{class_name}"
 
 
 def description_id(index: int, class_name: str) -> str:
-    """Id of the row that holds description number `index` (from 0) of a class."""
+    """Id of the row of description number `index` (from 0) of a class."""
     return f"description|{index}|{class_name}"
 
 
 def text_rows(
     classes: Sequence[str], templates: Sequence[str], descriptions: Sequence[Sequence[str]] = ()
 ) -> tuple[Source, ...]:
-    """One source per (template, class), templates outside, then one per description, classes outside.
+    """One source per (template, class), by template, then one per description, by class.
 
-    classes: names in label order. descriptions: per class any number of texts, or empty. Raises `UsageError` for a
-    class name that is empty, stands there twice or holds a `|`, for a bad or repeated template, and for descriptions
-    that are blank or not as many as the classes.
+    classes: names in label order. descriptions: for each class any number of descriptions, or empty. Raises
+        `UsageError` for a class name that is empty, repeated or contains a `|`, for a bad or repeated template, and for
+        descriptions that are blank or whose number differs from that of the classes.
     """
     labels: dict[str, int] = {}
     for label, name in enumerate(classes):
@@ -72,7 +72,7 @@ def text_rows(
 
 
 def read_descriptions(path: Path, num_classes: int) -> tuple[tuple[str, ...], ...]:
-    """Per class, in label order, the descriptions of a text file: one line a class, tabs between several of a class.
+    """The descriptions in a text file by class, in label order: one line per class, tabs between several of a class.
 
     Raises `UsageError` for an unreadable file, a blank line or part, and a number of lines other than `num_classes`.
     """
@@ -94,14 +94,14 @@ def read_descriptions(path: Path, num_classes: int) -> tuple[tuple[str, ...], ..
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """Extractor of the `text` modality; make one with `text_extractor`, which fills in what depends on the network.
+    """Extractor of the `text` modality; create one with `text_extractor`, which fills in what depends on the network.
 
-    long_text: what happens to a text with more tokens than the network reads. "error": `UsageError` before anything
-        is embedded. "windows": the text is cut into `windows`, each is embedded and scaled to length 1 (if
-        `normalise`), and the row is their mean, scaled to length 1 again. Never a silent cut.
-    normalise: rows have length 1.
+    long_text: how to handle a text with more tokens than the network reads. "error": `UsageError` before anything is
+        embedded. "windows": the text is cut into `windows`, each is embedded and scaled to length 1 (if `normalise`),
+        and the row is their mean, scaled to length 1 again. It is never truncated silently.
+    normalize: rows have length 1.
     Each text goes through the network alone: in a batch, texts are padded to the longest, and the last bits of a row
-    would depend on its neighbours (9e-8 measured with MiniLM).
+    would depend on its neighbors (9e-8 measured with MiniLM).
     """
 
     name: str
@@ -118,7 +118,7 @@ class TextEmbeddings:
     revision = 1
 
     def key(self) -> Mapping[str, Json]:
-        """Encoder, network, weights, tokenizer, treatment of long texts, and the libraries that decide the bytes."""
+        """Encoder, network, weights, tokenizer, handling of long texts, and the libraries that affect the bytes."""
         return {
             "extractor": self.name,
             "revision": self.revision,
@@ -136,7 +136,7 @@ class TextEmbeddings:
         return (ArraySpec("embedding", "float32", (self.width,), ("channel",), attributes={"units": length}),)
 
     def attributes(self) -> Mapping[str, Json]:
-        """What kind of network it is, the licence of its weights, and how a row's id is built."""
+        """The kind of network, the license of its weights, and the structure of row ids."""
         return {
             "encoder": ENCODERS[self.name].description,
             "licence": ENCODERS[self.name].licence(self.weights),
@@ -144,8 +144,8 @@ class TextEmbeddings:
         }
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Raises `UsageError` for classes that the network cannot read or tell apart, and, if long texts are an error,
-        for a text that is longer than it reads. Warns where it reads most of the class names letter by letter.
+        """Raises `UsageError` for classes that the network cannot read or distinguish, and, if long texts are an
+        error, for a text that is too long for it. Warns if it reads most class names letter by letter.
         """
         network = self._network()
         self._check_length(sources, network)
@@ -182,7 +182,7 @@ class TextEmbeddings:
                     f"the class {name!r}: {self.name} {self.model} has no tokens for {share:.0%} of the name; "
                     f"{OTHER_LANGUAGE}."
                 )
-            # The row is a function of the tokens: equal tokens give equal embeddings.
+            # Equal tokens give equal embeddings.
             other = tokens.setdefault((template, tuple(network.tokens(source.text))), name)
             if other != name:
                 raise UsageError(
@@ -227,7 +227,7 @@ class TextEmbeddings:
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows (N, D) scaled to length 1, float64; a row of zeros has no direction and gives NaN."""
+    """Rows (N, D) scaled to length 1, float64; a row of zeros has no direction and becomes NaN."""
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(rows / lengths)
@@ -245,8 +245,8 @@ def text_extractor(
 
     model: `NAME:TAG` or `NAME` of OpenCLIP, a Hugging Face name for "sentence"; empty means the encoder's default.
     weights: a local weights file ("openclip") or model folder ("sentence"); None looks the model up in the local
-    Hugging Face cache and then on the network. device: "auto" (CUDA if there is one), "cpu", "cuda:1".
-    Raises `UsageError` for unknown names, absent weights, and weights that do not belong to the network.
+        Hugging Face cache and then on the network. device: "auto" (CUDA if available), "cpu", "cuda:1".
+    Raises `UsageError` for unknown names, missing weights, and weights that do not belong to the network.
     """
     if encoder not in ENCODERS:
         raise UsageError(f"there is no text encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")

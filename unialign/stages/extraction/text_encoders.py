@@ -1,7 +1,7 @@
 """The networks that turn a text into a vector, by name.
 
-The libraries are imported when a network is looked for. Files are found (or downloaded) by `find`; loading never goes
-to the network, and what the libraries would print or log meanwhile is silenced.
+The libraries are imported when a network is located. Files are found (or downloaded) by `find`; loading never uses the
+network connection, and the output and logs of the libraries are silenced meanwhile.
 """
 
 from functools import lru_cache
@@ -53,7 +53,7 @@ ENCODERS: dict[str, EncoderKind] = {
 
 @lru_cache(maxsize=2)
 def load_encoder(encoder: str, model: str, weights: Path, device: str) -> TextEncoder:
-    """The network of an encoder of `ENCODERS`, loaded once per process. device: "auto" is CUDA if there is one."""
+    """The network of an encoder of `ENCODERS`, loaded once per process. device: "auto" is CUDA if available."""
     from unialign.stages.device import resolve_device
 
     place = str(resolve_device(device, setting="extract.device"))

@@ -1,4 +1,4 @@
-"""What every text network is here, and what their libraries have in common: silence, downloads, tokenizers."""
+"""The interface of text networks, and what their libraries share: silencing, downloads, tokenizers."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ import numpy as np
 class TextEncoder:
     """A loaded network.
 
-    width: D of a row. max_tokens: how many tokens it reads, the special ones included. tokenizer: its digest or name.
-    embed: one text to one float32 row (D,), not normalised by us. tokens: their numbers in a text, the special ones
-    included, with nothing cut off. unknown: the number that stands for every text it has no tokens for, if it has one.
+    width: D of a row. max_tokens: how many tokens it reads, special ones included. tokenizer: its digest or name.
+        embed: one text to one float32 row (D,), not yet normalized. tokens: the token ids of a text, special ones
+        included, untruncated. unknown: the id for everything that it has no tokens for, if there is one.
     """
 
     width: int
@@ -31,21 +31,21 @@ class TextEncoder:
     unknown: int | None = None
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text has."""
+        """Number of tokens of a text."""
         return len(self.tokens(text))
 
     def spells(self, text: str) -> bool:
-        """Whether it has no token for more than a letter of a text of four letters or more."""
+        """Whether a text of four letters or more is split into single letters."""
         letters = sum(char.isalpha() for char in text)
         return letters > 3 and self.count_tokens(text) - self.count_tokens("") >= letters
 
     def unknown_share(self, text: str) -> float:
-        """Share of a text's own tokens that stand for what the network has no tokens for."""
+        """Share of the tokens of a text, special ones excluded, that are the unknown token."""
         own = self.count_tokens(text) - self.count_tokens("")
         return list(self.tokens(text)).count(self.unknown) / own if own > 0 and self.unknown is not None else 0.0
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, D) float32, each text alone, so that a row never depends on its neighbours."""
+        """(N, D) float32, each text encoded alone, so that a row never depends on its neighbors."""
         return np.stack([self.embed(text) for text in texts])
 
 
@@ -53,9 +53,9 @@ class TextEncoder:
 class EncoderKind:
     """One way to get a `TextEncoder`.
 
-    description: what kind of network, for a reader of the store. libraries: distributions that decide the bytes.
-    network: the part of the model's name that a key holds. find: (model, weights or None) to the local file or folder.
-    load: (model, that path, device) to the network. licence: of the weights at that path.
+    description: the kind of network, for readers of the store. libraries: distributions that affect the bytes. network:
+        the part of the model's name that is part of the key. find: (model, weights or None) to the local file or
+        folder. load: (model, that path, device) to the network. license: of the weights at that path.
     """
 
     description: str
@@ -69,8 +69,10 @@ class EncoderKind:
 
 @contextmanager
 def quiet_libraries(offline: bool = True) -> Iterator[None]:
-    """No progress bars, reports, telemetry and, if `offline`, no requests of the Hugging Face libraries and OpenCLIP
-    inside; all of it is as before afterwards, except that telemetry stays off.
+    """Silence the Hugging Face libraries and OpenCLIP: no progress bars, reports or telemetry and, if `offline`, no
+    requests.
+
+    On exit everything is as before, except that telemetry stays off.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants
@@ -86,7 +88,7 @@ def quiet_libraries(offline: bool = True) -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
-    # OpenCLIP logs through the root logger's functions, and those install a handler where there is none.
+    # OpenCLIP logs through functions of the root logger, which install a handler if there is none.
     root, silence, handler = logging.getLogger(), lambda record: False, logging.NullHandler()
     root.addFilter(silence)
     root.addHandler(handler)
@@ -113,7 +115,7 @@ def fetch_model(repository: str, patterns: Sequence[str], needed: str) -> Path |
             with quiet_libraries(offline=local):
                 folder = Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=local))
         except (OSError, ValueError):
-            continue  # not there, no network, or not a repository's name: the caller says what to do
+            continue  # not found, no network, or not the name of a repository: the caller says what to do
         if (folder / needed).is_file():
             return folder
     return None

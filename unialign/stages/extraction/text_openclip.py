@@ -18,7 +18,9 @@ def openclip_name(model: str) -> str:
 
 
 def find_openclip(model: str, weights: Path | None) -> Path:
-    """The weights file of a network: `weights`, or looked up by tag. Raises `UsageError` for unknown or absent ones."""
+    """The weights file of a network: `weights`, or looked up by tag. Raises `UsageError` for unknown or missing
+    ones.
+    """
     import open_clip
 
     name, tag = openclip_name(model), model.partition(":")[2]
@@ -49,7 +51,9 @@ def find_openclip(model: str, weights: Path | None) -> Path:
 
 
 def _fetch_openclip(name: str, tag: str, published: dict[str, Any]) -> Path:
-    """The weights file of a tag, from the Hugging Face cache or the network; `UsageError` says how to do without."""
+    """The weights file of a tag, from the Hugging Face cache or the network; otherwise `UsageError` with the
+    alternatives.
+    """
     import open_clip
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -66,7 +70,7 @@ def _fetch_openclip(name: str, tag: str, published: dict[str, Any]) -> Path:
         try:
             return Path(open_clip.download_pretrained_from_url(source))
         except OSError:
-            pass  # no network: told below
+            pass  # no network: reported below
     raise UsageError(
         f"the OpenCLIP weights {name}:{tag} are not on this machine and cannot be downloaded; get {source} elsewhere "
         f"and pass `--model {name}:{tag} --weights FILE`, or use `--encoder minilm`, which needs no download."
@@ -74,9 +78,9 @@ def _fetch_openclip(name: str, tag: str, published: dict[str, Any]) -> Path:
 
 
 def _published_activation(name: str, tag: str, weights: Path | None) -> tuple[bool, str] | None:
-    """Whether weights were trained with QuickGELU, and how that is known; None if nothing tells.
+    """Whether weights were trained with QuickGELU, and how that is known; None if it is not.
 
-    A state dict does not say it. A tag does, so does the configuration file that Hugging Face repositories keep beside
+    A state dict does not say. A tag does, as does the configuration file that Hugging Face repositories keep next to
     the weights, and some published files have it in their name.
     """
     import open_clip
@@ -97,8 +101,9 @@ def _published_activation(name: str, tag: str, weights: Path | None) -> tuple[bo
 
 
 def _check_activation(name: str, tag: str, weights: Path | None) -> None:
-    """Raises `UsageError` if the weights are known to be trained with the other activation: OpenCLIP only warns, and
-    only for tags, and computes wrong rows.
+    """Raises `UsageError` if the weights are known to be trained with the other activation.
+
+    OpenCLIP only warns, and only for tags, and computes wrong embeddings.
     """
     import open_clip
 
@@ -113,7 +118,7 @@ def _check_activation(name: str, tag: str, weights: Path | None) -> None:
 
 
 def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
-    """The text tower of a network with the weights of a file."""
+    """The text tower of a network with the weights in a file."""
     import open_clip
     import torch
 
@@ -122,13 +127,13 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
         network = open_clip.create_model(
             name, pretrained=str(weights), device=device, require_pretrained=True, weights_only=True
         )
-    except Exception as error:  # any file may stand there: what reading it raises is open-ended
+    except Exception as error:  # it may be any file, so reading it can raise anything
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"{weights}: cannot be loaded into OpenCLIP's {name} ({reason}); give a state dict of that network, or "
             f"name the network that it belongs to with `--model`."
         ) from error
-    network.visual = torch.nn.Identity()  # only the text tower is used: give the memory of the other back
+    network.visual = torch.nn.Identity()  # only the text tower is used; this frees the memory of the other
     network.eval()
     tokenizer = open_clip.get_tokenizer(name)
 
@@ -140,10 +145,10 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
     return TextEncoder(
         width=len(embed("width")),
         max_tokens=tokenizer.context_length,
-        tokenizer="open_clip SimpleTokenizer",  # its vocabulary comes with the library, whose version is in the key
+        tokenizer="open_clip SimpleTokenizer",  # its vocabulary is part of the library, whose version is in the key
         weights_digest=file_digest(weights),
         embed=embed,
-        # Bytes are its smallest pieces, so it has no unknown token.
+        # Its smallest tokens are bytes, so it has no unknown token.
         tokens=lambda text: [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id],
     )
 

@@ -1,4 +1,4 @@
-"""sentence-transformers models, and the small one that comes inside a package and needs no download."""
+"""sentence-transformers models, and the small one that is shipped in a package and needs no download."""
 
 import hashlib
 import re
@@ -38,9 +38,9 @@ def find_sentence(model: str, weights: Path | None) -> Path:
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of a model folder: relative names and digests of the files that loading reads, sorted.
+    """Digest of a model folder: relative names and digests of the files that are loaded, sorted.
 
-    Notes, exports for other runtimes, and a `pytorch_model.bin` beside a `model.safetensors` are left out.
+    Documentation, exports for other runtimes, and a `pytorch_model.bin` next to a `model.safetensors` are left out.
     """
     lines = []
     for path in sorted(path for pattern in MODEL_FILES for path in folder.rglob(pattern)):
@@ -66,7 +66,7 @@ def _sentence_encoder(folder: Path, digest: str, device: str) -> TextEncoder:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{folder}: is not a complete sentence-transformers model ({reason}).") from error
     tokenizer = network.tokenizer
-    # Some models put a prompt in front of every text; it takes tokens of the limit.
+    # Some models prepend a prompt to every text; its tokens count towards the limit.
     prompt = network.prompts.get(network.default_prompt_name or "", "")
 
     def embed(text: str) -> np.ndarray:
@@ -87,7 +87,7 @@ def _sentence_encoder(folder: Path, digest: str, device: str) -> TextEncoder:
 
 
 def sentence_licence(folder: Path) -> str:
-    """What the model's own page beside it says, if it is there."""
+    """The license stated in the model's README next to it, if there is one."""
     page = folder / "README.md"
     stated = re.search(r"^license:\s*(\S+)", page.read_text(encoding="utf-8"), re.MULTILINE) if page.is_file() else None
     return stated.group(1) if stated else "not stated beside the weights; see the page that they came from"
@@ -97,7 +97,7 @@ def sentence_licence(folder: Path) -> str:
 
 
 def find_minilm(model: str, weights: Path | None) -> Path:
-    """The folder inside the package. Raises `UsageError` when it is not installed or other weights are given."""
+    """The folder inside the package. Raises `UsageError` if it is not installed or other weights are given."""
     if weights is not None or model != MINILM:
         raise UsageError("`--encoder minilm` brings its own weights; use `--encoder sentence` for other models.")
     try:

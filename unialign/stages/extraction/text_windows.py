@@ -1,4 +1,4 @@
-"""A text that is longer than a network reads, cut into pieces that it reads whole."""
+"""Cutting a text that is too long for a network into pieces that it can read completely."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,9 +8,9 @@ from unialign.errors import UsageError
 def windows(text: str, count_tokens: Callable[[str], int], max_tokens: int) -> list[str]:
     """The text in as few pieces as fit `max_tokens` each; the text itself if it fits.
 
-    Pieces begin and end at white space; a single word that is too long is cut inside. The pieces are made about
-    equally long (by the smallest limit that needs no more pieces and cuts no further word), so that a short rest does
-    not weigh as much in a mean as a full piece. Raises `UsageError` where one character takes more than `max_tokens`.
+    Pieces begin and end at white space; a single word that is too long is split. The pieces are made about equally long
+    (by the smallest limit that needs no more pieces and splits no more words), so that a short rest does not weigh as
+    much in a mean as a full piece. Raises `UsageError` if one character takes more than `max_tokens`.
     """
     if count_tokens(text) <= max_tokens:
         return [text]
@@ -46,7 +46,7 @@ def _fill(text: str, count_tokens: Callable[[str], int], limit: int) -> list[str
 
 
 def _num_fitting(parts: Sequence[str], between: str, count_tokens: Callable[[str], int], limit: int) -> int:
-    """How many parts from the start fit the limit together, by bisection; 0 if not even the first."""
+    """How many of the first parts fit the limit together, by bisection; 0 if not even the first."""
     fits, too_many = 0, len(parts) + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2

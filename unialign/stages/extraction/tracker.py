@@ -1,24 +1,26 @@
-"""Person tracks from per-frame detections, the same whatever the order of detections or the batches they came from.
+"""Person tracks from per-frame detections, independent of the order of detections and of their batches.
 
 Legend: T frames, M persons kept, n detections of one frame, V joints, C coordinates (x, y, score).
 
 Three steps, each over the whole clip:
 
-1. Tracklets: detections of neighbouring frames are matched by box overlap (IoU) and keypoint similarity (OKS), the
-   last pose moved on by its velocity; the best assignment is taken. Over a short gap (`LONGEST_PREDICTION`) more
-   likeness is asked for.
-2. Doubles: of two tracklets that show the same pose in the same place for as long as both are there, one remains.
-3. Joins: tracklets become tracks by the cheapest assignment of successors. A join costs what the two ends differ in
-   place and size, each moved towards the other by its velocity. How much they may differ grows with the gap, but much
-   less than people move: what is joined over a gap is near where it should be, and nothing is after `longest_gap`.
+1. Tracklets: detections in neighboring frames are matched by box overlap (IoU) and keypoint similarity (OKS), with the
+last pose extrapolated by its velocity, using the best assignment. Across a short gap (`LONGEST_PREDICTION`) a higher
+similarity is required.
+2. Duplicates: of two tracklets that show the same pose in the same place for as long as both are present, one is kept.
+3. Joins: tracklets are joined into tracks by the cheapest assignment of successors. The cost of a join is the
+difference of the two ends in position and size, each extrapolated towards the other by its velocity. The permitted
+difference grows with the gap, but much more slowly than people move: what is joined across a gap is near its expected
+position, and nothing is joined after `longest_gap`.
 
-Where no frame shows more people than there are slots, nobody can be left out, so tracklets are joined into as few
-tracks as the fullest frame has people, by the same costs: a person alone is one track, however far they jump.
+If no frame shows more people than there are slots, nobody can be left out, so tracklets are joined into as few tracks
+as the fullest frame has people, by the same costs: a single person is one track, however far they jump.
 
-Source: the structure (constant-velocity prediction, assignment) is SORT's, Bewley et al., "Simple online and realtime
-tracking", ICIP 2016; joining tracklets by one assignment over the clip is that of Huang et al., "Robust object tracking
-by hierarchical association of detection responses", ECCV 2008; OKS and its constants per joint are COCO's keypoint
-evaluation. Deviations: pose similarity beside IoU, a smoothed velocity instead of a Kalman filter, no appearance.
+Source: the structure (constant-velocity prediction, assignment) is that of SORT, Bewley et al., "Simple online and
+    realtime tracking", ICIP 2016; joining tracklets by one assignment over the clip is that of Huang et al., "Robust
+    object tracking by hierarchical association of detection responses", ECCV 2008; OKS and its constants per joint are
+    from COCO's keypoint evaluation. Deviations: pose similarity besides IoU, a smoothed velocity instead of a Kalman
+    filter, no appearance features.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,26 +53,27 @@ SIGMAS = np.array(
         0.089,
     ]
 )
-# Detections of neighbouring frames need this much similarity (0 to 1) to be one person, more for each frame between.
+# Minimum similarity (0 to 1) of detections in neighboring frames to be one person, and the increase per frame in
+# between.
 SMALLEST_LINK = 0.2
 LINK_PER_FRAME = 0.02
-# Two detections of one frame that are more alike than this, by the same measure, are one person found twice. On seven
-# real clips doubles lay above 0.44 and pairs of persons below 0.41, where neither IoU nor OKS alone told them apart.
-LARGEST_DOUBLE = 0.42
-# The same for two tracklets, on the average of at least this many frames that both are in.
-LARGEST_LASTING_DOUBLE = 0.35
-SHORTEST_LASTING_DOUBLE = 2
-# A joint below this score says nothing about identity.
+# Two detections in one frame with a higher similarity than this are duplicates of one person. In seven real clips
+# duplicates were above 0.44 and pairs of persons below 0.41; neither IoU nor OKS alone separated them.
+MAX_DUPLICATE_SIMILARITY = 0.42
+# The same for two tracklets: the mean over at least this many frames that both are in.
+MAX_LASTING_SIMILARITY = 0.35
+MIN_LASTING_FRAMES = 2
+# Joints below this score are ignored for identity.
 SMALLEST_JOINT_SCORE = 0.3
-# Where giving a detection to another track would lose less similarity than this, the identity is in doubt.
+# If assigning a detection to another track would lose less similarity than this, the identity is uncertain.
 SWITCH_MARGIN = 0.3
-# Share of the newest displacement in the smoothed velocity, and the frames for which it is believed in a gap.
+# Weight of the newest displacement in the smoothed velocity, and the maximum number of frames to extrapolate it.
 VELOCITY_SHARE = 0.4
 LONGEST_PREDICTION = 8
-# How different (see `difference`) two ends may be that are joined: in the next frame, and more for each frame between.
+# Maximum difference (see `differences`) of two joined ends: in the next frame, and the increase per frame in between.
 LARGEST_DIFFERENCE = 0.35
 DIFFERENCE_PER_FRAME = 0.05
-# What a join costs more that only the number of people asks for, and the most that any join costs.
+# Extra cost of a join that is forced by the number of people, and the maximum cost of any join.
 FORCED, LARGEST_COST = 10.0, 50.0
 
 
@@ -83,7 +86,7 @@ class Detections:
     scores: np.ndarray
 
     def ordered(self) -> "Detections":
-        """The same persons in an order that depends on their values alone."""
+        """The same persons in an order that depends only on their values."""
         if not len(self.scores):
             return self
         values = np.concatenate(
@@ -92,10 +95,12 @@ class Detections:
         order = np.lexsort(values.T[::-1])
         return Detections(self.boxes[order], self.keypoints[order], self.scores[order])
 
-    def without_doubles(self) -> "Detections":
-        """Only the best of detections that show the same pose in the same place, which box overlap alone lets pass."""
+    def without_duplicates(self) -> "Detections":
+        """Only the best of detections that show the same pose in the same place, which box overlap alone does not
+        detect.
+        """
         # The first index is the better one, whose box sets the scale.
-        same = alike(self.boxes, self.keypoints.astype(np.float64), self) > LARGEST_DOUBLE
+        same = similarity_table(self.boxes, self.keypoints.astype(np.float64), self) > MAX_DUPLICATE_SIMILARITY
         kept: list[int] = []
         for index in range(len(self.scores)):
             if not same[kept, index].any():
@@ -109,7 +114,7 @@ Key = tuple[int, bytes]
 
 @dataclass
 class Track:
-    """One person over time: the frames it was seen in and its detection in each. joins: those that were forced."""
+    """One person over time: the frames it was detected in and its detection in each. forced: number of forced joins."""
 
     frames: list[int] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
@@ -124,9 +129,9 @@ class Track:
         return zip(self.frames, self.boxes, self.keypoints, self.scores, strict=True)
 
     def add(self, frame: int, box: np.ndarray, keypoints: np.ndarray, score: float) -> None:
-        """Append the detection of a frame and learn from the distance covered."""
+        """Append the detection of a frame and update the velocity."""
         if self.frames:
-            step = (centre(box) - centre(self.boxes[-1])) / (frame - self.frames[-1])
+            step = (center(box) - center(self.boxes[-1])) / (frame - self.frames[-1])
             self.velocity = step if len(self.frames) == 1 else self.velocity + VELOCITY_SHARE * (step - self.velocity)
         self.frames.append(frame)
         self.boxes.append(box)
@@ -134,7 +139,7 @@ class Track:
         self.scores.append(score)
 
     def shift(self, frame: int) -> np.ndarray:
-        """How far (x, y) the person should have moved by `frame`."""
+        """The expected displacement (x, y) of the person by `frame`."""
         return self.velocity * min(frame - self.frames[-1], LONGEST_PREDICTION)
 
     def keys(self) -> list[Key]:
@@ -142,7 +147,7 @@ class Track:
         return [(frame, box.tobytes()) for frame, box in zip(self.frames, self.boxes, strict=True)]
 
     def only(self, frames: Sequence[int]) -> "Track":
-        """What the track has of these frames."""
+        """The part of the track in these frames."""
         part = Track()
         for detection in self.detections:
             if detection[0] in frames:
@@ -150,7 +155,7 @@ class Track:
         return part
 
     def reversed(self) -> "Track":
-        """The same person seen backwards, for the velocity at the start; frames count down as negative numbers."""
+        """The track in reverse, for the velocity at its start; frames count down as negative numbers."""
         back = Track()
         for frame, box, keypoints, score in reversed(list(self.detections)):
             back.add(-frame, box, keypoints, score)
@@ -162,8 +167,8 @@ class Track:
         return sum(later > earlier + 1 for earlier, later in zip(self.frames, self.frames[1:], strict=False))
 
 
-def centre(box: np.ndarray) -> np.ndarray:
-    """Middle (x, y) of a box."""
+def center(box: np.ndarray) -> np.ndarray:
+    """Center (x, y) of a box."""
     return np.asarray((box[:2] + box[2:]) / 2, dtype=np.float64)
 
 
@@ -177,9 +182,10 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def pose_similarities(first: np.ndarray, second: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """OKS of each pose of (a, V, C) with each of (b, V, C): (a, b), from 0 to 1; NaN without a joint seen in both.
+    """OKS of each pose of (a, V, C) with each of (b, V, C): (a, b), from 0 to 1; NaN without a joint detected in both.
 
-    areas: (a,) box areas in square pixels, the scale. The joints' constants are COCO's for V = 17, else their mean.
+    areas: (a,) box areas in square pixels, the scale. The constants of the joints are COCO's for V = 17, else their
+        mean.
     """
     sigmas = SIGMAS if first.shape[1] == len(SIGMAS) else np.full(first.shape[1], SIGMAS.mean())
     squares = np.square(first[:, None, :, :2] - second[None, :, :, :2]).sum(axis=-1)
@@ -190,10 +196,10 @@ def pose_similarities(first: np.ndarray, second: np.ndarray, areas: np.ndarray) 
     return np.where(num_seen > 0, total / np.maximum(num_seen, 1), np.nan)
 
 
-def alike(boxes: np.ndarray, keypoints: np.ndarray, found: Detections) -> np.ndarray:
+def similarity_table(boxes: np.ndarray, keypoints: np.ndarray, found: Detections) -> np.ndarray:
     """Mean of IoU and OKS of each of (a, 4) boxes and (a, V, C) keypoints with each detection: (a, n), 0 to 1.
 
-    IoU alone where no joint is seen in both.
+    Only IoU if no joint is detected in both.
     """
     iou = overlaps(boxes, found.boxes)
     areas = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=-1)
@@ -202,16 +208,16 @@ def alike(boxes: np.ndarray, keypoints: np.ndarray, found: Detections) -> np.nda
 
 
 def similarities(tracks: Sequence[Track], frame: int, found: Detections) -> np.ndarray:
-    """How well each detection continues each track, moved on to `frame`: (tracks, n), from 0 to 1."""
+    """How well each detection continues each track, extrapolated to `frame`: (tracks, n), from 0 to 1."""
     shifts = np.stack([track.shift(frame) for track in tracks])
     boxes = np.stack([track.boxes[-1] for track in tracks]) + np.tile(shifts, 2)
     poses = np.stack([track.keypoints[-1] for track in tracks]).astype(np.float64)
     poses[:, :, :2] += shifts[:, None]
-    return alike(boxes, poses, found)
+    return similarity_table(boxes, poses, found)
 
 
 def switch_risks(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Pairs of rows (tracks) of which the second could have had the first's column at a loss below `SWITCH_MARGIN`.
+    """Pairs of rows (tracks) where the second could have had the first's column at a loss below `SWITCH_MARGIN`.
 
     The second's own column then goes to the first, if it has one that the first may take.
     """
@@ -230,9 +236,9 @@ def switch_risks(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[tu
 
 
 def tracklets_of(frames: Sequence[Detections], longest_gap: int) -> tuple[list[Track], list[tuple[Key, Key]]]:
-    """Tracks without long gaps in order of appearance, and pairs of detections whose people could nearly be exchanged.
+    """Tracks without long gaps in order of appearance, and pairs of detections whose persons could almost be swapped.
 
-    frames: in an order that depends on values alone and without doubles, see `Detections`.
+    frames: in an order that depends only on values and without duplicates, see `Detections`.
     """
     tracklets: list[Track] = []
     risks: list[tuple[Key, Key]] = []
@@ -245,7 +251,7 @@ def tracklets_of(frames: Sequence[Detections], longest_gap: int) -> tuple[list[T
             table = similarities([tracklets[number] for number in active], frame, found)
             gaps = np.array([frame - tracklets[number].frames[-1] - 1 for number in active])
             table = np.where(table >= SMALLEST_LINK + LINK_PER_FRAME * gaps[:, None], table, 0)
-            # An impossible link costs no more than none, so it never pushes a possible one aside.
+            # An impossible link costs no more than none, so it never displaces a possible one.
             rows, columns = linear_sum_assignment(table, maximize=True)
             pairs = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if table[r, c] >= SMALLEST_LINK]
             taken = {row: found.boxes[column].tobytes() for row, column in pairs}
@@ -263,7 +269,7 @@ def tracklets_of(frames: Sequence[Detections], longest_gap: int) -> tuple[list[T
 
 
 def in_order(tracks: Sequence[Track]) -> list[Track]:
-    """Tracks in order of appearance, those of one frame by place."""
+    """Tracks in order of appearance; within one frame, by position."""
     return sorted(tracks, key=lambda track: (track.frames[0], *(float(value) for value in track.boxes[0])))
 
 
@@ -276,28 +282,36 @@ def unbroken(tracks: Sequence[Track]) -> list[Track]:
     return in_order(parts)
 
 
-def likeness(first: Track, second: Track) -> float:
-    """Mean similarity (see `alike`) of two tracks over the frames that both are in; 0 where those are too few."""
+def mean_similarity(first: Track, second: Track) -> float:
+    """Mean similarity (see `similarity_table`) of two tracks over the frames that both are in; 0 if those are too
+    few.
+    """
     common = sorted(set(first.frames) & set(second.frames))
-    if len(common) < SHORTEST_LASTING_DOUBLE:
+    if len(common) < MIN_LASTING_FRAMES:
         return 0.0
     one, other = first.only(common), second.only(common)
     values = [
-        alike(box[None], pose[None].astype(np.float64), Detections(box2[None], pose2[None], np.ones(1)))[0, 0]
+        similarity_table(box[None], pose[None].astype(np.float64), Detections(box2[None], pose2[None], np.ones(1)))[
+            0, 0
+        ]
         for box, pose, box2, pose2 in zip(one.boxes, one.keypoints, other.boxes, other.keypoints, strict=True)
     ]
     return float(np.mean(values))
 
 
-def without_lasting_doubles(tracklets: Sequence[Track]) -> list[Track]:
-    """Tracklets of which no two show one person at the same time: the weaker keeps only what the stronger lacks."""
+def without_lasting_duplicates(tracklets: Sequence[Track]) -> list[Track]:
+    """Tracklets of which no two show one person at the same time: the weaker keeps only the frames that the stronger
+    lacks.
+    """
     order = sorted(range(len(tracklets)), key=lambda number: (-sum(tracklets[number].scores), number))
     kept: list[Track] = []
     present: dict[int, list[int]] = {}
     for number in order:
         track = tracklets[number]
         beside = sorted({place for frame in track.frames for place in present.get(frame, ())})
-        double = next((kept[place] for place in beside if likeness(kept[place], track) > LARGEST_LASTING_DOUBLE), None)
+        double = next(
+            (kept[place] for place in beside if mean_similarity(kept[place], track) > MAX_LASTING_SIMILARITY), None
+        )
         parts = [track]
         if double is not None:
             rest = [frame for frame in track.frames if frame not in double.frames]
@@ -311,16 +325,16 @@ def without_lasting_doubles(tracklets: Sequence[Track]) -> list[Track]:
 
 @dataclass(frozen=True)
 class Ends:
-    """Frames (n,), centres (n, 2), velocities (n, 2) and box diagonals (n,) of n tracklets at their ends, or starts."""
+    """Frames (n,), centers (n, 2), velocities (n, 2) and box diagonals (n,) at the ends, or starts, of n tracklets."""
 
     frames: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     velocities: np.ndarray
     sizes: np.ndarray
 
 
 def ends_of(tracks: Sequence[Track]) -> Ends:
-    """Where tracks end."""
+    """The ends of tracks."""
     boxes = np.stack([track.boxes[-1] for track in tracks]).astype(np.float64)
     return Ends(
         np.array([track.frames[-1] for track in tracks]),
@@ -331,13 +345,13 @@ def ends_of(tracks: Sequence[Track]) -> Ends:
 
 
 def differences(ends: Ends, number: int, starts: Ends, others: slice) -> np.ndarray:
-    """How different one end and several starts are, in body sizes.
+    """The difference of one end and several starts, in body sizes.
 
-    The distance of the centres, each moved towards the other by its velocity, in mean box diagonals, and half of the
-    ratio of the diagonals (log 2). starts: frames and velocities count backwards.
+    The distance of the centers, each extrapolated towards the other by its velocity, in mean box diagonals, plus half
+    of the ratio of the diagonals (log 2). starts: frames and velocities count backwards.
     """
     between = (-starts.frames[others] - ends.frames[number]).clip(max=LONGEST_PREDICTION)[:, None]
-    apart = starts.centres[others] - ends.centres[number]
+    apart = starts.centers[others] - ends.centers[number]
     forward = apart - between * ends.velocities[number]
     backward = apart + between * starts.velocities[others]
     sizes = ends.sizes[number], starts.sizes[others]
@@ -346,11 +360,11 @@ def differences(ends: Ends, number: int, starts: Ends, others: slice) -> np.ndar
 
 
 def successors(tracklets: Sequence[Track], longest_gap: int, num_forced: int) -> dict[int, tuple[int, bool]]:
-    """Which tracklet continues which, and whether that was forced: the cheapest of all assignments.
+    """Which tracklet continues which, and whether that was forced: the cheapest assignment.
 
-    num_forced: a tracklet may be continued by any of so many that begin after it, at a price above every other; with as
-    many as the fullest frame has people, tracklets without gaps then give as few chains as can be (each start finds a
-    chain that ended: take the one that ended first). 0: only joins that the differences allow.
+    num_forced: a tracklet may be continued by any of this many that start after it, at a price above every other; with
+        the number of people in the fullest frame, tracklets without gaps then form as few chains as possible (each
+        start finds a chain that has ended: take the one that ended first). 0: only joins that the differences permit.
     """
     size = len(tracklets)
     ends, starts = ends_of(tracklets), ends_of([track.reversed() for track in tracklets])
@@ -365,12 +379,12 @@ def successors(tracklets: Sequence[Track], longest_gap: int, num_forced: int) ->
         cost = np.where(possible, cost, np.minimum(FORCED + cost + DIFFERENCE_PER_FRAME * gaps, LARGEST_COST))
         used = np.flatnonzero(possible | (np.arange(len(cost)) < num_forced))
         rows.append(np.append(np.full(len(used), number), number))
-        # The last column is that of no successor.
+        # The last column stands for no successor.
         columns.append(np.append(used + first, size + number))
         costs.append(np.append(cost[used], LARGEST_COST * (size + 1 if num_forced else 1)))
         forced.append(np.append(~possible[used], False))
     places = np.concatenate(rows), np.concatenate(columns)
-    # A cost of nothing would count as no edge.
+    # A cost of zero would count as no edge.
     table = csr_array((np.concatenate(costs) + 1, places), shape=(size, 2 * size))
     pairs = zip(*min_weight_full_bipartite_matching(table), strict=True)
     dear = {

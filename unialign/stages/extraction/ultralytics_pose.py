@@ -1,6 +1,6 @@
-"""Ultralytics YOLO pose networks: loading them, quietly and offline, and running them on square pictures.
+"""Ultralytics YOLO pose networks: loading them, quietly and offline, and running them on square images.
 
-Ultralytics is licensed under AGPL-3.0; nothing else of unialign imports it.
+Ultralytics is licensed under AGPL-3.0; no other module of unialign imports it.
 """
 
 import atexit
@@ -28,11 +28,11 @@ LOGGER = logging.getLogger(__name__)
 
 LICENCE = "AGPL-3.0"
 NUM_JOINTS = len(COCO_17.joints)
-# Boxes that overlap more are one person: the default of `yolo predict`.
+# Boxes with a larger overlap are one person: the default of `yolo predict`.
 LARGEST_OVERLAP = 0.7
 
-# Read by Ultralytics at import (8.4): no DNS look-up and no usage reports, no pip at run time, no banners, and
-# checkpoints restricted to known classes, so that loading one runs no code from it.
+# Read by Ultralytics at import (8.4): no DNS lookups, no usage reports, no pip at run time, no banners, and checkpoints
+# restricted to known classes, so that loading one runs no code from it.
 SURROUNDINGS = {
     "YOLO_OFFLINE": "true",
     "YOLO_AUTOINSTALL": "false",
@@ -43,7 +43,7 @@ SURROUNDINGS = {
 
 @lru_cache(maxsize=1)
 def private_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder of this process for the settings that Ultralytics writes at import; gone at exit."""
+    """A temporary folder of this process for the settings that Ultralytics writes at import; removed at exit."""
     folder = tempfile.TemporaryDirectory(prefix="unialign-ultralytics-")
     atexit.register(folder.cleanup)
     return folder
@@ -51,9 +51,9 @@ def private_folder() -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The environment in which Ultralytics is imported and loads; what it changes for the whole process is undone."""
+    """The environment in which Ultralytics is imported and loads; its changes to the whole process are reverted."""
     environment, options = dict(os.environ), np.get_printoptions()
-    # It replaces these two; its `Image.open` installs packages when it meets an unknown format.
+    # It replaces these two functions; its `Image.open` installs packages for unknown formats.
     save, open_image = torch.save, Image.open
     os.environ.update(SURROUNDINGS)
     os.environ.setdefault("YOLO_CONFIG_DIR", private_folder().name)
@@ -71,7 +71,7 @@ INSTALL = "poses need Ultralytics 8.4 or newer; install it with: pip install 'un
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a pose's bytes. Raises `UsageError` when Ultralytics is not installed."""
+    """Versions of the libraries that affect a pose's bytes. Raises `UsageError` if Ultralytics is not installed."""
     try:
         # Without "+cpu" or "+cu128": the device is not part of a key.
         return {name: version(name).partition("+")[0] for name in ("ultralytics", "torch", "torchvision", "pillow")}
@@ -90,7 +90,7 @@ def functions() -> tuple[Any, Any]:
             from ultralytics.utils.nms import non_max_suppression
     except ImportError as error:
         raise UsageError(INSTALL) from error
-    # The environment came too late if somebody else in this process had imported Ultralytics before.
+    # The environment had no effect if another module of this process had already imported Ultralytics.
     tasks.SAFE_LOAD, checks.AUTOINSTALL = True, False
     LOGGER.warning(
         "poses are made with Ultralytics YOLO, which is licensed under AGPL-3.0 (https://ultralytics.com/license)"
@@ -99,7 +99,7 @@ def functions() -> tuple[Any, Any]:
 
 
 def check_weights(weights: Path | None) -> Path:
-    """The path of a checkpoint that exists. Raises `UsageError` when none is given or it is not there."""
+    """The path of an existing checkpoint. Raises `UsageError` if none is given or it does not exist."""
     advice = (
         "point --weights at an Ultralytics pose checkpoint such as yolo11n-pose.pt; loading one can run code in it, "
         "so only use files that you trust."
@@ -113,15 +113,15 @@ def check_weights(weights: Path | None) -> Path:
 
 @lru_cache(maxsize=2)
 def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwork":
-    """The network of a checkpoint, loaded once a process.
+    """The network of a checkpoint, loaded once per process.
 
-    Raises `UsageError` when the file is missing, has another digest than the key says, or is no COCO-17 pose network.
+    Raises `UsageError` if the file is missing, has another digest than the key says, or is not a COCO-17 pose network.
     """
     check_weights(weights)
     if file_digest(weights) != weights_digest:
         raise UsageError(f"{weights}: the file is not the one whose digest is {weights_digest}; start again.")
     yolo, suppress = functions()
-    # Ultralytics fetches a file whose name it does not like; a plain link keeps every name away from that code.
+    # Ultralytics downloads a file whose name it does not accept; a link with a plain name avoids that.
     link = Path(private_folder().name) / f"{weights_digest.removeprefix('sha256:')}.pt"
     if not link.exists():
         link.symlink_to(weights.resolve())
@@ -139,13 +139,13 @@ def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwor
 
 
 class PoseNetwork:
-    """A loaded pose network. stride: of its coarsest feature map; its pictures' sides are multiples of it."""
+    """A loaded pose network. stride: of its coarsest feature map; the side of its input images is a multiple of it."""
 
     def __init__(self, model: Any, suppress: Any, device: str, stride: int) -> None:
         self.model, self.suppress, self.device, self.stride = model, suppress, torch.device(device), stride
 
     def check_size(self, side: int) -> None:
-        """Raise `UsageError` with the nearest side that will do unless this one does."""
+        """Raise `UsageError` with the nearest valid side unless this one is valid."""
         if side % self.stride:
             nearest = max(1, round(side / self.stride)) * self.stride
             raise UsageError(
@@ -153,10 +153,10 @@ class PoseNetwork:
             )
 
     def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
-        """Persons in each of the square pictures (B, S, S, 3), RGB uint8.
+        """Persons in each of the square images (B, S, S, 3), RGB uint8.
 
         Returns B arrays (n, 4 + 1 + 17 * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
-        pixels of the square picture, best person first.
+        pixels of the square image, best person first.
         """
         batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float() / 255
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
@@ -168,7 +168,7 @@ class PoseNetwork:
                 max_det=max_detections,
                 nc=len(self.model.names),
                 end2end=bool(getattr(self.model, "end2end", False)),
-                # Else it gives up on the rest of a batch when the machine is busy.
+                # Otherwise it gives up on the rest of a batch when the machine is busy.
                 max_time_img=math.inf,
             )
         # Column 5 is the class; a pose network has one.
