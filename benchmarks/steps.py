@@ -71,10 +71,10 @@ def steps_of(
     name: str, model: Any, batch: dict[str, Tensor], half: torch.dtype | None, compiled: bool
 ) -> dict[str, Step]:
     """One step of the whole system, and one of its network alone."""
-    network, pictures = network_of(model, batch)
+    network, images = network_of(model, batch)
     losses = get_system(name).losses
     whole, alone = (torch.compile(model), torch.compile(network)) if compiled else (model, network)
-    kind = pictures.device.type
+    kind = images.device.type
 
     def step(loss: Callable[[], Tensor]) -> None:
         model.zero_grad(set_to_none=True)
@@ -88,7 +88,7 @@ def steps_of(
         outputs = whole(batch)
         return torch.stack(list(losses(model, outputs, batch["labels"]).values())).sum()
 
-    return {"system": lambda: step(system), "backbone": lambda: step(lambda: total(alone(pictures)))}
+    return {"system": lambda: step(system), "backbone": lambda: step(lambda: total(alone(images)))}
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(options.device)
     model, config = made_system(name, options.frames or FRAMES[name], device)
     batch = made_batch(config, options.batch, device)
-    network, pictures = network_of(model, batch)
-    work = multiply_adds(model, batch) / multiply_adds(network, pictures)
+    network, images = network_of(model, batch)
+    work = multiply_adds(model, batch) / multiply_adds(network, images)
     half = {"fp32": None, "bf16": torch.bfloat16}[options.precision]
     steps = steps_of(name, model, batch, half, options.compile)
     times: dict[str, list[float]] = {each: [] for each in steps}

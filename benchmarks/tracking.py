@@ -240,8 +240,8 @@ class Network:
             found.extend(self.loaded[0].detect(batch, CONFIDENCE, MOST)[: len(squares)])
             squares.clear()
 
-        for picture in video.frames():
-            squares.append(letterbox(picture, SIDE))
+        for image in video.frames():
+            squares.append(letterbox(image, SIDE))
             if len(squares) == BATCH:
                 run()
         if squares:

@@ -35,7 +35,7 @@ def test_a_pyav_without_what_is_asked_of_it_is_named(monkeypatch: pytest.MonkeyP
         (lambda pictures: [], "0 of 12 pictures come back"),
     ],
 )
-def test_other_pictures_than_those_encoded_are_a_problem(
+def test_other_images_than_those_encoded_are_a_problem(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], reason: str
 ) -> None:
     frames = Video.frames

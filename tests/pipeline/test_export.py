@@ -24,7 +24,7 @@ from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.pickles import load_restricted, write_pickle
 from unialign.stages.datasets.pyskl import load_pyskl
 from unialign.stages.datasets.splits import by_part
-from unialign.stages.extraction.skeleton_arrays import metre_spec, picture_spec, pixel_specs
+from unialign.stages.extraction.skeleton_arrays import image_spec, metre_spec, pixel_specs
 
 
 def pixels(number: int, frames: int = 7) -> dict[str, np.ndarray]:
@@ -127,7 +127,7 @@ def test_a_store_in_float16_stays_readable(tmp_path: Path) -> None:
 
 
 def test_poses_in_space_come_back_without_a_score(tmp_path: Path) -> None:
-    specs = (metre_spec(32, 2), picture_spec(32, 2))
+    specs = (metre_spec(32, 2), image_spec(32, 2))
     reader = write_store(tmp_path / "a", "poses", specs, {name: metres(n) for n, name in enumerate(ids(20))})
     not_held = export(reader, made_dataset(), tmp_path / "p.pkl")
     assert "the array pixels" in not_held

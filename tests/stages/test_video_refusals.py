@@ -31,7 +31,7 @@ def test_playlists_under_a_video_name_are_refused(clips: dict[str, Path], tmp_pa
         assert (found, video.decoded) == ("unreadable", 0), name
 
 
-def test_a_picture_file_and_a_sound_file_are_refused(tmp_path: Path) -> None:
+def test_an_image_file_and_a_sound_file_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(moving_frames(1)[0]).save(tmp_path / "picture.png")
@@ -46,7 +46,7 @@ def test_a_picture_file_and_a_sound_file_are_refused(tmp_path: Path) -> None:
     assert (found, video.reason) == ("unreadable", "holds no video stream")
 
 
-def test_a_small_file_of_huge_pictures_costs_little(tmp_path: Path) -> None:
+def test_a_small_file_of_huge_images_costs_little(tmp_path: Path) -> None:
     path, picture = tmp_path / "bomb.avi", np.zeros((8000, 8000, 3), np.uint8)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("png", rate=10)
@@ -78,7 +78,7 @@ def test_tags_in_another_encoding_do_not_matter(clips: dict[str, Path], tmp_path
         assert status(tmp_path / name)[0] == "ok"
 
 
-def test_pictures_above_the_limit_are_refused(tmp_path: Path) -> None:
+def test_images_above_the_limit_are_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "wide.mp4", "mp4", "libx264", [np.zeros((16, 8208, 3), dtype=np.uint8)])
     found, video = status(path)
     assert found == "unreadable"

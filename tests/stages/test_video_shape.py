@@ -153,6 +153,6 @@ def test_what_a_stream_cuts_off_on_the_left_is_not_shown(tmp_path: Path) -> None
         np.testing.assert_array_equal(shown[2:, 2:], whole[10:, 18:])
 
 
-def test_pictures_keep_the_size_of_the_coded_ones_where_nothing_is_said(tmp_path: Path) -> None:
+def test_images_keep_the_size_of_the_coded_ones_where_nothing_is_said(tmp_path: Path) -> None:
     path = write_streams(tmp_path / "clip.mkv", "matroska", "ffv1", num_frames=4)
     assert [picture.shape for picture in decode_frames(path)] == [picture.shape for picture in moving_frames(4)]

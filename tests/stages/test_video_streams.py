@@ -46,7 +46,7 @@ def test_a_timecode_track_is_not_decoded(tmp_path: Path) -> None:
     assert (status(path)[0], status(path)[1].decoded) == ("ok", 60)
 
 
-def test_subtitles_that_go_on_after_the_pictures_are_no_loss(tmp_path: Path) -> None:
+def test_subtitles_that_go_on_after_the_images_are_no_loss(tmp_path: Path) -> None:
     plain = write_streams(tmp_path / "plain.mkv", "matroska", "libx264")
     lines = tmp_path / "lines.srt"
     lines.write_text("1\n00:00:00,500 --> 00:00:01,000\nhello\n\n2\n00:00:05,000 --> 00:00:09,000\nend\n")

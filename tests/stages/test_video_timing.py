@@ -66,7 +66,7 @@ def test_only_what_an_edit_list_plays_is_shown_and_counted(clips: dict[str, Path
         np.testing.assert_array_equal(shown, whole[place])
 
 
-def test_pictures_that_repeat_the_one_before_are_not_missed(clips: dict[str, Path], tmp_path: Path) -> None:
+def test_images_that_repeat_the_one_before_are_not_missed(clips: dict[str, Path], tmp_path: Path) -> None:
     dropped = remux(
         clips["clip.avi"], tmp_path / "dropped.avi", lambda number, packet: None if 60 <= number < 64 else packet
     )
@@ -92,7 +92,7 @@ def test_pictures_that_repeat_the_one_before_are_not_missed(clips: dict[str, Pat
 
 
 @pytest.mark.parametrize("name", ["hidden.ivf", "hidden.webm", "hidden.mkv"])
-def test_pictures_that_vp8_keeps_for_later_are_not_missed(clips: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_images_that_vp8_keeps_for_later_are_not_missed(clips: dict[str, Path], tmp_path: Path, name: str) -> None:
     def hidden(number: int, packet: Any) -> Any:
         if number % 10 != 5:
             return packet

@@ -63,7 +63,7 @@ def test_steps_of_a_backbone_that_halves_time_lie_over_the_frames_that_they_saw(
     assert seen[3] == ["squat", "jump", "wave"]
 
 
-def test_pictures_are_drawn_where_there_are_regions() -> None:
+def test_images_are_drawn_where_there_are_regions() -> None:
     maps = np.random.default_rng(0).random((4, 2, 3, 3))
     outputs = {"region_maps": maps, "frame_weights": np.ones((4, 2)), "semantic_classes": np.array([0, 1])}
     drawn = [

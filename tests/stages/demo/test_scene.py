@@ -92,7 +92,7 @@ def test_camera_space_is_right_handed_with_x_to_the_cameras_left():
     assert spots[2, 0] < spots[0, 0] - 20
 
 
-def test_aim_is_in_the_middle_of_the_picture_from_every_side():
+def test_aim_is_in_the_middle_of_the_image_from_every_side():
     for azimuth in AZIMUTHS:
         camera = camera_at(azimuth)
         spot = camera.project(camera.to_camera(np.array([[[0.0, 1.1, 0.0]]])))[0, 0]

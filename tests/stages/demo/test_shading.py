@@ -79,5 +79,5 @@ def test_thin_part_is_narrow_along_its_axis():
     assert 0.42 < wide / high < 0.58
 
 
-def test_part_outside_the_picture_draws_nothing():
+def test_part_outside_the_image_draws_nothing():
     assert not mask(cone((30.0, 0, 2.0), (30.1, 0, 2.0), (0.1, 0.1))).any()

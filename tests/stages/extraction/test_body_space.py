@@ -98,7 +98,7 @@ def test_positions_between_frames_are_linear_and_ends_are_held() -> None:
     assert even_positions(4, 2).tolist() == [0.5, 2.5]
 
 
-def test_a_mirrored_body_is_the_body_of_the_mirrored_picture() -> None:
+def test_a_mirrored_body_is_the_body_of_the_mirrored_image() -> None:
     keypoints = walker()
     keypoints[2, 0, COCO.joints.index("left wrist")] = np.nan
     body = body_space(keypoints, COCO, 2, scored=True)

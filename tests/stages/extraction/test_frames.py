@@ -54,7 +54,7 @@ def test_one_pass_gives_the_frames_of_the_rule(total: int, num_frames: int) -> N
     assert [int(one[0, 0, 0]) + 256 * int(one[0, 0, 1]) for one in small] == indices
 
 
-def test_bare_pictures_are_the_resized_frames(tmp_path: Path) -> None:
+def test_bare_images_are_the_resized_frames(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     encode_clip(path, noise(11, 60, 96), fps=10)
     extractor = Frames(short_side=40, num_frames=4, encoding="rgb24")
@@ -163,7 +163,7 @@ def test_every_stored_size_fits_and_keeps_its_shape(height: int, width: int, sho
     ("size", "stored"), [((600, 200), (307, 102)), ((96, 576), (51, 307)), ((64, 152), (128, 304))]
 )
 @pytest.mark.parametrize("encoding", ["jpeg", "rgb24"])
-def test_tall_and_wide_pictures_are_stored_smaller(
+def test_tall_and_wide_images_are_stored_smaller(
     tmp_path: Path, size: tuple[int, int], stored: tuple[int, int], encoding: str
 ) -> None:
     encode_clip(tmp_path / "clip.mp4", noise(5, *size), fps=10, crf=1)

@@ -184,7 +184,7 @@ def test_tokens_that_float16_cannot_hold_are_a_status(extractor: Tokens, weights
     assert outcome.detail == {"why": "the image tower gives no finite tokens"}
 
 
-def test_the_network_takes_whole_pictures_only() -> None:
+def test_the_network_takes_whole_images_only() -> None:
     torch.manual_seed(0)
     tower = ClipTower(network=image_transformer("ViT-S-32"), num_pairs=2)
     network = TokenNetwork(tower)

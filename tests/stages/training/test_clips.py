@@ -74,7 +74,7 @@ def test_a_batch_has_the_promised_shapes(made_caches: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "rgb24"])
-def test_pictures_keep_their_colour_and_modalities_their_sample(made_caches: Path, encoding: str) -> None:
+def test_images_keep_their_colour_and_modalities_their_sample(made_caches: Path, encoding: str) -> None:
     made = clips(made_caches, TrainSettings(), train=False, encoding=encoding)
     batch = made.__getitems__([(0, index) for index in range(len(DATASET.samples))])
     colours = batch["frames"].float().mean(dim=(1, 3, 4)).numpy()
@@ -165,7 +165,7 @@ def test_one_frame_comes_from_each_segment(num_kept: int, num_frames: int, seed:
 
 @limits(max_examples=60, deadline=None)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), seed=st.integers(0, 99))
-def test_regions_lie_inside_the_picture(height: int, width: int, seed: int) -> None:
+def test_regions_lie_inside_the_image(height: int, width: int, seed: int) -> None:
     region = random_region(np.random.default_rng(seed), (height, width), (0.1, 1.0), (0.5, 2.0))
     for each in (region, *fixed_regions((height, width), 3), *fixed_regions((height, width), 1)):
         assert each.height >= 1

@@ -16,7 +16,7 @@ from unialign.pipeline.ablation.rows import rows_of
 from unialign.pipeline.ablation.tables import write_tables
 from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values
-from unialign.pipeline.evaluation.plots import ablation_picture
+from unialign.pipeline.evaluation.plots import draw_ablation
 from unialign.stages.device import resolve_device
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.processes import SETTING
@@ -52,7 +52,7 @@ def sweep(
         error.add_note("finished trainings are kept; those under way go on from their last checkpoints.")
         raise
     if ablation.results:
-        write_file(folder / "ablation.png", picture_of(ablation))
+        write_file(folder / "ablation.png", plot_of(ablation))
     if ablation.failed:
         raise FailedTrials(ablation, folder)
     return ablation, folder
@@ -104,13 +104,13 @@ def count_stored(cache: Path) -> int:
     return count
 
 
-def picture_of(ablation: Ablation) -> bytes:
+def plot_of(ablation: Ablation) -> bytes:
     """The plot of the rows that have results."""
     rows = [row for row in ablation.rows() if row["seeds"]]
     points = [
         [100 * found.metrics["top1"] for found in ablation.results if found.trial.row == row["row"]] for row in rows
     ]
-    return ablation_picture([str(row["row"]) for row in rows], [100 * row["top1"] for row in rows], points)
+    return draw_ablation([str(row["row"]) for row in rows], [100 * row["top1"] for row in rows], points)
 
 
 def _device(config: Config, trial: Trial) -> str:

@@ -14,7 +14,7 @@ from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import DamagedStore, MissingCache
 from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
-from unialign.pipeline.evaluation.plots import confusion_picture
+from unialign.pipeline.evaluation.plots import draw_confusion
 from unialign.pipeline.systems.base import DrawnClip
 from unialign.pipeline.systems.registry import get_system
 from unialign.pipeline.training.preparation import PreparedRun
@@ -35,7 +35,7 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     predicted = predictions["probabilities"].argmax(axis=1)
     counts = confusion_matrix(predicted, predictions["labels"], len(dataset.classes))
     written = [run / "pictures" / "confusion.png"]
-    write_file(written[0], confusion_picture(np.asarray(counts), dataset.classes))
+    write_file(written[0], draw_confusion(np.asarray(counts), dataset.classes))
     config, keys = run_config(run), read_keys(run)
     draw = get_system(config["model"]).draw
     if draw is None:
@@ -68,10 +68,10 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
             stored=stored,
             poses=poses,
         )
-        picture = draw(clip)
-        if picture is not None:
+        image = draw(clip)
+        if image is not None:
             written.append(run / "pictures" / f"{name.replace('/', '-')}.png")
-            write_file(written[-1], picture)
+            write_file(written[-1], image)
     return written
 
 

@@ -26,7 +26,7 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     """A confusion matrix (L, L) of counts, rows true, columns predicted, shaded by share of the row."""
     size = max(4.0, 0.45 * len(classes))
     figure = Figure(figsize=(size + 2.5, size))
@@ -44,7 +44,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     return _png(figure)
 
 
-def ablation_picture(names: Sequence[str], means: Sequence[float], points: Sequence[Sequence[float]]) -> bytes:
+def draw_ablation(names: Sequence[str], means: Sequence[float], points: Sequence[Sequence[float]]) -> bytes:
     """Accuracy of each row: a bar for the mean, a dot for each seed; values in per cent."""
     figure = Figure(figsize=(6.5, 0.6 + 0.45 * len(names)))
     axes = figure.subplots()
@@ -67,19 +67,19 @@ def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray, bones: Sequence[tupl
     bones: pairs of joints that a line connects. Small frames are enlarged first, so that lines hide less of them.
     """
     scale = max(1, -(-LEAST_SIDE // min(frame.shape[:2])))
-    picture = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(picture)
-    width = max(1, round(min(picture.size) / 130))
+    image = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    width = max(1, round(min(image.size) / 130))
     for person, colour in zip(keypoints * scale, PEOPLE, strict=False):
         for first, second in bones:
             if np.isfinite(person[[first, second]]).all():
                 pen.line([*map(float, person[first]), *map(float, person[second])], fill=colour, width=width)
         for x, y in person[np.isfinite(person).all(axis=1)]:
             pen.ellipse([x - width, y - width, x + width, y + width], fill=colour)
-    return picture
+    return image
 
 
-def sample_picture(
+def draw_sample(
     frames: Sequence[Image.Image], weights: np.ndarray | None, title: str, importance: dict[str, float]
 ) -> bytes:
     """Frames of one clip in a row, with the weight of each frame under it and the weight of each modality beside.
@@ -113,7 +113,7 @@ def sample_picture(
     return _png(figure)
 
 
-def tracklet_picture(
+def draw_tracklets(
     frames: np.ndarray, maps: np.ndarray, weights: np.ndarray, names: Sequence[str], title: str
 ) -> bytes:
     """Where each tracklet of a clip looks: a row a tracklet, a column a frame, brighter where its map is higher.
@@ -137,7 +137,7 @@ def tracklet_picture(
     return _png(figure)
 
 
-def entity_picture(frames: np.ndarray, entities: np.ndarray, names: Sequence[str], title: str) -> bytes:
+def draw_entities(frames: np.ndarray, entities: np.ndarray, names: Sequence[str], title: str) -> bytes:
     """Which entity each patch of a clip's frames was given; the most frequent ones have a colour, others none.
 
     frames (T, H, W, 3) uint8; entities (T, H', W') places in `names`.

@@ -198,7 +198,7 @@ def alt_example(config: ALTConfig) -> Example:
 
 def draw_entities(clip: DrawnClip) -> bytes | None:
     """The entity of each patch, over the frames that the model saw; None without alignment of regions."""
-    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, entity_picture
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_entities
 
     found = clip.outputs
     if "entities" not in found or "owners" not in found or found["entities"].shape[1] == 1:
@@ -208,7 +208,7 @@ def draw_entities(clip: DrawnClip) -> bytes | None:
     patches = np.take_along_axis(found["entities"][shown], owners, axis=1)
     side = int(np.sqrt(patches.shape[1]))
     names = tuple(clip.config["entities"]) or clip.classes
-    return entity_picture(clip.frames[shown], patches.reshape(len(shown), side, side), names, clip.title)
+    return draw_entities(clip.frames[shown], patches.reshape(len(shown), side, side), names, clip.title)
 
 
 ALT = System(

@@ -11,7 +11,7 @@ from unialign.stages.models.art.model import build_art
 
 def draw_tracklets(clip: DrawnClip) -> bytes | None:
     """The tracklets over the frames that the model saw; None for a model without regions."""
-    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, tracklet_picture
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_tracklets
 
     if "region_maps" not in clip.outputs:
         return None
@@ -20,7 +20,7 @@ def draw_tracklets(clip: DrawnClip) -> bytes | None:
     # A backbone may halve time: the frame in the middle of each of its steps.
     seen = clip.frames[((shown + 0.5) * len(clip.frames) / len(maps)).astype(int)]
     names = [clip.classes[int(label)] for label in clip.outputs["semantic_classes"]]
-    return tracklet_picture(seen, maps[shown], weights[shown], names, clip.title)
+    return draw_tracklets(seen, maps[shown], weights[shown], names, clip.title)
 
 
 ART = System(

@@ -107,7 +107,7 @@ def clip_example(config: Any, *, pose: bool) -> Example:
 
 def draw_importance(clip: DrawnClip) -> bytes:
     """Skeletons over the kept frames, what CMSA weighed under them and beside."""
-    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_skeleton, sample_picture
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_sample, draw_skeleton
 
     stored = clip.stored.read_one(clip.sample)
     encoding = str(clip.stored.array_attributes("pictures")["encoding"])
@@ -120,10 +120,10 @@ def draw_importance(clip: DrawnClip) -> bytes:
     layout = layout_in(clip.poses.array_attributes("keypoints")) if clip.poses else None
     bones = layout.bones if layout else ()
     drawn = [
-        draw_skeleton(picture, _people(clip, int(index), stored), bones)
-        for picture, index in zip(pictures, stored["frame_index"][which], strict=True)
+        draw_skeleton(image, _people(clip, int(index), stored), bones)
+        for image, index in zip(pictures, stored["frame_index"][which], strict=True)
     ]
-    return sample_picture(drawn, weights[shown] if weights.ndim else None, clip.title, dict(clip.importance))
+    return draw_sample(drawn, weights[shown] if weights.ndim else None, clip.title, dict(clip.importance))
 
 
 def _people(clip: DrawnClip, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -147,16 +147,16 @@ def _bricks(across: Floats, up: Floats, random: np.random.Generator) -> Floats:
 def _park(across: Floats, up: Floats, random: np.random.Generator) -> Floats:
     sky = np.array([0.60, 0.74, 0.90]) + 0.06 * np.clip(up, 0, 4)[..., None] * np.array([-1.0, -0.6, 0.2])
     cloud = np.clip(blotches(across, up * 2, 1.6, random), 0, 1)[..., None]
-    picture = np.asarray(sky * (1 - 0.5 * cloud) + 0.5 * cloud * 0.96)
+    image = np.asarray(sky * (1 - 0.5 * cloud) + 0.5 * cloud * 0.96)
     hedge = up < 0.8 + 0.35 * blotches(across, np.zeros_like(up), 0.4, random)
     leaves = 1 + 0.4 * blotches(across, up, 0.08, random)[..., None]
-    picture[hedge] = (np.array([0.20, 0.34, 0.15]) * leaves)[hedge]
+    image[hedge] = (np.array([0.20, 0.34, 0.15]) * leaves)[hedge]
     for _ in range(4):
         middle, crown = random.uniform(-4, 4), random.uniform(1.6, 2.6)
-        picture[_rectangle(across, up, (middle - 0.09, 0, 0.18, crown))] = np.array([0.30, 0.22, 0.15])
+        image[_rectangle(across, up, (middle - 0.09, 0, 0.18, crown))] = np.array([0.30, 0.22, 0.15])
         round_crown = np.hypot(across - middle, (up - crown) * 1.2) < 0.7 + 0.2 * blotches(across, up, 0.2, random)
-        picture[round_crown] = (np.array([0.25, 0.42, 0.17]) * leaves)[round_crown]
-    return picture
+        image[round_crown] = (np.array([0.25, 0.42, 0.17]) * leaves)[round_crown]
+    return image
 
 
 def _gym(across: Floats, up: Floats, random: np.random.Generator) -> Floats:
@@ -178,9 +178,9 @@ def _shelves(across: Floats, up: Floats, random: np.random.Generator) -> Floats:
     hues = [np.modf(np.abs(np.sin(book * (12.9 + 7 * index) + level * 78.2) * 43758.5))[0] for index in range(3)]
     shade = 0.2 + 0.3 * np.stack(hues, axis=-1)
     tall = (up / board) % 1 < 0.62 + 0.25 * hues[0]
-    picture = np.where(tall[..., None], shade * 0.8 + 0.08, 0.10)
-    picture[(up / board) % 1 < 0.09] = np.array([0.45, 0.33, 0.22])
-    return np.where((up < 2.2)[..., None], picture, _tint(random, 0.6, 0.8))
+    image = np.where(tall[..., None], shade * 0.8 + 0.08, 0.10)
+    image[(up / board) % 1 < 0.09] = np.array([0.45, 0.33, 0.22])
+    return np.where((up < 2.2)[..., None], image, _tint(random, 0.6, 0.8))
 
 
 def _curtain(across: Floats, up: Floats, random: np.random.Generator) -> Floats:

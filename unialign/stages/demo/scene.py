@@ -98,19 +98,19 @@ def render_take(take: Take) -> NDArray[np.uint8]:
     """The images of a take, `(T, H, W, 3)` RGB."""
     camera, random = take.camera, np.random.default_rng([*take.noise_key, 1])
     lamp, toward = _hang_lamp(camera, random)
-    pictures, floor = _empty_scene(camera, lamp, random)
+    images, floor = _empty_scene(camera, lamp, random)
     parts = flesh_out(take.posture, take.performer.proportions, take.performer.look)
 
     # Soft shadows need no fine pixels.
     dark = draw_shadows(fall(parts, toward), Lens(camera.focal, camera.centres(), SIZE), camera)
-    _darken(pictures, dark * floor * np.float32(0.75 * lamp.direct.mean() / (lamp.direct + lamp.ambient).mean()))
+    _darken(images, dark * floor * np.float32(0.75 * lamp.direct.mean() / (lamp.direct + lamp.ambient).mean()))
 
     # Pixel (i, j) of the image is the mean of fine pixels 2 i, 2 i + 1 and 2 j, 2 j + 1.
     fine = (SIZE[0] * FINE, SIZE[1] * FINE)
     lens = Lens(camera.focal * FINE, camera.centres() * FINE + (FINE - 1) / 2, fine)
     where, colours = draw_parts([_seen_from(camera, part) for part in parts], lens, lamp)
-    _lay_over(pictures, where, colours, fine)
-    return _expose(pictures, random)
+    _lay_over(images, where, colours, fine)
+    return _expose(images, random)
 
 
 def track_take(take: Take) -> tuple[Floats, Floats]:
@@ -164,30 +164,30 @@ def _seen_from(camera: Camera, part: Part) -> SeenPart:
     return SeenPart(start.astype(np.float32), (end - start).astype(np.float32), axis, part)
 
 
-def _lay_over(pictures: Floats, where: NDArray[np.intp], colours: Floats, fine: tuple[int, int]) -> None:
+def _lay_over(images: Floats, where: NDArray[np.intp], colours: Floats, fine: tuple[int, int]) -> None:
     """Adds the figure's fine pixels to the images in place, each with its share of a pixel."""
-    frame, row, column = np.unravel_index(where, (len(pictures), *fine))
+    frame, row, column = np.unravel_index(where, (len(images), *fine))
     pixel = (frame * SIZE[0] + row // FINE) * SIZE[1] + column // FINE
     count = np.bincount(pixel)
     touched = np.flatnonzero(count)
     sums = [np.bincount(pixel, colours[:, channel])[touched] for channel in range(3)]
-    flat = pictures.reshape(-1, 3)
+    flat = images.reshape(-1, 3)
     free = 1 - count[touched] / FINE**2
     flat[touched] = flat[touched] * free[:, None] + np.stack(sums, axis=-1) / FINE**2
 
 
-def _darken(pictures: Floats, loss: Floats) -> None:
+def _darken(images: Floats, loss: Floats) -> None:
     """Reduces the brightness of the images by the fraction `loss (T, H, W)`, in place."""
     touched = np.flatnonzero(loss)
-    flat = pictures.reshape(-1, 3)
+    flat = images.reshape(-1, 3)
     flat[touched] *= (1 - loss.reshape(-1)[touched])[:, None]
 
 
-def _expose(pictures: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
+def _expose(images: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
     """The images as 8-bit values, with the contrast and the noise of a cheap camera."""
     gain, offset = np.float32(random.uniform(0.8, 1.05)), np.float32(random.uniform(-0.02, 0.05))
-    noise = random.standard_normal(pictures.shape, dtype=np.float32)
+    noise = random.standard_normal(images.shape, dtype=np.float32)
     noise *= np.float32(random.uniform(0.012, 0.03))
-    noise += pictures * gain + offset
+    noise += images * gain + offset
     np.clip(noise, 0, 1, out=noise)
     return (noise * 255 + 0.5).astype(np.uint8)

@@ -32,12 +32,12 @@ class SourceVideo:
             if self.source.path is None:
                 raise CorruptInput("no video", "missing-file")
             self.digest = source_digest(self.source)
-            for index, picture in enumerate(self.video.frames()):
+            for index, image in enumerate(self.video.frames()):
                 if most and index == most:
                     self.fail("too-long", f"has more than {most} frames")
                     break
                 beat()
-                yield picture
+                yield image
         except CorruptInput as error:
             self.fail(error.status, self.video.reason or "the sample has no video")
         except OSError as error:

@@ -72,12 +72,12 @@ def sampled(pictures: Iterator[np.ndarray], num_frames: int, short_side: int) ->
     held: list[tuple[int, np.ndarray]] = []
     stride = 1
     total = 0
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(pictures):
         total = index + 1
         if index % stride:
             continue
-        height, width = stored_size(picture.shape[0], picture.shape[1], short_side)
-        small = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        height, width = stored_size(image.shape[0], image.shape[1], short_side)
+        small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         held.append((index, np.asarray(small)))
         if candidate_stride(total, num_frames) > stride:
             stride *= 2
@@ -181,7 +181,7 @@ class Frames:
         indices, pictures = sampled(self.narrow_frames(video), self.num_frames, self.short_side)
         if video.failure is not None:
             return video.failure
-        encoded = [encode_image(picture, self.encoding, self.quality) for picture in pictures]
+        encoded = [encode_image(image, self.encoding, self.quality) for image in pictures]
         arrays: dict[str, np.ndarray] = {
             "pictures": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "offset": np.cumsum([0, *map(len, encoded)], dtype=np.int64),
@@ -194,9 +194,9 @@ class Frames:
 
     def narrow_frames(self, video: SourceVideo) -> Iterator[np.ndarray]:
         """The frames of a clip, or none if they are too narrow to be stored."""
-        for picture in video.frames():
-            if min(stored_size(picture.shape[0], picture.shape[1], self.short_side)) < NARROWEST:
-                shape = f"{picture.shape[1]} x {picture.shape[0]}"
+        for image in video.frames():
+            if min(stored_size(image.shape[0], image.shape[1], self.short_side)) < NARROWEST:
+                shape = f"{image.shape[1]} x {image.shape[0]}"
                 video.fail("unreadable", f"pictures of {shape} would be stored with a side below {NARROWEST} pixels")
                 return
-            yield picture
+            yield image

@@ -35,11 +35,11 @@ PADDING = 114
 STRIDE = 32
 
 
-def letterbox(picture: np.ndarray, side: int) -> np.ndarray:
+def letterbox(image: np.ndarray, side: int) -> np.ndarray:
     """A frame (H, W, 3) resized to fit a square and centered on gray: (side, side, 3) uint8."""
-    top, left, height, width = placement(picture.shape[0], picture.shape[1], side)
+    top, left, height, width = placement(image.shape[0], image.shape[1], side)
     square = np.full((side, side, 3), PADDING, dtype=np.uint8)
-    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     square[top : top + height, left : left + width] = np.asarray(resized)
     return square
 
@@ -171,8 +171,8 @@ class YoloPoses:
         for source in sources:
             clip = DetectionJob(SourceVideo(source))
             waiting.append(clip)
-            for picture in clip.video.frames(self.max_frames):
-                slots.append((clip, letterbox(picture, self.image_size)))
+            for image in clip.video.frames(self.max_frames):
+                slots.append((clip, letterbox(image, self.image_size)))
                 if len(slots) == self.batch_frames:
                     self.detect(network, slots)
                     slots = []

@@ -37,7 +37,7 @@ def score_spec(max_frames: int, num_people: int, layout: Layout) -> ArraySpec:
     )
 
 
-def picture_spec(max_frames: int, num_people: int) -> ArraySpec:
+def image_spec(max_frames: int, num_people: int) -> ArraySpec:
     """Where the joints of the 3-D keypoints are in the color image: (T, P, 25, 2) float32; NaN for absent persons."""
     return ArraySpec(
         "pixels",

@@ -17,7 +17,7 @@ from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bo
 from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
 from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.extraction.base import Outcome, Source, source_digest
-from unialign.stages.extraction.skeleton_arrays import metre_spec, picture_spec, pixel_specs
+from unialign.stages.extraction.skeleton_arrays import image_spec, metre_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
 from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.types import Json
@@ -64,7 +64,7 @@ class ReadySkeletons:
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """Keypoints in space and in the image; frames without persons stay: frame t is frame t of the video."""
-        return metre_spec(self.max_frames, self.num_people), picture_spec(self.max_frames, self.num_people)
+        return metre_spec(self.max_frames, self.num_people), image_spec(self.max_frames, self.num_people)
 
     def attributes(self) -> Mapping[str, Json]:
         """Where the skeletons come from."""

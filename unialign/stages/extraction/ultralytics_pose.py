@@ -152,13 +152,13 @@ class PoseNetwork:
                 f"image size {side} is not a multiple of {self.stride}, which this network needs; take {nearest}."
             )
 
-    def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
+    def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
         """Persons in each of the square images (B, S, S, 3), RGB uint8.
 
         Returns B arrays (n, 4 + 1 + 17 * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
         pixels of the square image, best person first.
         """
-        batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).float() / 255
+        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             found = self.suppress(
