@@ -1,12 +1,12 @@
-"""How fast DVTA trains and scores on pose features in memory, against a literal form of the same equations.
+"""How fast DVTA trains and scores on pose features in memory, compared with a literal form of the same equations.
 
     python benchmarks/dvta.py --steps 8 --rounds 5 --json results.json
-    python benchmarks/dvta.py --official PATH      # beside the official modules of a checkout of jidongkuang/DVTA
+    python benchmarks/dvta.py --official PATH      # also the official modules of a checkout of jidongkuang/DVTA
 
-An epoch is `--samples` features (36,758 in NTU RGB+D 60, 55/5) in batches of 128; `--steps` of them are timed.
-The literal form concatenates every pair (B x B x 1536) and repeats texts and poses (B x U x 768 x 2), as the published
-code does. All forms start from the same weights, take turns, and train with Adam. Medians, and ratios of the same
-round; those of CPU seconds say more where other work runs on the machine, above all with `--threads 1`.
+An epoch is `--samples` features (36,758 in NTU RGB+D 60, 55/5) in batches of 128; `--steps` of them are timed. The
+literal form concatenates every pair (B x B x 1536) and repeats texts and poses (B x U x 768 x 2), as the published code
+does. All forms start from the same weights, alternate, and train with Adam. Results are medians, and ratios within the
+same round; CPU seconds are more reliable while other work runs on the machine, especially with `--threads 1`.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from unialign.stages.models.dvta.model import DVTA, dvta_losses, leaky_sigmoid
 
 POSE, TEXT, CLASSES, BATCH, EVALUATED = 256, 768, 60, 128, 512
 
-Seconds = tuple[float, float]  # on the clock, of the processor
+Seconds = tuple[float, float]  # wall time, CPU time
 
 
 class Form:
-    """One way to compute the same: a loss to train on, and scores of all classes."""
+    """One implementation: a loss to train on, and scores of all classes."""
 
     def __init__(self, name: str, model: nn.Module, loss: Callable[..., Tensor], scores: Callable[..., Tensor]) -> None:
         self.name, self.model, self.loss, self.scores = name, model, loss, scores
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-6)
 
     def train(self, features: Tensor, labels: Tensor, order: Tensor, precision: str) -> tuple[Seconds, float]:
-        """Time of the batches of this order, and the first loss."""
+        """Time for the batches of this order, and the first loss."""
         self.model.train()
         first = 0.0
         started = now()
@@ -92,7 +92,7 @@ def ours(texts: Tensor) -> Form:
 
 
 def metric_of_pairs(model: DVTA, poses: Tensor, texts: Tensor) -> Tensor:
-    """G of rows of poses and texts that are already paired, (..., D) each."""
+    """G of pairs of poses and texts, (..., D) each."""
     assert model.metric is not None
     pairs = torch.cat([poses, texts], dim=-1)
     hidden = model.metric.second(model.metric.first(pairs).relu()).relu()
@@ -104,7 +104,7 @@ def divergence(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def literal(texts: Tensor) -> Form:
-    """The equations word by word, with every pair as a row of its own."""
+    """The equations literally, with every pair as a row."""
     model = DVTA(config=DVTAConfig(), class_texts=texts, pose_width=POSE).to(texts.device)
 
     def loss(features: Tensor, labels: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
-"""How fast a cache streams into training: shuffled epochs in batches of 64, against a memory map of the same bytes.
+"""How fast a cache streams into training: shuffled epochs in batches of 64, compared with a memory map of the same
+bytes.
 
     python benchmarks/loader.py --json results.json
     python benchmarks/loader.py --workloads light --samples 4000 --peers none
 
-One process, warm page cache: dropped once and read again, as a later session finds it. Readers take turns within every
-round, and the ratio is to the memory map of the same round; peers, which would crowd each other's files out of the page
-cache, take turns with the memory map alone. The table gives medians over the rounds. Before it is timed, a reader's
-batches are compared with the memory map's. A reader too slow for the time of a round gets fewer batches than an epoch;
-the row says how many.
+One process, warm page cache: dropped once and read again, as in a later session. Readers alternate within every round,
+and the ratio is to the memory map of the same round; peers, which would evict each other's files from the page cache,
+alternate with the memory map alone. The table gives medians over the rounds. Before timing, a reader's batches are
+compared with those of the memory map. A reader that is too slow for the time of a round reads fewer batches than an
+epoch; the row states how many.
 """
 
 import argparse
@@ -35,10 +36,10 @@ HEAD = 16
 
 
 def check(name: str, epoch: Epoch, data: Data, *, exact: bool) -> None:
-    """Raise `ValueError` unless the reader's first batches hold the samples that they should, byte for byte."""
+    """Raise `ValueError` unless the reader's first batches contain the right samples, byte for byte."""
     maps = data.maps()
     first = data.workload.arrays[0].name
-    # A sample is known by its first bytes, whatever order the reader has.
+    # A sample is identified by its first bytes, in any order.
     numbers = {head(value): number for number, value in enumerate(maps[first])}
     order = np.random.default_rng(1).permutation(data.samples)[: 2 * BATCH]
     seen: list[int] = []
@@ -56,7 +57,7 @@ def head(value: np.ndarray) -> bytes:
 
 
 def compare(name: str, batch: Batch, maps: Mapping[str, np.ndarray], numbers: Sequence[int]) -> None:
-    """Raise `ValueError` unless the batch is made of these samples, copied out into tensors of their own."""
+    """Raise `ValueError` unless the batch contains these samples, copied into separate tensors."""
     for field, values in maps.items():
         tensor = batch[field]
         if not (tensor.is_contiguous() and np.array_equal(tensor.numpy(), values[list(numbers)])):
@@ -66,7 +67,7 @@ def compare(name: str, batch: Batch, maps: Mapping[str, np.ndarray], numbers: Se
 
 
 def warm_up(epoch: Epoch, data: Data, seconds: float) -> int:
-    """Read for an epoch or until the time is over; the batches that this gave are those of a round."""
+    """Read for an epoch or until the time is over; the number of batches read is used for each round."""
     order = np.random.default_rng(0).permutation(data.samples)
     started, count = time.perf_counter(), 0
     with closing(epoch(order)) as found:
@@ -78,7 +79,7 @@ def warm_up(epoch: Epoch, data: Data, seconds: float) -> int:
 
 
 def rate(name: str, epoch: Epoch, data: Data, seed: int, count: int) -> float:
-    """Samples a second over `count` batches of a shuffled epoch."""
+    """Samples per second over `count` batches of a shuffled epoch."""
     order = np.random.default_rng([2, seed]).permutation(data.samples)[: count * BATCH]
     gc.collect()
     got, started = 0, time.perf_counter()
@@ -92,7 +93,7 @@ def rate(name: str, epoch: Epoch, data: Data, seed: int, count: int) -> float:
 
 
 def measure(epochs: Mapping[str, Epoch], data: Data, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """One row a reader; the first is the base of the ratios."""
+    """One row per reader; the first is the base of the ratios."""
     counts = {name: warm_up(epoch, data, seconds) for name, epoch in epochs.items()}
     rates: dict[str, list[float]] = {name: [] for name in epochs}
     for number in range(rounds):

@@ -1,11 +1,11 @@
-"""What a store of a million samples costs before anything is read: opening, planning, listing; time and memory.
+"""The cost of a store of a million samples before anything is read: opening, planning, listing; time and memory.
 
     python benchmarks/million.py --samples 1000000
 
-The store is made by stage one itself from a made-up extractor of small features. Then each step runs in a fresh
-process, several times in turn: opening until the first batch of 64, a dry run of the extraction with one shard more
-than is there, and `unialign cache ls`. Seconds count from after the imports, except for `cache ls`, where they are
-those of the whole command. Memory is the peak of the process, and what of it the imports alone had taken.
+Stage one itself creates the store, from a synthetic extractor of small features. Then each step runs in a fresh
+process, several times, alternating: opening up to the first batch of 64, a dry run of the extraction with one
+additional shard, and `unialign cache ls`. Seconds count from after the imports, except for `cache ls`, where they are
+those of the whole command. Memory is the peak of the process, and the part of it that the imports alone take.
 """
 
 import argparse
@@ -33,7 +33,7 @@ DIGEST = f"sha256:{'5e' * 32}"
 
 @dataclass(frozen=True)
 class Made:
-    """An extractor of small features that it makes up."""
+    """An extractor of small synthetic features."""
 
     modality = "features"
     name = "made"
@@ -62,7 +62,7 @@ def made_sources(samples: int) -> list[Source]:
 
 
 def build(cache: Path, samples: int, shard: int) -> dict[str, Any]:
-    """Make the store; samples a second."""
+    """Create the store; returns samples per second."""
     from unialign.pipeline.extraction.extract import Settings, run_extraction
 
     imports = memory_of("VmHWM")
@@ -79,7 +79,7 @@ def build(cache: Path, samples: int, shard: int) -> dict[str, Any]:
 
 
 def opening(cache: Path, samples: int, shard: int) -> dict[str, Any]:
-    """Open the store and read one batch of random samples; seconds until each of the stages is over."""
+    """Open the store and read one batch of random samples; seconds until each stage is done."""
     from unialign.cache.batches.batch_reader import BatchReader
     from unialign.cache.batches.joined import columns_of
     from unialign.cache.inventory import iterate_stores
@@ -147,7 +147,7 @@ def run_step(name: str, cache: Path, samples: int, shard: int) -> dict[str, Any]
 
 
 def median_row(name: str, runs: Sequence[Mapping[str, Any]], samples: int) -> dict[str, Any]:
-    """One row: median seconds, most memory."""
+    """One row: median seconds, peak memory."""
     row = {"step": name, "samples": samples}
     for field in ("seconds", "opened_seconds"):
         if field in runs[0]:
@@ -175,7 +175,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="unialign-bench-") as folder:
         cache = Path(folder)
         runs = {"build": [run_step("build", cache, samples, shard)]}
-        # In turn, so that a busy moment of the machine does not hit one step alone.
+        # Alternating, so that load on the machine does not affect one step alone.
         for _ in range(options.rounds):
             for name in list(STEPS)[1:]:
                 runs.setdefault(name, []).append(run_step(name, cache, samples, shard))

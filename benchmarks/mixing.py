@@ -1,7 +1,7 @@
-"""How well an order of samples is mixed, for readers that shuffle in windows instead of over the whole collection.
+"""How well an order of samples is mixed, for readers that shuffle within windows instead of the whole collection.
 
-Everything is a function of the order alone: the storage position of each sample of an epoch, in the order in which the
-epoch gives them out. For each figure there is the value that a full shuffle has on average.
+Everything is a function of the order alone: the storage position of each sample of an epoch, in epoch order. For each
+measure there is also its mean for a full shuffle.
 """
 
 from math import lgamma
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def position_correlation(order: np.ndarray) -> float:
-    """Spearman's correlation of storage position and place in the epoch, in [-1, 1]; about 0 for a full shuffle.
+    """Spearman's correlation of storage position and position in the epoch, in [-1, 1]; about 0 for a full shuffle.
 
-    order: (N,) distinct storage positions; they need not be all of the collection. Its standard deviation over full
-    shuffles is 1 / sqrt(N - 1). Raises `ValueError` for fewer than two samples or a position that comes twice.
+    order: (N,) distinct storage positions; they need not cover the collection. Its standard deviation over full
+        shuffles is 1 / sqrt(N - 1). Raises `ValueError` for fewer than two samples or a repeated position.
     """
     count = len(order)
     if count < 2:
@@ -27,10 +27,10 @@ def position_correlation(order: np.ndarray) -> float:
 
 
 def group_neighbours(order: np.ndarray, groups: np.ndarray, batch_size: int) -> float:
-    """How many of the other samples of its batch share a sample's group (the shard that it lies in), on average.
+    """How many of the other samples in its batch share a sample's group (the shard that it is in), on average.
 
     order: (N,) storage positions. groups: (M,) group of each storage position, integers from 0.
-    Only full batches count. Raises `ValueError` when no batch is full.
+    Only full batches count. Raises `ValueError` if no batch is full.
     """
     counts, batches = _counts(order, groups, batch_size)
     return float((counts * (counts - 1)).sum() / (batches * batch_size))
@@ -48,10 +48,10 @@ def expected_neighbours(groups: np.ndarray, batch_size: int) -> float:
 
 
 def distinct_classes(order: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
-    """How many different classes a batch holds, on average over full batches.
+    """How many different classes a batch contains, on average over full batches.
 
     order: (N,) storage positions. labels: (M,) class of each storage position, integers from 0.
-    Raises `ValueError` when no batch is full.
+    Raises `ValueError` if no batch is full.
     """
     counts, batches = _counts(order, labels, batch_size)
     return len(counts) / batches
@@ -80,7 +80,9 @@ def _log_choose(total: int, taken: int) -> float:
 
 
 def _counts(order: np.ndarray, groups: np.ndarray, batch_size: int) -> tuple[np.ndarray, int]:
-    """How many samples each full batch has of each group that occurs in it, in one list; and how many full batches."""
+    """The number of samples of each group that occurs in each full batch, in one list; and the number of full
+    batches.
+    """
     batches = len(order) // batch_size
     if not batches:
         raise ValueError(f"{len(order)} samples do not fill a batch of {batch_size}")

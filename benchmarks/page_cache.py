@@ -1,4 +1,4 @@
-"""What of the files of a benchmark lies in memory before it is timed."""
+"""Which parts of a benchmark's files are in the page cache before it is timed."""
 
 import ctypes
 import mmap
@@ -18,9 +18,9 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def warm(files: Sequence[Path]) -> None:
-    """Put files into memory as a later session finds them: off the disk, in large pieces.
+    """Load files into the page cache as a later session finds them: from disk, in large blocks.
 
-    Pages as a writer left them are scattered over the memory, still to be written out, and slower to gather from.
+    Freshly written pages are scattered in memory, not yet written back, and slower to gather from.
     """
     evict(files)
     for path in files:
@@ -28,7 +28,7 @@ def warm(files: Sequence[Path]) -> None:
 
 
 def read_whole(path: Path) -> int:
-    """Read a file from end to end; returns its bytes."""
+    """Read a whole file; returns its size in bytes."""
     buffer, size = bytearray(BLOCK), 0
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
@@ -37,7 +37,7 @@ def read_whole(path: Path) -> int:
 
 
 def resident(path: Path) -> int:
-    """Bytes of a file that lie in the page cache."""
+    """Bytes of a file that are in the page cache."""
     size = path.stat().st_size
     if not size:
         return 0
@@ -54,11 +54,11 @@ def resident(path: Path) -> int:
 
 
 def evict(files: Sequence[Path]) -> float:
-    """Put files out of the page cache; returns the share of their bytes that stayed."""
+    """Evict files from the page cache; returns the fraction of their bytes that stayed."""
     for path in files:
         handle = os.open(path, os.O_RDONLY)
         try:
-            # Only what is on disk already can be dropped.
+            # Only pages that are already on disk can be dropped.
             os.fsync(handle)
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:

@@ -1,8 +1,8 @@
-"""Other ways to keep the same samples, each in the form that its makers recommend for random reading.
+"""Other storage formats for the same samples, each in the form that its authors recommend for random reading.
 
-A peer writes its own copy of the data under a folder and returns its epoch. Its library is imported when it is asked
-for; the loader skips a peer whose library is not installed and says so. The extra `bench` has them all but MosaicML's,
-which would take numpy back to 2.1 and transformers to 4.
+A peer writes its own copy of the data in a folder and returns its epoch. Its library is imported when it is used; the
+loader benchmark skips a peer whose library is not installed and says so. The extra `bench` contains all of them except
+MosaicML's, which would downgrade numpy to 2.1 and transformers to 4.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,13 +16,13 @@ import torch
 from readers import batches, tensors_of
 from workloads import BATCH, Batch, Data, Epoch
 
-# Samples that the tar files of WebDataset are shuffled among.
+# Size of WebDataset's shuffle buffer in samples.
 POOL = 1000
 
 
 @dataclass(frozen=True)
 class Peer:
-    """exact: it reads in the order that it is given; the others shuffle in their own way, most not globally."""
+    """exact: it reads in the given order; the others shuffle in their own way, most of them not globally."""
 
     distribution: str
     make: Callable[[Data, Path], Epoch]
@@ -44,7 +44,7 @@ def by_sample(data: Data, read: Callable[[int], Mapping[str, Any]]) -> Epoch:
 
 
 def by_stream(data: Data, stream: Callable[[], Iterable[Mapping[str, Any]]]) -> Epoch:
-    """An epoch over a reader that has an order of its own."""
+    """An epoch over a reader with its own order."""
     tensors, views = data.buffers()
 
     def epoch(order: np.ndarray) -> Iterator[Batch]:
@@ -150,7 +150,7 @@ def litdata(data: Data, folder: Path) -> Epoch:
     maps = data.maps()
     cache = Cache(str(folder), chunk_bytes="64MB")
     for position in range(data.samples):
-        # A tensor's values are stored without a header; a scalar has no form of its own but Python's.
+        # The values of a tensor are stored without a header; scalars can only be stored as Python numbers.
         cache[position] = {
             name: torch.from_numpy(values[position].copy()) if values.ndim > 1 else int(values[position])
             for name, values in maps.items()
@@ -159,7 +159,7 @@ def litdata(data: Data, folder: Path) -> Epoch:
     cache.merge(1)
 
     def epoch(order: np.ndarray) -> Iterator[Batch]:
-        # Decoding several neighbours at once, as it does by default, makes a shuffled epoch 15 times slower.
+        # Decoding several neighbors at once, the default, makes a shuffled epoch 15 times slower.
         dataset = StreamingDataset(str(folder), shuffle=True, batch_decode=False)
         loader = StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0)
         yield from islice(loader, len(order) // BATCH)
@@ -180,13 +180,13 @@ def mosaicml(data: Data, folder: Path) -> Epoch:
             writer.write(
                 {name: values[position] if values.ndim > 1 else int(values[position]) for name, values in maps.items()}
             )
-    # Samples by number come at two to three times the rate of its own iteration, and in the order that is asked for.
+    # Reading by index is two to three times as fast as its own iteration, and in the given order.
     dataset = StreamingDataset(local=str(folder), shuffle=False, batch_size=BATCH)
     return by_sample(data, lambda position: dataset[position])
 
 
 def arrow_table(data: Data) -> Any:
-    """The data as an Arrow table: every sample one list of fixed length an array."""
+    """The data as an Arrow table: one fixed-length list per sample and array."""
     import pyarrow as pa
 
     columns = {}
@@ -198,7 +198,7 @@ def arrow_table(data: Data) -> Any:
 
 
 def arrow_batch(data: Data, table: Any) -> Batch:
-    """The rows of an Arrow table as tensors, copied out of it."""
+    """The rows of an Arrow table as tensors, copied."""
     batch = {}
     for spec in data.workload.arrays:
         column = table[spec.name].combine_chunks()

@@ -1,4 +1,4 @@
-"""What the machine is, how much memory a process took, and steps that run in a process of their own."""
+"""Description of the machine, memory use of a process, and steps that run in separate processes."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 def machine() -> str:
-    """Processor, cores, memory, date and the versions that matter, in one line."""
+    """Processor, cores, memory, date and relevant versions, in one line."""
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -44,7 +44,7 @@ def memory_of(field: str) -> int:
 
 
 class Peak:
-    """What this process took at most, beyond what it had at first, while it was watched.
+    """Peak memory of this process, beyond what it had at the start, while it was monitored.
 
     fields: of `memory_of`. added: bytes by field.
     """
@@ -55,7 +55,7 @@ class Peak:
 
     @contextmanager
     def watched(self, every: float = 0.02) -> Iterator["Peak"]:
-        """Look from a thread, again and again."""
+        """Monitor from a thread."""
         stop = threading.Event()
 
         def watch() -> None:

@@ -1,9 +1,9 @@
-"""Clips of 20 to 300 frames, of which a random 64 are read, beside clips that all have 64: the rate per byte.
+"""Clips of 20 to 300 frames, of which a random 64 are read, compared with clips of exactly 64: the rate per byte.
 
     python benchmarks/ragged.py --samples 20000
 
-Both stores hold keypoints (frame, 2, 17, 3) float16, are shuffled, and are read by the loader of training in batches of
-64; the crop follows from (seed, epoch, sample). They take turns in every round, with a memory map of the fixed clips.
+Both stores hold keypoints (frame, 2, 17, 3) float16, are shuffled, and are read by the training loader in batches of
+64; the crop follows from (seed, epoch, sample). They alternate in every round, with a memory map of the fixed clips.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def make(folder: Path, kind: str, samples: int) -> Path:
 
 
 def by_loader(path: Path) -> Callable[[int], None]:
-    """An epoch of the loader of training."""
+    """An epoch of the training loader."""
     store = StoreReader(path)
     source = CachedArrays(BatchReader(columns_of(store, window=FRAMES), store.ids), [0] * len(store.ids))
     loader = Loader(source, TrainSettings(batch_size=BATCH))

@@ -1,4 +1,4 @@
-"""The readers under test that come with the project, and the plain forms of a memory map that they are held against."""
+"""The readers of this project under test, and plain forms of a memory map to compare them with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from unialign.stages.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Reader:
-    """exact: it reads in the order that it is given; others have an order of their own."""
+    """exact: it reads in the given order; others have their own order."""
 
     make: Callable[[Data], Epoch | None]
     exact: bool = True
@@ -33,7 +33,7 @@ def batches(order: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def memmap_take(data: Data, mode: str) -> Epoch:
-    """One `numpy.take` a batch and array into a reused buffer."""
+    """One `numpy.take` per batch and array into a reused buffer."""
     maps = data.maps()
     tensors, views = data.buffers()
 
@@ -62,7 +62,7 @@ def memmap_rows(data: Data) -> Epoch:
 
 
 def memmap_torch(data: Data) -> Epoch:
-    """One `torch.index_select` a batch and array into a reused buffer; it may use several threads."""
+    """One `torch.index_select` per batch and array into a reused buffer; it may use several threads."""
     maps = tensors_of(data.maps("c"))
     tensors, _ = data.buffers()
 
@@ -102,12 +102,12 @@ def unialign_batches(data: Data, paths: Sequence[Path], *, reuse: bool = True) -
 
 
 def cached_arrays(data: Data) -> CachedArrays:
-    """The stores as the dataset that training reads; its labels are the samples' numbers."""
+    """The stores as a training dataset; labels are sample numbers."""
     return CachedArrays(batch_reader(data.stores, data.ids), range(data.samples))
 
 
 def unialign_loader(data: Data, threads: int) -> Epoch:
-    """The loader of training: a full shuffle of its own, gathered by threads ahead of the loop."""
+    """The training loader: its own full shuffle, gathered by threads ahead of the loop."""
     loader = Loader(cached_arrays(data), TrainSettings(batch_size=BATCH, read_threads=threads))
     epochs = count()
 
@@ -155,7 +155,7 @@ def whole(batch: Batch) -> Batch:
 
 
 def unialign_workers(data: Data) -> Epoch:
-    """The stock loader of torch with two worker processes, which live on between epochs."""
+    """torch's stock loader with two worker processes, which persist between epochs."""
     sampler = _Order()
     loader = DataLoader(
         cached_arrays(data),
@@ -180,7 +180,7 @@ def one_store(data: Data) -> Epoch | None:
 
 BASE = "memmap"
 
-# What runs side by side in every round; the first is the base of all ratios.
+# Compared in every round; the first is the base of all ratios.
 READERS = {
     BASE: Reader(lambda data: memmap_take(data, "clip")),
     "memmap, default mode": Reader(lambda data: memmap_take(data, "raise")),
@@ -194,5 +194,5 @@ READERS = {
     "unialign, sample by sample": Reader(unialign_samples),
 }
 
-# Measured in turn with the base only, because its processes would disturb the others.
+# Measured alternating with the base only, because its processes would disturb the others.
 WITH_PROCESSES = {"unialign, stock DataLoader of 2 workers": Reader(unialign_workers)}

@@ -1,12 +1,13 @@
-"""Compressed and remote stores: samples a second of `FetchingReader`, beside the zarr loop sample by sample.
+"""Compressed and remote stores: samples per second of `FetchingReader`, compared with reading samples one by one by
+zarr.
 
     python benchmarks/remote.py --samples 4096 --rounds 3
 
-Codecs none, zstd, blosc, each from the local disk, a web server, one that waits 20 ms before each answer ("slow"), and
-an S3 server, all on this machine. `light` samples in one random order an epoch, batches of 64. The readers run in turn
-in every round. "first" is an epoch that finds nothing in the disk cache, "again" the next one, "no cache" has none.
-The zarr loop reads `array[slot]` for every array of a sample, through zarr's own store for the place, for `--seconds`:
-a whole epoch would take an hour. The servers are Python, so without a cache they are what is measured, but for "slow".
+Codecs none, zstd, blosc, each from the local disk, a web server, one that delays each answer by 20 ms ("slow"), and an
+S3 server, all on this machine. `light` samples in one random order per epoch, batches of 64. The readers alternate in
+every round. "first" is an epoch with an empty disk cache, "again" the next one, "no cache" has none. The zarr loop
+reads `array[slot]` for every array of a sample, through zarr's own store class, for `--seconds`: a whole epoch would
+take an hour. The servers are written in Python, so without a cache they are the bottleneck, except for "slow".
 """
 
 import argparse
@@ -60,7 +61,7 @@ def make_store(folder: Path, codec: str, samples: int) -> Store:
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files with range requests."""
+    """A file server with range requests."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -98,13 +99,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def serve_slowly(folder: str, port: "multiprocessing.Queue[int]") -> None:
-    """As a server some hundred kilometres away answers, or an object store."""
+    """Like a server some hundred kilometers away, or an object store."""
     Handler.seconds = 0.02
     serve_http(folder, port)
 
 
 def serve_http(folder: str, port: "multiprocessing.Queue[int]") -> None:
-    # With the usual queue of five, connections made at once are lost and tried again after seconds.
+    # With the default backlog of five, simultaneous connections are dropped and retried after seconds.
     http.server.ThreadingHTTPServer.request_queue_size = 128
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
     server.daemon_threads = True
@@ -126,7 +127,7 @@ def serve_s3(folder: str, port: "multiprocessing.Queue[int]") -> None:
 
 @contextmanager
 def server(run: Callable[..., None], folder: Path) -> Iterator[str]:
-    """A server in a process of its own."""
+    """A server in a separate process."""
     context = multiprocessing.get_context("spawn")
     port: multiprocessing.Queue[int] = context.Queue()
     process = context.Process(target=run, args=(str(folder), port), daemon=True)
@@ -139,7 +140,7 @@ def server(run: Callable[..., None], folder: Path) -> Iterator[str]:
 
 
 def epoch(reader: FetchingReader, order: np.ndarray) -> float:
-    """Samples a second of whole batches into the same memory."""
+    """Samples per second of whole batches into the same memory."""
     buffers = reader.buffers(BATCH)
     started = time.perf_counter()
     for start in range(0, len(order) - BATCH + 1, BATCH):
@@ -148,7 +149,7 @@ def epoch(reader: FetchingReader, order: np.ndarray) -> float:
 
 
 def zarr_loop(where: str, options: dict[str, object], order: np.ndarray, seconds: float) -> float:
-    """Samples a second of `array[slot]` for every array, through zarr's store for the place."""
+    """Samples per second of `array[slot]` for every array, through zarr's store class."""
     store = (
         zarr.storage.FsspecStore.from_url(where, storage_options=options, read_only=True) if "://" in where else where
     )
@@ -168,7 +169,7 @@ def zarr_loop(where: str, options: dict[str, object], order: np.ndarray, seconds
 def one_round(
     where: str, options: dict[str, object], order: np.ndarray, seconds: float, blocks: Path
 ) -> dict[str, float]:
-    """Every reader of one place once."""
+    """Every reader of one location once."""
     ids = [sample_id(number) for number in range(len(order))]
 
     def fetching(cache: Path | None) -> FetchingReader:
@@ -182,7 +183,7 @@ def one_round(
         rates["first"] = epoch(reader, order)
         rates["again"] = epoch(reader, order[::-1].copy())
         reader = fetching(None)
-        # The indexes are read once; after a few batches they are there.
+        # The indexes are read once, within the first few batches.
         rates["no cache"] = epoch(reader, order[: min(len(order), 16 * BATCH)])
     else:
         reader = fetching(None)

@@ -1,12 +1,12 @@
-"""What the modules of UniAlign, ART and ALT add to a training step: in time, beside what they add in multiply-adds.
+"""What the modules of UniAlign, ART and ALT add to a training step: time, compared with multiply-adds.
 
     python benchmarks/steps.py --json results.json
     python benchmarks/steps.py --systems art --device cuda --precision bf16 --compile --batch 32
 
-One step is forward, losses and backward; "backbone" is the same network alone, with the sum of its outputs as the loss,
-and all its parameters trained in both. Both take turns in every round. "overhead" is the ratio of the times over the
-ratio of the counted multiply-adds: 1 where the added modules cost what their products say, more where they also wait.
-Random weights and pictures, which change no time.
+One step is forward, losses and backward; "backbone" is the same network alone, with the sum of its outputs as the loss
+and all its parameters trained in both. Both alternate in every round. "overhead" is the ratio of the times divided by
+the ratio of the multiply-adds: 1 if the added modules cost as much as their products suggest, more if they also wait.
+Weights and images are random, which does not affect the time.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Step = Callable[[], None]
 
 
 def made_system(name: str, frames: int, device: torch.device) -> tuple[nn.Module, Any]:
-    """A system with its defaults, random, and its configuration."""
+    """A system with its default configuration and random weights, and that configuration."""
     system, unit = get_system(name), nn.functional.normalize
     config: Any = system.config(num_frames=frames)
     texts = {"num_classes": CLASSES, "text_bank": unit(torch.randn(PROMPTS, CLASSES, TEXT), dim=-1)}
@@ -43,7 +43,7 @@ def made_system(name: str, frames: int, device: torch.device) -> tuple[nn.Module
 
 
 def made_batch(config: Any, size: int, device: torch.device) -> dict[str, Tensor]:
-    """Random pictures and poses for it."""
+    """Random images and poses for it."""
     shape = (size, config.num_frames, 3, config.image_size, config.image_size)
     return {
         "frames": torch.randn(shape, device=device),
@@ -53,14 +53,14 @@ def made_batch(config: Any, size: int, device: torch.device) -> dict[str, Tensor
 
 
 def network_of(model: Any, batch: dict[str, Tensor]) -> tuple[nn.Module, Tensor]:
-    """The network that the system is built around, with what it is given."""
+    """The network that the system is built around, and its input."""
     if hasattr(model, "backbone"):
         return model.backbone, batch["frames"]
     return model.tower, batch["frames"].flatten(0, 1)
 
 
 def total(outputs: Any) -> Tensor:
-    """The sum of all numbers of some outputs: a tensor, or several with names or without."""
+    """The sum of all values of some outputs: a tensor, or several with or without names."""
     if isinstance(outputs, Tensor):
         return outputs.float().sum()
     several = outputs.values() if isinstance(outputs, dict) else outputs
@@ -92,7 +92,7 @@ def steps_of(
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The row of a system."""
+    """One row per system."""
     torch.manual_seed(0)
     device = torch.device(options.device)
     model, config = made_system(name, options.frames or FRAMES[name], device)

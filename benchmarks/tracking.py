@@ -1,21 +1,21 @@
-"""Who is followed and who is stored, against labels by hand: our tracker beside those of Roboflow's `trackers`.
+"""Which persons are tracked and stored, compared with manual labels: our tracker and those of Roboflow's `trackers`.
 
     python benchmarks/tracking.py --videos DIR --weights yolo11n-pose.pt [--detections DIR] [--json FILE]
 
---videos: the folder with the clips that tracking_labels.json names (fights, daily, gestures); clips that are missing
-are named and left out. --detections: where to keep what the network finds, so that a second run needs no network. HOTA
-and identity switches are those of `trackers` (the extra `bench`); its trackers are measured beside ours, once with
-their defaults and once open to every detection (no least score, tracks from the first frame on).
+--videos: the folder with the clips that tracking_labels.json names (fights, daily, gestures); missing clips are
+reported and left out. --detections: where to keep the network's detections, so that a second run needs no network. HOTA
+and identity switches are computed by `trackers` (the extra `bench`); its trackers are measured next to ours, once with
+their defaults and once accepting every detection (no minimum score, tracks from the first frame on).
 
-The labels say of every fifth frame who is in which detection ("people"), who is there and was not found ("missed"), and
-which detections show two people or nobody can tell ("unclear": what a tracker makes of them does not count). Detections
-without a name are false or a second one of somebody; "actors" are those whom the action is about.
+For every fifth frame the labels say which person is in which detection ("people"), which persons are present but not
+detected ("missed"), and which detections show two people or cannot be identified ("unclear": they are ignored).
+Detections without a name are false positives or duplicates; "actors" are the people who perform the action.
 
-- HOTA, AssA, IDSW: of all tracks in the labelled frames. Whoever was not found counts against everyone alike.
-- actors kept: of the actors' detections, the share that is in one of two slots, chosen by our rule for every tracker.
-- changes: how often a slot goes from one person to another, between labelled frames.
+- HOTA, AssA, IDSW: of all tracks in the labeled frames. Missed persons count equally against all trackers.
+- actors kept: the fraction of the actors' detections that is in one of two slots, chosen by our rule for every tracker.
+- changes: how often a slot changes from one person to another, between labeled frames.
 
-Then, over all clips under --videos, what the two slots hold.
+Then, for all clips in --videos, the content of the two slots.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from unialign.stages.video import Video
 LABELS = Path(__file__).with_name("tracking_labels.json")
 SIDE, BATCH, CONFIDENCE, MOST, SLOTS = 640, 16, 0.25, 20, 2
 GROUPS = ("fights", "daily", "gestures")
-# A box is that of a label, or of an unclear place, above this overlap.
+# A box matches a label, or an unclear region, above this overlap.
 SAME = 0.5
 
 Row = dict[str, Any]
@@ -46,7 +46,9 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Labelled:
-    """What was said of a clip: actors, and of each labelled frame the boxes by name, the missed, the unclear boxes."""
+    """The labels of a clip: actors, and for each labeled frame the boxes by name, the missed persons, the unclear
+    boxes.
+    """
 
     frame_size: tuple[int, int]
     actors: frozenset[str]
@@ -54,7 +56,7 @@ class Labelled:
 
     @property
     def names(self) -> list[str]:
-        """Everybody in it."""
+        """All persons in it."""
         return sorted({name for one in self.frames.values() for name in (*one["people"], *one.get("missed", ()))})
 
 
@@ -76,7 +78,7 @@ def array(boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def shown(tracks: Sequence[Track], frame: int, said: Row) -> tuple[list[int], np.ndarray]:
-    """Numbers and boxes of the tracks that a frame shows, without those of which the labels say that it is unclear."""
+    """Numbers and boxes of the tracks in a frame, without those that the labels call unclear."""
     numbers = [number for number, track in enumerate(tracks) if frame in track.frames]
     boxes = array([tracks[number].boxes[tracks[number].frames.index(frame)] for number in numbers])
     unclear, known = array(said.get("unclear", ())), array(list(said["people"].values()))
@@ -88,7 +90,7 @@ def shown(tracks: Sequence[Track], frame: int, said: Row) -> tuple[list[int], np
 def as_sequence(
     labels: Labelled, tracks: Sequence[Track]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Ids of labels, ids of tracks and their overlaps, frame by frame; who was missed overlaps nobody."""
+    """Ids of labels, ids of tracks and their overlaps, frame by frame; a missed person overlaps nothing."""
     names, sequence = labels.names, ([], [], [])  # type: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
     for frame, said in sorted(labels.frames.items()):
         found, missed = said["people"], said.get("missed", ())
@@ -102,7 +104,7 @@ def as_sequence(
 
 @dataclass
 class Kept:
-    """What slots hold of the actors. found, kept: detections of actors. changes: of the person in a slot."""
+    """How much of the actors the slots hold. found, kept: detections of actors. changes: of the person in a slot."""
 
     found: int = 0
     kept: int = 0
@@ -131,7 +133,7 @@ Tracker = Callable[[Sequence[Detections], float], list[Track]]
 
 
 def ours(frames: Sequence[Detections], fps: float) -> list[Track]:
-    """The tracks that extraction follows."""
+    """The tracks of our extraction."""
     return follow(frames, SLOTS).tracks
 
 
@@ -156,7 +158,7 @@ def peer(make: Callable[[float], Any], frames: Sequence[Detections], fps: float)
 
 
 def trackers_by_name() -> dict[str, Tracker]:
-    """Ours, and those of the library if it is installed."""
+    """Ours, and those of the library if installed."""
     found: dict[str, Tracker] = {"ours": ours}
     from trackers import BoTSORTTracker, ByteTrackTracker, OCSORTTracker, SORTTracker
 
@@ -166,7 +168,7 @@ def trackers_by_name() -> dict[str, Tracker]:
         "SORT": (SORTTracker, {}, lowest),
         "ByteTrack": (ByteTrackTracker, {}, lowest | high),
         "OC-SORT": (OCSORTTracker, {}, high),
-        # Without its compensation of camera motion, which needs the images.
+        # Without its camera motion compensation, which needs the images.
         "BoT-SORT": (BoTSORTTracker, {"enable_cmc": False}, lowest | high),
     }
     for name, (make, always, more) in plain.items():
@@ -179,7 +181,7 @@ def trackers_by_name() -> dict[str, Tracker]:
 def measured(
     track: Tracker, clips: Mapping[str, tuple[list[Detections], float]], labels: Mapping[str, Labelled]
 ) -> Row:
-    """The figures of one tracker, over these clips."""
+    """The results of one tracker on these clips."""
     from trackers.eval import (
         aggregate_clear_metrics,
         aggregate_hota_metrics,
@@ -208,7 +210,7 @@ def measured(
 
 @dataclass
 class Network:
-    """Finds people in clips as extraction does, and keeps what it found in a folder."""
+    """Detects people in clips as extraction does, and caches the detections in a folder."""
 
     weights: Path | None
     folder: Path | None
@@ -262,7 +264,7 @@ def clips_of(videos: Path, group: str) -> Iterator[str]:
 
 
 def slots_used(network: Network, videos: Path, clips: Sequence[str]) -> Row:
-    """What the slots of all these clips hold."""
+    """The content of the slots of all these clips."""
     counts: Row = {"clips": len(clips), "frames": 0, "second_slot_used": 0}
     for clip in clips:
         frames, _, size = network.found(videos, clip)

@@ -1,17 +1,17 @@
-"""What the skeleton encoder and DVTA reach on UTD-MHAD, from the caches, through the program's own commands.
+"""The results of the skeleton encoder and DVTA on UTD-MHAD, from the caches, through the program's own commands.
 
     python benchmarks/utd_mhad.py --root UTD-MHAD/Skeleton --labels classes.txt --json results.json
 
---root: the `..._skeleton.mat` files. --labels: the 27 class names in the data set's order, one a line. Settings are in
+--root: the `..._skeleton.mat` files. --labels: the 27 class names in the dataset's order, one per line. Settings are in
 configs/utd_mhad/. Subjects 1, 3, 5, 7 are for training, the others for testing.
 
-1. The encoder on all 27 classes, once a seed.
-2. For every split (5 of 27 classes unseen) an encoder of its own (seed 0), trained on the seen classes of the training
-   subjects and nothing else; its features; each row of zero_shot.yaml on them, once a seed.
-3. The same generalised, all 27 classes as candidates: what is subtracted from the scores of seen classes is chosen on
-   five seen classes that leave the training (`held_out`), the mean over the seeds.
+1. The encoder on all 27 classes, once per seed.
+2. For every split (5 of 27 classes unseen) a separate encoder (seed 0), trained on the seen classes of the training
+subjects only; its features; each row of zero_shot.yaml on them, once per seed.
+3. The same generalized, with all 27 classes as candidates: what is subtracted from the scores of seen classes is chosen
+on five seen classes that are excluded from training (`held_out`), as the mean over the seeds.
 
-No epoch and no setting is chosen by test samples. Finished parts are reused, so the same command goes on where it was.
+No epoch and no setting is chosen on test samples. Finished parts are reused, so the same command resumes.
 """
 
 import argparse
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are, and how the program is called on them."""
+    """Paths, and how the program is called on them."""
 
     root: Path
     labels: Path
@@ -49,7 +49,7 @@ class Places:
     runs: Path
 
     def called(self, *arguments: object, runs: Path | None = None) -> Row:
-        """The object that `unialign ... --json` printed. Ends this program where the command fails."""
+        """The object that `unialign ... --json` printed. Exits if the command fails."""
         command = [sys.executable, "-m", "unialign.cli", *map(str, arguments)]
         command += ["--config", str(CONFIG / "utd_mhad.yaml"), "--root", str(self.root), "--labels", str(self.labels)]
         command += ["--cache", str(self.cache), "--json"]
@@ -63,7 +63,7 @@ class Places:
 
 
 def grid_of(base: Row, name: str, seeds: int, rows: Mapping[str, Row]) -> Row:
-    """The rows of a grid that are named in `rows`, each with some values more, for seeds from 0."""
+    """The rows of a grid that `rows` names, each with some additional values, for seeds from 0."""
     kept = [
         {"name": row["name"], "set": {**row.get("set", {}), **rows[row["name"]]}}
         for row in base["rows"]
@@ -73,7 +73,7 @@ def grid_of(base: Row, name: str, seeds: int, rows: Mapping[str, Row]) -> Row:
 
 
 def swept(places: Places, grid: Row, protocol: str, features: str) -> list[Row]:
-    """For each training: its result.json, with row, seed and folder."""
+    """The result.json of each training run, with row, seed and folder."""
     runs = places.runs / protocol
     path = runs / f"{grid['name']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def zero_shot_of(places: Places, base: Row, split: int, seeds: int, features: st
 
 
 def generalised_of(places: Places, base: Row, split: int, seeds: int, features: str) -> list[Row]:
-    """The generalised rows of one split, with the calibration that was chosen on held-out classes."""
+    """The generalized rows of one split, with the calibration that was chosen on held-out classes."""
     held = {name: {"train.dvta.held_out": HELD_OUT} for name in GENERALISED}
     tuned = swept(places, grid_of(base, "held-out", seeds, held), f"generalised-{split}", features)
     chosen = {
@@ -115,7 +115,7 @@ def generalised_of(places: Places, base: Row, split: int, seeds: int, features: 
 
 
 def answers(run: Path) -> list[list[int]]:
-    """[label, answer] of each test sample of a zero-shot run, as labels of the data set."""
+    """[label, prediction] of each test sample of a zero-shot run, as labels of the dataset."""
     candidates = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["candidates"]
     with np.load(run / "predictions.npz") as stored:
         pairs = zip(stored["labels"].tolist(), stored["probabilities"].argmax(axis=1).tolist(), strict=True)
@@ -123,13 +123,13 @@ def answers(run: Path) -> list[list[int]]:
 
 
 def spread(values: Iterable[float]) -> str:
-    """Mean and standard deviation, in per cent."""
+    """Mean and standard deviation, in percent."""
     shares = [100 * value for value in values]
     return f"{statistics.mean(shares):.1f} ± {statistics.stdev(shares) if len(shares) > 1 else 0:.1f}"
 
 
 def zero_shot_table(rows: Sequence[Row]) -> list[str]:
-    """A line a row: all splits and seeds, each split, and the difference to the last row, the plain one, in pairs."""
+    """One line per row: all splits and seeds, each split, and the paired difference to the last row, the plain one."""
     names, splits = list(dict.fromkeys(row["row"] for row in rows)), sorted({row["split"] for row in rows})
     runs = {name: {(row["split"], row["seed"]): row["top1"] for row in rows if row["row"] == name} for name in names}
     head = ["zero-shot, chance 20.0", "all", *(f"split {split}" for split in splits), f"less {names[-1]}"]
@@ -142,7 +142,7 @@ def zero_shot_table(rows: Sequence[Row]) -> list[str]:
 
 
 def generalised_table(rows: Sequence[Row]) -> list[str]:
-    """A line a row: accuracy of seen and unseen samples, harmonic mean, area under their curve."""
+    """One line per row: accuracy on seen and unseen samples, harmonic mean, area under their curve."""
     lines = table_head(["generalised, 27 candidates", *MEASURES])
     for name in dict.fromkeys(row["row"] for row in rows):
         lines.append(table_row([name, *(spread(row[each] for row in rows if row["row"] == name) for each in MEASURES)]))
@@ -150,8 +150,9 @@ def generalised_table(rows: Sequence[Row]) -> list[str]:
 
 
 def class_table(rows: Sequence[Row], classes: Sequence[str], shown: Sequence[str]) -> list[str]:
-    """A line an unseen class, over all seeds: its split, the share that each shown row has right, the first's most
-    frequent wrong answer."""
+    """One line per unseen class, over all seeds: its split, the accuracy of each row shown, and the most frequent
+    wrong prediction of the first.
+    """
     lines = table_head(["unseen class", "split", *shown, f"most frequent mistake of {shown[0]}"])
     for split in sorted({row["split"] for row in rows}):
         pairs = {

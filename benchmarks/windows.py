@@ -1,15 +1,15 @@
-"""Reading a cache that is not in memory: cold files, or more of them than fit; and how well each order is mixed.
+"""Reading a cache that is not in memory: cold files, or more than fit; and how well each order is mixed.
 
     python benchmarks/windows.py --samples 20000 --budget 256
 
-Before every reader the files are put out of the page cache, and each reader runs in a process of its own, so that its
-memory is its own too. `sequential` is the limit: the shard files read from end to end in large blocks. Take more
-samples than fit into memory to see what a large collection does. Labels lie sorted along the storage, the worst case
-for an order that is not a full shuffle.
+Before each reader, the files are evicted from the page cache, and each reader runs in a separate process, so that its
+memory can be measured. `sequential` is the limit: the shard files read sequentially in large blocks. Use more samples
+than fit into memory to see the behavior of a large collection. Labels are sorted along the storage, the worst case for
+an order that is not a full shuffle.
 
-The loader with windows gets as many shards a window as let three windows fit into the budget: the one in use, the next,
-and the last as long as a batch reaches into it. "added memory" is what reading took beyond the imports, with the mapped
-files in it, and in brackets without them.
+The windowed loader gets as many shards per window as let three windows fit into the budget: the current one, the next,
+and the previous one while a batch extends into it. "added memory" is the memory used beyond the imports, with mapped
+files, and in brackets without them.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from unialign.stages.training.settings import TrainSettings
 
 CLASSES = 60
 
-# The samples of one batch by storage position (none for a plain read), and the bytes that came.
+# The samples of one batch by storage position (none for a plain read), and the number of bytes.
 Step = tuple[np.ndarray, int]
 NOTHING = np.empty(0, dtype=np.int64)
 
@@ -62,19 +62,19 @@ def memmap_random(data: Data, budget: int, seed: int) -> Iterator[Step]:
 
 
 def window_shards(workload: Workload, budget: int) -> int:
-    """Shards a window, so that three windows fit into the budget."""
+    """Shards per window, so that three windows fit into the budget."""
     return max(1, budget // (3 * SHARD * workload.sample_bytes))
 
 
 def unialign_loader(data: Data, budget: int, seed: int, *, windows: bool) -> Iterator[Step]:
-    """The loader of training, with windows of shards or a full shuffle."""
+    """The training loader, with windows of shards or a full shuffle."""
     window = window_shards(data.workload, budget) if windows else 0
     settings = TrainSettings(batch_size=BATCH, seed=seed, window_shards=window)
     return steps_of(Loader(cached_arrays(data), settings), 0, data)
 
 
 def unialign_again(data: Data, budget: int, seed: int) -> Iterator[Step]:
-    """Windows in a second epoch, cold again: the checksums were verified in the first one, which is not timed."""
+    """Windows in a second epoch, cold again: checksums were verified in the first one, which is not timed."""
     settings = TrainSettings(batch_size=BATCH, seed=seed, window_shards=window_shards(data.workload, budget))
     loader = Loader(cached_arrays(data), settings)
     for _ in loader.epoch(Position(0)):
@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Data, int, int], Iterator[Step]]] = {
 
 
 def step(data: Data, name: str, budget: int, seed: int, seconds: float) -> dict[str, Any]:
-    """Run one reader in this process for an epoch or `seconds`, and say what came of it."""
+    """Run one reader in this process for an epoch or `seconds`; returns its measurements."""
     peak, order, size, first = Peak(["VmRSS", "RssAnon"]), [], 0, 0.0
     made = READERS[name](data, budget, seed)
     started = time.perf_counter()
@@ -127,7 +127,7 @@ def step(data: Data, name: str, budget: int, seed: int, seconds: float) -> dict[
 
 
 def mixing(order: np.ndarray, samples: int) -> dict[str, float]:
-    """How well the order is mixed, beside what a full shuffle has on average."""
+    """How well the order is mixed, and the mean for a full shuffle."""
     shards, labels = np.arange(samples) // SHARD, np.arange(samples) * CLASSES // samples
     return {
         "position_correlation": position_correlation(order),
@@ -159,7 +159,7 @@ def median_row(name: str, runs: list[dict[str, Any]], fastest: list[float], budg
 
 
 def measure(data: Data, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every reader in a fresh process over cold files, in turn, round after round."""
+    """Every reader in a fresh process on cold files, alternating, round after round."""
     files = [*shard_files(data), *(data.raw(spec) for spec in data.workload.arrays)]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in READERS}
     for number in range(options.rounds):

@@ -1,6 +1,6 @@
-"""The data of the benchmarks: Gaussian values, made once a workload, as raw files and as stores.
+"""The data of the benchmarks: Gaussian values, generated once per workload, as raw files and as stores.
 
-`light` is what a skeleton model reads, `heavy` the tokens of a frozen video network.
+`light` is the input of a skeleton model, `heavy` the tokens of a frozen video network.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +30,7 @@ Epoch = Callable[[np.ndarray], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class Workload:
-    """What one sample is: its arrays, each of which a real cache keeps in a store of its own."""
+    """The structure of a sample: its arrays, each of which a real cache keeps in a separate store."""
 
     name: str
     samples: int
@@ -59,7 +59,7 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Data:
-    """A workload on disk under `folder`, as `make_data` left it."""
+    """A workload on disk in `folder`, as written by `make_data`."""
 
     workload: Workload
     samples: int
@@ -67,7 +67,7 @@ class Data:
 
     @property
     def stores(self) -> list[Path]:
-        """One store an array, joined by id: how real caches lie."""
+        """One store per array, joined by id, as in real caches."""
         return [made_path(self.folder, spec.name) for spec in self.workload.arrays]
 
     @property
@@ -77,7 +77,7 @@ class Data:
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the samples; sample n of the raw files is the n-th."""
+        """Ids of the samples, in the order of the raw files."""
         return [sample_id(number) for number in range(self.samples)]
 
     def raw(self, spec: ArraySpec) -> Path:
@@ -86,23 +86,23 @@ class Data:
 
     def maps(self, mode: Literal["r", "c"] = "r") -> dict[str, np.ndarray]:
         """The raw files, memory-mapped, (samples, *shape) each. mode: "c" for torch, which wants writable memory."""
-        # As plain arrays: numpy.memmap adds Python calls to every operation.
+        # Plain arrays: numpy.memmap adds Python calls to every operation.
         return {
             spec.name: np.asarray(np.memmap(self.raw(spec), spec.dtype, mode, shape=(self.samples, *spec.shape)))
             for spec in self.workload.arrays
         }
 
     def buffers(self) -> tuple[Batch, dict[str, np.ndarray]]:
-        """Room for one batch, as tensors and as arrays over the same memory."""
+        """Memory for one batch, as tensors and as arrays over the same memory."""
         views = {spec.name: at_page((BATCH, *spec.shape), spec.dtype) for spec in self.workload.arrays}
         return {name: torch.from_numpy(view) for name, view in views.items()}, views
 
 
 def at_page(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Memory that begins at a page, (*shape).
+    """Page-aligned memory, (*shape).
 
-    `numpy.empty` begins 16 bytes behind one; the processor then takes sources that begin at a page for the same
-    address, and copies at a fifth of its speed. The memory map is to be held against at its best.
+    `numpy.empty` begins 16 bytes after a page boundary; the processor then mistakes page-aligned sources for the same
+    address, and copies at a fifth of its speed. The memory map should be compared at its best.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     memory = np.empty(size + PAGE, dtype=np.uint8)
@@ -124,7 +124,7 @@ def values(spec: ArraySpec, numbers: range, seed: int) -> np.ndarray:
 
 
 def made_path(folder: Path, modality: str) -> Path:
-    """Where a store of the benchmark lies."""
+    """Path of a store of the benchmark."""
     return store_path(folder / "cache", "benchmark", modality, KEY)
 
 
@@ -135,7 +135,7 @@ def empty_store(folder: Path, modality: str, arrays: tuple[ArraySpec, ...], shar
 
 
 def make_data(workload: Workload, samples: int, folder: Path, *, whole: bool = True, seed: int = 0) -> Data:
-    """Write a workload under `folder`, one shard at a time. whole: also as one store of all arrays."""
+    """Write a workload in `folder`, one shard at a time. whole: also as one store of all arrays."""
     data = Data(workload, samples, folder)
     (folder / "raw").mkdir(parents=True)
     stores = [(empty_store(folder, spec.name, (spec,)), (spec,)) for spec in workload.arrays]

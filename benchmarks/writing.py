@@ -1,10 +1,11 @@
-"""How fast shards are written, against the plainest way to make the same bytes durable.
+"""How fast shards are written, compared with the simplest way to write the same bytes durably.
 
     python benchmarks/writing.py --shards 40
 
-Three ways take turns with every shard: `write_shard` (encoding, checksums, temporary name, fsync, rename and fsync of
-the folder for each array's file, then the record), plain files, one an array, with an fsync each, and one file that
-grows, with one fsync a shard. The ratio is to the last, shard by shard; figures are medians. Bytes are those of values.
+Three methods alternate with every shard: `write_shard` (encoding, checksums, temporary name, fsync, rename and fsync of
+the folder for each array's file, then the record), plain files, one per array, with an fsync each, and one growing
+file, with one fsync per shard. The ratio is to the last, shard by shard; results are medians. Bytes are those of
+values.
 """
 
 import argparse
@@ -40,14 +41,14 @@ def write_durably(path: Path, data: bytes, flags: int) -> None:
 
 
 def seconds(task: Callable[[], object]) -> float:
-    """How long a task takes."""
+    """Duration of a task in seconds."""
     started = time.perf_counter()
     task()
     return time.perf_counter() - started
 
 
 def measure(workload: Workload, shard_samples: int, num_shards: int, folder: Path) -> list[dict[str, Any]]:
-    """One row a way of writing."""
+    """One row per method."""
     store = empty_store(folder, "all", workload.arrays, shard_samples)
     grow_store(store, num_shards)
     took: dict[str, list[float]] = {RAW: [], "plain files, one an array, an fsync each": [], "unialign write_shard": []}
