@@ -1,4 +1,4 @@
-"""What the system refuses: told with the owner of the folder and the way out."""
+"""Permission errors of the operating system, reported with the owner of the folder and a way out."""
 
 import errno
 import grp
@@ -12,12 +12,12 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def is_refused(error: OSError) -> bool:
-    """Whether the system does not let this user do something, or nobody on a read-only file system."""
+    """Whether the operating system denied this user access, or the file system is read-only for all."""
     return error.errno in _REFUSED
 
 
 def explained(error: OSError) -> str:
-    """What went wrong; for something refused whose the folder is, and what helps."""
+    """What went wrong; if access was denied, also the owner of the folder and what helps."""
     if error.errno == errno.ENOENT and "temporary directory" in str(error):
         return f"{error.strerror}; set TMPDIR to a folder with room"
     if not is_refused(error) or not isinstance(error.filename, str | bytes):

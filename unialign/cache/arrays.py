@@ -1,4 +1,4 @@
-"""What one array of a store looks like, seen from one sample."""
+"""The specification of one array of a store, per sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from unialign.types import Json
 class ArraySpec:
     """The shape of one sample in one array of a store.
 
-    shape: the largest shape of one sample, for example (1024, 2, 17, 3); the store adds the sample axis in front.
+    shape: the maximum shape of one sample, for example (1024, 2, 17, 3); the store prepends the sample axis.
     dims: the names of those axes, for example ("frame", "person", "joint", "coordinate").
-    ragged: the first axis is as long as the sample; its length is kept in the record under the axis' name.
-    chunk: entries of the first axis in one inner chunk (0: all of them). A ragged sample stores only the chunks
-        that hold something.
+    ragged: the length of the first axis differs per sample; it is kept in the record under the name of the axis.
+    chunk: entries of the first axis per inner chunk (0: all of them). A ragged sample stores only the chunks that
+        contain data.
     attributes: what a reader of the array should know: units, joint order, coordinate names.
     """
 
@@ -43,10 +43,10 @@ class ArraySpec:
 
     @property
     def chunks_per_sample(self) -> int:
-        """Inner chunks that a sample of the largest shape takes."""
+        """Number of inner chunks of a sample of the maximum shape."""
         return -(-self.shape[0] // self.inner[0]) if self.shape else 1
 
     @property
     def fill(self) -> float:
-        """What absent entries read as in any Zarr tool: NaN for floats, 0 for integers."""
+        """What missing entries read as in any Zarr tool: NaN for floats, 0 for integers."""
         return float("nan") if np.dtype(self.dtype).kind == "f" else 0

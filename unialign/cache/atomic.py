@@ -1,8 +1,8 @@
 """The only module that writes, renames or deletes files.
 
-Order of a safe write: temporary name in the same folder, data, fsync, rename, fsync of the folder. A kill leaves
-either the old file, or the new one, or a temporary that `sweep` removes; a power cut cannot leave a name without
-its data. Cannot be promised on network file systems whose rename or fsync lies.
+Order of a safe write: temporary name in the same folder, data, fsync, rename, fsync of the folder. A kill leaves either
+the old file, or the new one, or a temporary file that `sweep` removes; a power failure cannot leave a name without its
+data. Network file systems that do not honor rename or fsync cannot guarantee this.
 """
 
 import errno
@@ -16,8 +16,8 @@ from pathlib import Path
 
 PREFIX = ".tmp-"
 
-# Every call by which this module changes files goes through this name (open, write, fsync, close, replace, mkdir,
-# chmod, unlink, rmdir), so that a test can put a recorder in its place or let the n-th call fail.
+# Every call with which this module changes files goes through this name (open, write, fsync, close, replace, mkdir,
+# chmod, unlink, rmdir), so that a test can substitute a recorder or make the n-th call fail.
 system = os
 
 
@@ -36,7 +36,7 @@ def make_folder(path: Path) -> None:
 
 
 def make_shared_folder(path: Path) -> None:
-    """Create a folder for all who may write into the one above it, whatever this user's umask takes from new ones."""
+    """Create a folder for all users who may write into its parent, whatever the umask of this user."""
     if not path.is_dir():
         make_folder(path)
         with suppress(OSError):
@@ -44,7 +44,7 @@ def make_shared_folder(path: Path) -> None:
 
 
 def share(handle: int, folder: Path) -> None:
-    """Let all who may write into a folder write one of its files, if it is this user's."""
+    """Make a file writable for all users who may write into its folder, if this user owns it."""
     wanted = stat.S_IMODE(folder.stat().st_mode) & 0o666
     with suppress(OSError):
         if stat.S_IMODE(os.fstat(handle).st_mode) & wanted != wanted:
@@ -52,7 +52,7 @@ def share(handle: int, folder: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A fresh name beside `path` (same folder and suffix) that `sweep` recognises; the folder exists afterwards."""
+    """A new name next to `path` (same folder and suffix) that `sweep` recognizes; the folder exists afterwards."""
     make_folder(path.parent)
     return path.with_name(f"{PREFIX}{secrets.token_hex(8)}-{path.name}")
 
@@ -76,14 +76,14 @@ def sync_file(path: Path) -> None:
 
 
 def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
-    """Write the parts one after the other as the new content of `path`, whole or not at all.
+    """Write the parts one after the other as the new content of `path`, completely or not at all.
 
-    Returns how many bytes were written and their SHA-256 in hex.
-    Raises `OSError` (full disk, no permission); the temporary is gone then and the old content still there.
+    Returns the number of bytes written and their SHA-256 in hex. Raises `OSError` (full disk, no permission); then the
+    temporary file is removed and the old content is intact.
     """
     temporary = temporary_name(path)
     checksum, size = hashlib.sha256(), 0
-    # A signal may end the work at any moment, also between the making of the file and the next line.
+    # A signal may interrupt at any moment, also between the creation of the file and the next line.
     try:
         handle = system.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -104,7 +104,7 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
 
 
 def write_all(handle: int, data: bytes) -> None:
-    """Write every byte, however many the system takes at a time. Raises `OSError` when it takes none."""
+    """Write all bytes, however many the system accepts per call. Raises `OSError` if it accepts none."""
     view = memoryview(data)
     while view:
         written = system.write(handle, view)
@@ -114,7 +114,9 @@ def write_all(handle: int, data: bytes) -> None:
 
 
 def gathered(parts: Iterable[bytes], size: int = 1 << 20) -> Iterator[bytes]:
-    """The same bytes in blocks of about `size`: a shard comes as thousands of small parts, a call for each is slow."""
+    """The same bytes in blocks of about `size`: a shard consists of thousands of small parts, and one call for each
+    is slow.
+    """
     waiting: list[bytes] = []
     total = 0
     for part in parts:
@@ -128,17 +130,17 @@ def gathered(parts: Iterable[bytes], size: int = 1 << 20) -> Iterator[bytes]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write `data` as the new content of `path`, whole or not at all; see `write_parts`."""
+    """Write `data` as the new content of `path`, completely or not at all; see `write_parts`."""
     write_parts(path, [data])
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all; see `write_parts`."""
+    """Write text as UTF-8, completely or not at all; see `write_parts`."""
     write_parts(path, [text.encode()])
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add text to the end of a log. Not atomic: readers of logs ignore a last line without its newline."""
+    """Append text to a log. Not atomic: readers of logs ignore a last line without a newline."""
     make_folder(path.parent)
     handle = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
@@ -148,7 +150,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def replace(temporary: Path, final: Path) -> None:
-    """Put a finished temporary file or folder in place: fsync what it holds, rename, fsync the folder."""
+    """Put a finished temporary file or folder in place: fsync its content, rename, fsync the folder."""
     if temporary.is_dir():
         for folder, _, names in os.walk(temporary, topdown=False):
             for name in names:
@@ -162,13 +164,13 @@ def replace(temporary: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, or a folder with all that it holds; nothing happens when it is not there."""
+    """Delete a file, or a folder with its content; does nothing if it does not exist."""
     if path.is_dir() and not path.is_symlink():
-        # The folder gets a temporary name first, so that a kill half-way leaves no half-deleted store behind.
+        # The folder is renamed to a temporary name first, so that a kill half-way leaves no half-deleted store.
         if not path.name.startswith(PREFIX):
             doomed = temporary_name(path)
             system.replace(path, doomed)
-            # After a power cut too: what was deleted inside must not be gone while the old name is back.
+            # After a power failure, too: content must not be deleted while the old name reappears.
             sync_folder(path.parent)
             path = doomed
         for folder, folders, files in os.walk(path, topdown=False):
@@ -185,14 +187,14 @@ def remove(path: Path) -> None:
 
 
 def final_name(temporary: Path) -> Path:
-    """The name that a temporary was to get, or had before it was to be deleted; see `temporary_name`."""
+    """The final or previous name of a temporary file; see `temporary_name`."""
     return temporary.with_name(temporary.name.removeprefix(PREFIX).partition("-")[2])
 
 
 def sweep_beside(path: Path) -> int:
-    """Delete the temporaries that killed writers of one file or folder left beside it; returns how many there were.
+    """Delete the temporary files of one file or folder that killed writers left next to it; returns their number.
 
-    Only for the one who holds its lock: those of a live writer would go too.
+    Only for the holder of its lock: those of a live writer would be deleted too.
     """
     doomed = [found for found in path.parent.glob(f"{PREFIX}*") if final_name(found) == path]
     for found in doomed:
@@ -201,7 +203,7 @@ def sweep_beside(path: Path) -> int:
 
 
 def sweep(folder: Path) -> int:
-    """Delete the temporaries that killed writers left anywhere under a folder; returns how many there were."""
+    """Delete the temporary files that killed writers left anywhere below a folder; returns their number."""
     doomed = [
         Path(root, name)
         for root, names, files in os.walk(folder)

@@ -1,4 +1,4 @@
-"""Reading files that a stranger may have made: plain files only, bounded in size, depth and growth."""
+"""Reading untrusted files: regular files only, bounded in size, depth and expansion."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from unialign.errors import DamagedStore
 
 
 def read_plain(path: Path, limit: int, *, first: int | None = None) -> bytes:
-    """The bytes of a file of at most `limit` bytes, or the first so many of them.
+    """The bytes of a file of at most `limit` bytes, or its first bytes.
 
-    Raises `OSError` when it cannot be read, is larger, or is no plain file: a link may lead anywhere, and a pipe would
-    never end.
+    Raises `OSError` if it cannot be read, is larger, or is not a regular file: a link may lead anywhere, and a pipe
+    would never end.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -38,9 +38,9 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def check_inside(root: Path, path: Path) -> None:
-    """Raise `DamagedStore` for a link in the place of a folder on the way from `root` to a file below it.
+    """Raise `DamagedStore` for a link in place of a folder on the path from `root` to a file below it.
 
-    Who writes or deletes behind it would do so elsewhere.
+    Writes and deletions behind it would happen elsewhere.
     """
     for folder in list(path.relative_to(root).parents)[:-1]:
         if (root / folder).is_symlink():

@@ -1,4 +1,4 @@
-"""Answers of web servers, read up to a limit and never unpacked: a kilobyte that is sent must not become a gigabyte."""
+"""Responses of web servers, read up to a limit and never unpacked: a kilobyte must not become a gigabyte."""
 
 from contextvars import ContextVar
 
@@ -6,15 +6,15 @@ import aiohttp
 
 from unialign.cache.remote.transport import Unwanted
 
-# Bytes that the answer which is awaited at present may have.
+# Maximum size of the response that is currently awaited.
 LIMIT: ContextVar[int] = ContextVar("limit", default=1 << 20)
 
 
 class BoundedResponse(aiohttp.ClientResponse):
-    """An answer of which at most one byte more than the limit is read, and which is taken as it was sent."""
+    """A response that is read up to one byte beyond the limit, without decompression."""
 
     async def read(self) -> bytes:
-        """The body, cut behind the first byte that is too much. Raises `Unwanted` for a compressed one."""
+        """The body, cut after the first excess byte. Raises `Unwanted` for a compressed one."""
         if self.headers.get("Content-Encoding", "identity").lower() != "identity":
             self.close()
             raise Unwanted("the server compresses it, although it was asked not to")
@@ -23,14 +23,14 @@ class BoundedResponse(aiohttp.ClientResponse):
             parts.append(part)
             size += len(part)
             if size > limit:
-                # The rest is not wanted; a connection with unread bytes cannot be used again.
+                # The rest is not needed; a connection with unread bytes cannot be reused.
                 self.close()
                 break
         return b"".join(parts)[: limit + 1]
 
 
 def client_options() -> dict[str, object]:
-    """What an `aiohttp.ClientSession` takes to give such answers."""
+    """Arguments of `aiohttp.ClientSession` to get such responses."""
     return {
         "response_class": BoundedResponse,
         "auto_decompress": False,

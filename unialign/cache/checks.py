@@ -1,7 +1,7 @@
-"""What the records of a store may say of its samples, given its arrays: compared once, for all rows, when it is opened.
+"""Consistency of a store's records with its arrays: checked once, for all rows, when it is opened.
 
-Behind this the compiled copy loop takes lengths, shards and slots as they are. A store of a million samples is checked
-in a tenth of a second.
+After that, the compiled copy loop uses lengths, shards and slots unchecked. A store of a million samples is checked in
+a tenth of a second.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _MAX_CHECKSUM = 2**32 - 1
 
 
 def check_table(store: Store, table: SampleTable) -> None:
-    """Raise `ValueError` naming the first thing that records of this store cannot say."""
+    """Raise `ValueError` naming the first inconsistency between the records and the store."""
     _check_names(table.names)
     _check_texts(table.notes)
     _check_shards(store, table)
@@ -28,28 +28,28 @@ def check_table(store: Store, table: SampleTable) -> None:
 
 
 def check_record(store: Store, record: Record) -> None:
-    """The same for all samples of one shard, also those that a later shard supersedes. Raises `ValueError`."""
+    """The same for all samples of one shard, including those superseded by a later shard. Raises `ValueError`."""
     check_table(store, table_of([record], [0]))
 
 
 def _require(fine: np.ndarray, table: SampleTable, what: str) -> None:
-    """Raise `ValueError` with the first sample that is not fine."""
+    """Raise `ValueError` with the first sample that fails."""
     if not fine.all():
         row = int(np.argmin(fine))
         raise ValueError(f"sample {bytes(table.names[row])[:80]!r} of shard {int(table.shard[row])} has {what}")
 
 
 def _check_names(names: np.ndarray) -> None:
-    """Sorted, each once, none empty, UTF-8 without NUL."""
+    """Sorted, unique, not empty, UTF-8 without NUL."""
     if not (names[1:] > names[:-1]).all():
         raise ValueError("the ids of the samples are not in order")
     for start in range(0, len(names), _BLOCK):
         block = np.ascontiguousarray(names[start : start + _BLOCK])
         lengths, data = np.char.str_len(block), block.view(np.uint8).reshape(len(block), -1)
-        # A NUL inside would be one byte less than the length; one at the end is not part of an id.
+        # A NUL inside would make the length wrong by one; one at the end is not part of an id.
         if lengths.min() < 1 or np.count_nonzero(data) != lengths.sum():
             raise ValueError("an id of a sample is empty or holds a NUL character")
-        # Laid end to end the second half of one character could pass for the rest of another's first half.
+        # Concatenated, the second half of one character could complete the first half of another.
         if ((data[:, 0] & 0xC0) == 0x80).any():
             raise ValueError("an id of a sample is not UTF-8")
         data.tobytes().decode()
@@ -78,7 +78,7 @@ def _check_shards(store: Store, table: SampleTable) -> None:
 
 
 def _check_places(table: SampleTable) -> None:
-    """Every sample lies in a shard that has a record, in a slot that the record fills."""
+    """Every sample is in a shard that has a record, in a slot that the record fills."""
     numbers = table.shards.numbers
     if not len(table):
         return
@@ -94,7 +94,7 @@ def _check_places(table: SampleTable) -> None:
 
 
 def _check_rows(store: Store, table: SampleTable) -> None:
-    """Lengths fit the arrays; lengths and checksums are there exactly for what has features."""
+    """Lengths fit the arrays; lengths and checksums exist exactly for samples with features."""
     held = table.status == OK
     limits: dict[str, int] = {}
     for spec in store.arrays:

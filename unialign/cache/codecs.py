@@ -1,8 +1,8 @@
-"""How the bytes of one inner chunk lie in a shard file: as they are, or compressed by zstd or blosc.
+"""How the bytes of one inner chunk are stored in a shard file: raw, or compressed by zstd or blosc.
 
-The compressors are those of numcodecs, which zarr-python itself uses, so that every Zarr tool reads what is written
-here. Every codec has a checksum, and the decoded size, which the array's shape tells, must be announced exactly: a
-small chunk that unpacks to gigabytes is refused before memory is taken for it.
+The compressors are those of numcodecs, which zarr-python itself uses, so every Zarr tool can read the files. Every
+codec has a checksum, and the decoded size, which follows from the array's shape, must be declared exactly: a small
+chunk that unpacks to gigabytes is rejected before memory is allocated for it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ CRC_BYTES = 4
 ZSTD_LEVEL = 3
 BLOSC_LEVEL = 5
 
-# With threads blosc puts its blocks in the order in which they get done, and the bytes differ from run to run.
+# With threads, blosc stores its blocks in order of completion, so the bytes would differ from run to run.
 numcodecs.blosc.use_threads = False
 
 
@@ -40,14 +40,14 @@ class Codec:
 
 
 def crc_bytes(data: bytes) -> bytes:
-    """The crc32c of some bytes as it lies in files: 4 bytes, little endian."""
+    """The crc32c of some bytes as stored in files: 4 bytes, little endian."""
     return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
 
 
 def sample_checksum(payloads: Sequence[bytes]) -> int:
-    """The crc32c over the payloads of one sample, in chunk order and without the checksums between them.
+    """The crc32c over the payloads of one sample, in chunk order and without the checksums in between.
 
-    It stands in the record, so that a reader of a few chunks can tell that they are this sample's.
+    It is kept in the record, so that a reader of a few chunks can verify that they belong to this sample.
     """
     value = 0
     for payload in payloads:
@@ -56,12 +56,12 @@ def sample_checksum(payloads: Sequence[bytes]) -> int:
 
 
 def trailer(codec: str, payload: bytes) -> bytes:
-    """What lies behind a payload in the file: its crc32c, or nothing where the codec has a checksum of its own."""
+    """What follows a payload in the file: its crc32c, or nothing if the codec has its own checksum."""
     return crc_bytes(payload) if CODECS[codec].crc else b""
 
 
 def chunk_payload(codec: str, stored: bytes) -> bytes:
-    """The payload of a chunk as it lies in the file. Raises `ValueError` when its crc32c differs."""
+    """The payload of a chunk as stored in the file. Raises `ValueError` if its crc32c differs."""
     if not CODECS[codec].crc:
         return stored
     payload = stored[:-CRC_BYTES]
@@ -86,7 +86,7 @@ def _encode_zstd(data: bytes, itemsize: int) -> bytes:
 
 def _decode_zstd(payload: bytes, size: int) -> bytes:
     _check_size(zstd_size(payload), size)
-    # The library takes the announced size, and refuses a frame that unpacks to another or fails its checksum.
+    # The library allocates the declared size, and rejects a frame that unpacks to another or fails its checksum.
     return bytes(numcodecs.Zstd().decode(payload))
 
 
@@ -97,7 +97,8 @@ def zstd_size(payload: bytes | memoryview) -> int:
     """
     descriptor = payload[4] if len(payload) > 4 else 0
     single_segment, has_checksum = bool(descriptor & 0x20), bool(descriptor & 0x04)
-    # Bytes of the size by its flag, the uppermost two bits; before it lie the window (1 byte) and the dictionary's id.
+    # Number of size bytes, by the flag in the top two bits; before them are the window (1 byte) and the dictionary's
+    # id.
     width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
     start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
     if payload[:4] != b"\x28\xb5\x2f\xfd" or not has_checksum or not width or len(payload) < start + width:
@@ -116,7 +117,7 @@ def _encode_blosc(data: bytes, itemsize: int) -> bytes:
 
 
 def _check_blosc(payload: bytes | memoryview, size: int) -> None:
-    # Sizes unpacked and packed stand at 4 and 12. The library believes the second one, and reads past the end.
+    # The unpacked and packed sizes are at 4 and 12. The library trusts the second one, and reads past the end.
     _check_size(int.from_bytes(payload[4:8], "little"), size)
     if len(payload) < 16 or int.from_bytes(payload[12:16], "little") != len(payload):
         raise ValueError("a chunk is not a whole blosc buffer")
@@ -153,5 +154,5 @@ def decode_into(codec: str, payload: bytes | memoryview, out: np.ndarray) -> Non
 
 
 def codec_versions(codec: str) -> dict[str, Json]:
-    """What a store notes of the library that may change the bytes of a codec; nothing for uncompressed chunks."""
+    """What a store records about the library that may affect a codec's bytes; nothing for uncompressed chunks."""
     return {} if codec == "none" else {"numcodecs": numcodecs.__version__}

@@ -1,4 +1,4 @@
-"""Functions compiled by numba at import, and kept on disk where that can be done."""
+"""Functions compiled by numba at import, and cached on disk where possible."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,11 @@ from numba import njit
 
 
 def compiled(signature: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator that compiles a function for one signature, without Python's lock. options: of numba's `njit`.
+    """A decorator that compiles a function for one signature, without the GIL. options: of numba's `njit`.
 
-    The machine code is kept beside the module, in NUMBA_CACHE_DIR or in the user's cache folder. Where none of them can
-    be written (a shared installation, no HOME), or what lies there cannot be read (cut by a full disk), it is compiled
-    anew by each process, which takes seconds.
+    The machine code is cached next to the module, in NUMBA_CACHE_DIR or in the user's cache folder. If none of them is
+    writable (a shared installation, no HOME), or the cached file cannot be read (truncated by a full disk), each
+    process compiles it again, which takes seconds.
     """
 
     def compile_it(function: Callable[..., Any]) -> Any:

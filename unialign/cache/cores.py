@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how many of those nobody uses at the moment."""
+"""How many cores this process may use, and how many of them are idle at the moment."""
 
 import math
 import os
@@ -6,20 +6,20 @@ import sys
 import time
 from pathlib import Path
 
-# Seconds over which the idle time of cores is measured.
+# Seconds over which idle time is measured.
 MOMENT = 0.25
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, or the quota of its control group where that is less."""
+    """Number of cores that this process may use: its affinity, or the quota of its control group if that is less."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, cpu_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))))
 
 
 def free_cores(moment: float = MOMENT) -> int:
-    """Usable cores that were idle during a moment, at least 1; what this process itself computes then counts as busy.
+    """Usable cores that were idle during a moment, at least 1; this process's own computation counts as busy.
 
-    For numbers that change no result only (how many processes work at once), since it changes with the load.
+    Only for numbers that do not affect results (how many processes run at once), since it changes with the load.
     """
     first = idle_times(Path("/proc/stat"))
     time.sleep(moment)
@@ -33,7 +33,8 @@ def free_cores(moment: float = MOMENT) -> int:
 
 
 def cpu_quota(groups: Path, root: Path) -> float:
-    """Cores that the control groups of a process allow (version 1 or 2, the least of all levels); infinite without.
+    """Number of cores that the control groups of a process allow (version 1 or 2, the minimum over all levels);
+    infinite without.
 
     groups: such as /proc/self/cgroup. root: where the groups are mounted, such as /sys/fs/cgroup.
     """

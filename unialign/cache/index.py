@@ -1,8 +1,8 @@
-"""One file in a store that holds what all its records say, so that a store of a million samples opens at once.
+"""One file with the content of all records of a store, so that a store of a million samples opens quickly.
 
-It is made from the records and never trusted against them: it counts only while every record that it covers is there
-with the size that it had, and its own SHA-256 is right. Records that came later are read one by one. Withdrawing a
-shard deletes it first.
+It is built from the records and never trusted over them: it is used only while every record that it covers exists with
+the same size, and its own SHA-256 is correct. Newer records are read one by one. Withdrawing a shard deletes the index
+first.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ NAME = "index.bin"
 INDEX_BYTES = 4 << 30
 _ALIGN, _SHA_BYTES = 64, 32
 
-# The type of each column, and its shape behind the first axis; `names` are as wide as the longest id.
+# The type of each column, and its shape after the first axis; `names` are as wide as the longest id.
 _COLUMNS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "status": ("|u1", ()),
     "shard": ("<i4", ()),
@@ -56,15 +56,15 @@ _MAX_HEAD = 1 << 20
 
 
 def index_path(store: Path) -> Path:
-    """Where the index of a store lies."""
+    """Path of the index of a store."""
     return store / "records" / NAME
 
 
 def load_table(store: Store, *, strict: bool = False) -> SampleTable:
-    """What all records of a store say, checked against its arrays.
+    """The content of all records of a store, checked against its arrays.
 
-    Raises `DamagedStore` for a record that was changed or says what no record of this store can.
-    strict: also for one that the index names but that has gone, deleted by someone who did not know better.
+    Raises `DamagedStore` for a record that was changed or that does not fit the store.
+    strict: also for a record that the index names but that was deleted by hand.
     """
     known = read_index(store)
     sizes = record_sizes(store.path)
@@ -82,7 +82,7 @@ def load_table(store: Store, *, strict: bool = False) -> SampleTable:
 
 
 def write_index(store: Store) -> None:
-    """Bring the index up to date with the records; nothing happens when it is. Only a store's one writer calls this."""
+    """Update the index from the records, if needed. Only the writer of a store calls this."""
     sizes = record_sizes(store.path)
     known = read_index(store)
     if known is None:
@@ -94,13 +94,13 @@ def write_index(store: Store) -> None:
 
 
 def forget_index(store: Path) -> None:
-    """Delete the index, before a record that it covers goes."""
+    """Delete the index, before a record that it covers is deleted."""
     check_inside(store, index_path(store))
     atomic.remove(index_path(store))
 
 
 def forget_shard(store: Store, shard: int) -> None:
-    """Withdraw a shard: the index and its record first, so that no reader trusts the files, then the files."""
+    """Withdraw a shard: first the index and its record, so that no reader trusts the files, then the files."""
     forget_index(store.path)
     for path in (record_path(store.path, shard), *(store.path / spec.name / "c" / str(shard) for spec in store.arrays)):
         check_inside(store.path, path)
@@ -108,16 +108,16 @@ def forget_shard(store: Store, shard: int) -> None:
 
 
 def read_index(store: Store) -> SampleTable | None:
-    """The table that the index holds; None when there is none, or when it is not what was written."""
+    """The table in the index; None if there is none, or it is not what was written."""
     try:
         return decode_index(read_plain(index_path(store.path), INDEX_BYTES), store)
     except OSError:
-        # Nothing is lost with it: the records say the same.
+        # Nothing is lost: the records hold the same data.
         return None
 
 
 def decode_index(data: bytes, store: Store) -> SampleTable | None:
-    """The table in the bytes of an index; None when they are not what was written for this store."""
+    """The table in the bytes of an index; None if they are not what was written for this store."""
     if hashlib.sha256(memoryview(data)[:-_SHA_BYTES]).digest() != data[-_SHA_BYTES:]:
         return None
     try:
@@ -153,7 +153,7 @@ def check_index(store: Store, records: Sequence[Record]) -> list[tuple[int | Non
 def record_sizes(store: Path) -> dict[int, int]:
     """Size of each record's file by shard number, ascending; nothing is opened."""
     sizes: dict[int, int] = {}
-    # What is withdrawn or pruned at this moment is not there.
+    # A record that is being withdrawn or pruned may be gone.
     with suppress(FileNotFoundError), os.scandir(store / "records") as found:
         for each in found:
             shard = shard_of(each.name)
@@ -164,7 +164,7 @@ def record_sizes(store: Path) -> dict[int, int]:
 
 
 def lost_records(table: SampleTable, sizes: dict[int, int]) -> list[int]:
-    """Shards that the table of an index names, but whose record has gone."""
+    """Shards in the table of an index whose record is gone."""
     return sorted(set(table.shards.numbers.tolist()) - sizes.keys())
 
 
@@ -194,7 +194,9 @@ def _columns(table: SampleTable) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _encoded(table: SampleTable, store: str) -> list[bytes]:
-    """A line of JSON (the store's name, and each column's name, type, shape and place), the columns, their SHA-256."""
+    """One line of JSON (the store's name, and each column's name, type, shape and offset), the columns, their
+    SHA-256.
+    """
     header: list[Json] = []
     parts: list[bytes] = []
     offset = 0
@@ -213,13 +215,13 @@ def _encoded(table: SampleTable, store: str) -> list[bytes]:
 
 
 def _kind(name: str) -> tuple[str, tuple[int, ...]] | None:
-    """Type and shape behind the first axis of a column; None for one that is none."""
+    """Type and shape after the first axis of a column; None for an unknown column."""
     prefix, _, rest = name.partition("/")
     return _FAMILIES.get(prefix) if rest else _COLUMNS.get(name)
 
 
 def _decoded(data: bytes, store: str) -> SampleTable | None:
-    """The columns, each of the type that it has in every index. Raises `ValueError` or `KeyError` for others."""
+    """The columns, each with its fixed type. Raises `ValueError` or `KeyError` for others."""
     end = data.index(b"\n", 0, _MAX_HEAD) + 1
     header = IndexHead.model_validate_json(data[:end])
     if header.store != store:

@@ -1,4 +1,4 @@
-"""What a cache root holds: listing, and finding a store by a part of its name."""
+"""The stores in a cache: listing them, and finding one by part of its name."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,10 +63,10 @@ def summarise(path: Path) -> Summary:
 
 
 def find_store(cache: Path, name: str) -> Path:
-    """The one store whose path, folder name or key begins like `name`.
+    """The one store whose path, folder name or key begins with `name`.
 
-    name: a path, `yolo-0123456789ab`, `0123`, or `ntu/poses/yolo-0123`. Raises `MissingCache` when none fits and
-    `UsageError` when several do.
+    name: a path, `yolo-0123456789ab`, `0123`, or `ntu/poses/yolo-0123`. Raises `MissingCache` if none matches and
+        `UsageError` if several do.
     """
     if name.endswith(".zarr") and (Path(name) / "zarr.json").is_file():
         return Path(name).resolve()

@@ -1,4 +1,4 @@
-"""The key of a store: every setting that decides a feature's bytes, field by field, and its digest."""
+"""The key of a store: every setting that affects a feature's bytes, field by field, and its digest."""
 
 import hashlib
 import json
@@ -11,7 +11,9 @@ SHORT = 12
 
 
 def canonical(value: Json) -> bytes:
-    """One spelling per value: JSON with sorted keys, no spaces, UTF-8. NaN and infinity are refused (`ValueError`)."""
+    """The canonical spelling of a value: JSON with sorted keys, no spaces, UTF-8. Rejects NaN and infinity
+    (`ValueError`).
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

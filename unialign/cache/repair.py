@@ -1,4 +1,4 @@
-"""Writing a store's metadata anew: all of it follows from the key, the extractor's arrays and the records."""
+"""Restoring a store's metadata, all of which follows from the key, the extractor's arrays and the records."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,10 @@ from unialign.types import Json
 
 
 def restore_group(store: Store) -> None:
-    """Write the metadata of the group anew where it is missing or changed.
+    """Restore the metadata of the group if it is missing or changed.
 
-    store: as its extractor describes it; the slots of a shard and the codec are those that an array's metadata tell.
-    Raises `DamagedStore` when none of them can be read either.
+    store: as its extractor describes it; the slots per shard and the codec are read from an array's metadata. Raises
+        `DamagedStore` if none of those can be read either.
     """
     try:
         if open_store(store.path).key.digest != store.key.digest:
@@ -44,7 +44,7 @@ def restore_group(store: Store) -> None:
 
 
 def restore_metadata(store: Store) -> None:
-    """Write the metadata of every array anew, as long as the records need it."""
+    """Restore the metadata of every array, with the length that the records need."""
     num_shards = max((1 + (shard_of(path.name) or 0) for path in list_records(store.path)), default=0)
     for spec in store.arrays:
         wanted = json_bytes(array_metadata(store, spec, num_shards))
@@ -59,7 +59,7 @@ def restore_metadata(store: Store) -> None:
 
 def _put(store: Path, path: Path, data: bytes) -> None:
     check_inside(store, path)
-    # A rename puts a file in the place of a file or a link, but not of a folder.
+    # A rename replaces a file or a link, but not a folder.
     if path.is_dir():
         atomic.remove(path)
     atomic.write_file(path, data)

@@ -1,10 +1,10 @@
-"""What the metadata of a store may say; nothing of it is believed before it has passed here.
+"""The schema of a store's metadata; nothing in it is trusted before it has been validated here.
 
-Digests find accidents. They do not find strangers, who sign what they change.
+Digests detect accidents, but not attackers, who recompute them after a change.
 
-The models are strict: no number is made of a text, no text of a number. Fields that are not known are refused where the
-format is ours alone (arrays, entries, files); they are kept in a store's body, which holds what its extractor says of
-itself, and passed over in a record's body, where later versions may say more of a shard.
+The models are strict: numbers are not parsed from strings, nor strings made of numbers. Unknown fields are rejected
+where the format is entirely ours (arrays, entries, files); they are kept in a store's body, which holds what its
+extractor declares, and ignored in a record's body, where later versions may add more.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,18 +14,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from unialign.cache.arrays import ArraySpec
 
-# Bytes of a store's or an array's `zarr.json`, and of a record; those in use are a thousandth of it.
+# Maximum size of a `zarr.json` and of a record; real ones are a thousandth of it.
 METADATA_BYTES, RECORD_BYTES = 16 << 20, 16 << 20
-# Bytes of one inner chunk, which are in memory at once, and of the index at the end of a shard file.
+# Maximum size of one inner chunk, which is held in memory, and of the index at the end of a shard file.
 CHUNK_BYTES, SHARD_INDEX_BYTES = 256 << 20, 256 << 20
 MAX_SHARD = 2**31 - 1
 _LARGE = 2**62
-# Names that the layout of a store uses itself.
+# Names that are part of the layout of a store.
 _RESERVED = {"records", "c", "zarr.json"}
 
 
 def folder_name(name: str) -> str:
-    """The name, which is that of one folder. Raises `ValueError` for one that leads elsewhere or is hidden."""
+    """The name, if it is valid for a folder. Raises `ValueError` for one that leads elsewhere or is hidden."""
     if not name or name.startswith(".") or set(name) & set("/\\") or not name.isprintable():
         raise ValueError(f"{name[:80]!r} cannot be the name of a folder")
     if len(name.encode()) > 200:
@@ -34,7 +34,7 @@ def folder_name(name: str) -> str:
 
 
 def array_name(name: str) -> str:
-    """The name, which can be that of an array in a store. Raises `ValueError` for any other."""
+    """The name, if it is valid for an array in a store. Raises `ValueError` for any other."""
     if name in _RESERVED:
         raise ValueError(f"{name!r} cannot be the name of an array: a store uses it itself")
     return folder_name(name)
@@ -72,12 +72,12 @@ class ArrayBody(_Body):
     attributes: dict[str, Any] = {}
 
     def spec(self) -> ArraySpec:
-        """The same as the package knows it. Raises `ValueError` where shape, names and raggedness do not fit."""
+        """The same as an `ArraySpec`. Raises `ValueError` if shape, names and raggedness do not fit."""
         return ArraySpec(self.name, self.dtype, self.shape, self.dims, self.ragged, self.chunk, self.attributes)
 
 
 class StoreBody(BaseModel):
-    """The body of a store's `zarr.json`; `model_extra` holds what the extractor says."""
+    """The body of a store's `zarr.json`; `model_extra` holds what the extractor declares."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
@@ -87,7 +87,7 @@ class StoreBody(BaseModel):
     key: dict[str, Any]
     arrays: Annotated[tuple[ArrayBody, ...], Field(min_length=1, max_length=1000)]
     shard_samples: Annotated[int, Field(ge=1, le=1 << 24)]
-    # Stores of earlier versions do not say it.
+    # Missing in stores of earlier versions.
     codec: str = "none"
     numcodecs: str = ""
 
@@ -100,7 +100,7 @@ class StoreBody(BaseModel):
         for array in self.arrays:
             spec = array.spec()
             item = np.dtype(spec.dtype).itemsize
-            # Python's integers: those of numpy begin again at 0.
+            # Python's integers: those of numpy wrap around.
             chunk = item * _product(spec.inner)
             if chunk > CHUNK_BYTES:
                 raise ValueError(f"a chunk of array {spec.name} has {chunk} bytes, more than {CHUNK_BYTES}")
@@ -167,7 +167,7 @@ class RecordBody(BaseModel):
 
 
 class NoteBody(_Body):
-    """What the index says of a sample beside its columns."""
+    """What the index says about a sample besides its columns."""
 
     detail: dict[str, Any] = {}
     source: str = ""
@@ -193,7 +193,7 @@ class IndexHead(_Body):
 
 
 def reason(error: Exception) -> str:
-    """What is wrong, in one line: of a `ValidationError` the first problem and its place, without the value."""
+    """The error in one line: for a `ValidationError` the first problem and its location, without the value."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:120]

@@ -1,12 +1,12 @@
-"""One shard file: the bytes of Zarr v3's `sharding_indexed` codec, inner chunks stored as `cache.codecs` says.
+"""One shard file: the bytes of Zarr v3's `sharding_indexed` codec, with inner chunks stored as in `cache.codecs`.
 
-Written here rather than through a Zarr library because the bytes of a store must be the same each time (zarrs orders
-chunks freely) and because a chunk that equals the fill value must still be written. Zarr-python, tensorstore and zarrs
-read it.
+Implemented here rather than with a Zarr library because the bytes of a store must be the same each time (zarrs orders
+chunks arbitrarily) and because a chunk that equals the fill value must still be written. zarr-python, tensorstore and
+zarrs can read the files.
 
-Layout of a file: inner chunks in slot order, each with its crc32c behind it (zstd frames hold their own checksum); then
-the index, one (offset, bytes) pair of uint64 per inner chunk in C order, (2^64-1, 2^64-1) where a chunk is absent; then
-the index' crc32c.
+Layout of a file: inner chunks in slot order, each followed by its crc32c (zstd frames contain their own checksum); then
+the index, one (offset, bytes) pair of uint64 per inner chunk in C order, (2^64-1, 2^64-1) for absent chunks; then the
+crc32c of the index.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,12 +32,12 @@ def chunk_bytes(spec: ArraySpec) -> int:
 
 
 def count_chunks(spec: ArraySpec, length: int | None) -> int:
-    """Inner chunks that a sample takes, the first ones of its row in the index. length: of a ragged first axis."""
+    """Number of inner chunks of a sample, the first ones of its row in the index. length: of a ragged first axis."""
     return spec.chunks_per_sample if length is None else -(-length // spec.inner[0])
 
 
 def check_sample(spec: ArraySpec, value: np.ndarray) -> np.ndarray:
-    """The value as it goes to disk. Raises `ValueError` when type or shape are not the array's."""
+    """The value as it is written to disk. Raises `ValueError` if type or shape are not those of the array."""
     if value.dtype != np.dtype(spec.dtype):
         raise ValueError(f"array {spec.name}: {value.dtype} given, {spec.dtype} declared")
     fits = value.shape == spec.shape
@@ -51,7 +51,7 @@ def check_sample(spec: ArraySpec, value: np.ndarray) -> np.ndarray:
 
 
 def cut_chunks(spec: ArraySpec, value: np.ndarray) -> Iterator[bytes]:
-    """The inner chunks of one sample in order, the last one filled up to full size."""
+    """The inner chunks of one sample in order, the last one padded to full size."""
     if not spec.inner:
         yield value.tobytes()
         return
@@ -111,7 +111,7 @@ def read_index(spec: ArraySpec, data: memoryview, num_slots: int, name: str, *, 
         raise DamagedStore(f"{name}: the shard index does not match its checksum; run `unialign cache verify`.")
     index = np.frombuffer(table, dtype="<u8").reshape(num_slots, spec.chunks_per_sample, 2)
     present, end = index[index[..., 0] != ABSENT], before + len(data) - size - CRC_BYTES
-    # Each bound for itself: the sum of two numbers near 2^64 begins again at 0.
+    # Each bound is checked separately: the sum of two numbers near 2^64 wraps around.
     if ((present > end).any(axis=-1) | (present.sum(axis=-1) > end)).any():
         raise DamagedStore(f"{name}: the shard index points outside the file; run `unialign cache verify`.")
     return index
@@ -127,10 +127,10 @@ def read_sample(
     checksum: int | None = None,
     name: str = "",
 ) -> np.ndarray:
-    """One sample out of a shard file, copied.
+    """One sample from a shard file, copied.
 
     chunks: its rows of the index, (chunks_per_sample, 2). length: entries along a ragged first axis, None otherwise.
-    checksum, name: see `decode_sample`. Raises `DamagedStore` when a chunk that the sample needs is absent or damaged.
+    checksum, name: see `decode_sample`. Raises `DamagedStore` if a chunk that the sample needs is absent or damaged.
     """
     needed = chunks[: count_chunks(spec, length)]
     if (needed[:, 0] == ABSENT).any():
@@ -148,10 +148,10 @@ def decode_sample(
     checksum: int | None = None,
     name: str = "",
 ) -> np.ndarray:
-    """One sample, (length, *shape[1:]) or `spec.shape`, from its chunks as they lie in the file, in chunk order.
+    """One sample, (length, *shape[1:]) or `spec.shape`, from its chunks as stored in the file, in chunk order.
 
-    checksum: what the record says of this sample and array; None: it is not compared, and chunks of another sample
-    would pass. name: what errors call the file. Raises `DamagedStore` when a chunk is not what was written.
+    checksum: that of this sample and array in the record; None: it is not compared, and chunks of another sample would
+        be accepted. name: the name of the file in errors. Raises `DamagedStore` if a chunk is not what was written.
     """
     try:
         if len(stored) != count_chunks(spec, length):

@@ -1,7 +1,7 @@
 """A store on disk: where it lies, its Zarr metadata, and how it is made, opened and grown.
 
 <cache root>/<collection>/<modality>/<extractor>-<first 12 hex of the key>.zarr/
-    zarr.json              the group: key field by field, array layout, licence of the weights
+    zarr.json              the group: key field by field, array layout, license of the weights
     <array>/zarr.json      one Zarr v3 array a feature; axis 0 is the slot, one shard file per work unit
     <array>/c/<shard>/0..  shard files
     records/000000.json    one per shard, written last
@@ -31,12 +31,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Store:
-    """What the group metadata of a store says.
+    """The content of a store's group metadata.
 
-    shard_samples: slots in a shard; fixed when the store is made.
-    attributes: what the extractor wants readers to know: licence of the weights, class of encoder.
-    codec: how inner chunks are stored, one of `cache.codecs.CODECS`; fixed when the store is made. Not part of the key:
-        the values are the same.
+    shard_samples: slots per shard; fixed when the store is created.
+    attributes: what the extractor declares for readers: license of the weights, type of encoder.
+    codec: how inner chunks are stored, one of `cache.codecs.CODECS`; fixed when the store is created. Not part of the
+        key: the values are the same.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Store:
             raise ValueError(f"unknown codec {self.codec!r}; known: {', '.join(CODECS)}")
 
     def array(self, name: str) -> ArraySpec:
-        """The array of that name. Raises `MissingCache` when the store has none."""
+        """The array of that name. Raises `MissingCache` if the store has none."""
         for spec in self.arrays:
             if spec.name == name:
                 return spec
@@ -61,7 +61,7 @@ class Store:
 
     def shard_path(self, name: str, shard: int) -> Path:
         """The file of one array in one shard."""
-        # One parse of one text: a Path for each part would take a fifth of the time that opening a shard takes.
+        # One string operation: creating a Path per component would take a fifth of the time that opening a shard takes.
         return Path(f"{self.path}/{name}/c/{shard}" + "/0" * len(self.array(name).shape))
 
     @property
@@ -71,7 +71,7 @@ class Store:
 
 
 def store_path(cache: Path, collection: str, modality: str, key: Key) -> Path:
-    """Where the store of a key lies, whether it exists or not."""
+    """Path of the store of a key, whether it exists or not."""
     return cache / collection / modality / f"{key.fields['extractor']}-{key.short}.zarr"
 
 
@@ -129,15 +129,15 @@ def _group(body: Json) -> dict[str, Json]:
 
 
 def json_bytes(value: Json) -> bytes:
-    """Metadata as it lies in a file."""
+    """Metadata as stored in a file."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def create_store(store: Store) -> Store:
-    """Make an empty store (or return the one that is there): metadata only, put in place by one rename.
+    """Create an empty store (or return the existing one): metadata only, put in place by one rename.
 
-    Raises `DamagedStore` when what is there belongs to another key; `UsageError` for one
-    that could not be opened again, because of its names or sizes.
+    Raises `DamagedStore` if the existing one belongs to another key; `UsageError` for one that could not be opened
+    again, because of its names or sizes.
     """
     if store.path.exists():
         found = open_store(store.path)
@@ -161,12 +161,12 @@ def create_store(store: Store) -> Store:
 
 
 def layout(store: Store) -> list[Json]:
-    """What decides whether a sample fits into a store; how it is cut into chunks is the store's own affair."""
+    """What determines whether a sample fits into a store; how it is cut into chunks is internal to the store."""
     return [(spec.name, spec.dtype, spec.shape, spec.dims, spec.ragged) for spec in store.arrays]
 
 
 def open_store(path: Path) -> Store:
-    """The store at a path. Raises `MissingCache` when there is none, `DamagedStore` when its metadata was changed."""
+    """The store at a path. Raises `MissingCache` if there is none, `DamagedStore` if its metadata was changed."""
     file = path / "zarr.json"
     try:
         data = read_plain(file, METADATA_BYTES)
@@ -178,9 +178,9 @@ def open_store(path: Path) -> Store:
 
 
 def decode_store(path: Path, data: bytes, name: str) -> Store:
-    """What the bytes of a store's `zarr.json` say. name: what errors call the file.
+    """The store described by the bytes of a `zarr.json`. name: the name of the file in errors.
 
-    Raises `DamagedStore` when they do not match their own digest, or say what no store says.
+    Raises `DamagedStore` if they do not match their own digest, or are not valid metadata of a store.
     """
     try:
         plain = parse_json(data)["attributes"]["unialign"]
@@ -203,9 +203,9 @@ def decode_store(path: Path, data: bytes, name: str) -> Store:
 
 
 def read_num_shards(store: Store, spec: ArraySpec) -> int:
-    """Length of an array's sample axis in shards, from its own metadata; shards beyond the records may be counted.
+    """Length of an array's sample axis in shards, from its own metadata; may include shards beyond the records.
 
-    Raises `DamagedStore` when these are not what the store writes.
+    Raises `DamagedStore` if the metadata is not what the store writes.
     """
     path = store.path / spec.name / "zarr.json"
     try:
@@ -221,7 +221,7 @@ def read_num_shards(store: Store, spec: ArraySpec) -> int:
 
 
 def grow_store(store: Store, num_shards: int) -> None:
-    """Make the sample axis at least `num_shards` shards long. Touches metadata only, and never makes it shorter."""
+    """Grow the sample axis to at least `num_shards` shards. Changes only metadata, and never shrinks it."""
     for spec in store.arrays:
         if read_num_shards(store, spec) < num_shards:
             path = store.path / spec.name / "zarr.json"
@@ -230,7 +230,9 @@ def grow_store(store: Store, num_shards: int) -> None:
 
 
 def check_arrays(store: Store, values: Mapping[str, np.ndarray]) -> None:
-    """Raises `ValueError` unless these are arrays that one sample of the store can have: all there, and as declared."""
+    """Raises `ValueError` unless these arrays are a complete sample of the store, with the declared types and
+    shapes.
+    """
     missing = [spec.name for spec in store.arrays if spec.name not in values]
     if missing:
         raise ValueError(f"no array {', '.join(missing)}")
@@ -246,13 +248,13 @@ def write_shard(
     values: Sequence[Mapping[str, np.ndarray]],
     environment: Mapping[str, Json] | None = None,
 ) -> Record:
-    """Store one work unit: every array's shard file, then the record that vouches for them.
+    """Store one work unit: every array's shard file, then the record that covers them.
 
-    Raises `ValueError` for arrays of one sample that disagree on the length of an axis, `DamagedStore` where a link
-    leads out of the store.
-    entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged
-    axes and the checksums are filled in from the values. environment: what computed the values (processor, device,
-    builds of libraries): on one machine always the same, since it is in the record's bytes. Returns the record.
+    Raises `ValueError` for arrays of one sample that disagree on the length of an axis, `DamagedStore` if a link leads
+    out of the store.
+    entries, values: per slot, in slot order; `values` of a sample that is not "ok" is empty. The lengths of ragged axes
+        and the checksums are filled in from the values. environment: what computed the values (processor, device,
+        library builds): always the same on one machine, since it is part of the record's bytes. Returns the record.
     """
     if not 0 < len(entries) <= store.shard_samples:
         raise ValueError(f"a shard holds 1 to {store.shard_samples} samples, {len(entries)} given")

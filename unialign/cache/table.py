@@ -1,6 +1,6 @@
-"""What all records of a store say, as columns: a million samples take 150 MB and no Python object each.
+"""The content of all records of a store, as columns: a million samples take 150 MB and no Python object each.
 
-Rows are sorted by id. A sample that stands in several shards has one row: that of the latest shard, which supersedes.
+Rows are sorted by id. A sample in several shards has one row: that of the latest shard, which supersedes the others.
 """
 
 import json
@@ -16,7 +16,7 @@ from unialign.errors import DamagedStore
 from unialign.types import Json
 
 OK = STATUSES.index("ok")
-# In a column, what a sample or a shard has none of.
+# The value in a column where a sample or a shard has none.
 ABSENT = -1
 _SHA = "sha256:"
 _BLOCK = 1 << 16
@@ -24,7 +24,7 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of any length, end to end. ends: (N,) int64, where each one ends; data: (bytes,) uint8."""
+    """Strings of any length, concatenated. ends: (N,) int64, the end of each; data: (bytes,) uint8."""
 
     ends: np.ndarray
     data: np.ndarray
@@ -34,7 +34,7 @@ class Texts:
         return bytes(self.data[start : int(self.ends[row])]).decode()
 
     def take(self, rows: np.ndarray) -> "Texts":
-        """The texts of these rows, in their order."""
+        """The strings of these rows, in their order."""
         lengths = np.diff(self.ends, prepend=0)[rows]
         data, starts = self.data.data, self.ends[rows] - lengths
         parts = [data[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
@@ -42,7 +42,7 @@ class Texts:
 
 
 def texts(values: Iterable[str]) -> Texts:
-    """Those texts end to end."""
+    """Those strings, concatenated."""
     encoded = [value.encode() for value in values]
     ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
     return Texts(ends.astype("<i8"), np.frombuffer(b"".join(encoded), dtype=np.uint8))
@@ -63,7 +63,7 @@ class Shards:
     sha256: Mapping[str, np.ndarray]
 
     def file(self, name: str, shard: int) -> ShardFile | None:
-        """Size and checksum of one array's file; None where no record vouches for one."""
+        """Size and checksum of one array's file; None if no record covers one."""
         row = int(np.searchsorted(self.numbers, shard))
         if name not in self.bytes or row == len(self.numbers) or self.numbers[row] != shard:
             return None
@@ -78,12 +78,12 @@ class Shards:
 
 @dataclass(frozen=True)
 class SampleTable:
-    """One row a sample, sorted by id.
+    """One row per sample, sorted by id.
 
-    names: (N,) ids as UTF-8 bytes. status: (N,) uint8, places in `records.STATUSES`. shard, slot: (N,) int32.
-    source: (N, 32) uint8, the SHA-256 of what it was made from, zeros where there was nothing to read.
+    names: (N,) ids as UTF-8 bytes. status: (N,) uint8, indices into `records.STATUSES`. shard, slot: (N,) int32.
+    source: (N, 32) uint8, the SHA-256 of what it was made from, zeros if there was nothing to read.
     lengths: by ragged axis, (N,) int32, -1 without features. checksums: by array, (N,) int64, -1 without features.
-    notes: JSON of what else an entry says: its detail, and a source that is no SHA-256; "" if nothing.
+    notes: JSON of the other content of an entry: its detail, and a source that is not a SHA-256; "" if there is none.
     """
 
     names: np.ndarray
@@ -110,9 +110,9 @@ class SampleTable:
         return np.asarray(self.status == OK)
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
-        """(len(ids),) int64: the row of each sample, -1 where no record names it."""
+        """(len(ids),) int64: the row of each sample, -1 if no record names it."""
         found = np.full(len(ids), ABSENT, dtype=np.int64)
-        # A block at a time, since a million ids spelled out at once would take 100 MB.
+        # In blocks, since a million ids as strings would take 100 MB.
         for start in range(0, len(ids) if len(self) else 0, _BLOCK):
             wanted = encoded(ids[start : start + _BLOCK])
             rows = np.searchsorted(self.names, wanted)
@@ -121,7 +121,7 @@ class SampleTable:
         return found
 
     def row(self, sample: str) -> int:
-        """The row of one sample, -1 where no record names it."""
+        """The row of one sample, -1 if no record names it."""
         name = sample.encode()
         row = int(np.searchsorted(self.names, np.bytes_(name)))
         return row if row < len(self) and self.names[row] == name else ABSENT
@@ -143,7 +143,7 @@ class SampleTable:
             ) from error
 
     def sources_of(self, rows: np.ndarray) -> Iterator[str]:
-        """The same for many samples, in the order of `rows`, a block at a time."""
+        """The same for many samples, in the order of `rows`, in blocks."""
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
             digests = self.source[block]
@@ -152,7 +152,7 @@ class SampleTable:
                 yield _SHA + spelled[64 * place : 64 * place + 64] if known[place] else self.source_of(row)
 
     def entry(self, row: int) -> Entry:
-        """What the record says of a sample. Raises `DamagedStore` where the index holds something else."""
+        """The record's entry of a sample. Raises `DamagedStore` if the index differs from it."""
         return Entry(
             id=bytes(self.names[row]).decode(),
             status=STATUSES[self.status[row]],

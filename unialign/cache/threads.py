@@ -1,4 +1,4 @@
-"""The threads of this process for unpacking and for waiting on the disk, made at first use and anew after a fork."""
+"""The threads of this process for decompression and for disk I/O, created at first use and again after a fork."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,25 +11,25 @@ from unialign.cache.cores import usable_cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Most of them wait: for a disk that writes, or for the interpreter.
+# Most of them wait: for disk writes, or for the interpreter.
 MAX_THREADS = 16
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def pool() -> ThreadPoolExecutor:
-    """The pool of this process. What runs in it must not wait for others of it."""
+    """The pool of this process. Tasks in it must not wait for other tasks in it."""
     process = os.getpid()
     if process not in _pools:
-        # The pool of a parent process stands in the dictionary for ever: its threads are not here to be ended.
+        # The pool of a parent process stays in the dictionary: its threads do not exist in this process.
         _pools[process] = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="unialign-cache")
     return _pools[process]
 
 
 def spread(work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-    """`work` over parts of the items, one part for each core that this process may use; results end to end.
+    """`work` on parts of the items, one part per core that this process may use; results are concatenated.
 
-    Nothing of it runs any more when this returns or raises.
+    Nothing is still running when this returns or raises.
     """
     num_parts = min(usable_cores(), len(items))
     if num_parts < 2:

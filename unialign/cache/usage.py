@@ -1,4 +1,4 @@
-"""What the files of a cache take: as long as they are, and on the disk."""
+"""Disk usage of a cache: apparent size, and blocks on the disk."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ from unialign.cache.atomic import PREFIX
 from unialign.cache.inventory import iterate_stores
 from unialign.types import Json
 
-# What `st_blocks` counts, whatever the file system's own blocks are.
+# The unit of `st_blocks`, independent of the file system's block size.
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Files and their bytes: by their length, and in blocks of the disk."""
+    """Number of files, their total length, and their total size in disk blocks."""
 
     files: int = 0
     bytes: int = 0
@@ -28,9 +28,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class StoreUsage:
-    """One store. shards: how many have a record. arrays: shard files, by array.
+    """One store. shards: number of records. arrays: shard files, by array.
 
-    metadata: everything else that belongs there. temporaries: what killed writers left, and live ones have begun.
+    metadata: all other files of the store. temporaries: files of killed writers, and unfinished ones of live writers.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class StoreUsage:
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """A whole cache root. other: lists of datasets, locks, digests. temporaries: those beside the stores."""
+    """A whole cache. other: lists of datasets, locks, digests. temporaries: those next to the stores."""
 
     stores: tuple[StoreUsage, ...]
     other: Usage
@@ -86,9 +86,9 @@ class CacheUsage:
 
 
 def cache_usage(cache: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> CacheUsage:
-    """What lies under a cache root, file by file; links are not followed below a store and count as themselves.
+    """Usage of a cache, file by file; links are not followed below a store and count as themselves.
 
-    progress: called with (stores measured, stores). Files that vanish meanwhile do not count.
+    progress: called with (stores measured, stores). Files that disappear meanwhile do not count.
     """
     paths = [path for path in iterate_stores(cache) if not path.name.startswith(PREFIX)]
     stores = []
@@ -106,7 +106,7 @@ def cache_usage(cache: Path, progress: Callable[[int, int], None] = lambda done,
 
 
 def store_usage(path: Path) -> StoreUsage:
-    """What the files of one store take. Nothing is opened, so a damaged store is measured like any other."""
+    """Usage of one store. No file is opened, so a damaged store is measured like any other."""
     arrays: dict[str, Usage] = {}
     records = metadata = temporaries = Usage()
     shards = 0
@@ -123,11 +123,11 @@ def store_usage(path: Path) -> StoreUsage:
 
 
 def _walk(root: Path, without: frozenset[str]) -> Iterator[tuple[tuple[str, ...], Usage]]:
-    """Every file below a folder: the names that lead to it, and what it takes. `without`: folders to leave out."""
+    """Every file below a folder: its path components, and its size. `without`: folders to skip."""
     pending: list[tuple[str, tuple[str, ...]]] = [(str(root), ())]
     while pending:
         folder, parts = pending.pop()
-        # A cache is measured while extractions write into it: what was there a moment ago may have been renamed.
+        # Extractions may be writing into the cache: a file may have been renamed since it was listed.
         with suppress(FileNotFoundError), os.scandir(folder) as found:
             for entry in found:
                 with suppress(FileNotFoundError):

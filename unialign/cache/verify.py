@@ -1,4 +1,4 @@
-"""Checking a store byte by byte: what is missing, cut, changed, foreign or left over."""
+"""Checking a store byte by byte: missing, truncated, changed, foreign or leftover files."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from unialign.types import Json
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing wrong with a store.
+    """One problem in a store.
 
-    shard: the work unit that has to be extracted again; None when it is metadata or a stray file.
+    shard: the work unit that has to be extracted again; None for metadata or a stray file.
     file: path inside the store.
     """
 
@@ -28,9 +28,9 @@ class Damage:
 
 
 def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Damage]:
-    """Everything wrong with a store, sorted by file; an empty list means that every byte is as it was written.
+    """All problems in a store, sorted by file; an empty list means that every byte is as it was written.
 
-    progress: called with (shards checked, shards). Raises `MissingCache` when there is no store.
+    progress: called with (shards checked, shards). Raises `MissingCache` if there is no store.
     """
     try:
         store = open_store(path)
@@ -44,7 +44,7 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
         expected.add(file)
         try:
             record = read_record(file)
-            # One that no record of this store can be is damage of its shard, however well it is signed.
+            # A record that does not fit this store is damage of its shard, even with a correct digest.
             check_record(store, record)
         except (DamagedStore, ValueError) as error:
             damage.append(Damage(shard_of(file.name), str(file.relative_to(path)), str(error)))

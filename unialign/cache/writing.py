@@ -1,4 +1,4 @@
-"""One's own arrays as a store: for features that no extractor of this package made."""
+"""Writing your own arrays as a store: for features that no extractor of this package produced."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def write_store(
     parameters make another store.
     arrays: what each array looks like; by default taken from the first sample, for arrays that have the same shape in
     all samples. Give them where samples differ in length (`ArraySpec(..., ragged=True)`).
-    attributes: what readers should know: units, licence, citation. shard_samples: samples per file of a new store.
+    attributes: what readers should know: units, license, citation. shard_samples: samples per file of a new store.
 
     Raises `UsageError` for no samples at all, arrays that do not fit the specification, ids that are no text or come
     twice, and parameters or attributes that JSON cannot hold;
@@ -82,7 +82,7 @@ def write_store(
 
 
 def _plain(what: str, values: Mapping[str, Json] | None) -> dict[str, Json]:
-    """Those values. Raises `UsageError` for one that JSON cannot hold, which numbers of numpy are too."""
+    """The values. Raises `UsageError` for one that JSON cannot hold, such as numbers of numpy."""
     for name, value in (values or {}).items():
         try:
             json.dumps(value, allow_nan=False)
@@ -110,7 +110,7 @@ def _seen_in(sample: Arrays) -> tuple[ArraySpec, ...]:
 def _fresh(
     pairs: Iterator[tuple[str, Arrays]], table: SampleTable, specs: Sequence[ArraySpec]
 ) -> Iterator[tuple[Entry, Arrays]]:
-    """The samples that the store does not hold with these values."""
+    """The samples that the store does not hold with these values yet."""
     seen: set[str] = set()
     for identifier, given in pairs:
         if not isinstance(identifier, str):

@@ -1,4 +1,4 @@
-"""Ranges of remote shard files, from the disk cache or the network: neighbours are fetched as one, runs in parallel.
+"""Ranges of remote shard files, from the disk cache or the network: neighbors are fetched as one, runs in parallel.
 
 What comes back is not proved here: readers compare the checksums of chunks and samples.
 """
@@ -141,7 +141,7 @@ def _widened(run: _Run, keys: dict[int, str]) -> _Run:
 
 
 def _joined(runs: list[_Run]) -> list[_Run]:
-    """Neighbours as one. Ranges that overlap always are, so that each lies in one run."""
+    """Neighbors as one. Ranges that overlap always are, so that each lies in one run."""
     joined: list[_Run] = []
     for run in sorted(runs, key=lambda run: (run.file.where, run.start)):
         last = joined[-1] if joined else None

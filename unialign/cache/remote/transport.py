@@ -115,7 +115,7 @@ async def _fetch_all(parts: Sequence[Part]) -> list[bytes]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(part)) for part in parts]
     except BaseExceptionGroup as failed:
-        # The others have been cancelled: a server that is down is not asked once for each part.
+        # The others have been canceled: a server that is down is not asked once for each part.
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
 
