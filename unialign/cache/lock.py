@@ -1,4 +1,4 @@
-"""One extraction writes a store at a time; the lock names its owner and ends with the owner's life."""
+"""One extraction writes a store at a time; the lock names its owner and ends with the owner's process."""
 
 import errno
 import fcntl
@@ -13,7 +13,7 @@ from unialign.cache.access import is_refused
 from unialign.cache.owner import is_dead, read_owner, this_process
 from unialign.errors import LockedStore, MissingCache, UsageError
 
-# What a file system without `flock` answers: NFS without its lock service, Lustre mounted without `-o flock`, FUSE.
+# Errors of file systems without `flock`: NFS without its lock service, Lustre mounted without `-o flock`, FUSE.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 # Handles of the locks that this process holds.
@@ -34,9 +34,9 @@ os.register_at_fork(after_in_child=_let_go)
 def store_lock(store: Path, cache: Path) -> Iterator[None]:
     """Hold the lock of a store while the block runs.
 
-    The lock is the kernel's (`flock`) on a file beside the stores: it vanishes with the process that holds it,
-    however it died, so none is ever stale. Where the file system has no such locks it is a lease, see `_lease`.
-    Raises `LockedStore` at once when another process holds it, `OSError` where the cache cannot be written.
+    The lock is a kernel lock (`flock`) on a file next to the stores: it disappears with the process that holds it,
+    however it died, so it is never stale. If the file system does not support such locks, it is a lease, see `_lease`.
+    Raises `LockedStore` immediately if another process holds it, `OSError` if the cache cannot be written.
     """
     relative = store.relative_to(cache).as_posix().replace("/", "-")
     path = cache / ".locks" / f"{relative}.lock"
@@ -50,11 +50,11 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
             raise _locked(store, _noted(handle)) from error
         except OSError as error:
             if error.errno == errno.EBADF:
-                # NFS locks only what may be written.
+                # NFS locks only files that are open for writing.
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from error
             if error.errno not in NO_LOCKS:
                 raise
-            # Another machine may have mounted the same folder with locks, and hold this one by them.
+            # Another machine may have mounted the same folder with lock support, and hold this one by `flock`.
             owner = _noted(handle)
             if owner and not is_dead(owner):
                 raise _locked(store, owner, path) from error
@@ -70,14 +70,14 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    """A handle of the lock file, made if need be. That of another user can be locked as long as it can be read."""
+    """A handle of the lock file, created if needed. One of another user can be locked as long as it can be read."""
     refused: OSError | None = None
-    # The second one: in folders with the sticky bit the kernel refuses to "create" what is another user's.
+    # The second attempt: in folders with the sticky bit, the kernel does not let a user "create" another user's file.
     for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):
         try:
             handle = os.open(path, flags | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            # Not there after it could not be made: that is what is to be told.
+            # Still missing after creating it failed: that failure is the one to report.
             if not is_refused(error) and refused is None:
                 raise
             refused = refused or error
@@ -90,7 +90,7 @@ def _open(path: Path) -> int:
 
 @contextmanager
 def _name_in(handle: int) -> Iterator[None]:
-    """Have the lock file name this process while the block runs, if it may write there."""
+    """Write this process into the lock file while the block runs, if possible."""
     if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         yield
         return
@@ -115,13 +115,13 @@ def _locked(store: Path, owner: str, file: Path | None = None) -> LockedStore:
 
 @contextmanager
 def _lease(path: Path, store: Path) -> Iterator[None]:
-    """Hold a lock without the kernel's help: a link beside the lock file whose target names this process.
+    """Hold a lock without kernel support: a link next to the lock file whose target names this process.
 
-    Making a link is atomic with what it says, on every machine that has mounted the folder. A lease that its owner
-    left behind is passed over when the owner can be seen to be dead, which needs the same machine; no time decides
-    anything, so a stopped process and a clock that jumps change nothing. Whoever finds none alive makes the one with
-    the next number, which only one can, and holds the lock if there is still none alive beside it: of two that looked
-    at different moments at least one sees the other.
+    Creating a link is atomic together with its content, on every machine that has mounted the folder. A lease that its
+    owner left behind is ignored if the owner is known to be dead, which can only be determined on the same machine; no
+    timeout is involved, so a stopped process or a clock change has no effect. A process that finds no living owner
+    creates the lease with the next number, which only one process can, and holds the lock if there is still no other
+    living owner: of two that looked at different moments, at least one sees the other.
     """
     known = _refuse_leases(path, store)
     mine = path.with_name(f"{path.name}.{max(known, default=-1) + 1:09d}")
@@ -145,7 +145,7 @@ def _lease(path: Path, store: Path) -> Iterator[None]:
 
 
 def _refuse_leases(path: Path, store: Path, but: Path | None = None) -> dict[int, Path]:
-    """The leases of dead owners, by number. but: one that does not count. Raises `LockedStore` for a living owner."""
+    """The leases of dead owners, by number. but: one to ignore. Raises `LockedStore` for a living owner."""
     found = {}
     for file in path.parent.glob(f"{path.name}.*"):
         owner = read_owner(file)
@@ -160,8 +160,8 @@ def _refuse_leases(path: Path, store: Path, but: Path | None = None) -> dict[int
 def keep_for_reading(store: Path) -> int | None:
     """A handle that keeps `unread` from removing a store until it is closed, by a lock that readers share.
 
-    None where that cannot be done: on another machine than the one that prunes, and without `flock`, readers of a
-    removed store get an error instead. Raises `MissingCache` for a store that is being removed at this moment.
+    None if that is impossible: on another machine than the one that prunes, or without `flock`, readers of a removed
+    store get an error instead. Raises `MissingCache` for a store that is currently being removed.
     """
     try:
         handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
@@ -182,7 +182,7 @@ def keep_for_reading(store: Path) -> int | None:
 def unread(store: Path) -> Iterator[None]:
     """Keep readers from opening a store while the block runs. Raises `LockedStore` while one has it open."""
     with ExitStack() as stack:
-        # What cannot be opened or locked (see `keep_for_reading`), nobody else has locked either.
+        # If it cannot be opened or locked (see `keep_for_reading`), no other process has locked it either.
         with suppress(OSError):
             handle = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
             stack.callback(os.close, handle)

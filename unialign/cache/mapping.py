@@ -1,4 +1,6 @@
-"""Files as memory, read-only. Python's own mmap keeps a handle open for each, and a store can have more files."""
+"""Read-only memory maps of files. Python's own mmap keeps a handle open for each, and a store can have more files
+than a process may open.
+"""
 
 import ctypes
 import errno
@@ -19,10 +21,10 @@ _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def map_handle(handle: int, path: str | Path) -> np.ndarray:
-    """The bytes of an open file, (bytes,) uint8, read-only; mapped as long as the array or a view of it lives.
+    """The bytes of an open file, (bytes,) uint8, read-only; mapped as long as the array or a view of it exists.
 
-    handle: the caller closes it. path: for messages.
-    Raises `OSError` when it cannot be mapped, `UsageError` when the system maps no more files at once.
+    handle: closed by the caller. path: for messages.
+    Raises `OSError` if it cannot be mapped, `UsageError` if the system's limit of maps is reached.
     """
     size = os.fstat(handle).st_size
     if not size:
@@ -36,7 +38,7 @@ def map_handle(handle: int, path: str | Path) -> np.ndarray:
             )
         raise OSError(number, os.strerror(number), str(path))
     stretch = (ctypes.c_uint8 * size).from_address(address)
-    # Not at exit: threads may still read then, and the system takes it back anyway.
+    # Not at exit: threads may still be reading, and the system unmaps it anyway.
     weakref.finalize(stretch, _LIBC.munmap, address, size).atexit = False
     data: np.ndarray = np.frombuffer(memoryview(stretch), dtype=np.uint8)
     data.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Who holds something: a process, in a form that tells later whether it still lives."""
+"""The owner of a lock: a process, described so that it can be determined later whether it is still alive."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from unialign.types import Json
 
 
 def this_process() -> dict[str, Json]:
-    """This process, for others to read: number, host, start, and since when (for people only)."""
+    """This process, for other processes to read: number, host, start time, and date (for people only)."""
     return {
         "process": os.getpid(),
         "host": socket.gethostname(),
@@ -23,14 +23,14 @@ def this_process() -> dict[str, Json]:
 
 
 def read_owner(link: Path) -> str:
-    """What a link names as its target; empty when it is gone, or no link."""
+    """The target of a link; empty if it is gone, or not a link."""
     with suppress(OSError):
         return os.readlink(link)
     return ""
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process in a text of `this_process` has certainly ended; what ran elsewhere may live."""
+    """Whether the process described by `this_process` has certainly ended; one on another machine may be alive."""
     try:
         found = json.loads(owner)
         process, started = int(found["process"]), str(found["started"])
@@ -39,19 +39,19 @@ def is_dead(owner: str) -> bool:
         return False
     if not here:
         return False
-    with suppress(PermissionError):  # it is there, and another user's
+    with suppress(PermissionError):  # it exists and belongs to another user
         try:
             os.kill(process, 0)
         except ProcessLookupError:
             return True
-    # The number may have been given to another process since.
+    # The process id may have been reused since.
     now = _started(process)
     return bool(now) and now != started
 
 
 @cache
 def _machine() -> str:
-    """This start of this machine, and the container: process numbers mean something within both only."""
+    """This boot of this machine, and the container: process ids are only meaningful within both."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -59,11 +59,11 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, in ticks since the machine did, which no clock that is set changes; "ended" for one that
-    only waits to be collected, empty where it cannot be told.
+    """When a process started, in ticks since boot, which no clock change affects; "ended" for a zombie, empty if
+    unknown.
     """
     with suppress(OSError, IndexError):
-        # The name of the program stands before, in parentheses, and may hold anything.
+        # The name of the program precedes it, in parentheses, and may contain any characters.
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return "ended" if state in "ZX" else fields[18]
     return ""

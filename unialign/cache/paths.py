@@ -1,4 +1,4 @@
-"""Paths as people write them where no shell expands them: in files, in the environment, behind the = of a flag."""
+"""Expansion of paths where no shell does it: in files, in the environment, after the = of a flag."""
 
 import os
 from collections.abc import Mapping
@@ -9,9 +9,10 @@ from unialign.errors import UsageError
 
 
 def expanded(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text with a leading ~ and every $NAME and ${NAME} replaced; $$ is a dollar, and so is one before no name.
+    """The text with a leading ~ and every $NAME and ${NAME} replaced; $$ is a dollar, and so is one that no name
+    follows.
 
-    Raises `ValueError` for a variable that is not set, or empty: `$SCRATCH/cache` must not become `/cache`.
+    Raises `ValueError` for a variable that is unset or empty: `$SCRATCH/cache` must not become `/cache`.
     """
     environment = os.environ if environment is None else environment
     for name in Template(text).get_identifiers():

@@ -1,7 +1,7 @@
-"""Reading a store: nothing is served that no record vouches for, and never a fill value.
+"""Reading a store: only data that a record covers is returned, and never a fill value.
 
-Shards are memory-mapped. A shard file's size is checked when the store is opened, its SHA-256 the first time that this
-process touches it.
+Shards are memory-mapped. A shard file's size is checked when the store is opened, its SHA-256 when this process first
+accesses it.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ ADVICE = "run `unialign cache verify`, then `unialign extract MODALITY --repair`
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sample lies: shard and slot."""
+    """The place of a sample: shard and slot."""
 
     shard: int
     slot: int
@@ -49,9 +49,9 @@ class Shard:
 
 
 class Recorded(ABC):
-    """The samples of one store as its records tell of them, wherever the store lies.
+    """The samples of one store as its records describe them, local or remote.
 
-    where: the path or URL, for messages. table: what the records say of every sample.
+    where: the path or URL, for messages. table: the content of the records.
     """
 
     where: str
@@ -60,7 +60,7 @@ class Recorded(ABC):
 
     @property
     def attributes(self) -> Mapping[str, Json]:
-        """What the extractor says of the store beside the key."""
+        """What the extractor declares about the store, besides the key."""
         return self.store.attributes
 
     def array_attributes(self, name: str) -> Mapping[str, Json]:
@@ -95,7 +95,7 @@ class Recorded(ABC):
         return self.read_one(sample)
 
     def __repr__(self) -> str:
-        """Modality, samples, coverage, and a line per array with its axes and units."""
+        """Modality, samples, coverage, and one line per array with its axes and units."""
         held, known = len(self), len(self.table)
         lines = [f"<{self.store.modality} of {self.store.collection}: {held:,} of {known:,} samples, {self.where}>"]
         for spec in self.store.arrays:
@@ -136,7 +136,7 @@ class Recorded(ABC):
         return rows
 
     def length(self, sample: str, axis: str) -> int:
-        """Entries of a sample along a ragged axis."""
+        """Length of a sample along a ragged axis."""
         return int(self.table.lengths[axis][self._row(sample)])
 
     @abstractmethod
@@ -168,27 +168,27 @@ class StoreReader(Recorded):
     """
 
     def __init__(self, path: Path, seen: tuple[Store, SampleTable] | None = None) -> None:
-        """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or cut.
+        """Open the store. Raises `MissingCache` if there is none and `DamagedStore` if a file is missing or truncated.
 
-        seen: by a reader in another process, whose view this one shares; nothing is read then until a sample is.
+        seen: by a reader in another process, whose view is shared; then nothing is read until a sample is.
         """
         self.path = path
         self.where = str(path)
         folder = _folder(path)
-        # `cache prune` leaves the store alone as long as this reader lives.
+        # `cache prune` does not remove the store as long as this reader exists.
         kept = keep_for_reading(path)
         if kept is not None:
             # Not at exit: the system closes it then.
             weakref.finalize(self, os.close, kept).atexit = False
         self.store, self.table = seen or _opened(path, folder)
         self._open: dict[tuple[str, int], Shard] = {}
-        # Size, times and inode of the files whose SHA-256 was right.
+        # Size, times and inode of the files whose SHA-256 was correct.
         self._checked: dict[tuple[str, int], tuple[int, int, int, int]] = {}
 
     def __reduce__(self) -> tuple[type["StoreReader"], tuple[Path, tuple[Store, SampleTable]]]:
-        """Travel to another process as a path and what is known of the samples; memory maps stay here.
+        """Pickled as a path and the view of the samples; memory maps are not sent.
 
-        Read there anew, the records may say something else: an extraction may have written meanwhile.
+        If the records were read again there, they might differ: an extraction may have written meanwhile.
         """
         return StoreReader, (self.path, (self.store, self.table))
 
@@ -209,10 +209,10 @@ class StoreReader(Recorded):
         return arrays
 
     def shard(self, name: str, number: int, *, warm: bool = False) -> Shard:
-        """One array's file of a shard; its SHA-256 is checked the first time that this process touches it.
+        """One array's file of a shard; its SHA-256 is checked when this process first accesses it.
 
         warm: read the file even if that has been done, so that it is in memory.
-        Raises `DamagedStore` when it is not what was written.
+        Raises `DamagedStore` if it is not what was written.
         """
         key = (name, number)
         if key not in self._open:
@@ -227,12 +227,12 @@ class StoreReader(Recorded):
             if len(data) != expected.bytes:
                 raise DamagedStore(f"{path} is not what was written; {ADVICE}")
             index = read_index(self.store.array(name), data.data, self.store.shard_samples, str(path))
-            # The first one stays where two threads open a file at once: addresses in it may be in use already.
+            # If two threads open a file at once, the first one is kept: addresses in it may already be in use.
             return self._open.setdefault(key, Shard(data, index))
         return self._open[key]
 
     def _checked_file(self, key: tuple[str, int], path: Path, expected: ShardFile, *, warm: bool) -> np.ndarray:
-        # One handle for all: under the same name another file may lie a moment later.
+        # One handle for everything: the same name may refer to another file a moment later.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             stamp = _stamp(handle)
@@ -248,11 +248,11 @@ class StoreReader(Recorded):
             os.close(handle)
 
     def announce(self, name: str, number: int) -> None:
-        """Have the system begin to read a shard file, without waiting for it."""
+        """Ask the system to start reading a shard file, without waiting for it."""
         self._advise(name, number, "POSIX_FADV_WILLNEED")
 
     def release(self, name: str, number: int) -> None:
-        """Unmap a shard file, and tell the system that its place in the page cache is free."""
+        """Unmap a shard file, and release its pages in the page cache."""
         self._open.pop((name, number), None)
         self._advise(name, number, "POSIX_FADV_DONTNEED")
 
@@ -269,7 +269,7 @@ def _opened(path: Path, folder: int) -> tuple[Store, SampleTable]:
     store = open_store(path)
     table = load_table(store, strict=True)
     check_sizes(store, table)
-    # Removing a store begins with a rename; what was read after it may be a part.
+    # Removing a store starts with a rename; what was read after it may be incomplete.
     if _folder(path) != folder:
         raise MissingCache(f"{path} was removed while it was opened.")
     return store, table
@@ -283,13 +283,13 @@ def _folder(path: Path) -> int:
 
 
 def _stamp(handle: int) -> tuple[int, int, int, int]:
-    # The time of the last change too: that of the last writing can be set, and is by what copies files.
+    # Including the change time (ctime): the modification time can be set, as copying programs do.
     found = os.fstat(handle)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def advise(handle: int, advice: str) -> None:
-    """Tell the system how a file will be read, where it listens."""
+    """Tell the system how a file will be read, if it supports that."""
     if hasattr(os, "posix_fadvise"):  # not on macOS
         os.posix_fadvise(handle, 0, 0, getattr(os, advice))
 
@@ -302,7 +302,9 @@ def _sha256(handle: int) -> str:
 
 
 def _blocks(handle: int) -> Iterator[memoryview]:
-    """The content of a file in large blocks, each overwritten by the next. Memory of one's own costs page faults."""
+    """The content of a file in large blocks, each overwritten by the next. New memory per block would cost page
+    faults.
+    """
     if not hasattr(_SCRATCH, "memory"):
         _SCRATCH.memory = memoryview(bytearray(BLOCK))
     advise(handle, "POSIX_FADV_SEQUENTIAL")
@@ -312,9 +314,11 @@ def _blocks(handle: int) -> Iterator[memoryview]:
 
 
 def check_sizes(store: Store, table: SampleTable, advice: str = ADVICE) -> None:
-    """Raise `DamagedStore` for the first shard file that is missing, cut, or no plain file; nothing is read."""
+    """Raise `DamagedStore` for the first shard file that is missing, truncated, or not a regular file; nothing is
+    read.
+    """
     for name, sizes in table.shards.bytes.items():
-        # As texts: a million samples have tens of thousands of files, and making a Path costs more than asking.
+        # As strings: a million samples have tens of thousands of files, and creating a Path costs more than the check.
         tail = "/0" * len(store.array(name).shape)
         for shard, size in zip(table.shards.numbers.tolist(), sizes.tolist(), strict=True):
             if size < 0:

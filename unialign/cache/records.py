@@ -1,4 +1,4 @@
-"""Records: the small files that vouch for shards. A shard without a valid record does not exist for any reader."""
+"""Records: the small files that cover shards by checksum. Readers ignore a shard without a valid record."""
 
 import hashlib
 import json
@@ -14,18 +14,18 @@ from unialign.cache.schema import MAX_SHARD, RECORD_BYTES, RecordBody, reason
 from unialign.errors import DamagedStore
 from unialign.types import Json
 
-# 2: entries have checksums. A record of format 1 is refused, since nothing vouches for its single samples.
+# 2: entries have checksums. A record of format 1 is rejected, since it does not cover single samples.
 FORMAT = 2
 
-# Bytes of `{"digest":"<64 hex>",`, with which every record begins.
+# Length of `{"digest":"<64 hex>",`, with which every record begins.
 _HEAD = 77
 
-# What follows it where a record says what computed its shard, and bytes that this takes at most.
+# What follows it if a record states what computed its shard, and the maximum length of that.
 _ENVIRONMENT, _ENVIRONMENT_BYTES = '"environment":', 4096
 
 # `ok`, or why a sample has no features. "too-long" is a clip with more frames than the store's frame axis. The last
-# four are what a supervisor finds (`pipeline/extraction/supervisor.py`); "internal-error" is a defect, of ours or of a
-# library. New ones go to the end: an index holds their places.
+# four are set by the supervisor (`pipeline/extraction/supervisor.py`); "internal-error" is a bug in this package or a
+# library. New ones must be appended: an index stores their positions.
 STATUSES = (
     "ok",
     "missing-file",
@@ -43,9 +43,9 @@ STATUSES = (
 
 @dataclass(frozen=True)
 class Entry:
-    """What a record says of one sample.
+    """A record's entry of one sample.
 
-    source: digest of what it was made from ("sha256:<hex>"), "" when there was nothing to read.
+    source: digest of what it was made from ("sha256:<hex>"), "" if there was nothing to read.
     lengths: entries along each ragged axis, by axis name: {"frame": 57}.
     detail: counts and reasons ("decoded", "declared", "why").
     checksums: by array, the crc32c over the sample's own chunks (`cache.codecs.sample_checksum`).
@@ -75,7 +75,7 @@ class ShardFile:
 class Record:
     """One shard: the samples in its slots, in slot order, and the file of each array (none if no sample is ok).
 
-    environment: what computed it, see `write_shard`; empty in records of before it was written down.
+    environment: what computed it, see `write_shard`; empty in older records.
     """
 
     shard: int
@@ -92,14 +92,14 @@ class Record:
 
 
 def record_path(store: Path, shard: int) -> Path:
-    """Where the record of a shard lies."""
+    """Path of the record of a shard."""
     return store / "records" / f"{shard:06d}.json"
 
 
 def write_record(store: Path, record: Record) -> None:
-    """Write a record, atomically; from now on readers see the shard.
+    """Write a record, atomically; from then on readers see the shard.
 
-    It names its store, so that a whole unit of another one, with the same samples, cannot stand in its place.
+    It names its store, so that a complete unit of another store, with the same samples, cannot replace it.
     """
     body: dict[str, Json] = {
         "format": FORMAT,
@@ -120,20 +120,20 @@ def write_record(store: Path, record: Record) -> None:
     }
     if record.environment:
         body["environment"] = dict(record.environment)
-    # The record vouches for itself too: a flipped bit in it must not turn into another sample's id.
+    # The record also covers itself: a flipped bit in it must not turn into another sample's id.
     path = record_path(store, record.shard)
     check_inside(store, path)
     write_file(path, _signed(canonical(body)[1:] + b"\n"))
 
 
 def _signed(body: bytes) -> bytes:
-    """A record from its text behind the first brace; "digest" stands in front, as the first of the sorted keys."""
+    """A record from its text after the opening brace; "digest" comes first, as the first of the sorted keys."""
     checksum = hashlib.sha256(b"{" + body.removesuffix(b"\n")).hexdigest()
     return f'{{"digest":"{checksum}",'.encode() + body
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises `DamagedStore` when it is missing, malformed or does not match its own digest."""
+    """The record in a file. Raises `DamagedStore` if it is missing, malformed or does not match its own digest."""
     try:
         data = read_plain(path, RECORD_BYTES)
     except OSError as error:
@@ -144,9 +144,9 @@ def read_record(path: Path) -> Record:
 
 
 def decode_record(data: bytes, name: str) -> Record:
-    """What the bytes of a record say. name: the file's path or address, which ends in the number of the shard.
+    """The record in some bytes. name: the file's path or address, which ends in the number of the shard.
 
-    Raises `DamagedStore` when they do not match their own digest, or belong to another shard.
+    Raises `DamagedStore` if they do not match their own digest, or belong to another shard.
     """
     if _signed(data[_HEAD:]) != data:
         raise DamagedStore(f"{name}: the record does not match its own digest; run `unialign cache verify`.")
@@ -183,7 +183,7 @@ def decode_record(data: bytes, name: str) -> Record:
 def shard_of(name: str) -> int | None:
     """The number of the shard that a record's file is named after; None for another name."""
     stem = name.removesuffix(".json")
-    # Other spellings of a number (Arabic digits, one zero more) are other files.
+    # Other spellings of a number (Arabic digits, an extra zero) are other files.
     number = int(stem) if stem != name and stem.isascii() and stem.isdecimal() and len(stem) < 20 else MAX_SHARD + 1
     return number if number <= MAX_SHARD and name == f"{number:06d}.json" else None
 
@@ -196,9 +196,9 @@ def list_records(store: Path) -> list[Path]:
 
 
 def count_environments(store: Path) -> list[dict[str, Json]]:
-    """What computed the shards of a store: each `Record.environment` with its number of "shards", most first.
+    """What computed the shards of a store: each `Record.environment` with its number of "shards", most frequent first.
 
-    More than one row is a mixed store. Only the beginning of each record is read, and nothing is verified: it informs.
+    More than one row means that several environments were mixed. Only the beginning of each record is read, unverified.
     """
     counts: Counter[str] = Counter()
     for path in list_records(store):

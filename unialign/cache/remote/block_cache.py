@@ -1,12 +1,12 @@
 """A bounded cache of blocks of remote files on the local disk, shared by any number of processes.
 
-Blocks lie in 64 folders by their key, and each folder has one 64th of the limit. Whoever writes holds the folder's lock
-and lists what it holds, so there is no count of bytes that a kill could leave wrong, and the folders together never
-exceed the limit. The price: least recently used is meant within a folder.
+Blocks are in 64 folders by their key, and each folder has one 64th of the limit. A writer holds the folder's lock and
+lists its content, so there is no byte count that a kill could leave wrong, and the folders together never exceed the
+limit. The price: least recently used applies within a folder.
 
-A key names content (the SHA-256 of a shard, and a place in it), so a block is never out of date. What is read back is
-what was written, or nothing: the first time that a process touches a block, its checksum is compared, which also stands
-over the key. Losing a block costs time only.
+A key identifies content (the SHA-256 of a shard, and a position in it), so a block is never outdated. Reading returns
+what was written, or nothing: when a process first accesses a block, its checksum is compared, which also covers the
+key. Losing a block only costs time.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from unialign.cache import atomic
 from unialign.cache.codecs import CRC_BYTES, crc_bytes
 from unialign.errors import UsageError
 
-# Fetching this much takes about as long as waiting for the answer, at the 30 ms and 50 MB/s of an object store.
+# Fetching this many bytes takes about as long as the latency, at the 30 ms and 50 MB/s of an object store.
 BLOCK = 1 << 20
 FOLDERS = 64
-# A use is noted in the file's time once in so many seconds.
+# An access updates the file's time at most once in this many seconds.
 TOUCH_SECONDS = 60.0
 
 
 class BlockCache:
-    """Blocks under a folder. limit: bytes on disk. block: bytes of a block; the last one of a file is shorter.
+    """Blocks in a folder. limit: bytes on disk. block: bytes per block; the last one of a file is shorter.
 
-    Raises `UsageError` when the limit has no room for a block in each of the folders.
+    Raises `UsageError` if the limit has no room for one block in each of the folders.
     """
 
     def __init__(self, folder: Path, limit: int, block: int | None = None) -> None:
@@ -51,15 +51,15 @@ class BlockCache:
         return BlockCache, (self.folder, self.limit, self.block)
 
     def admits(self, key: str, share: float) -> bool:
-        """Whether a block is among the share (0 to 1) of all blocks that is to be kept; always the same ones."""
+        """Whether a block belongs to the fraction (0 to 1) of all blocks to keep; always the same ones."""
         return int(key[:8], 16) < share * 2**32
 
     def read(self, key: str, start: int, stop: int) -> bytes | None:
-        """The bytes from start to stop of a block; None where it is not held, or not what was written."""
+        """The bytes from start to stop of a block; None if it is not cached, or not what was written."""
         try:
             handle = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
-            # Mostly because it is not there; whatever else it is, the block can be fetched again.
+            # Mostly because it does not exist; in any case the block can be fetched again.
             return None
         try:
             state = os.fstat(handle)
@@ -77,9 +77,9 @@ class BlockCache:
             os.close(handle)
 
     def write(self, key: str, data: bytes) -> None:
-        """Keep a block; the least recently used ones of its folder go until there is room.
+        """Store a block; the least recently used ones of its folder are deleted until there is room.
 
-        A disk that takes no more (full, read-only) makes one warning, and nothing is written any more.
+        If the disk accepts no more data (full, read-only), one warning is logged and nothing is written any more.
         """
         if self._stopped:
             return
@@ -93,7 +93,7 @@ class BlockCache:
             self._stop(error)
 
     def _path(self, key: str) -> str:
-        # As text: making a Path costs more than reading a chunk.
+        # As string: creating a Path costs more than reading a chunk.
         return f"{self.folder}/{int(key[-2:], 16) % FOLDERS:02d}/{key}"
 
     def _stop(self, error: OSError) -> None:
@@ -113,7 +113,7 @@ def _checksum(key: str, data: bytes) -> bytes:
 
 def _touch(handle: int, last: float) -> None:
     if time.time() - last >= TOUCH_SECONDS:
-        # The cache of another user, and one on a read-only disk, can be read, but their times cannot be set.
+        # The cache of another user, or one on a read-only disk, can be read, but its times cannot be set.
         with contextlib.suppress(OSError):
             os.utime(handle)
 
@@ -132,9 +132,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _make_room(path: Path, room: int) -> None:
-    """Delete what was not used for longest until the folder holds at most `room` bytes beside a file, which goes too.
+    """Delete the least recently used files until the folder holds at most `room` bytes besides a file, which is deleted
+    too.
 
-    Under the lock every temporary belongs to a dead writer.
+    Under the lock, every temporary file belongs to a dead writer.
     """
     held: list[tuple[int, int, str]] = []
     with os.scandir(path.parent) as found:

@@ -1,12 +1,12 @@
-"""Batches from stores that cannot be mapped: compressed ones, and remote ones of any codec, mixed with others at will.
+"""Batches from stores that cannot be mapped: compressed ones, and remote ones of any codec, in any combination.
 
-All chunks that a batch needs are fetched at once (`cache.remote.ranges`), then unpacked by several threads, straight
-into the rows of the batch where a chunk lies in its window as a whole.
+All chunks of a batch are fetched at once (`cache.remote.ranges`), then decompressed by several threads, directly into
+the rows of the batch if a chunk is entirely inside its window.
 
-What is checked. Local shards: the SHA-256 of the file, once a process, so that a window needs no more than the chunks
-that it touches. Remote shards: all chunks of each sample are fetched, whatever the window, and compared with the
-checksum that the record has for this sample; their own checksums alone would let another sample's chunks pass. A sample
-is small, and a request costs more than the chunks beside the window.
+Checks. Local shards: the SHA-256 of the file, once per process, so that a window needs only the chunks that it
+overlaps. Remote shards: all chunks of each sample are fetched, whatever the window, and compared with the checksum that
+the record has for this sample; their own checksums alone would accept another sample's chunks. A sample is small, and a
+request costs more than the chunks outside the window.
 """
 
 import threading
@@ -142,7 +142,7 @@ class FetchingReader(Joined):
         failed = spread(_unpack_all, jobs)
         broken = [job for job, _ in failed if job.source.remote]
         if len(broken) == len(failed):
-            # What is damaged may be the disk cache.
+            # The damage may be in the disk cache.
             failed = spread(_unpack_all, self._fetched(broken, fresh=True))
         if failed:
             job, problem = failed[0]

@@ -1,6 +1,6 @@
 """Ranges of remote shard files, from the disk cache or the network: neighbors are fetched as one, runs in parallel.
 
-What comes back is not proved here: readers compare the checksums of chunks and samples.
+The result is not verified here: readers compare the checksums of chunks and samples.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from unialign.errors import DamagedStore, MissingCache, UsageError
 
 # Ranges of one file with a smaller gap between them are fetched as one, up to the size of a run.
 GAP, RUN = 64 << 10, 4 << 20
-# Of runs that are fetched before the first of them is used.
+# Number of runs that are fetched before the first of them is used.
 IN_FLIGHT = 64 << 20
 
 
@@ -88,10 +88,10 @@ def read_ranges(wanted: Sequence[Range], *, share: float = 1.0, fresh: bool = Fa
 
 
 def kept_share(total: int, caches: Iterable[BlockCache | None]) -> float:
-    """The share of the blocks of files of `total` bytes that a disk cache can hold.
+    """The fraction of the blocks of files of `total` bytes that a disk cache can hold.
 
-    Epochs in random order touch everything once each: a cache that is too small and takes everything in would throw out
-    most blocks before they are used again. A fixed part of them is kept instead.
+    Epochs in random order access everything exactly once: a cache that is too small and stores everything would evict
+    most blocks before they are used again. Instead, a fixed part of them is kept.
     """
     limits = [cache.limit for cache in caches if cache is not None]
     return min(1.0, 0.8 * min(limits) / max(total, 1)) if limits else 0.0
@@ -197,5 +197,5 @@ def _keep(run: _Run, data: bytes) -> None:
         return
     firsts = {number: number * cache.block - run.start for number in run.blocks}
     blocks = [(key, data[firsts[number] : firsts[number] + cache.block]) for number, key in run.blocks.items()]
-    # Each write waits for the disk; together they wait once.
+    # Each write waits for the disk; in parallel they wait only once.
     list(pool().map(lambda block: cache.write(*block), blocks))

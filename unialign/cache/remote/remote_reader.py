@@ -1,9 +1,9 @@
-"""Reading a store behind a URL (http, s3, gs and whatever else fsspec knows), with the checks of a local one.
+"""Reading a store at a URL (http, s3, gs and anything else that fsspec supports), with the checks of a local one.
 
-What exists is told by `records/index.bin`, since plain web servers list no folders: the store as of its last finished
-extraction. A shard cannot be compared with its SHA-256 without fetching all of it. Instead, the length of the file, the
-checksum of its index and of every chunk, and the checksum that the record has for each sample are compared; the last
-one tells another sample's chunks, or another store's shard, apart.
+The content is known from `records/index.bin`, since plain web servers do not list folders: the store as of its last
+finished extraction. A shard cannot be compared with its SHA-256 without fetching all of it. Instead, the length of the
+file, the checksum of its index and of every chunk, and the checksum that the record has for each sample are compared;
+the last one detects chunks of another sample and shards of another store.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,8 +52,9 @@ class RemoteReader(Recorded):
     """Random access to the samples of a remote store by id, as of its last extraction when it was opened.
 
     url: of the store's folder. cache: a folder on a local disk for blocks of it, of at most `limit` bytes; readers of
-    other stores and processes may use the same one. options: what fsspec takes for a file system, such as credentials.
-    May be used by several threads at once; travels to other processes as a URL, its options and its view.
+        other stores and processes may use the same one. options: arguments of fsspec's file system, such as
+        credentials.
+    May be used by several threads at once; it is pickled as a URL, its options and its view.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class RemoteReader(Recorded):
         self._open: dict[tuple[str, int], RemoteShard] = {}
 
     def __reduce__(self) -> tuple[Callable[..., "RemoteReader"], tuple[Any, ...]]:
-        """Travel to another process as a URL, its options, and what is known of the samples."""
+        """Pickled as a URL, its options, and the view of the samples."""
         cache, limit = (self.cache.folder, self.cache.limit) if self.cache else (None, LIMIT)
         return RemoteReader, (self.url, cache, limit, self.remote.options, self.table)
 
@@ -135,7 +136,7 @@ class RemoteReader(Recorded):
         return shard
 
     def file(self, name: str, number: int) -> RemoteFile:
-        """The file of an array in a shard. Raises `DamagedStore` when no record vouches for one."""
+        """The file of an array in a shard. Raises `DamagedStore` if no record covers one."""
         path = self.store.shard_path(name, number).relative_to(self.store.path).as_posix()
         expected = self.table.shards.file(name, number)
         if expected is None:
@@ -173,7 +174,7 @@ def open_shards(
 
 
 def once_more(read: Callable[[bool], Found]) -> Found:
-    """What `read(False)` gives, or else `read(True)`: past the disk cache, in case that is what is damaged."""
+    """The result of `read(False)`, or else of `read(True)`, which bypasses the disk cache, in case that is damaged."""
     try:
         return read(False)
     except DamagedStore:

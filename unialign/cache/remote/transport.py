@@ -1,7 +1,7 @@
-"""Parts of files behind a URL, through fsspec: many at once, each with a time limit and a bounded number of attempts.
+"""Parts of files at a URL, through fsspec: many at once, each with a time limit and a bounded number of attempts.
 
-All run in fsspec's own event loop, whatever the file system; those without an asynchronous interface get threads there.
-A file system is opened once in each process, so that readers may be forked.
+All run in fsspec's own event loop, whatever the file system; those without an asynchronous interface run in threads. A
+file system is opened once in each process, so that readers may be forked.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from unialign.errors import CacheProblem, MissingCache, UsageError
 ATTEMPTS = 4
 # Seconds before the second attempt; twice as long before each one after it.
 BACKOFF = 0.25
-# Of one attempt; other than the limits of the libraries below, which then do not meet it.
+# Per attempt; different from the limits of the libraries below, so that those are not hit at the same time.
 TIMEOUT = 25.0
 # Of a file of unknown size, which may be much longer than a part.
 WHOLE_TIMEOUT = 600.0
@@ -30,7 +30,7 @@ _WORTH_REPEATING = {408, 425, 429}
 
 
 class Unwanted(Exception):
-    """An answer that is not taken, and why: it is larger than any of its kind, or compressed."""
+    """A response that is rejected, and why: it is too large, or compressed."""
 
 
 class Remote:
@@ -64,7 +64,7 @@ class Remote:
         if process != os.getpid():
             options = self.options
             if self.url.startswith(("s3://", "s3a://")):
-                # Of botocore, which otherwise keeps all but ten requests waiting.
+                # For botocore, which otherwise makes all but ten requests wait.
                 options = {"config_kwargs": {"max_pool_connections": PARALLEL}, **options}
             try:
                 if self.web:
@@ -115,7 +115,7 @@ async def _fetch_all(parts: Sequence[Part]) -> list[bytes]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(part)) for part in parts]
     except BaseExceptionGroup as failed:
-        # The others have been canceled: a server that is down is not asked once for each part.
+        # The others have been canceled: a server that is down is not asked again for each part.
         raise failed.exceptions[0] from None
     return [task.result() for task in tasks]
 
@@ -139,7 +139,7 @@ async def _attempts(part: Part) -> bytes:
             status = getattr(error, "status", 0)
             if status == 416 or getattr(error, "errno", 0) == errno.EINVAL:
                 return b""
-            # Not the text of the error: it may hold the signature of a URL that the server redirected to.
+            # Not the error message: it may contain the signature of a URL that the server redirected to.
             reason = f"status {status}" if status else type(error).__name__
             if 400 <= status < 500 and status not in _WORTH_REPEATING:
                 break
@@ -147,9 +147,9 @@ async def _attempts(part: Part) -> bytes:
 
 
 async def _within(part: Part, seconds: float) -> bytes:
-    """Unlike `asyncio.wait_for`, goes on in time even when a library takes the cancellation for a failure to repeat."""
+    """Unlike `asyncio.wait_for`, returns in time even if a library handles the cancellation as a failure to retry."""
     task = asyncio.ensure_future(_get(part))
-    # Nobody may be waiting any more when it ends.
+    # There may be no waiting caller any more when it ends.
     task.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception() and None)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
