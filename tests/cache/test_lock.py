@@ -17,8 +17,7 @@ import pytest
 from tests import unprivileged
 from unialign.cache import lock
 from unialign.cache.access import explained
-from unialign.cache.lock import store_lock
-from unialign.cache.owner import is_dead, this_process
+from unialign.cache.lock import is_dead, store_lock, this_process
 from unialign.errors import LockedStore, UsageError
 
 WITHOUT_FLOCK = """

@@ -13,8 +13,7 @@ from tests.made_stores import made_dataset
 from tests.pipeline.made_training import tiny_training, validated_dataset
 from unialign.cli import app
 from unialign.pipeline.ablation.grid import Trial
-from unialign.pipeline.ablation.results import Ablation, TrialResult
-from unialign.pipeline.ablation.rows import rows_of
+from unialign.pipeline.ablation.results import Ablation, TrialResult, rows_of
 from unialign.pipeline.ablation.tables import columns, comma_separated, latex, markdown, table
 from unialign.pipeline.evaluation.compare_runs import compare_runs
 from unialign.pipeline.manifest import save_manifest

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from unialign.errors import DamagedStore
 from unialign.pipeline.ablation.bootstrap import mean_interval
 from unialign.pipeline.ablation.grid import Trial
-from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult
-from unialign.pipeline.ablation.rows import paired_hits, rows_of
+from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult, paired_hits, rows_of
 from unialign.pipeline.ablation.tables import columns, comma_separated, escaped, latex, markdown, table
 
 

@@ -13,7 +13,7 @@ from tests.made_stores import CLASSES, made_dataset
 from tests.pipeline.made_training import readers_of, tiny_training, unvouched, validated_dataset
 from unialign.cache.keys import digest
 from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
-from unialign.pipeline.ablation.rows import hits_of
+from unialign.pipeline.ablation.results import hits_of
 from unialign.pipeline.evaluation.compare_runs import sentence_of
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.training.train import RunResult

@@ -16,7 +16,7 @@ from tests.made_stores import CLASSES
 from tests.pipeline.made_training import tiny_training, validated_dataset
 from unialign.cache.keys import digest
 from unialign.errors import DamagedStore, UnialignError
-from unialign.pipeline.ablation.rows import hits_of
+from unialign.pipeline.ablation.results import hits_of
 from unialign.pipeline.evaluation.compare_runs import compare_runs, rows_of_difference
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.evaluation.evaluate_elsewhere import needed_elsewhere

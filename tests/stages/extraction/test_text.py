@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unialign.errors import CorruptInput, StaleCache, UsageError
+from unialign.pipeline.training.text_bank_start import closest_pairs
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.templates import TEMPLATES
 from unialign.stages.extraction.text import (
@@ -23,7 +24,6 @@ from unialign.stages.extraction.text import (
     unit_rows,
 )
 from unialign.stages.extraction.text_network import TextEncoder
-from unialign.stages.extraction.text_report import closest_pairs
 from unialign.stages.extraction.text_windows import windows
 
 LONG = " ".join(["one two three four five six"] * 100)  # 600 words of one token each

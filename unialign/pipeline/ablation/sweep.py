@@ -11,8 +11,7 @@ from unialign.cache.inventory import iterate_stores
 from unialign.cache.store import open_store
 from unialign.errors import CacheProblem, UsageError
 from unialign.pipeline.ablation.grid import Grid, Trial, trials
-from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult
-from unialign.pipeline.ablation.rows import rows_of
+from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult, rows_of
 from unialign.pipeline.ablation.tables import write_tables
 from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values

@@ -31,8 +31,8 @@ from unialign.stages.datasets.splits import holdout
 from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.models.dvta.model import build_dvta, dvta_losses
 from unialign.stages.sample_reader import SampleReader
+from unialign.stages.training.cached import FEATURE, PooledFeatures
 from unialign.stages.training.loop import Fitted
-from unialign.stages.training.pooled import FEATURE, PooledFeatures
 from unialign.stages.training.reading import Wanted, reader_of
 from unialign.stages.training.zero_shot import (
     Calibration,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unialign.stages.extraction.text_report import closest_pairs
+from unialign.pipeline.training.text_bank_start import closest_pairs
 
 
 def test_most_similar_pairs_come_first_and_templates_are_averaged() -> None:
