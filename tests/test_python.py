@@ -111,7 +111,7 @@ def test_writing_again_adds_what_is_new_and_replaces_what_changed(tmp_path: Path
         ({"a": {"x": np.zeros(3)}, "b": {"x": np.zeros(3, np.float32)}}, "'b'.*float32.*convert"),
         ({"a": {"x": np.zeros(3)}, "b": {"y": np.zeros(3)}}, "'b' lacks the array 'x'"),
         ({"a": {"x": np.zeros(3)}, "b": {"x": np.zeros(3), "y": np.zeros(3)}}, "'b' has the array 'y'"),
-        ({"a": {"x": np.zeros(3)}, 5: {"x": np.zeros(3)}}, "sample id 5 is no text"),
+        ({"a": {"x": np.zeros(3)}, 5: {"x": np.zeros(3)}}, "sample id 5 is not a string"),
         ([("a", {"x": np.zeros(3)}), ("a", {"x": np.zeros(3)})], "'a' is given twice"),
     ],
 )
@@ -123,7 +123,7 @@ def test_samples_that_do_not_fit_are_an_error_that_names_them(tmp_path: Path, sa
 @pytest.mark.parametrize("what", ["parameters", "attributes"])
 @pytest.mark.parametrize("value", [np.float32(1), float("nan"), Path("x"), {"deep": {1, 2}}], ids=str)
 def test_what_json_cannot_hold_is_named(tmp_path: Path, what: str, value: object) -> None:
-    with pytest.raises(ua.UsageError, match=rf"{what}: rate is .* no JSON value"):
+    with pytest.raises(ua.UsageError, match=rf"{what}: rate is .* not a JSON value"):
         ua.write_store(tmp_path, "mine", "features", "encoder", features(), **{what: {"rate": value}})  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 

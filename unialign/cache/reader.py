@@ -219,7 +219,7 @@ class StoreReader(Recorded):
             path = self.store.shard_path(name, number)
             expected = self.table.shards.file(name, number)
             if expected is None:
-                raise DamagedStore(f"{path}: no record vouches for this file.")
+                raise DamagedStore(f"{path}: no record covers this file.")
             try:
                 data = self._checked_file(key, path, expected, warm=warm)
             except OSError as error:

@@ -134,7 +134,7 @@ def read_sample(
     """
     needed = chunks[: count_chunks(spec, length)]
     if (needed[:, 0] == ABSENT).any():
-        raise DamagedStore(f"{name or spec.name}: a chunk that the record vouches for is absent; {REMEDY}")
+        raise DamagedStore(f"{name or spec.name}: a chunk that the record covers is missing; {REMEDY}")
     stored = [bytes(data[offset : offset + size]) for offset, size in needed.tolist()]
     return decode_sample(spec, stored, length, codec=codec, checksum=checksum, name=name)
 
@@ -158,7 +158,7 @@ def decode_sample(
             raise ValueError(f"{len(stored)} chunks are there, the sample takes {count_chunks(spec, length)}")
         payloads = [chunk_payload(codec, chunk) for chunk in stored]
         if checksum is not None and sample_checksum(payloads) != checksum:
-            raise ValueError("the chunks of a sample are not those that its record vouches for")
+            raise ValueError("the chunks of a sample are not those in its record")
         size, decode = chunk_bytes(spec), CODECS[codec].decode
         chunks = [np.frombuffer(decode(payload, size), dtype=little_endian(spec)) for payload in payloads]
     except (ValueError, RuntimeError) as error:

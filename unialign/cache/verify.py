@@ -106,7 +106,7 @@ def _check_strays(store: Store, expected: set[Path]) -> list[Damage]:
                 Damage(None, str(relative), "a temporary that a killed writer left; the next extraction removes it")
             )
         elif len(relative.parts) > 2 and relative.parts[1] == "c":
-            damage.append(Damage(None, str(relative), "no record vouches for this file; an extraction was cut short"))
+            damage.append(Damage(None, str(relative), "no record covers this file; an extraction was cut short"))
         else:
             damage.append(Damage(None, str(relative), "not a file of this store"))
     return damage

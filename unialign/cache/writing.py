@@ -88,7 +88,7 @@ def _plain(what: str, values: Mapping[str, Json] | None) -> dict[str, Json]:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise UsageError(
-                f"{what}: {name} is {value!r}, which is no JSON value; give text, finite numbers (of numpy's the "
+                f"{what}: {name} is {value!r}, which is not a JSON value; give text, finite numbers (of numpy's the "
                 "`.item()`), lists or dicts."
             ) from error
     return dict(values or {})
@@ -114,7 +114,7 @@ def _fresh(
     seen: set[str] = set()
     for identifier, given in pairs:
         if not isinstance(identifier, str):
-            raise UsageError(f"the sample id {identifier!r} is no text; give ids as str.")
+            raise UsageError(f"the sample id {identifier!r} is not a string; give ids as str.")
         if identifier in seen:
             raise UsageError(f"sample {identifier!r} is given twice; give each id once.")
         seen.add(identifier)

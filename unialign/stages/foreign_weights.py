@@ -41,7 +41,7 @@ def load_clip_weights(path: Path) -> dict[str, Tensor]:
         return dict(load_state_dict(str(path), weights_only=True))
     except Exception as error:  # any file may stand there: what reading it raises is open-ended
         reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"{path}: is no file of OpenCLIP weights ({reason}); give a state dict.") from error
+        raise UsageError(f"{path}: is not a file of OpenCLIP weights ({reason}); give a state dict.") from error
 
 
 def read_weights(file: BinaryIO) -> Any:

@@ -183,7 +183,7 @@ def test_access_that_is_refused_by_a_file_system_is_said(tmp_path: Path, monkeyp
         raise PermissionError(errno.EACCES, "secret")
 
     monkeypatch.setattr(system, "cat_file", refuse)
-    with pytest.raises(CacheProblem, match="access is refused"):
+    with pytest.raises(CacheProblem, match="access is denied"):
         reader.read_one("clip010")
 
 

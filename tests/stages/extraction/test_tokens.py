@@ -202,7 +202,7 @@ def test_replaced_and_foreign_weights_are_refused(extractor: Tokens, weights: Pa
     with pytest.raises(StaleCache, match="was replaced"):
         replace(extractor, weights_digest="sha256:" + "0" * 64).arrays()
     (tmp_path / "noise.pt").write_bytes(b"noise")
-    with pytest.raises(UsageError, match="is no file of OpenCLIP weights"):
+    with pytest.raises(UsageError, match="is not a file of OpenCLIP weights"):
         load_clip_weights(tmp_path / "noise.pt")
     with pytest.raises(UsageError, match="OpenCLIP has no network 'ViT-B-15'"):
         token_extractor("ViT-B-15", weights, frames=tmp_path, frames_key="x")

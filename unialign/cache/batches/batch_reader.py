@@ -172,7 +172,7 @@ class BatchReader(Joined):
         if absent or (chunks[..., 1] != chunk_bytes(spec) + CRC_BYTES)[needed].any():
             path = reader.store.shard_path(spec.name, int(part.shards[place]))
             raise DamagedStore(
-                f"{path}: a chunk that the record vouches for is absent or cut; run `unialign cache verify`."
+                f"{path}: a chunk that the record covers is missing or cut; run `unialign cache verify`."
             )
         found = np.where(needed, chunks[..., 0].astype(np.int64) + shard.data.ctypes.data, 0)
         self._chunks[mine, part.first : part.first + spec.chunks_per_sample] = found

@@ -215,7 +215,7 @@ def _unpack_all(jobs: Sequence[_Job]) -> list[tuple[_Job, str]]:
 def _remote_payloads(job: _Job) -> Sequence[bytes | memoryview]:
     payloads = [chunk_payload(job.source.codec, chunk) for chunk in job.stored]
     if sample_checksum(payloads) != job.source.checksums[job.position]:
-        raise ValueError("the chunks of a sample are not those that its record vouches for")
+        raise ValueError("the chunks of a sample are not those in its record")
     return payloads
 
 
@@ -225,7 +225,7 @@ def _local_payloads(job: _Job) -> Sequence[bytes | memoryview]:
     trailer = CRC_BYTES if CODECS[source.codec].crc else 0
     rows = shard.index[source.slots[job.position], : source.count(job.position)].tolist()
     if any(offset == _ABSENT for offset, _ in rows):
-        raise ValueError("a chunk that the record vouches for is absent")
+        raise ValueError("a chunk that the record covers is missing")
     return [shard.data.data[offset : offset + size - trailer] for offset, size in rows]
 
 

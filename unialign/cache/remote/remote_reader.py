@@ -44,7 +44,7 @@ class RemoteShard:
         """Where the first `count` chunks of a slot lie. Raises `DamagedStore` when one of them is absent."""
         rows = self.index[slot, :count].tolist()
         if any(offset == _ABSENT for offset, _ in rows):
-            raise DamagedStore(f"{self.file.where}: a chunk that the record vouches for is absent; {ADVICE}")
+            raise DamagedStore(f"{self.file.where}: a chunk that the record covers is missing; {ADVICE}")
         return [Range(self.file, offset, offset + size) for offset, size in rows]
 
 
@@ -140,7 +140,7 @@ class RemoteReader(Recorded):
         path = self.store.shard_path(name, number).relative_to(self.store.path).as_posix()
         expected = self.table.shards.file(name, number)
         if expected is None:
-            raise DamagedStore(f"{self.url}/{path}: no record vouches for this file.")
+            raise DamagedStore(f"{self.url}/{path}: no record covers this file.")
         return RemoteFile(self.remote, path, expected.bytes, expected.sha256, self.cache)
 
     def _whole(self, path: str, limit: int, otherwise: str) -> bytes:

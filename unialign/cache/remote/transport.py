@@ -130,7 +130,7 @@ async def _attempts(part: Part) -> bytes:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise MissingCache(f"{part.where} does not exist.") from None
         except PermissionError:
-            reason = "access is refused"
+            reason = "access is denied"
             break
         except Exception as error:  # noqa: BLE001 - every file system raises what its own library raises
             if isinstance(error, Unwanted):

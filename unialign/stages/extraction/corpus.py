@@ -90,7 +90,7 @@ def read_entities(path: Path) -> tuple[Entity, ...]:
     """
     lines = read_lines(path)
     if not lines:
-        raise UsageError(f"{path}: the file holds no entity; write one a line: name, tab, description.")
+        raise UsageError(f"{path}: the file holds no entity; write one per line: name, tab, description.")
     found: dict[str, int] = {}
     entities = []
     for number, line in enumerate(lines, start=1):
@@ -132,7 +132,7 @@ def label_texts(labels: Path, descriptions: Path | None = None) -> tuple[tuple[s
     names = [" ".join(name.split()) for name in read_lines(labels)]
     if not names or not all(names):
         where = f"line {names.index('') + 1} is blank" if names else "the file is empty"
-        raise UsageError(f"{labels}: {where}; write one label a line.")
+        raise UsageError(f"{labels}: {where}; write one label per line.")
     if descriptions is None:
         return tuple((name, name) for name in names)
     lines = read_lines(descriptions)

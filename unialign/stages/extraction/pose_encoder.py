@@ -112,7 +112,7 @@ def _public_shift_gcn(path: Path, content: Mapping[str, Any]) -> Encoder:
 def _own_checkpoint(path: Path, content: Mapping[str, Any]) -> Encoder:
     missing = [name for name in FIELDS if name not in content]
     if missing:
-        raise CorruptInput(f"{path} is no skeleton encoder: it lacks {', '.join(missing)}.")
+        raise CorruptInput(f"{path} is not a skeleton encoder: it lacks {', '.join(missing)}.")
     for field, known in (("model", ENCODERS), ("layout", LAYOUTS), ("recipe", RECIPES)):
         if not (field == "layout" and isinstance(content[field], Mapping)) and content[field] not in known:
             raise CorruptInput(f"{path} names the {field} {content[field]!r}; known are {', '.join(known)}.")

@@ -46,7 +46,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     """
     lines = read_lines(path)
     if not lines:
-        raise UsageError(f"{path}: the file holds no template; write one a line, each with one {{}} for the class.")
+        raise UsageError(f"{path}: the file holds no template; write one per line, each with one {{}} for the class.")
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         template = check_template(line.strip(), f"{path}, line {number}")

@@ -48,14 +48,14 @@ def text_rows(
     labels: dict[str, int] = {}
     for label, name in enumerate(classes):
         if not name.strip() or "|" in name:
-            raise UsageError(f"class {label} is named {name!r}; a class name is a text without '|'.")
+            raise UsageError(f"class {label} is named {name!r}; a class name must not be empty or contain '|'.")
         if name in labels:
             raise UsageError(f"classes {labels[name]} and {label} are both named {name!r}; give them different names.")
         labels[name] = label
     for template in templates:
         check_template(template, "templates")
         if list(templates).count(template) > 1:
-            raise UsageError(f"templates: {template!r} is there more than once; remove one.")
+            raise UsageError(f"templates: {template!r} is repeated; remove one.")
     if descriptions and len(descriptions) != len(classes):
         raise UsageError(f"there are descriptions for {len(descriptions)} classes, but {len(classes)} classes.")
     rows = [
@@ -79,7 +79,7 @@ def read_descriptions(path: Path, num_classes: int) -> tuple[tuple[str, ...], ..
     lines = read_lines(path)
     if len(lines) != num_classes:
         raise UsageError(
-            f"{path}: has {len(lines)} lines, but the dataset has {num_classes} classes; write one line a class, in "
+            f"{path}: has {len(lines)} lines, but the dataset has {num_classes} classes; write one line per class, in "
             f"label order."
         )
     rows = []
@@ -186,7 +186,7 @@ class TextEmbeddings:
             other = tokens.setdefault((template, tuple(network.tokens(source.text))), name)
             if other != name:
                 raise UsageError(
-                    f"the classes {other!r} and {name!r} are the same text to {self.name} {self.model}, so nothing "
+                    f"the classes {other!r} and {name!r} look the same to {self.name} {self.model}, so nothing "
                     f"could tell their embeddings apart; {OTHER_LANGUAGE}."
                 )
 
@@ -251,7 +251,7 @@ def text_extractor(
     if encoder not in ENCODERS:
         raise UsageError(f"there is no text encoder {encoder!r}; choose one of {', '.join(ENCODERS)}.")
     if long_text not in LONG_TEXT:
-        raise UsageError(f"long texts are treated as {' or '.join(LONG_TEXT)}, not {long_text!r}.")
+        raise UsageError(f"long texts are handled as {' or '.join(LONG_TEXT)}, not {long_text!r}.")
     kind = ENCODERS[encoder]
     model = model or (kind.default_model if weights is None else "")
     found = kind.find(model, weights)
