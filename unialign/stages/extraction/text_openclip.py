@@ -114,7 +114,7 @@ def _check_activation(name: str, tag: str, weights: Path | None) -> None:
     right = (f"{name}-quickgelu" if known[0] else name.removesuffix("-quickgelu")) + (f":{tag}" if tag else "")
     kind = "with QuickGELU" if known[0] else "without QuickGELU"
     what = f"{weights}: these weights" if weights else "these weights"
-    raise UsageError(f"{what} were trained {kind} ({known[1]}), but {name} uses the other activation; use `--model {right}`.")
+    raise UsageError(f"{what} were trained {kind} ({known[1]}), but {name} uses the other one; use `--model {right}`.")
 
 
 def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
