@@ -21,7 +21,7 @@ def test_shard_codec_round_trip(lengths: list[int | None], chunk: int) -> None:
     index = read_index(spec, data, 6, "x")
     for slot, value in enumerate(values):
         if value is None:
-            with pytest.raises(DamagedStore, match="absent"):
+            with pytest.raises(DamagedStore, match="missing"):
                 read_sample(spec, data, index[slot], 1)
         else:
             np.testing.assert_array_equal(read_sample(spec, data, index[slot], len(value)), value)

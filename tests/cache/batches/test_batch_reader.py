@@ -60,7 +60,7 @@ def test_a_sample_whose_chunks_its_shard_does_not_hold_is_refused(tmp_path: Path
     write_record(store.path, replace(record, entries=(other, false, *record.entries[2:])))
     opened = StoreReader(store.path)
     batches = BatchReader(columns_of(opened, FIXED), opened.ids)
-    with pytest.raises(DamagedStore, match="is absent or cut"):
+    with pytest.raises(DamagedStore, match="is missing or cut"):
         batches.read(np.array([0]))
 
 

@@ -204,5 +204,5 @@ def test_an_absent_chunk_is_refused(site: Site) -> None:
     reader.hold("feature", 0, type(shard)(shard.file, changed))
     # The second attempt reads the index anew.
     reader.read_one("clip000")
-    with pytest.raises(DamagedStore, match="absent"):
+    with pytest.raises(DamagedStore, match="missing"):
         type(shard)(shard.file, changed).ranges(0, 1)
