@@ -23,7 +23,7 @@ from unialign.pipeline.training.from_config import train_from_config
 from unialign.stages.demo.collection import render_collection
 from unialign.types import Json
 
-# Small enough for two cores without a GPU: a few minutes for the twelve trainings of the ablation.
+# Small enough for two cores without a GPU: a few minutes for the twelve training runs of the ablation.
 MODEL = {"backbone": "tsm-tiny-difference", "num_frames": 8, "image_size": 48, "width": 128, "dropout": 0.2}
 MODEL |= {"momentum": 0.99}
 TRAINING = {"epochs": 10, "batch_size": 8, "optimizer": "adamw", "lr": 0.003, "schedule": "cosine", "eval_every": 10}

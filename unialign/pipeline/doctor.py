@@ -79,8 +79,8 @@ def ffmpeg_version() -> str:
 
 
 def decoding_problem() -> str:
-    """Encode a small clip, decode it and compare; empty where the pictures come back, else what is wrong."""
-    # Flat colours, which come back to within 4 from a codec that is this generous.
+    """Encode a small clip, decode it and compare; empty where the images come back, else what is wrong."""
+    # Flat colors, which come back to within 4 from a codec that is this generous.
     pictures = [np.full((32, 48, 3), (10 * number, 240 - 10 * number, 128), dtype=np.uint8) for number in range(12)]
     try:
         from unialign.stages.video import Video, encode_clip

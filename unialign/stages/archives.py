@@ -1,4 +1,4 @@
-"""Archives of arrays and weights (npz, PyTorch files) from strangers: nothing in them may be more than the file is."""
+"""Untrusted archives of arrays and weights (npz, PyTorch files): loading must cost no more than the file suggests."""
 
 import io
 import zipfile
@@ -9,14 +9,14 @@ import numpy as np
 
 from unialign.stages.pickle_scan import check_costs
 
-# A PyTorch file of before 2018 is so many pickles on end, then the numbers.
+# A PyTorch file from before 2018 is this many pickles in sequence, then the numbers.
 _LEGACY_PICKLES = 5
 
 
 def check_archive(file: BinaryIO) -> None:
-    """Raise `ValueError` for a zip archive of which anything is compressed or lies in one place twice.
+    """Raise `ValueError` for a zip archive with compressed or overlapping members.
 
-    numpy and PyTorch store what they write as it is, so a genuine archive is longer than its content.
+    numpy and PyTorch store members uncompressed, so a genuine archive is longer than its content.
     """
     size = file.seek(0, io.SEEK_END)
     try:
@@ -31,9 +31,9 @@ def check_archive(file: BinaryIO) -> None:
 
 
 def check_weights(file: BinaryIO) -> None:
-    """Raise `ValueError` for a PyTorch file that would take far more time or memory to load than its size says.
+    """Raise `ValueError` for a PyTorch file that would take far more time or memory to load than its size suggests.
 
-    What its pickles name is left to `torch.load(weights_only=True)`. The file stands at its beginning afterwards.
+    The names in its pickles are left to `torch.load(weights_only=True)`. The file is at its start afterwards.
     """
     file.seek(0)
     try:
@@ -57,7 +57,7 @@ def read_npz(data: bytes) -> Mapping[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             for name in stored.files:
-                # numpy takes memory for what a header announces, whatever follows it.
+                # numpy allocates memory for what a header declares, whatever follows it.
                 with stored.zip.open(f"{name}.npy") as part:
                     _check_header(part, stored.zip.getinfo(f"{name}.npy").file_size)
             return {name: stored[name] for name in stored.files}

@@ -1,4 +1,4 @@
-"""Weights from files that others wrote, checked before they are loaded, onto the CPU."""
+"""Weights from foreign files, checked before they are loaded onto the CPU."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
         with path.open("rb") as file:
             content = read_weights(file)
     except Exception as error:
-        # torch.load answers foreign bytes with errors of many kinds, some of them private.
+        # torch.load raises many types of errors for other files, some of them private.
         raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error
     if not isinstance(content, Mapping):
         raise CorruptInput(f"{path} holds a {type(content).__name__}, not the weights of {what}.")
@@ -39,7 +39,7 @@ def load_clip_weights(path: Path) -> dict[str, Tensor]:
             with path.open("rb") as file:
                 check_weights(file)
         return dict(load_state_dict(str(path), weights_only=True))
-    except Exception as error:  # any file may stand there: what reading it raises is open-ended
+    except Exception as error:  # it may be any file, so reading it can raise anything
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{path}: is not a file of OpenCLIP weights ({reason}); give a state dict.") from error
 

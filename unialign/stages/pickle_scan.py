@@ -1,8 +1,8 @@
-"""Going through a pickle without running it: what it names, and what loading it will cost.
+"""Scanning a pickle without running it: the names in it, and the cost of loading it.
 
-A value that a pickle refers to many times takes no memory, but each use of it can take time: a tuple that holds one
-tuple twice, and so on thirty times, is hashed in 2^30 steps when it becomes the key of a dict. What is hashed is
-therefore counted beforehand, as if it were spelled out.
+A value that a pickle refers to many times takes no memory, but each use of it can take time: a tuple that contains one
+tuple twice, and so on thirty times, is hashed in 2^30 steps when it becomes the key of a dict. So the number of hashed
+values is counted beforehand, with shared values expanded.
 """
 
 import pickletools
@@ -26,13 +26,12 @@ _FORBIDDEN_OPCODES = frozenset(
 )
 _PUT, _GET = frozenset({"PUT", "BINPUT", "LONG_BINPUT"}), frozenset({"GET", "BINGET", "LONG_BINGET"})
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-# What a value is when it is hashed: how many values, and how deep they lie. Everything but tuples and lists is one.
-# A list of two numbers, so that what is added to a list counts wherever it is referred to.
+# The cost of hashing a value: the number of values, and their depth. Everything except tuples and lists counts as one.
 _Cost = list[int]
 _ONE: _Cost = [1, 0]
 _MARK: _Cost = [0, 0]
 _DEEPEST = 100
-# Values hashed for each step of the pickle. A genuine one hashes less than one, names of fields and ids.
+# Hashed values per step of the pickle. A genuine one hashes less than one: names of fields and ids.
 _HASHED, _HASHED_AT_LEAST = 10, 10_000
 # Opcodes that push one value of their own, and those that push one for two that they take off.
 _PLAIN = frozenset(
@@ -46,9 +45,9 @@ class Refused(ValueError):
 
 
 def check_costs(file: BinaryIO) -> None:
-    """Go through the next pickle of a file for the sake of what it costs, whatever it names.
+    """Scan the next pickle of a file to check what it costs, whatever it names.
 
-    Raises `ValueError` for one that is none or whose loading would take far more steps than it has.
+    Raises `ValueError` for something else or a pickle whose loading would take far more steps than it has.
     """
     costs = _Costs()
     for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
@@ -56,11 +55,11 @@ def check_costs(file: BinaryIO) -> None:
 
 
 def check_opcodes(file: BinaryIO, allowed: Container[str]) -> None:
-    """Go through a pickle, from where the file stands to its end.
+    """Scan a pickle, from the current position of the file to its end.
 
-    Raises `Refused` for a name that is not allowed and for opcodes that make objects; `ValueError` for memo numbers
+    Raises `Refused` for a name that is not allowed and for opcodes that create objects; `ValueError` for memo numbers
     that would make the unpickler allocate a table far larger than the pickle, and for values whose hashing would take
-    far more steps than the pickle has; whatever `pickletools` raises for what is no pickle.
+    far more steps than the pickle has; whatever `pickletools` raises for something else.
     """
     costs = _Costs()
     for count, (opcode, argument, _position) in enumerate(pickletools.genops(file)):
@@ -87,7 +86,7 @@ def _cost(parts: list[_Cost]) -> _Cost:
     depth = max(parts[0][1], 1, *(1 + depth for _, depth in parts[1:]))
     if depth > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} levels deep")
-    # As large as need be: more than that is refused as soon as it is hashed.
+    # As large as need be: more than that is rejected as soon as it is hashed.
     return [min(weight, 2**62), depth]
 
 
@@ -102,7 +101,7 @@ class _Costs:
         self._memoized = 0
 
     def step(self, name: str, argument: int) -> None:
-        """What an opcode does. A stack that is too short is left to the unpickler to complain of."""
+        """The effect of an opcode. A stack that is too short is left for the unpickler to report."""
         stack = self._stack
         # Most steps are of these kinds.
         if name in _PLAIN:

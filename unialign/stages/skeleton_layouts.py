@@ -184,7 +184,7 @@ def layout_of(joints: str | Sequence[str]) -> Layout | None:
 def layout_in(attributes: Mapping[str, Json], where: str = "the poses") -> Layout | None:
     """The layout that an array of keypoints, or an encoder, says it has: in full, by name, or by its joints' names.
 
-    None where it says nothing that is known. Raises `UsageError` for a description that is no skeleton.
+    None where it says nothing that is known. Raises `UsageError` for a description that is not a skeleton.
     """
     if "bones" not in attributes:
         return layout_of(attributes.get("layout") or attributes.get("joints") or "")
@@ -211,7 +211,7 @@ def layout_from(plain: str | Mapping[str, Json], where: str = "the layout") -> L
 
 
 def find_layout(num_joints: int, unit: str, keypoints: NDArray[np.floating] | None, where: str) -> tuple[Layout, str]:
-    """The known layout of so many joints in "pixel" or "metre", and a note where there was a choice ("" otherwise).
+    """The known layout of this many joints in "pixel" or "metre", and a note where there was a choice ("" otherwise).
 
     keypoints: (T, V, C) of some persons, NaN where absent. Where several layouts have as many joints, they tell which:
     in the right one bones are short, since they lead to neighbors. Raises `UsageError` where none has, or where that
@@ -310,7 +310,7 @@ UTD_20 = Layout(
     shoulders=(8, 4),
 )
 
-# Source: the joint numbers of the Kinect for Windows SDK 1 (JointType), which other Kinect v1 data sets keep.
+# Source: the joint numbers of the Kinect for Windows SDK 1 (JointType), which other Kinect v1 datasets keep.
 KINECT_20 = Layout(
     name="kinect-20",
     joints=(

@@ -1,4 +1,4 @@
-"""Pictures of a run: confusion matrix, skeletons and regions over frames, weights, bars of an ablation.
+"""Images of a run: confusion matrix, skeletons and regions over frames, weights, bars of an ablation.
 
 Each function returns the bytes of a PNG; drawing happens without a screen.
 """
@@ -45,7 +45,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
 
 
 def draw_ablation(names: Sequence[str], means: Sequence[float], points: Sequence[Sequence[float]]) -> bytes:
-    """Accuracy of each row: a bar for the mean, a dot for each seed; values in per cent."""
+    """Accuracy of each row: a bar for the mean, a dot for each seed; values in percent."""
     figure = Figure(figsize=(6.5, 0.6 + 0.45 * len(names)))
     axes = figure.subplots()
     positions = np.arange(len(names))[::-1]
@@ -138,7 +138,7 @@ def draw_tracklets(
 
 
 def draw_entities(frames: np.ndarray, entities: np.ndarray, names: Sequence[str], title: str) -> bytes:
-    """Which entity each patch of a clip's frames was given; the most frequent ones have a colour, others none.
+    """Which entity each patch of a clip's frames was given; the most frequent ones have a color, others none.
 
     frames (T, H, W, 3) uint8; entities (T, H', W') places in `names`.
     """

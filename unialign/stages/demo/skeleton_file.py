@@ -20,7 +20,7 @@ def format_skeleton(joints: Floats, pixels: Floats, body: int) -> bytes:
     edges, confidence and state of the left and the right hand, restricted, lean x and y, tracking state), the number of
     joints, and per joint x y z depthX depthY colorX colorY, orientation w x y z, tracking state.
     Source: the reader that NTU RGB+D's authors publish (github.com/shahroudy/NTURGB-D, Matlab/read_skeleton_file.m).
-    Deviations: one camera makes both pictures, so depth and color positions are the same; what the renderer does not
+    Deviations: one camera makes both images, so depth and color positions are the same; what the renderer does not
     measure (hands' states, lean, orientations) is 0, as the Kinect writes for a joint without an orientation.
     """
     body_line = f"{FIRST_BODY_ID + body} 0 0 0 0 0 0 0 0 {TRACKED}"

@@ -1,6 +1,6 @@
-"""What happens to the pictures of a clip before the network sees them, as functions of their arguments only.
+"""What happens to the images of a clip before the network sees them, as functions of their arguments only.
 
-Legend: T frames of a clip, H W height and width of stored pictures, S side of the network's input.
+Legend: T frames of a clip, H W height and width of stored images, S side of the network's input.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of a picture, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -37,11 +37,11 @@ def sparse_frames(num_kept: int, num_frames: int, places: np.ndarray | float) ->
 def random_region(
     generator: np.random.Generator, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Region:
-    """A rectangle inside a picture of `size` (height, width).
+    """A rectangle inside an image of `size` (height, width).
 
     Its area is a share in `scale` of the largest square's area and its width over height lies in `ratio`; both are
-    drawn evenly (the ratio's logarithm), and sides longer than the picture's are cut to it. The square, not the whole
-    picture, is the measure, so that a wide picture does not squeeze the person.
+    drawn uniformly (the ratio's logarithm), and sides longer than the image's are cut to it. The square, not the whole
+    image, is the measure, so that a wide image does not squeeze the person.
     """
     height, width = size
     area = generator.uniform(*scale) * min(height, width) ** 2
@@ -54,7 +54,7 @@ def random_region(
 
 
 def fixed_regions(size: tuple[int, int], num_crops: int) -> list[Region]:
-    """Squares as large as the picture allows: the middle one, or three along the longer side from start to end."""
+    """Squares as large as the image allows: the middle one, or three along the longer side from start to end."""
     height, width = size
     side = min(height, width)
     shares = (0.5,) if num_crops == 1 else (0.0, 0.5, 1.0)
@@ -62,7 +62,7 @@ def fixed_regions(size: tuple[int, int], num_crops: int) -> list[Region]:
 
 
 def resized(pictures: np.ndarray, region: Region, image_size: int, out: np.ndarray | None = None) -> Tensor:
-    """The region of pictures (T, H, W, 3) as (T, 3, S, S), uint8, antialiased.
+    """The region of images (T, H, W, 3) as (T, 3, S, S), uint8, antialiased.
 
     out: memory (T, S, S, 3) uint8 for it, of which the result is a view.
     """
@@ -77,7 +77,7 @@ def resized(pictures: np.ndarray, region: Region, image_size: int, out: np.ndarr
 
 
 def recoloured_levels(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """What each of the 256 levels of a clip's pictures becomes, (256,) uint8.
+    """What each of the 256 levels of a clip's images becomes, (256,) uint8.
 
     images: (T, S, S, 3) uint8, contiguous. factors: of brightness and of contrast, (2,).
     """
@@ -96,9 +96,9 @@ def network_frames(
     levels: Tensor | None = None,
     mirrored: Tensor | None = None,
 ) -> Tensor:
-    """Frames (B, ..., 3, S, S) uint8 as the network reads them: recoloured, normalised and mirrored, float32.
+    """Frames (B, ..., 3, S, S) uint8 as the network reads them: recolored, normalized and mirrored, float32.
 
-    mean, std: per colour, of values in [0, 1]. levels: (B, 256) uint8, what each level of a clip becomes. mirrored:
+    mean, std: per color, of values in [0, 1]. levels: (B, 256) uint8, what each level of a clip becomes. mirrored:
     (B,) bool. A level has one value in the end, so it is looked up in a table that the processor computes: the result
     is the same to the last bit on every device.
     """

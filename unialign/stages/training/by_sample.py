@@ -1,7 +1,7 @@
-"""Batches whose samples each take some computing: pictures to decode, clips of keypoints to cut.
+"""Batches whose samples each take some computation: images to decode, clips of keypoints to cut.
 
-What a batch needs of the stores is read for the whole batch at once. Then threads make its samples, each into its row
-of memory that is used again, so that many cores work on the batch that the loop waits for.
+The inputs of a batch are read from the stores for the whole batch at once. Then threads compute its samples, each into
+its row of reused memory, so that many cores work on the batch that the loop waits for.
 """
 
 import threading

@@ -1,12 +1,12 @@
-"""Checkpoints: files that vouch for themselves, so that a resumed run never starts from half a state.
+"""Checkpoints, verified by their own checksums, so that a resumed run never starts from a partial state.
 
-    checkpoints/000003-000000.pt, .json    after 3 epochs and 0 samples of the fourth; the newest `keep` stay
+    checkpoints/000003-000000.pt, .json    after 3 epochs and 0 samples of the fourth; the newest `keep` are kept
     checkpoints/last.pt, last.json         the same state as the newest numbered one
     checkpoints/best.pt, best.json         the model only, at its best evaluation
 
-The `.json` beside a `.pt` holds its size, SHA-256, position and run: without it, or where it does not agree, the `.pt`
-does not count. It is written first, so that a kill in between leaves a note without a file, which is no checkpoint,
-rather than a file that nothing vouches for. Files are loaded with torch's `weights_only`, which runs no code from them.
+The `.json` next to a `.pt` holds its size, SHA-256, position and run: if it is missing or does not match, the `.pt` is
+ignored. It is written first, so that a kill in between leaves a note without a file, which is not a checkpoint, rather
+than a file without a checksum. Files are loaded with torch's `weights_only`, which runs no code from them.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ LAST, BEST = "last", "best"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint's content, its file, and a sentence for each newer one that could not be used."""
+    """A checkpoint's content, its file, and one sentence for each newer one that could not be used."""
 
     state: dict[str, Any]
     path: Path
@@ -47,7 +47,7 @@ class Loaded:
         return dict(found)
 
     def load_into(self, model: torch.nn.Module) -> None:
-        """Give a model these weights. Raises `DamagedStore` where they are those of another one."""
+        """Load these weights into a model. Raises `DamagedStore` if they belong to another model."""
         try:
             model.load_state_dict(self.weights())
         except RuntimeError as error:
@@ -57,7 +57,9 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run. run: its key; a file of another run does not count. keep: numbered ones that stay."""
+    """The checkpoints of one run. run: its key; files of another run are ignored. keep: how many numbered ones to
+    keep.
+    """
 
     folder: Path
     run: str
@@ -81,10 +83,10 @@ class Checkpoints:
         return self._write(BEST, _serialised(state), position)
 
     def newest(self) -> Loaded | None:
-        """The newest checkpoint that is whole; None when the run has none yet.
+        """The newest valid checkpoint; None if the run has none yet.
 
-        Says (log and `skipped`) which newer ones were passed over. Raises `DamagedStore` when there are some and none
-        can be used.
+        Reports (log and `skipped`) newer ones that were skipped. Raises `DamagedStore` if there are some and none can
+        be used.
         """
         skipped: list[str] = []
         files = [path for path in self.folder.glob("*.pt") if path.stem != BEST and not _is_temporary(path)]
@@ -104,13 +106,13 @@ class Checkpoints:
         return None
 
     def position(self) -> Position | None:
-        """Where the newest checkpoint is, by its note alone; None when there is none."""
+        """The position of the newest checkpoint, from its note alone; None if there is none."""
         found = [self._rank(path)[:2] for path in self.folder.glob("*.pt") if path.stem != BEST]
         epoch, samples = max(found, default=(-1, -1))
         return Position(epoch, samples) if epoch >= 0 else None
 
     def settle(self, found: Loaded) -> None:
-        """Make "last" the same as a numbered checkpoint that was found, where a kill came before that was done."""
+        """Make "last" the same as the numbered checkpoint, in case a kill came before that was done."""
         if found.path.stem != LAST:
             note = self._note(found.path)
             self._write(LAST, self._checked(found.path), Position(note["epoch"], note["samples"]))
@@ -152,7 +154,7 @@ class Checkpoints:
         return path
 
     def _note(self, path: Path) -> dict[str, Any]:
-        """What the file beside a checkpoint says of it. Raises `DamagedStore` when it says nothing usable."""
+        """The note next to a checkpoint. Raises `DamagedStore` if it cannot be used."""
         beside = path.with_suffix(".json")
         try:
             note = parse_json(read_plain(beside, METADATA_BYTES))
@@ -164,7 +166,7 @@ class Checkpoints:
         return dict(note)
 
     def _checked(self, path: Path) -> bytes:
-        """The bytes of a checkpoint that is whole and this run's. Raises `DamagedStore` otherwise."""
+        """The bytes of a valid checkpoint of this run. Raises `DamagedStore` otherwise."""
         note = self._note(path)
         if note["run"] != self.run:
             raise DamagedStore(f"{path} belongs to another run ({str(note['run'])[:12]}).")
@@ -182,11 +184,11 @@ class Checkpoints:
             file = io.BytesIO(data)
             return dict(read_weights(file))
         except Exception as error:
-            # torch.load answers foreign bytes with errors of many kinds, some of them private.
+            # torch.load raises many types of errors for other files, some of them private.
             raise DamagedStore(f"{path} holds something else than plain weights.") from error
 
     def _rank(self, path: Path) -> tuple[int, int, bool]:
-        """Newest first; of the same position "last" first. A file without a note comes where its name puts it."""
+        """Newest first; at the same position, "last" first. A file without a note is placed by its name."""
         try:
             note = self._note(path)
             return int(note["epoch"]), int(note["samples"]), path.stem == LAST
@@ -207,7 +209,7 @@ class Checkpoints:
                 else:
                     whole += 1
                     continue
-            # The note goes first: a kill in between leaves a file that counts as not whole.
+            # The note is written first: a kill in between leaves a file that does not match its note.
             atomic.remove(path.with_suffix(".json"))
             atomic.remove(path)
 

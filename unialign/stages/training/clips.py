@@ -1,7 +1,7 @@
 """Clips of cached frames and pose features: what a data loader asks for, a batch at a time.
 
-Legend: B clips, V views of a clip (only in evaluation), T frames, H W height and width of stored pictures, S side of
-a picture, N_p pose tokens, D their width.
+Legend: B clips, V views of a clip (only in evaluation), T frames, H W height and width of stored images, S side of
+an image, N_p pose tokens, D their width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -115,7 +115,7 @@ class Clips(BySample[_Read]):
         super().__init__(samples, Rows(kinds))
 
     def read(self, picks: Sequence[tuple[int, int]]) -> _Read:
-        """See `BySample`. Only the pictures and the pose tokens that were drawn are read."""
+        """See `BySample`. Only the images and the pose tokens that were drawn are read."""
         indices, ids = indices_of(picks), tuple(self.samples.ids[index] for _, index in picks)
         sizes = self.reader.entries("size", indices).values.reshape(len(indices), 2)
         offsets = self.reader.entries("offset", indices)
@@ -197,7 +197,7 @@ class Clips(BySample[_Read]):
         return grids[:, self.pose.views(mirrored=False)].float().mean(dim=1)
 
     def _scratch(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Memory of this thread for decoded pictures; each call overwrites what the one before gave."""
+        """Memory of this thread for decoded images; each call overwrites what the one before gave."""
         size, held = int(np.prod(shape)), getattr(self.scratch, "memory", None)
         if held is None or len(held) < size:
             held = self.scratch.memory = np.empty(size, dtype=np.uint8)
@@ -205,7 +205,7 @@ class Clips(BySample[_Read]):
 
 
 def _stretches(sample: str, offset: np.ndarray, num_bytes: int, which: np.ndarray) -> np.ndarray:
-    """(n, 2) first byte and end of some pictures of a sample. Raises `DamagedStore` where it has none there."""
+    """(n, 2) first byte and end of some images of a sample. Raises `DamagedStore` where it has none there."""
     begin, end = offset[which], offset[which + 1]
     if ((begin < 0) | (end < begin) | (end > num_bytes)).any():
         raise DamagedStore(

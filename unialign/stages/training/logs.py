@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: lines, a table, and curves."""
+"""Logs of a run in progress: lines, a table, and curves."""
 
 import json
 import logging
@@ -18,20 +18,20 @@ Row = Mapping[str, float]
 class RunLog:
     """The logs of one run folder.
 
-    log.jsonl: one JSON object a line, only ever added to; a resumed run writes the steps since its checkpoint again, so
-        the last line for a step counts.
-    metrics.csv: one row an epoch, written anew each time from the whole history, so it is right after any kill.
+    log.jsonl: one JSON object per line, append-only; a resumed run writes the steps since its checkpoint again, so the
+        last line for a step counts.
+    metrics.csv: one row per epoch, rewritten each time from the whole history, so it is correct after any kill.
     tensorboard/: the same numbers as curves.
     """
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
         """Open the logs; `step` is the first step that will be written, older curves stay up to it."""
-        # A finished run is found without it.
+        # Not needed to find a finished run.
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder = folder
         self._lines = folder / "log.jsonl"
-        # A killed run may have left half a line.
+        # A killed run may have left an incomplete line.
         if self._lines.is_file() and not self._lines.read_bytes().endswith(b"\n"):
             atomic.append_text(self._lines, "\n")
         self._curves = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
@@ -57,7 +57,7 @@ class RunLog:
         self._curves.flush()
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Flush what is still in memory."""
         self._curves.close()
 
 

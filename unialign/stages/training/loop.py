@@ -1,8 +1,9 @@
-"""The training loop: epochs of steps, evaluations, checkpoints, and going on from any of them.
+"""The training loop: epochs of steps, evaluations, checkpoints, and resuming from any of them.
 
 A resumed run continues bit for bit on the same machine with the same number of threads: a checkpoint holds model (with
 its text bank), optimizer, loss scaler, random states, position and metrics so far; order, augmentation and learning
-rate are functions of the position. On GPUs that holds as far as the kernels are deterministic; cuDNN is told to be.
+rate are functions of the position. On GPUs this holds as far as the kernels are deterministic; cuDNN is configured to
+be.
 """
 
 import logging
@@ -29,7 +30,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """What a caller may show: epoch and batch count from 0. wait: share of the time spent waiting for batches."""
+    """Progress for display: epoch and batch number from 0. wait: fraction of the time spent waiting for batches."""
 
     epoch: int
     epochs: int
@@ -74,11 +75,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """history: one row an epoch; metrics of val begin with "val_". metrics: of the last epoch on test, {} without test.
+    """What a training run returns.
 
-    best: {"epoch": the one with the highest top1 on val, "val": its metrics there, "test": its metrics on test}; {}
-    where nothing was evaluated on val. predictions: of the last epoch on test. steps: optimizer steps in this call; 0
-    when the run was finished already.
+    history: one row per epoch; metrics of val begin with "val_". metrics: of the last epoch on test, {} without test.
+    best: {"epoch": the one with the highest top1 on val, "val": its metrics there, "test": its metrics on test}; {} if
+        nothing was evaluated on val. predictions: of the last epoch on test. steps: optimizer steps in this call; 0 if
+        the run was already finished.
     """
 
     history: tuple[Mapping[str, float], ...]
@@ -98,7 +100,7 @@ def fit(
     log: Callable[[int], RunLog],
     show: Callable[[Progress], None] = lambda progress: None,
 ) -> Fitted:
-    """Train to the last epoch, from the newest checkpoint if there is one, and return what came out.
+    """Train to the last epoch, from the newest checkpoint if there is one, and return the result.
 
     log: opens the logs at a step; called in the first process only.
     Raises `UnialignError` for a loss that is not finite.

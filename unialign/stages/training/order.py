@@ -1,8 +1,8 @@
 """Order and randomness as functions, not state: what comes next follows from (seed, epoch, sample) alone.
 
-An epoch is one fixed permutation of the samples, cut into batches of the whole run and then dealt out to its processes.
-So neither the number of workers nor that of processes changes what a batch holds, and a resumed run, also on another
-number of processes, drops the prefix that was done.
+An epoch is one fixed permutation of the samples, cut into batches for the whole run and then distributed over its
+processes. So neither the number of workers nor that of processes changes the content of a batch, and a resumed run,
+even on another number of processes, skips the prefix that was done.
 
 Source: the elastic sampling of litData (streaming/elastic.py) and the index functions of google/grain; own code.
 """
@@ -23,7 +23,7 @@ def _stream(seed: int, *key: int) -> np.random.SeedSequence:
 
 @dataclass(frozen=True)
 class BatchIndices(Sequence[tuple[int, int]]):
-    """What a batch shall hold: (epoch, place in the list of samples) pairs. indices: (B,) int64."""
+    """The samples of a batch: (epoch, index in the list of samples) pairs. indices: (B,) int64."""
 
     epoch: int
     indices: np.ndarray
@@ -53,11 +53,11 @@ def sample_generator(seed: int, epoch: int, sample_index: int) -> np.random.Gene
 
 
 def window_order(shard: np.ndarray, seed: int, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """An order that touches only `window` shards at a time, for stores that are larger than memory, or cold.
+    """An order that accesses only `window` shards at a time, for stores that are larger than memory, or cold.
 
-    The shards are shuffled and cut into windows of `window`; inside a window the samples are shuffled.
-    shard: (N,) where each sample lies. Returns the permutation (N,) of the epoch, and the window of each sample, (N,),
-    both int64. `benchmarks/mixing.py` measures how well that mixes.
+    The shards are shuffled and cut into windows of `window`; within a window the samples are shuffled. shard: (N,) the
+    shard of each sample. Returns the permutation (N,) of the epoch, and the window of each sample, (N,), both int64.
+    `benchmarks/mixing.py` measures how well it mixes.
     """
     generator = np.random.Generator(np.random.Philox(_stream(seed, _ORDER, epoch)))
     _, place = np.unique(shard, return_inverse=True)
@@ -72,9 +72,9 @@ def window_order(shard: np.ndarray, seed: int, epoch: int, window: int) -> tuple
 def crop_starts(seed: int, epoch: int, samples: np.ndarray, spare: np.ndarray) -> np.ndarray:
     """The first entry of a random crop, (B,) int64, uniform in 0 ... spare; a function of (seed, epoch, sample).
 
-    samples: (B,) places in the list of samples. spare: (B,) entries of the sample less those of the crop; 0 where it is
-    shorter. One multiplicative hash a sample (the finisher of splitmix64, Steele et al. 2014), since setting up a
-    generator for each costs more than reading it.
+    samples: (B,) indices in the list of samples. spare: (B,) entries of the sample minus those of the crop; 0 if it is
+        shorter. One multiplicative hash per sample (the finalizer of splitmix64, Steele et al. 2014), since setting up
+        a generator for each costs more than reading it.
     """
     base = _stream(seed, _CROP, epoch).generate_state(1, np.uint64)[0]
     mixed = samples.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + base
@@ -95,11 +95,11 @@ def process_seed(seed: int, epoch: int, samples_done: int, rank: int) -> int:
 def rank_slice(
     order: np.ndarray, *, rank: int, world_size: int, batch_size: int, start: int = 0, drop_last: bool = False
 ) -> list[np.ndarray]:
-    """The share of one process of every batch of `order` from sample `start` on.
+    """The part of one process in every batch of `order` from sample `start` on.
 
     A batch is `batch_size` samples of the whole run; process r takes every world_size-th of them from the r-th on. Over
-    all processes each sample comes exactly once. All lists are equally long; the last share can be empty where the
-    last batch has fewer samples than there are processes. drop_last: leave out a last batch that is not full.
+    all processes each sample occurs exactly once. All lists have the same length; the last part can be empty if the
+    last batch has fewer samples than there are processes. drop_last: leave out an incomplete last batch.
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not one of {world_size} processes")

@@ -1,4 +1,4 @@
-"""What is ready before a loop asks for it: work of threads in order, memory that is used again, copies on a GPU."""
+"""Working ahead of a loop: threads that compute results in order, reused memory, and copies to a GPU."""
 
 import sys
 import threading
@@ -133,6 +133,6 @@ def _arrived(ready: tuple[Batch, Batch, torch.cuda.Event], device: torch.device)
     for tensor in moved.values():
         # The memory was taken on the other stream; it must not be given away while this one still reads it.
         tensor.record_stream(current)
-    # The host's memory may be overwritten as soon as it is let go of.
+    # The host's memory may be overwritten as soon as it is released.
     event.synchronize()
     return moved

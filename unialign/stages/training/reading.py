@@ -67,7 +67,7 @@ class _Made(Column):
 
 
 class MadeSamples(Joined):
-    """Columns of which at least one is made anew for each batch; stores beside it are read sample by sample.
+    """Columns of which at least one is computed again for each batch; stores beside it are read sample by sample.
 
     The arrays of a sample are made together and each is given once, so that a batch makes a sample once, and the next
     one makes it again.

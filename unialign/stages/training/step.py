@@ -33,7 +33,7 @@ class Task:
     model: a module from a dict of tensors to a dict of tensors with "logits" (B, L) in it. Its
         `update(outputs, labels)` is called once after each optimizer step: moving averages and the like.
     losses: (model, outputs, labels) to weighted scalars whose sum is minimized.
-    mean, std: per colour, what `frames` in [0, 1] are normalised with; not used where a batch holds none.
+    mean, std: per color, what `frames` in [0, 1] are normalized with; not used where a batch holds none.
     rate: from a parameter's name to its learning rate over that of the run.
     """
 
@@ -44,7 +44,7 @@ class Task:
     rate: Callable[[str], float] = same_rate
 
     def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """The batch on a device: frames as normalised float32, views of a clip as clips of their own."""
+        """The batch on a device: frames as normalized float32, views of a clip as clips of their own."""
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         if "frames" in moved:
             frames = moved["frames"]
@@ -107,7 +107,7 @@ class Stepper:
         Raises `UnialignError` when loss or gradient are not finite; then the model has not been changed.
         """
         for group in self.optimizer.param_groups:
-            # Checkpoints of before there were factors come without.
+            # Checkpoints from before there were factors come without.
             group["lr"] = rate * group.get("factor", 1.0)
         inputs = self.task.inputs(share.data, self.device)
         with self.autocast():

@@ -33,7 +33,7 @@ class Streamed(Dataset[Batch]):
     def windows(
         self, batches: Sequence[BatchIndices], window_of: np.ndarray, *, threads: int, depth: int
     ) -> Iterator[Batch]:
-        """The batches in order, while threads read the shards of the next window, and done ones are let go of.
+        """The batches in order, while threads read the shards of the next window, and done ones are released.
 
         window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
         windows in use and of the next one are held. Raises `UsageError` for stores that are remote or compressed.

@@ -32,7 +32,7 @@ class TokenClips(CachedArrays):
             `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N,
             D) where that is more than one;
         labels, indices (B,) int64.
-    Crops and colours are those of the extraction. Everything random comes from (seed, epoch, index).
+    Crops and colors are those of the extraction. Everything random comes from (seed, epoch, index).
 
     Raises `UsageError` for settings that the cached grid cannot follow.
     """

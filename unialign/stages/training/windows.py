@@ -1,4 +1,4 @@
-"""Reading stores that are larger than memory, or cold: whole shards ahead of the loop, and done ones let go of."""
+"""Reading stores that are larger than memory, or cold: whole shards ahead of the loop, released when done."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence

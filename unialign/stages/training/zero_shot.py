@@ -74,7 +74,7 @@ def choose_calibration(
     """
     curve = _Curve.of(scores, labels, seen, pseudo_unseen)
     steps = np.unique(curve.gaps)
-    # Between two neighbouring gaps nothing changes; beyond the ends all samples fall to one side.
+    # Between two neighboring gaps nothing changes; beyond the ends all samples fall to one side.
     tried = np.concatenate([[steps[0] - 1.0], (steps[:-1] + steps[1:]) / 2, [steps[-1] + 1.0]])
     means = [_harmonic(first, second) for first, second in zip(*curve.points(), strict=True)]
     return Calibration(float(tried[int(np.argmax(means))]), tuple(sorted(pseudo_unseen)))
@@ -143,7 +143,7 @@ class _Curve:
         return float(seen), float(unseen)
 
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Accuracies of seen and unseen samples below the lowest gap, between neighbours, and above the highest."""
+        """Accuracies of seen and unseen samples below the lowest gap, between neighbors, and above the highest."""
         steps, place = np.unique(self.gaps, return_inverse=True)
         right = [np.bincount(place[who & self.hits], minlength=len(steps)) for who in (self.is_seen, ~self.is_seen)]
         below = [np.concatenate([[0], counts.cumsum()]) for counts in right]

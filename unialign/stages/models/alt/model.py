@@ -45,7 +45,7 @@ class ALT(nn.Module):
 
     tower: what turns frames into tokens, or the shape of cached ones. labels: C (L, D); corpus: S (K, D), needed
     where config.align is on and config.corpus is "entities". Their rows are set to length 1 (C only for "cosine").
-    texts: makes C, or both, anew in each step, in the place of these; needed where config.num_prompts is above 0.
+    texts: makes C, or both, again in each step, in the place of these; needed where config.num_prompts is above 0.
     Raises ValueError for shapes that do not fit together.
     """
 
@@ -101,7 +101,7 @@ class ALT(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions and what the drawings need.
 
-        batch: frames (B, T, 3, H, W) normalised with the tower's mean and std; or, cached, tokens (B, T, N, D).
+        batch: frames (B, T, 3, H, W) normalized with the tower's mean and std; or, cached, tokens (B, T, N, D).
 
         logits (B, L): their arg-max is the prediction. video (B, D): z. queries, visual (B, T, D): q and e^ as far as
         they are made. With align: entities (B, T, N) int64, the row of S that each region was given. With a tower:

@@ -7,7 +7,7 @@ Legend: B clips, T frames, K regions of a frame (and tracklets), d latent width,
     L_con    = CE(logits, y)                                                (11)
     L_MTC    = spatial + temporal + tracklet                                (8)
     spatial  = mean over t, k != k' of cos(r_tk, r_tk')                     (5)   regions of a frame apart
-    temporal = mean over t < T, k of form(lambda - cos(r_tk, r_t+1,k))      (6)   neighbours alike, up to lambda
+    temporal = mean over t < T, k of form(lambda - cos(r_tk, r_t+1,k))      (6)   neighbors alike, up to lambda
     tracklet = mean over k != k' of cos(Tr_k, Tr_k')                        (7)   tracklets (T * d numbers) apart
     L_sema   = CE(bank's scores of x_cls, y) + CE(bank's scores of the classifier's weights, own class)   (14 to 17)
 
@@ -50,10 +50,10 @@ class ModelOfLosses(Protocol):
 
 
 def art_losses(model: ModelOfLosses, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """The weighted terms, float32 scalars; the loss to minimise is their sum. labels (B,).
+    """The weighted terms, float32 scalars; the loss to minimize is their sum. labels (B,).
 
     classification; with regions: final, and mtc_spatial, mtc_temporal, mtc_tracklet as configured (pairs of regions
-    need K > 1, neighbours T > 1; without them a term is left out); bank_video, bank_prototype as configured.
+    need K > 1, neighbors T > 1; without them a term is left out); bank_video, bank_prototype as configured.
     """
     config = model.config
     with full_precision(labels):

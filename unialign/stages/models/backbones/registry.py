@@ -1,7 +1,7 @@
 """Video backbones by name, and how weights get into them.
 
 A backbone is built with keyword arguments `num_frames` and `image_size` and maps
-frames (B, T, 3, H, W), float32, normalised with its `mean` and `std`, to
+frames (B, T, 3, H, W), float32, normalized with its `mean` and `std`, to
 {"tokens": (B, N, D), "grid": (B, T', H', W', D), "pooled": (B, D)}; its attribute `width` is D.
 tokens: one a time step; grid: one a time step and place; pooled: the clip.
 `own_prefixes` begin the names of weights that image weights do not have. `published_names` (optional): pairs of a
@@ -173,7 +173,7 @@ def _inner_name(name: str) -> str:
 
 
 def _fitted(name: str, value: Tensor, target: Tensor) -> Tensor:
-    """Position embeddings resampled; convolutions over one frame as convolutions over pictures."""
+    """Position embeddings resampled; convolutions over one frame as convolutions over images."""
     if name.endswith("pos_embed"):
         return _resampled(value, target)
     if name.endswith("positional_embedding"):  # (1 + P, D)

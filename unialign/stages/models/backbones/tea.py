@@ -34,7 +34,7 @@ NUM_FRAGMENTS = 4
 class MotionExcitation(nn.Module):
     """Channels weighted by how they change from frame to frame, (B*T, C, H, W) to the same.
 
-    Batch normalisation after reduce and expand, as the authors have it; the second begins at zero, so that A does.
+    Batch normalization after reduce and expand, as the authors have it; the second begins at zero, so that A does.
     """
 
     def __init__(self, channels: int, *, num_frames: int, reduction: int = 16) -> None:
@@ -128,7 +128,7 @@ class TeaBottle2neck(Bottle2neck):  # type: ignore[misc]
 class TeaNetwork(nn.Module):
     """A ResNet whose blocks hold the modules of this file.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D),
+    frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D),
     pooled (B, D), the tokens' mean.
     """
 

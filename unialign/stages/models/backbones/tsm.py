@@ -67,7 +67,7 @@ def shifted(convolution: nn.Conv2d, num_frames: int) -> ShiftedConv2d:
 class TemporalShiftNetwork(nn.Module):
     """A ResNet with the residual shift in each block: the first convolution sees shifted features, the skip path not.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D),
+    frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D),
     pooled (B, D).
     difference: the network sees each frame less the mean of the clip, so that what stands still is gone. Source: the
     idea of RGB difference, Wang et al., Temporal Segment Networks, ECCV 2016; there the frame before is taken away.

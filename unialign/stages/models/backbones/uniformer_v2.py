@@ -21,8 +21,8 @@ builds on this variant; the 345.05 M parameters that it prints do not agree).
 
 Deviations: CLIP's own last norm takes the place of the one in the authors' classifier, so that class tokens, patches
 and the clip share it; its projection to the text width is left out. The Something variant keeps one token a frame,
-where the authors halve the frames by a 3-frame stem. No stochastic depth. Frames are normalised as for CLIP; the
-authors' video weights were trained with 0.45 and 0.225 for all colours. Weights of networks that were trained with
+where the authors halve the frames by a 3-frame stem. No stochastic depth. Frames are normalized as for CLIP; the
+authors' video weights were trained with 0.45 and 0.225 for all colors. Weights of networks that were trained with
 plain GELU (LAION's) compute wrong features: the tower has QuickGELU, as OpenAI's.
 """
 
@@ -51,11 +51,11 @@ PUBLISHED_NAMES = (
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """Convolves each channel by itself; on a CPU in single precision always.
+    """Convolves each channel separately; on a CPU always in single precision.
 
-    In some bfloat16 trainings on a CPU with AVX-512 (torch 2.15, noise added to the products on purpose) gradients of
-    its weights were as high as 1e22 and differed between runs. The cause in torch's kernel was not found; in single
-    precision it was not seen.
+    In some bfloat16 training runs on a CPU with AVX-512 (torch 2.15, noise deliberately added to the products),
+    gradients of its weights reached 1e22 and differed between runs. The cause in torch's kernel was not found; it did
+    not occur in single precision.
     """
 
     def __init__(self, width: int, kernel_size: tuple[int, int, int]) -> None:
@@ -128,7 +128,7 @@ class QuickGelu(nn.Module):
 class UniFormerV2(nn.Module):
     """A CLIP image tower with local time in its blocks and a query over the clip.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D): the frames' class tokens;
+    frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T, D): the frames' class tokens;
     grid (B, T, H', W', D): the patches; pooled (B, D): the clip. At the start tokens and grid are CLIP's.
 
     network: OpenCLIP's `VisionTransformer`. num_global: layers with a query, the last ones. num_local: local times in

@@ -26,10 +26,10 @@ def check_size(image_size: int, step: int) -> None:
 class FrameTransformer(nn.Module):
     """A ViT on each frame, then a transformer over the frames' class tokens.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D): the
+    frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D): the
     ViT's patches, which know their own frame only; pooled (B, D), the tokens' mean.
 
-    Source: Arnab et al., "ViViT", ICCV 2021, model 2 (factorised encoder; four temporal layers). Deviation: the mean
+    Source: Arnab et al., "ViViT", ICCV 2021, model 2 (factorized encoder; four temporal layers). Deviation: the mean
     over frames instead of a second class token.
     """
 
@@ -72,7 +72,7 @@ def frame_transformer(name: str, *, num_frames: int, image_size: int) -> FrameTr
 class Mvit(nn.Module):
     """MViTv2-S, tokens averaged over space; the class token is the clip's feature.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T/2, 768),
+    frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T/2, 768),
     grid (B, T/2, H', W', 768), pooled (B, 768).
     Published weights are for 16 frames of 224 x 224.
 
@@ -141,7 +141,7 @@ def mvit_blocks() -> list[Any]:
 class Swin(nn.Module):
     """Video Swin-T, tokens averaged over space.
 
-    frames (B, T, 3, H, W), float32, normalised with `mean` and `std` -> tokens (B, T/2, 768),
+    frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T/2, 768),
     grid (B, T/2, H', W', 768), pooled (B, 768), the tokens' mean.
 
     Source: Liu et al., "Video Swin Transformer", CVPR 2022; the network is torchvision's.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from open_clip.transformer import VisionTransformer
 
 PROJECTIONS = ("clip", "none")
-# Of the pictures that CLIP was trained with; the same for OpenAI's weights and for most of OpenCLIP's.
+# Of the images that CLIP was trained with; the same for OpenAI's weights and for most of OpenCLIP's.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 # What `get_model_config` may say of an image tower that `image_transformer` builds; others (convolutions, timm's
@@ -90,7 +90,7 @@ class ClipTower(nn.Module):
     def forward(self, images: Tensor, num_frames: int = 1) -> dict[str, Tensor]:
         """tokens (B, N, D), class token first; owners (B, 1 + P) int64: the token that each input token ended in.
 
-        images (B, 3, H, W), float32, normalised with `mean` and `std`. num_frames: of them that follow each other as
+        images (B, 3, H, W), float32, normalized with `mean` and `std`. num_frames: of them that follow each other as
         the frames of one clip; only adaptation over time looks at it.
         """
         network = self.network

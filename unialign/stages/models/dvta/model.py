@@ -81,7 +81,7 @@ class DVTA(nn.Module):
         """Scores, float32.
 
         batch: pose_features (B, P); in training labels (B,); in evaluation, if not all classes are candidates,
-        candidates (U,): indices of the unseen classes (zero-shot), or of seen and unseen ones (generalised).
+        candidates (U,): indices of the unseen classes (zero-shot), or of seen and unseen ones (generalized).
 
         In training: pair_logits (B, B), poses by the texts of the batch's labels; direct_logits, augmented_logits
         (B, B): p1 and p2, as far as the model has them.
@@ -192,7 +192,7 @@ class DirectLoss(Protocol):
 
 
 def dvta_losses(model: DirectLoss, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """The terms, float32 (float64 of such logits) scalars; the loss to minimise is their sum. labels (B,).
+    """The terms, float32 (float64 of such logits) scalars; the loss to minimize is their sum. labels (B,).
 
     alignment: of pair_logits (B, B); direct: of direct_logits (B, B), where the model asks for it.
     """

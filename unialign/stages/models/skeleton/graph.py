@@ -12,10 +12,10 @@ def spatial_partition(layout: Layout) -> np.ndarray:
     """Adjacency (3, V, V) in float32: root, centripetal, centrifugal.
 
     Entry [k, v, w] is how much joint w takes from joint v. Every column of a subset sums to 1, or to 0 where a joint
-    has no such neighbor: the centre has no parent, the tips have no children.
+    has no such neighbor: the center has no parent, the tips have no children.
 
     Source: the "spatial" graph of PYSKL (arXiv 2205.09443; kennymckormick/pyskl, utils/graph.py), which differs from
-    ST-GCN's in normalising each subset by itself.
+    ST-GCN's in normalizing each subset by itself.
     """
     count = len(layout.joints)
     subsets = np.zeros((3, count, count))

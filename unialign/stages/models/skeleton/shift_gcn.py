@@ -3,7 +3,7 @@
 Legend: N clips, M persons, T frames, V joints, C channels, R = N * M rows, L classes.
 
 Source: Cheng et al., "Skeleton-Based Action Recognition with Shift Graph Convolutional Network", CVPR 2020, and the
-behaviour of kchengiva/Shift-GCN (CC-BY-NC-4.0, as are its weights). Deviations: the temporal shift is plain torch and
+behavior of kchengiva/Shift-GCN (CC-BY-NC-4.0, as are its weights). Deviations: the temporal shift is plain torch and
 passes the true gradient (there a CUDA kernel replaces the gradient of a shift by its sign times 0.01), and the shift
 along joints, which the public kernel allows but never learns (|xpos| < 1e-9 in its weights), is left out.
 

@@ -36,7 +36,7 @@ class GraphConvolution(nn.Module):
             self.residual = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
     def mix(self, rows: Tensor) -> Tensor:
-        """The graph convolution alone, before normalisation and residual."""
+        """The graph convolution alone, before normalization and residual."""
         projected = self.project(rows).unflatten(1, (len(self.graph), -1))  # (R, K, D, T, V)
         return torch.einsum("rkdtv,kvw->rdtw", projected, self.graph)
 
@@ -46,7 +46,7 @@ class GraphConvolution(nn.Module):
 
 
 def pointwise(in_channels: int, out_channels: int) -> list[nn.Module]:
-    """What every temporal branch but the last begins with: 1x1 convolution, normalisation, ReLU."""
+    """What every temporal branch but the last begins with: 1x1 convolution, normalization, ReLU."""
     return [nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels), nn.ReLU()]
 
 

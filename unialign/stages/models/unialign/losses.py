@@ -32,7 +32,7 @@ class WeightsOfLosses(Protocol):
 
 
 def uni_align_losses(model: WeightsOfLosses, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """The weighted terms, float32 scalars; the loss to minimise is their sum. labels (B,).
+    """The weighted terms, float32 scalars; the loss to minimize is their sum. labels (B,).
 
     classification; alignment (with pose or text); similarity_vp, similarity_vt, similarity_pt (as the model has them);
     bank_video, bank_prototype (with text, bank form "agent").

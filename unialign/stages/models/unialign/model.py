@@ -98,7 +98,7 @@ class UniAlign(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions and everything the losses and the drawings need, float32.
 
-        batch: frames (B, T, 3, H, W) normalised; with pose: pose_tokens (B, N_p, D_p), and pose_mask (B, N_p) bool
+        batch: frames (B, T, 3, H, W) normalized; with pose: pose_tokens (B, N_p, D_p), and pose_mask (B, N_p) bool
         where clips differ in length or have no pose (masked tokens may hold anything, even NaN).
 
         logits (B, L): log-probabilities; their arg-max is the prediction.
