@@ -33,7 +33,7 @@ def test_correlation_refuses_what_is_no_order(order: list[int]) -> None:
         position_correlation(np.array(order, dtype=np.int64))
 
 
-def test_neighbours_of_storage_order_are_the_whole_batch_and_of_a_deal_none() -> None:
+def test_neighbors_of_storage_order_are_the_whole_batch_and_of_a_deal_none() -> None:
     groups = np.arange(64) // 8
     assert group_neighbours(np.arange(64), groups, batch_size=8) == 7
     assert group_neighbours(np.arange(64).reshape(8, 8).T.ravel(), groups, batch_size=8) == 0
@@ -73,7 +73,7 @@ def test_full_shuffles_have_the_expected_values_on_average() -> None:
     assert abs(np.mean([position_correlation(order) for order in orders])) < 4 / np.sqrt(959 * 60)
 
 
-def test_batches_that_cannot_be_filled_are_refused() -> None:
+def test_batches_that_cannot_be_filled_are_rejected() -> None:
     with pytest.raises(ValueError, match="do not fill"):
         distinct_classes(np.arange(3), np.zeros(3, dtype=np.int64), 4)
     with pytest.raises(ValueError, match="cannot be drawn"):

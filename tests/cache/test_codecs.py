@@ -179,7 +179,7 @@ def test_every_flipped_bit_and_every_cut_of_a_chunk_is_found(codec: str) -> None
 
 
 @pytest.mark.parametrize("codec", ["zstd", "blosc"])
-def test_a_chunk_that_unpacks_to_too_much_is_refused_before_memory_is_taken(codec: str) -> None:
+def test_a_chunk_that_unpacks_to_too_much_is_rejected_before_memory_is_taken(codec: str) -> None:
     bomb = CODECS[codec].encode(bytes(64 << 20), 2)
     assert len(bomb) < 1 << 20
     tracemalloc.start()
@@ -191,7 +191,7 @@ def test_a_chunk_that_unpacks_to_too_much_is_refused_before_memory_is_taken(code
         tracemalloc.stop()
 
 
-def test_a_chunk_of_another_size_is_refused_by_every_codec() -> None:
+def test_a_chunk_of_another_size_is_rejected_by_every_codec() -> None:
     for codec in CODECS.values():
         for size in (38, 42):
             with pytest.raises(ValueError, match=f"{size} bytes instead of 40"):
@@ -238,7 +238,7 @@ def test_the_checksum_of_a_sample_is_that_of_its_payloads_without_the_checksums_
             assert record.entries[0].checksums["feature"] == sample_checksum([value.tobytes()])
 
 
-def test_an_index_that_wraps_around_is_refused() -> None:
+def test_an_index_that_wraps_around_is_rejected() -> None:
     parts, _ = encode_shard(SPEC, [slow(1)], 1)
     index = np.array([[2**64 - 2, 3], [0, 44]], dtype="<u8").tobytes()
     with pytest.raises(DamagedStore, match="outside the file"):
@@ -247,7 +247,7 @@ def test_an_index_that_wraps_around_is_refused() -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("kind", ["flip", "swap"])
-def test_damage_of_compressed_stores_is_named_and_refused(tmp_path: Path, codec: str, kind: str) -> None:
+def test_damage_of_compressed_stores_is_named_and_rejected(tmp_path: Path, codec: str, kind: str) -> None:
     store = build(tmp_path / "x.zarr", codec, num_samples=8)
     victim = store.shard_path("keypoints", 1)
     data = victim.read_bytes()

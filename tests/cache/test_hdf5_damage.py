@@ -1,4 +1,4 @@
-"""What is no whole export is refused in one sentence and leaves nothing behind: stores, files and disks gone bad."""
+"""What is no whole export is rejected in one sentence and leaves nothing behind: stores, files and disks gone bad."""
 
 import shutil
 from collections.abc import Callable
@@ -149,7 +149,7 @@ def test_damage_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path, kind: 
     assert not (tmp_path / "out").exists()
 
 
-def test_no_file_no_hdf5_and_a_cut_file_are_refused(tmp_path: Path) -> None:
+def test_no_file_no_hdf5_and_a_cut_file_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a file"):
         import_hdf5(tmp_path / "none.h5", tmp_path)
     (tmp_path / "text.h5").write_text("not HDF5")
@@ -166,7 +166,7 @@ def test_no_file_no_hdf5_and_a_cut_file_are_refused(tmp_path: Path) -> None:
         import_hdf5(tmp_path / "cut.h5", tmp_path)
 
 
-def test_a_file_with_a_flipped_byte_gives_the_same_store_or_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_a_flipped_byte_gives_the_same_store_or_is_rejected(tmp_path: Path) -> None:
     store = build(tmp_path / "a", num_samples=2, bad=(1,))
     export_hdf5(store.path, tmp_path / "x.h5")
     whole, expected = (tmp_path / "x.h5").read_bytes(), tree_digest(store.path)

@@ -1,4 +1,4 @@
-"""Contract of HDF5 files from elsewhere: what does not lie in the file as an export leaves it is refused."""
+"""Contract of HDF5 files from elsewhere: what does not lie in the file as an export leaves it is rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ CHANGES: dict[str, tuple[Callable[[h5py.File], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_what_is_no_export_is_refused_also_when_it_is_signed_again(tmp_path: Path, kind: str) -> None:
+def test_what_is_no_export_is_rejected_also_when_it_is_signed_again(tmp_path: Path, kind: str) -> None:
     change, sentence = CHANGES[kind]
     export_hdf5(build(tmp_path / "a").path, tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "r+") as file:
@@ -61,7 +61,7 @@ def test_what_is_no_export_is_refused_also_when_it_is_signed_again(tmp_path: Pat
     assert not list(tmp_path.glob("b/*/*/*.zarr"))
 
 
-def test_texts_that_are_longer_than_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_that_are_longer_than_the_file_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_hdf5(build(tmp_path / "a").path, tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         texts = file["records/text"]

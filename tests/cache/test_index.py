@@ -74,7 +74,7 @@ def test_a_table_says_of_every_sample_what_its_latest_record_says(shards: list[l
     assert whole.shards.total_bytes == sum(file.bytes for record in records for file in record.files.values())
 
 
-def test_an_id_with_a_nul_is_refused() -> None:
+def test_an_id_with_a_nul_is_rejected() -> None:
     with pytest.raises(ValueError, match="NUL"):
         encoded(["a", "b\0c"])
 
@@ -156,7 +156,7 @@ def test_an_index_that_says_other_things_than_the_records_is_found(store: Store)
     assert [damage.file for damage in verify_store(store.path)] == ["records/index.bin"]
 
 
-def test_a_record_that_the_index_names_but_is_gone_is_refused_and_named(store: Store) -> None:
+def test_a_record_that_the_index_names_but_is_gone_is_rejected_and_named(store: Store) -> None:
     record_path(store.path, 1).unlink()
     with pytest.raises(DamagedStore, match=r"000001\.json is missing"):
         StoreReader(store.path)

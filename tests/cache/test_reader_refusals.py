@@ -19,7 +19,7 @@ def test_a_sample_that_was_never_extracted_has_no_status(tmp_path: Path) -> None
         StoreReader(build(tmp_path).path).status("nobody")
 
 
-def test_a_shard_that_no_record_vouches_for_and_one_that_has_gone_are_named(tmp_path: Path) -> None:
+def test_a_shard_that_no_record_covers_and_one_that_has_gone_are_named(tmp_path: Path) -> None:
     store = build(tmp_path)
     reader = StoreReader(store.path)
     with pytest.raises(DamagedStore, match="no record vouches"):
@@ -31,7 +31,7 @@ def test_a_shard_that_no_record_vouches_for_and_one_that_has_gone_are_named(tmp_
         StoreReader(store.path)
 
 
-def test_a_folder_or_a_link_in_the_place_of_a_shard_is_refused_at_opening(tmp_path: Path) -> None:
+def test_a_folder_or_a_link_in_the_place_of_a_shard_is_rejected_at_opening(tmp_path: Path) -> None:
     store = build(tmp_path)
     path = store.shard_path("feature", 0)
     moved = path.rename(tmp_path / "moved")
@@ -48,7 +48,7 @@ def test_a_folder_or_a_link_in_the_place_of_a_shard_is_refused_at_opening(tmp_pa
         StoreReader(store.path)
 
 
-def test_a_file_cut_between_its_check_and_its_mapping_is_refused(
+def test_a_file_cut_between_its_check_and_its_mapping_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = StoreReader(build(tmp_path).path)

@@ -1,4 +1,4 @@
-"""Contract of records and metadata: each byte is vouched for; what an earlier version wrote is refused, not guessed."""
+"""Contract of records and metadata: each byte is covered; what an earlier version wrote is rejected, not guessed."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_one_more_space_in_metadata_or_a_record_and_a_link_are_found(tmp_path: P
         assert verify_store(store.path) == []
 
 
-def test_a_record_with_a_right_digest_and_wrong_fields_is_refused(tmp_path: Path) -> None:
+def test_a_record_with_a_right_digest_and_wrong_fields_is_rejected(tmp_path: Path) -> None:
     body = {"format": 2, "shard": 0, "samples": [{"id": "a"}], "files": {}}
     data = canonical({**body, "digest": digest(body)}) + b"\n"
     with pytest.raises(DamagedStore, match=r"x/000000.json: the record cannot be read"):
@@ -45,7 +45,7 @@ def test_a_record_with_a_right_digest_and_wrong_fields_is_refused(tmp_path: Path
         read_record(tmp_path / "records" / "000000.json")
 
 
-def test_a_record_of_the_first_format_is_refused_and_repaired(tmp_path: Path) -> None:
+def test_a_record_of_the_first_format_is_rejected_and_repaired(tmp_path: Path) -> None:
     sources = make_files(tmp_path / "files", 6)
     store = extract(tmp_path / "cache", sources).store
     before = tree_digest(store)
@@ -65,7 +65,7 @@ def test_a_record_of_the_first_format_is_refused_and_repaired(tmp_path: Path) ->
     assert tree_digest(store) == before
 
 
-def test_a_record_whose_checksums_do_not_fit_its_files_is_refused() -> None:
+def test_a_record_whose_checksums_do_not_fit_its_files_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"sample a: checksums of \[\]"):
         Record(0, (Entry("a", "ok"),), {"x": ShardFile(1, "0" * 64)})
     with pytest.raises(ValueError, match=r"sample b: checksums of \['x'\]"):
@@ -83,7 +83,7 @@ def test_group_metadata_that_cannot_be_read_is_damage(tmp_path: Path, monkeypatc
         open_store(store.path)
 
 
-def test_a_whole_unit_of_another_store_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_whole_unit_of_another_store_is_rejected_and_named(tmp_path: Path) -> None:
     store, other = build(tmp_path), build(tmp_path / "other")
     renamed = other.path.with_name("other-0123456789ab.zarr")
     other.path.rename(renamed)

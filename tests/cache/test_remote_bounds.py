@@ -65,7 +65,7 @@ def serving(store: Path, bad: str, how: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("how", ["gzip", "endless"])
 @pytest.mark.parametrize("bad", ["zarr.json", "records/index.bin", "feature/c/0/0"])
-def test_an_answer_that_is_too_much_is_refused_and_takes_no_memory(
+def test_an_answer_that_is_too_much_is_rejected_and_takes_no_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, how: str
 ) -> None:
     store = build(tmp_path)

@@ -1,4 +1,4 @@
-"""Contract of a shard file: what is encoded is read back, and an index that was changed is refused."""
+"""Contract of a shard file: what is encoded is read back, and an index that was changed is rejected."""
 
 import numpy as np
 import pytest
@@ -37,13 +37,13 @@ def test_shard_codec_round_trip(lengths: list[int | None], chunk: int) -> None:
         (np.zeros(3, "float32"), "shape .3,. given"),
     ],
 )
-def test_a_value_that_does_not_fit_its_array_is_refused(value: np.ndarray, why: str) -> None:
+def test_a_value_that_does_not_fit_its_array_is_rejected(value: np.ndarray, why: str) -> None:
     spec = ArraySpec("x", "float32", (5, 4), ("frame", "channel"), ragged=True)
     with pytest.raises(ValueError, match=why):
         encode_shard(spec, [value], 1)
 
 
-def test_a_shard_index_that_was_changed_or_cut_is_refused() -> None:
+def test_a_shard_index_that_was_changed_or_cut_is_rejected() -> None:
     spec = ArraySpec("x", "float32", (5,), ("channel",))
     data = b"".join(encode_shard(spec, [np.ones(5, "float32")], 2)[0])
     with pytest.raises(DamagedStore, match="x/c/0/0: shorter than its index"):

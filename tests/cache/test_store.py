@@ -1,4 +1,4 @@
-"""Contract of a store: plain Zarr, nothing served that no record vouches for, growth without rewriting."""
+"""Contract of a store: plain Zarr, nothing served that no record covers, growth without rewriting."""
 
 import hashlib
 import json
@@ -123,7 +123,7 @@ def test_all_fill_valued_samples_are_still_stored(tmp_path: Path) -> None:
     assert read["count"] == 0
 
 
-def test_quarantined_and_unknown_samples_are_refused(tmp_path: Path) -> None:
+def test_quarantined_and_unknown_samples_are_rejected(tmp_path: Path) -> None:
     reader = StoreReader(build(tmp_path, bad=(3,)).path)
     assert "clip003" not in reader.ids
     with pytest.raises(MissingCache, match="quarantined as truncated"):
@@ -154,7 +154,7 @@ def test_two_builds_are_byte_identical(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["delete", "empty", "cut", "append", "flip", "swap", "foreign"])
-def test_damage_is_refused_by_reads_and_named_by_verify(tmp_path: Path, kind: str) -> None:
+def test_damage_is_rejected_by_reads_and_named_by_verify(tmp_path: Path, kind: str) -> None:
     store = build(tmp_path)
     victim, sibling = store.shard_path("feature", 1), store.shard_path("feature", 0)
     data = victim.read_bytes()
@@ -218,7 +218,7 @@ def test_a_store_of_another_key_is_not_taken_over(tmp_path: Path) -> None:
     assert open_store(store.path).key == store.key
 
 
-def test_arrays_entries_and_shards_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+def test_arrays_entries_and_shards_that_make_no_sense_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="array x: 2 axes but 1 names"):
         ArraySpec("x", "float32", (5, 4), ("frame",))
     with pytest.raises(ValueError, match="array x: a scalar cannot be ragged"):
@@ -234,7 +234,7 @@ def test_arrays_entries_and_shards_that_make_no_sense_are_refused(tmp_path: Path
         open_store(tmp_path / "none.zarr")
 
 
-def test_a_record_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
+def test_a_record_in_the_place_of_another_is_rejected(tmp_path: Path) -> None:
     store = build(tmp_path)
     record_path(store.path, 1).write_bytes(record_path(store.path, 0).read_bytes())
     with pytest.raises(DamagedStore, match=r"000001.json: the record belongs to another shard or format"):
@@ -287,7 +287,7 @@ def test_verify_names_what_is_no_part_of_the_store(tmp_path: Path) -> None:
     assert (found.file, "does not match its own digest" in found.problem) == ("zarr.json", True)
 
 
-def test_arrays_of_one_sample_that_differ_in_length_are_refused(tmp_path: Path) -> None:
+def test_arrays_of_one_sample_that_differ_in_length_are_rejected(tmp_path: Path) -> None:
     specs = tuple(ArraySpec(name, "float32", (9,), ("frame",), ragged=True) for name in ("one", "two"))
     key = Key({"extractor": "fake", "revision": 3})
     store = create_store(Store(store_path(tmp_path, "made", "poses", key), "made", "poses", key, specs, 2, {}))

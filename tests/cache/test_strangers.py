@@ -1,4 +1,4 @@
-"""Contract of stores from elsewhere: signed again after a change, they are refused in one sentence, and harm nothing.
+"""Contract of stores from elsewhere: signed again after a change, they are rejected in one sentence, and harm nothing.
 
 `traversal` and `lengths` are two attacks that worked once.
 """
@@ -83,7 +83,7 @@ def _rename(body: Any, target: str) -> None:
 
 @pytest.mark.parametrize("length", [41, 64, 2**31 - 1, 2**31, 2**63, 0, -1, 3.0, "7", None, True])
 @pytest.mark.parametrize("codec", ["none", "zstd"])
-def test_lengths_beyond_the_array_are_refused(tmp_path: Path, codec: str, length: object) -> None:
+def test_lengths_beyond_the_array_are_rejected(tmp_path: Path, codec: str, length: object) -> None:
     """`verify` passed them, `read_one` gave freed memory, and the batch reader crashed or never ended."""
     store = build(tmp_path, codec=codec)
     whole = {name: StoreReader(store.path).read_one(name) for name in StoreReader(store.path).ids}
@@ -181,7 +181,7 @@ def test_an_index_without_shards_but_with_samples_does_not_count(tmp_path: Path)
     assert read_index(store) is None
 
 
-def test_notes_of_an_index_that_are_none_are_refused_when_they_are_read(tmp_path: Path) -> None:
+def test_notes_of_an_index_that_are_none_are_rejected_when_they_are_read(tmp_path: Path) -> None:
     store = build(tmp_path)
     write_index(store)
     forge_index(store.path, lambda head, columns: columns["notes.data"].fill(ord("[")))
@@ -220,7 +220,7 @@ GROUP_CHANGES: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("what", GROUP_CHANGES)
-def test_metadata_that_no_store_has_are_refused_and_hide_no_other_store(tmp_path: Path, what: str) -> None:
+def test_metadata_that_no_store_has_are_rejected_and_hide_no_other_store(tmp_path: Path, what: str) -> None:
     store = build(tmp_path)
     other = build(tmp_path / "x")
     other.path.rename(store.path.with_name("else-0123456789ab.zarr"))
@@ -262,7 +262,7 @@ RECORD_CHANGES: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("what", RECORD_CHANGES)
-def test_a_record_that_no_store_has_is_refused_found_and_repaired(tmp_path: Path, what: str) -> None:
+def test_a_record_that_no_store_has_is_rejected_found_and_repaired(tmp_path: Path, what: str) -> None:
     store = build(tmp_path)
     forge_record(store.path, 1, RECORD_CHANGES[what])
     with pytest.raises(DamagedStore):

@@ -43,7 +43,7 @@ def test_no_cut_loses_frames_silently(clips: dict[str, Path], tmp_path: Path, na
     assert found != "ok" or video.decoded >= NUM_FRAMES - 3
 
 
-# Of h264 7 to 14 are found: where in a picture a stretch falls moves with the length of the name that x264 writes.
+# Of h264 7 to 14 are found: where in an image a stretch falls moves with the length of the name that x264 writes.
 @pytest.mark.parametrize(("name", "fewest"), [("clip.avi", 18), ("clip.mkv", 5), ("clip.mp4", 5), ("clip.mpg", 18)])
 def test_most_zeroed_stretches_are_found(clips: dict[str, Path], tmp_path: Path, name: str, fewest: int) -> None:
     data = clips[name].read_bytes()

@@ -39,7 +39,7 @@ WRITTEN = {
     ".wtv": ("wtv", "mpeg2video"),
 }
 COLOURS = {"gif": "rgb8", "apng": "rgb24", "mjpeg": "yuvj420p"}
-# Bare pictures one after the other: the end of a cut file looks like the end of a whole one.
+# Bare images one after the other: the end of a cut file looks like the end of a whole one.
 WITHOUT_END = {
     ".y4m",
     ".mjpeg",
@@ -89,7 +89,7 @@ def test_containers_are_those_of_the_decoder_and_suffixes_are_told_apart() -> No
 
 
 def test_a_gif_without_its_last_byte_and_an_ogg_without_its_last_page_are_cut(tmp_path: Path) -> None:
-    # A picture that is meant to stay is no hole.
+    # An image that is meant to stay is no hole.
     stays = tmp_path / "stays.gif"
     first, *others = (Image.fromarray(picture) for picture in moving_frames(60))
     first.save(stays, save_all=True, append_images=others, duration=[100] * 30 + [5000] + [100] * 29)

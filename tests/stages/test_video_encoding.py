@@ -1,4 +1,4 @@
-"""Contract of `stages.video.encode_clip`: pictures come back, and the same pictures give the same bytes."""
+"""Contract of `stages.video.encode_clip`: images come back, and the same images give the same bytes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Contract of `stages.video.encode_clip`: the same pictures give the same bytes on every processor.
+"""Contract of `stages.video.encode_clip`: the same images give the same bytes on every processor.
 
 Each encoding is a process of its own, in which FFmpeg and x264 are kept from vector instructions of this processor, or
 memory that nobody wrote holds other bytes. 40 frames of this size are enough for each of these to have changed a clip.

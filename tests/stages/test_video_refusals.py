@@ -1,4 +1,4 @@
-"""Files that `stages.video` does not decode: no video, playlists, pictures, sound, too large, of changing size."""
+"""Files that `stages.video` does not decode: no video, playlists, images, sound, too large, of changing size."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         assert status(tmp_path / name)[0] == "unreadable"
 
 
-def test_playlists_under_a_video_name_are_refused(clips: dict[str, Path], tmp_path: Path) -> None:
+def test_playlists_under_a_video_name_are_rejected(clips: dict[str, Path], tmp_path: Path) -> None:
     target = clips["clip.mp4"]
     (tmp_path / "target.mp4").write_bytes(target.read_bytes())
     texts = {
@@ -31,7 +31,7 @@ def test_playlists_under_a_video_name_are_refused(clips: dict[str, Path], tmp_pa
         assert (found, video.decoded) == ("unreadable", 0), name
 
 
-def test_an_image_file_and_a_sound_file_are_refused(tmp_path: Path) -> None:
+def test_an_image_file_and_a_sound_file_are_rejected(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(moving_frames(1)[0]).save(tmp_path / "picture.png")
@@ -78,14 +78,14 @@ def test_tags_in_another_encoding_do_not_matter(clips: dict[str, Path], tmp_path
         assert status(tmp_path / name)[0] == "ok"
 
 
-def test_images_above_the_limit_are_refused(tmp_path: Path) -> None:
+def test_images_above_the_limit_are_rejected(tmp_path: Path) -> None:
     path = write_video(tmp_path / "wide.mp4", "mp4", "libx264", [np.zeros((16, 8208, 3), dtype=np.uint8)])
     found, video = status(path)
     assert found == "unreadable"
     assert "8208 x 16" in video.reason
 
 
-def test_a_size_that_changes_is_refused(tmp_path: Path) -> None:
+def test_a_size_that_changes_is_rejected(tmp_path: Path) -> None:
     first = write_video(tmp_path / "a.mpg", "mpeg", "mpeg2video", moving_frames(20))
     second = write_video(tmp_path / "b.mpg", "mpeg", "mpeg2video", moving_frames(20, 64, 64))
     (tmp_path / "both.mpg").write_bytes(first.read_bytes() + second.read_bytes())

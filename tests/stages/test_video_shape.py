@@ -1,4 +1,4 @@
-"""Pictures as a player shows them: turned, mirrored, with square pixels, without what the stream cuts off."""
+"""Images as a player shows them: turned, mirrored, with square pixels, without what the stream cuts off."""
 
 import struct
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What lies beside the pictures of a file changes nothing: sound, subtitles, data, cover art, empty headers."""
+"""What lies beside the images of a file changes nothing: sound, subtitles, data, cover art, empty headers."""
 
 import os
 import subprocess

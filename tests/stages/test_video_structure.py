@@ -37,7 +37,7 @@ def test_every_cut_is_told_and_the_place_is_kept(tmp_path: Path, name: str) -> N
     for length in {*lengths, len(data) - 1} - boundaries:
         path.write_bytes(data[:length])
         with path.open("rb") as file:
-            # Of an mp4, only what holds pictures or their index counts; a transport stream may end after any packet.
+            # Of an mp4, only what holds images or their index counts; a transport stream may end after any packet.
             left_out = name.startswith("mov") and length < data.find(b"mdat") + 4
             assert is_cut(file, name) or left_out or (name == "mpegts" and length % 188 == 0), length
 

@@ -1,4 +1,4 @@
-"""Odd files that are whole: edit lists, repeated pictures, fragments, variable rates; and holes in time."""
+"""Odd files that are whole: edit lists, repeated images, fragments, variable rates; and holes in time."""
 
 import struct
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def test_images_that_repeat_the_one_before_are_not_missed(clips: dict[str, Path]
     def not_coded(number: int, packet: Any) -> Any:
         if number not in (30, 31, 50):
             return packet
-        # An MPEG-4 P picture whose `vop_coded` bit is 0.
+        # An MPEG-4 P image whose `vop_coded` bit is 0.
         again = av.Packet(bytes.fromhex("000001b650cf"))
         again.pts, again.dts, again.time_base, again.duration = (
             packet.pts,

@@ -42,7 +42,7 @@ def test_places_follow_the_given_list_not_the_store(reader: StoreReader) -> None
     assert batches.read(np.array([0, 1]))["count"].tolist() == [int(sample(9)["count"]), int(sample(0)["count"])]
 
 
-def test_what_is_not_stored_or_ragged_is_refused(reader: StoreReader) -> None:
+def test_what_is_not_stored_or_ragged_is_rejected(reader: StoreReader) -> None:
     with pytest.raises(MissingCache, match="quarantined"):
         BatchReader(columns_of(reader, FIXED), ["clip002"])
     with pytest.raises(UsageError, match="read_one"):
@@ -51,11 +51,11 @@ def test_what_is_not_stored_or_ragged_is_refused(reader: StoreReader) -> None:
         BatchReader(columns_of(reader, FIXED), reader.ids).read(np.array([9]))
 
 
-def test_a_sample_whose_chunks_its_shard_does_not_hold_is_refused(tmp_path: Path) -> None:
+def test_a_sample_whose_chunks_its_shard_does_not_hold_is_rejected(tmp_path: Path) -> None:
     store = build(tmp_path, bad=(1,))
     record = read_record(record_path(store.path, 0))
     other = record.entries[0]
-    # A record that vouches for a sample which was never written, over shard files that are whole.
+    # A record that covers a sample which was never written, over shard files that are whole.
     false = replace(record.entries[1], status="ok", lengths=other.lengths, checksums=other.checksums)
     write_record(store.path, replace(record, entries=(other, false, *record.entries[2:])))
     opened = StoreReader(store.path)
@@ -123,7 +123,7 @@ def test_entries_are_those_of_the_samples_from_any_first_to_any_last(
             np.testing.assert_array_equal(found[place], part)
 
 
-def test_entries_that_a_sample_lacks_are_refused(reader: StoreReader) -> None:
+def test_entries_that_a_sample_lacks_are_rejected(reader: StoreReader) -> None:
     batches = BatchReader(columns_of(reader, ["keypoints"]), reader.ids, by_entry=["keypoints"])
     length = int(batches.lengths[2, 0])
     for start, count in ((0, length + 1), (-1, 2), (length + 1, 0), (1, -1), (2, 2**63 - 1)):
@@ -166,7 +166,7 @@ def test_threads_may_read_at_once_and_get_what_one_gets(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(found[name], expected[name][order])
 
 
-def test_given_memory_is_used_and_too_little_is_refused(reader: StoreReader) -> None:
+def test_given_memory_is_used_and_too_little_is_rejected(reader: StoreReader) -> None:
     batches = BatchReader(columns_of(reader, FIXED), reader.ids)
     buffers = batches.buffers(4, np.zeros(batches.buffer_bytes(4), dtype=np.uint8))
     found = batches.read(np.array([3, 1]), buffers=buffers)
@@ -175,7 +175,7 @@ def test_given_memory_is_used_and_too_little_is_refused(reader: StoreReader) -> 
         batches.read(np.arange(5), buffers=buffers)
 
 
-def test_a_window_outside_its_sample_is_refused(reader: StoreReader) -> None:
+def test_a_window_outside_its_sample_is_rejected(reader: StoreReader) -> None:
     batches = BatchReader(columns_of(reader, ["keypoints"], window=4), reader.ids)
     for start in (-1, int(batches.lengths[0, 0])):
         with pytest.raises(IndexError, match="inside its sample"):

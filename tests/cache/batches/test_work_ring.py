@@ -89,7 +89,7 @@ def test_what_is_closed_is_gathered_by_nobody(reader: BatchReader) -> None:
     assert (buffers.arrays["count"] == -1).all()
 
 
-def test_more_than_the_depth_and_more_than_was_offered_is_refused(reader: BatchReader) -> None:
+def test_more_than_the_depth_and_more_than_was_offered_is_rejected(reader: BatchReader) -> None:
     work = Gathering(reader, SIZE, 1)
     with pytest.raises(ValueError, match="no batch"):
         work.fetch()

@@ -185,7 +185,7 @@ if __name__ == "__main__":
     assert done.returncode == 0, done.stderr
 
 
-def test_only_what_the_samples_need_is_fetched_neighbours_at_once_and_blocks_once(
+def test_only_what_the_samples_need_is_fetched_neighbors_at_once_and_blocks_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranges, "GAP", 0)
@@ -272,7 +272,7 @@ def test_swapped_samples_and_shards_are_found(tmp_path: Path, codec: str) -> Non
         local.read(np.array([0, 4]))
 
 
-def test_cut_and_longer_and_missing_shards_are_refused(tmp_path: Path) -> None:
+def test_cut_and_longer_and_missing_shards_are_rejected(tmp_path: Path) -> None:
     store = made(tmp_path, "zstd")
     path = store.shard_path("feature", 0)
     whole = path.read_bytes()
@@ -314,7 +314,7 @@ def test_a_damaged_disk_cache_is_passed_by(tmp_path: Path, monkeypatch: pytest.M
             assert site.shards_asked
 
 
-def test_a_sample_that_is_not_stored_is_refused(tmp_path: Path) -> None:
+def test_a_sample_that_is_not_stored_is_rejected(tmp_path: Path) -> None:
     store = made(tmp_path, "blosc", bad=(2,))
     with serving(tmp_path) as site:
         reader = RemoteReader(url_of(site, store))

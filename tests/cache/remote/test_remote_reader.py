@@ -102,7 +102,7 @@ def test_a_store_in_s3_is_read_and_its_damage_found(s3: dict[str, Any], tmp_path
     assert "made-secret" not in f"{reader!r}{reader.remote!r}{reader.__dict__}"
 
 
-def test_a_store_without_an_index_or_with_another_one_is_refused(site: Site) -> None:
+def test_a_store_without_an_index_or_with_another_one_is_rejected(site: Site) -> None:
     store = made(site.folder, "none")
     url = url_of(site, store)
     with pytest.raises(MissingCache, match=r"nothing.zarr/zarr.json does not exist; it is no store"):
@@ -120,7 +120,7 @@ def test_a_store_without_an_index_or_with_another_one_is_refused(site: Site) -> 
         RemoteReader(url)
 
 
-def test_urls_with_credentials_and_unknown_schemes_are_refused() -> None:
+def test_urls_with_credentials_and_unknown_schemes_are_rejected() -> None:
     for url in ("https://me:hidden@host/x.zarr", "https://host/x.zarr?token=hidden"):
         with pytest.raises(UsageError, match=r"https://host/x\.zarr holds credentials") as refused:
             RemoteReader(url)
@@ -173,7 +173,7 @@ def test_a_server_that_is_down_is_not_asked_once_for_each_part(tmp_path: Path) -
     assert time.monotonic() - started < 5
 
 
-def test_access_that_is_refused_by_a_file_system_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_that_is_rejected_by_a_file_system_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path, "none")
     reader = RemoteReader(f"file://{store.path}")
     check_all(reader)
@@ -194,7 +194,7 @@ def test_a_shard_that_no_record_names_is_not_asked_for(site: Site) -> None:
     assert record_path(Path("x"), 0) == Path("x/records/000000.json")
 
 
-def test_an_absent_chunk_is_refused(site: Site) -> None:
+def test_an_absent_chunk_is_rejected(site: Site) -> None:
     reader = RemoteReader(url_of(site, made(site.folder, "none")))
     reader.read_one("clip000")
     shard = reader.held("feature", 0)
@@ -202,7 +202,7 @@ def test_an_absent_chunk_is_refused(site: Site) -> None:
     changed = shard.index.copy()
     changed[0] = 2**64 - 1
     reader.hold("feature", 0, type(shard)(shard.file, changed))
-    # The second attempt reads the index anew.
+    # The second attempt reads the index again.
     reader.read_one("clip000")
     with pytest.raises(DamagedStore, match="missing"):
         type(shard)(shard.file, changed).ranges(0, 1)

@@ -78,6 +78,6 @@ def test_it_is_the_same_each_time_and_in_blocks(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("table", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan]])])
-def test_what_is_no_table_of_numbers_is_refused(table: np.ndarray) -> None:
+def test_what_is_no_table_of_numbers_is_rejected(table: np.ndarray) -> None:
     with pytest.raises(ValueError, match="no table of numbers"):
         mean_interval(table)

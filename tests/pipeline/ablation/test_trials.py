@@ -1,4 +1,4 @@
-"""Contract of the trainings of a sweep: equal for any number at once, none lost to another's failure, ended with it."""
+"""Contract of the training runs of a sweep: equal for any number at once, independent of failures, ended with it."""
 
 import contextlib
 import json
@@ -130,7 +130,7 @@ def test_a_killed_training_of_a_sweep_goes_on_from_its_checkpoint(config: Config
         assert ours["probabilities"].tobytes() == theirs["probabilities"].tobytes()
 
 
-def test_values_that_make_no_configuration_are_refused_before_any_training(config: Config) -> None:
+def test_values_that_make_no_configuration_are_rejected_before_any_training(config: Config) -> None:
     grid = Grid(name="g", rows=rows(good=VIDEO, bad={"train.settings.epoch": 3}))
     with pytest.raises(UsageError, match=r"row 'bad': .*epoch"):
         sweep(grid, config)
@@ -160,7 +160,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_was_finished(config: Con
     process = context.Process(target=command, args=(words,))
     process.start()
     deadline = time.monotonic() + 120
-    # One is done; the other two have both stored a checkpoint to go on from.
+    # One is done; the other two have both stored a checkpoint to continue from.
     while len(list(config.runs.glob("*/checkpoints/last.pt"))) < 3 or not list(config.runs.glob("*/result.json")):
         assert process.is_alive()
         assert time.monotonic() < deadline
@@ -173,7 +173,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_was_finished(config: Con
     results = list(config.runs.glob("*/result.json"))
     assert len(results) == 1
     assert not list(config.runs.glob("ablations/*"))
-    # The same sweep goes on: the finished run is there, the others have their checkpoints.
+    # The same sweep continues: the finished run is there, the others have their checkpoints.
     found, _ = sweep(Grid(name="g", rows=rows(done=VIDEO)), config)
     assert [result.reused for result in found.results] == [True]
 

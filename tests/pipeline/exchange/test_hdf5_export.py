@@ -1,4 +1,4 @@
-"""Contract of the HDF5 files: h5py alone reads them, the store comes back byte for byte, and damage is refused."""
+"""Contract of the HDF5 files: h5py alone reads them, the store comes back byte for byte, and damage is rejected."""
 
 import json
 import shutil
@@ -159,7 +159,7 @@ import_hdf5(Path(sys.argv[1]), Path(sys.argv[2]), kill)
 """
 
 
-def test_a_killed_import_shows_nobody_a_part_of_the_store(tmp_path: Path) -> None:
+def test_a_killed_import_never_shows_a_part_of_the_store(tmp_path: Path) -> None:
     store = grown(tmp_path / "a")
     export_hdf5(store.path, tmp_path / "x.h5")
     command = [sys.executable, "-c", KILLED, str(tmp_path / "x.h5"), str(tmp_path / "b")]

@@ -110,6 +110,6 @@ def test_proportions_change_the_body():
     assert joint(tall, "left shoulder")[0, 0] > joint(small, "left shoulder")[0, 0] * 1.3
 
 
-def test_unknown_angle_is_refused():
+def test_unknown_angle_is_rejected():
     with pytest.raises(ValueError, match="left_ear"):
         place_body({"left_ear": np.zeros(3)}, Proportions())

@@ -107,7 +107,7 @@ def test_second_call_renders_only_what_is_missing(rendered):
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
-def test_folder_of_another_seed_is_refused(rendered):
+def test_folder_of_another_seed_is_rejected(rendered):
     before = digests(rendered)
     with pytest.raises(UsageError, match="another seed"):
         render_collection(rendered, seed=1, performers=1, cameras=1)
@@ -117,7 +117,7 @@ def test_folder_of_another_seed_is_refused(rendered):
 @pytest.mark.parametrize(
     "wrong", [{"performers": 0}, {"cameras": 4}, {"replications": 1000}, {"workers": 0}, {"seed": -1}]
 )
-def test_impossible_counts_are_refused(wrong, tmp_path):
+def test_impossible_counts_are_rejected(wrong, tmp_path):
     with pytest.raises(UsageError, match="not"):
         render_collection(tmp_path / "new", **wrong)
     assert not (tmp_path / "new").exists()

@@ -63,7 +63,7 @@ def test_joints_lie_on_the_pixels_of_the_figure(key):
                 hits.append(difference[frame, row - 1 : row + 2, column - 1 : column + 2].max() > 20)
     assert len(hits) > 0.9 * pixels[..., 0].size
     assert np.mean(hits) > 0.97
-    # The figure is a small part of the picture, so hits by chance are rare.
+    # The figure is a small part of the image, so hits by chance are rare.
     assert np.mean(difference > 20) < 0.2
 
 

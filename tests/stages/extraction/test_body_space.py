@@ -47,7 +47,7 @@ def test_the_way_of_the_hips_is_kept_in_units_of_the_body() -> None:
     assert np.allclose(body_space(still, COCO, 1, scored=True).root[:, 1], 2 * np.arange(5), atol=1e-5)
 
 
-def test_a_joint_that_is_not_seen_lies_between_its_neighbours_and_says_so() -> None:
+def test_a_joint_that_is_not_seen_lies_between_its_neighbors_and_says_so() -> None:
     keypoints = walker()
     wrist = COCO.joints.index("left wrist")
     keypoints[3:5, 0, wrist, 2] = 0

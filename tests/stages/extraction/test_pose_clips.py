@@ -58,7 +58,7 @@ def test_sampled_frames_exist_and_do_not_change(num_frames: int, clip_len: int, 
             assert (np.diff(frames) % num_frames == 1 % num_frames).all()
 
 
-def test_one_offset_reads_the_centres_and_more_offsets_other_frames():
+def test_one_offset_reads_the_centers_and_more_offsets_other_frames():
     assert sample_frames(12, 4, PLAIN).tolist() == [1, 4, 7, 10]
     grid = [sample_frames(12, 4, view).tolist() for view in clip_grid(3, False)]
     assert grid == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
@@ -84,7 +84,7 @@ def test_mirrored_twice_is_the_same(layout, width: float | None):
     np.testing.assert_array_equal(mirrored(once, layout, width), keypoints)
 
 
-def test_2d_clip_is_normalised_and_mirrored_in_the_middle_of_the_frame():
+def test_2d_clip_is_normalized_and_mirrored_in_the_middle_of_the_frame():
     keypoints = pixels()
     keypoints[:, 0, 9] = (640, 0, 0.9)
     keypoints[:, 0, 10] = (320, 180, 0.8)
@@ -127,7 +127,7 @@ def test_2d_drops_empty_frames_and_refuses_an_empty_sample():
 
 
 @pytest.mark.parametrize("view", [PLAIN, MIRROR])
-def test_3d_clip_is_centred_and_turned(view: View):
+def test_3d_clip_is_centered_and_turned(view: View):
     clip = agcn_3d(metres(), NTU, view, Shape(24, 2), None)
     person = clip.keypoints[0].astype(float)
     assert clip.present.tolist() == [True, False]
@@ -159,7 +159,7 @@ def test_3d_main_person_is_the_one_with_most_motion():
     assert np.linalg.norm(clip.keypoints[1, :10, 1], axis=-1).max() > 0.5
 
 
-def test_3d_absent_joints_are_zero_after_centring_and_empty_samples_refused():
+def test_3d_absent_joints_are_zero_after_centring_and_empty_samples_rejected():
     keypoints = metres()
     keypoints[:, 0, 23] = np.nan
     clip = agcn_3d(keypoints, NTU, PLAIN, Shape(12, 2), None)

@@ -48,13 +48,13 @@ def test_saved_encoder_comes_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize("change", ["model", "layout", "recipe"])
-def test_unknown_names_in_a_checkpoint_are_refused(tmp_path: Path, change: str):
+def test_unknown_names_in_a_checkpoint_are_rejected(tmp_path: Path, change: str):
     write_encoder(tmp_path / "encoder.pt", small_encoder(), **{change: "other"})
     with pytest.raises(CorruptInput, match=f"names the {change} 'other'"):
         load_encoder(tmp_path / "encoder.pt")
 
 
-def test_weights_of_another_size_are_refused(tmp_path: Path):
+def test_weights_of_another_size_are_rejected(tmp_path: Path):
     encoder = small_encoder()
     write_encoder(tmp_path / "encoder.pt", encoder, config={**encoder.config, "width": 12})
     with pytest.raises(CorruptInput, match="do not fit"):

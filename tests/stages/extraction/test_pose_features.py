@@ -151,13 +151,13 @@ def test_extractor_travels_to_another_process(extractor: PoseFeatures):
     assert pickle.loads(pickle.dumps(extractor)) == extractor
 
 
-def test_poses_with_other_joints_are_refused(extractor: PoseFeatures, tmp_path: Path):
+def test_poses_with_other_joints_are_rejected(extractor: PoseFeatures, tmp_path: Path):
     other = replace(extractor, poses=make_poses(tmp_path, [str(number) for number in range(17)]))
     with pytest.raises(UsageError, match="needs coco-17"):
         extract(other, ("a",))
 
 
-def test_replaced_or_misnamed_weights_are_refused(extractor: PoseFeatures):
+def test_replaced_or_misnamed_weights_are_rejected(extractor: PoseFeatures):
     with pytest.raises(StaleCache, match="was replaced"):
         replace(extractor, weights_digest="0" * 64).arrays()
     with pytest.raises(UsageError, match=r"holds the encoder stgcn\+\+, not shift-gcn"):

@@ -197,7 +197,7 @@ def test_pixels_come_back_from_the_square(height: int, width: int, side: int) ->
     np.testing.assert_allclose(back.keypoints[0, :, 1], y, atol=1e-2)
 
 
-def test_the_letterbox_is_centred_on_grey() -> None:
+def test_the_letterbox_is_centered_on_gray() -> None:
     square = letterbox(np.full((10, 20, 3), 255, dtype=np.uint8), 64)
     assert (square[:16] == 114).all()
     assert (square[16:48] == 255).all()

@@ -123,7 +123,7 @@ def test_the_key_holds_the_parameters_and_no_path() -> None:
         lambda: PysklSkeletons(Path("absent.pkl")).key(),
     ],
 )
-def test_unusable_settings_are_refused(make: Any) -> None:
+def test_unusable_settings_are_rejected(make: Any) -> None:
     with pytest.raises(UsageError):
         make()
 

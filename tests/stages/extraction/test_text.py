@@ -76,7 +76,7 @@ def test_braces_in_a_class_name_stay() -> None:
         (["run"], ["{}"], [["good", " "]], "description 1 of class 'run' is blank"),
     ],
 )
-def test_bad_rows_are_refused(
+def test_bad_rows_are_rejected(
     classes: list[str], templates: list[str], descriptions: list[list[str]], message: str
 ) -> None:
     with pytest.raises(UsageError) as raised:
@@ -125,7 +125,7 @@ def test_rows_match_the_specification(minilm: TextEmbeddings) -> None:
     assert outcome.detail == {"tokens": 3, "windows": 1}
 
 
-def test_rows_do_not_depend_on_their_neighbours(minilm: TextEmbeddings) -> None:
+def test_rows_do_not_depend_on_their_neighbors(minilm: TextEmbeddings) -> None:
     sources = texts("clap", "a person brushes the teeth for a long time in a bathroom", "sit down", LONG[:400])
     together = embed(minilm, sources)
     assert np.array_equal(embed(minilm, sources[::-1])[::-1], together)
@@ -133,7 +133,7 @@ def test_rows_do_not_depend_on_their_neighbours(minilm: TextEmbeddings) -> None:
         assert np.array_equal(embed(minilm, [source])[0], row)
 
 
-def test_long_text_is_refused_by_name_and_count_before_any_row(minilm: TextEmbeddings) -> None:
+def test_long_text_is_rejected_by_name_and_count_before_any_row(minilm: TextEmbeddings) -> None:
     sources = (*texts("short"), Source("description|0|juggle", text=LONG), Source("other", text=LONG))
     for refuse in (lambda: minilm.check(sources), lambda: next(minilm.run(sources))):
         with pytest.raises(UsageError) as raised:
@@ -155,7 +155,7 @@ def test_long_text_is_refused_by_name_and_count_before_any_row(minilm: TextEmbed
         (("दौड़ना", "wave", "दौड़ी"), "are the same text|has no tokens"),
     ],
 )
-def test_class_names_that_it_cannot_read_are_refused_before_any_row(
+def test_class_names_that_it_cannot_read_are_rejected_before_any_row(
     minilm: TextEmbeddings, names: tuple[str, ...], problem: str
 ) -> None:
     for rows in (text_rows(names, ["{}", "a person doing {}"]), text_rows(names, ["a video of {}"])):
@@ -244,12 +244,12 @@ def test_extractor_travels_to_workers(minilm: TextEmbeddings) -> None:
     assert pickle.loads(pickle.dumps(minilm)) == minilm
 
 
-def test_weights_that_changed_after_planning_are_refused(minilm: TextEmbeddings) -> None:
+def test_weights_that_changed_after_planning_are_rejected(minilm: TextEmbeddings) -> None:
     with pytest.raises(StaleCache, match="not those"):
         next(replace(minilm, weights_digest="sha256:0").run(texts("run")))
 
 
-def test_rows_that_are_not_finite_are_refused(minilm: TextEmbeddings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_not_finite_are_rejected(minilm: TextEmbeddings, monkeypatch: pytest.MonkeyPatch) -> None:
     row = np.zeros(384, dtype=np.float32)
     broken = replace(minilm._network(), embed=lambda text: row)
     monkeypatch.setattr(TextEmbeddings, "_network", lambda extractor: broken)
@@ -259,7 +259,7 @@ def test_rows_that_are_not_finite_are_refused(minilm: TextEmbeddings, monkeypatc
             next(minilm.run(texts("run")))
 
 
-def test_unnormalised_rows_are_the_networks_own(minilm: TextEmbeddings) -> None:
+def test_unnormalized_rows_are_the_networks_own(minilm: TextEmbeddings) -> None:
     network = minilm._network()
     scaled: TextEncoder = replace(network, embed=lambda text: 3 * network.embed(text))
     rows = TextEmbeddings._row(replace(minilm, normalise=False), scaled, ["run"])
@@ -300,6 +300,6 @@ def test_windows_are_as_few_and_as_even_as_possible(num_words: int, limit: int) 
     assert max(sizes) == -(-num_words // len(sizes))
 
 
-def test_windows_that_cannot_fit_are_refused() -> None:
+def test_windows_that_cannot_fit_are_rejected() -> None:
     with pytest.raises(UsageError, match="one character"):
         windows("abc def", lambda text: 10 * len(text), 5)

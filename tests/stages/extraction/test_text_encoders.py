@@ -188,7 +188,7 @@ class Payload:
         return print, ("unpickled",)
 
 
-def test_files_that_are_no_weights_are_refused_and_run_no_code(
+def test_files_that_are_no_weights_are_rejected_and_run_no_code(
     tower: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     evil, cut, other = tmp_path / "evil.pt", tmp_path / "cut.pt", tmp_path / "other.pt"

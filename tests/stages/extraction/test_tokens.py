@@ -198,7 +198,7 @@ def test_the_network_takes_whole_images_only() -> None:
         network.encode(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
 
 
-def test_replaced_and_foreign_weights_are_refused(extractor: Tokens, weights: Path, tmp_path: Path) -> None:
+def test_replaced_and_foreign_weights_are_rejected(extractor: Tokens, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(StaleCache, match="was replaced"):
         replace(extractor, weights_digest="sha256:" + "0" * 64).arrays()
     (tmp_path / "noise.pt").write_bytes(b"noise")

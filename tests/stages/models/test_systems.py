@@ -90,7 +90,7 @@ def _build(config: Mapping[str, Any] = SMALL, **changes: Any) -> torch.nn.Module
     return build_unialign(UniAlignConfig(**config), **parts)
 
 
-def test_a_modality_without_its_data_is_refused() -> None:
+def test_a_modality_without_its_data_is_rejected() -> None:
     with pytest.raises(UsageError, match="no text embeddings"):
         _build(text_bank=None)
     with pytest.raises(UsageError, match="no pose features"):

@@ -161,7 +161,7 @@ def test_the_projection_keeps_cosines_when_the_width_suffices() -> None:
         assert torch.allclose(projected @ projected.T, rows @ rows.T, atol=1e-5)
 
 
-def test_bad_banks_are_refused() -> None:
+def test_bad_banks_are_rejected() -> None:
     good = torch.randn(K, L, C)
     with pytest.raises(ValueError, match="form 'x' is unknown"):
         TextBank(initial=good, width=D, form="x")

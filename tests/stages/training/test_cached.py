@@ -86,7 +86,7 @@ def as_it_is(batch: cached.Batch) -> cached.Batch:
     return batch
 
 
-def test_plain_indices_are_those_of_epoch_0_and_mixed_epochs_are_refused(source: CachedArrays) -> None:
+def test_plain_indices_are_those_of_epoch_0_and_mixed_epochs_are_rejected(source: CachedArrays) -> None:
     assert plain(iter([source.__getitems__([4, 9])])) == plain(iter([source.__getitems__([(0, 4), (0, 9)])]))
     with pytest.raises(ValueError, match="several epochs"):
         source.__getitems__([(0, 4), (1, 9)])

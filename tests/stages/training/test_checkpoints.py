@@ -139,7 +139,7 @@ def test_no_mutation_of_the_newest_is_ever_loaded(tmp_path: Path) -> None:
             path.write_bytes(data)
         found = checkpoints.newest()
         assert found is not None
-        # A flipped bit in a note can fall on white space; then the file it vouches for must be what it says.
+        # A flipped bit in a note can fall on white space; then the file it covers must be what it says.
         outcomes[number_of(found)] += 1
         assert torch.equal(found.state["model"]["weight"], state(number_of(found))["model"]["weight"])
         note = json.loads(found.path.with_suffix(".json").read_bytes())

@@ -74,7 +74,7 @@ def test_a_batch_has_the_promised_shapes(made_caches: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "rgb24"])
-def test_images_keep_their_colour_and_modalities_their_sample(made_caches: Path, encoding: str) -> None:
+def test_images_keep_their_color_and_modalities_their_sample(made_caches: Path, encoding: str) -> None:
     made = clips(made_caches, TrainSettings(), train=False, encoding=encoding)
     batch = made.__getitems__([(0, index) for index in range(len(DATASET.samples))])
     colours = batch["frames"].float().mean(dim=(1, 3, 4)).numpy()
@@ -125,7 +125,7 @@ def test_mirrored_frames_come_with_mirrored_poses(made_caches: Path) -> None:
         assert [made.pose.flips[view] for view in views] == [True]
 
 
-def test_mirrored_training_without_mirrored_pose_features_is_refused(made_caches: Path, tmp_path: Path) -> None:
+def test_mirrored_training_without_mirrored_pose_features_is_rejected(made_caches: Path, tmp_path: Path) -> None:
     plain = pose_tokens(pose_features_store(tmp_path, DATASET, flips=False))
     frames = clips(made_caches, TrainSettings()).frames
     with pytest.raises(UsageError, match="no mirrored views"):
@@ -174,7 +174,7 @@ def test_regions_lie_inside_the_image(height: int, width: int, seed: int) -> Non
         assert 0 <= each.left <= width - each.width
 
 
-def test_colours_change_within_the_strength() -> None:
+def test_colors_change_within_the_strength() -> None:
     images = np.full((2, 8, 8, 3), 100, dtype=np.uint8)
     factors = np.random.default_rng(0).uniform(0.8, 1.2, size=(50, 2))
     changed = {int(recoloured_levels(images, each)[100]) for each in factors}
@@ -187,7 +187,7 @@ def test_colours_change_within_the_strength() -> None:
 @limits(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 99), clips=st.integers(1, 3), views=st.integers(0, 2))
 def test_frames_are_looked_up_as_if_each_step_were_computed(seed: int, clips: int, views: int) -> None:
-    """To the last bit: so it is the same on every device, and the same as when threads recoloured them."""
+    """To the last bit: so it is the same on every device, and the same as when threads recolored them."""
     generator = np.random.default_rng(seed)
     shape = (clips, *[2] * bool(views), 4, 8, 8, 3)
     stored = generator.integers(0, 256, size=shape, dtype=np.uint8)
@@ -208,7 +208,7 @@ def test_frames_are_looked_up_as_if_each_step_were_computed(seed: int, clips: in
 
 @limits(max_examples=30, deadline=None)
 @given(height=st.integers(8, 70), width=st.integers(8, 70), size=st.integers(4, 40), seed=st.integers(0, 99))
-def test_pictures_are_resized_into_given_memory_as_torch_resizes_them(
+def test_images_are_resized_into_given_memory_as_torch_resizes_them(
     height: int, width: int, size: int, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -261,7 +261,7 @@ def test_pose_clips_of_a_store_in_float16_are_the_same_but_for_its_digits(made_c
         torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
 
 
-def test_a_pose_clip_that_shows_nobody_names_its_sample(tmp_path: Path) -> None:
+def test_a_pose_clip_that_shows_no_person_names_its_sample(tmp_path: Path) -> None:
     nobody = {
         "keypoints": np.full((5, 2, 17, 3), np.nan, np.float32),
         "frame_size": np.array([64, 48], np.int32),

@@ -45,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 
 class Points:
-    """Noisy points around a centre a class; the noise of a training point is drawn anew each epoch."""
+    """Noisy points around a center a class; the noise of a training point is drawn again each epoch."""
 
     def __init__(self, count: int, *, train: bool, poison: int = -1) -> None:
         self.count, self.train, self.poison = count, train, poison
@@ -323,7 +323,7 @@ def test_a_sample_that_is_not_a_number_stops_the_run_too(folder: Path) -> None:
         run(folder, train=Points(14, train=True, poison=9))
 
 
-def test_half_precision_on_a_cpu_is_refused(folder: Path) -> None:
+def test_half_precision_on_a_cpu_is_rejected(folder: Path) -> None:
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         run(folder, settings_from({"precision": "fp16"}, SETTINGS))
 

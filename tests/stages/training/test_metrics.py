@@ -64,7 +64,7 @@ def test_nothing_missing_gives_the_same_numbers_and_few_classes_have_no_top5() -
     assert result["mean_class_missing_wrong"] == result["mean_class"] == 0.75
 
 
-def test_bad_input_is_refused() -> None:
+def test_bad_input_is_rejected() -> None:
     with pytest.raises(ValueError, match="no samples"):
         evaluation(np.zeros((0, 3)), [])
     with pytest.raises(ValueError, match="not a number"):

@@ -74,6 +74,6 @@ def test_drop_last_leaves_out_a_batch_that_is_not_full() -> None:
 
 
 @pytest.mark.parametrize(("rank", "world_size", "batch_size"), [(2, 2, 1), (-1, 2, 1), (0, 1, 0)])
-def test_impossible_shares_are_refused(rank: int, world_size: int, batch_size: int) -> None:
+def test_impossible_shares_are_rejected(rank: int, world_size: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match=r"processes|batch size"):
         rank_slice(np.arange(4), rank=rank, world_size=world_size, batch_size=batch_size)

@@ -179,7 +179,7 @@ def test_only_what_was_drawn_is_read(plain: Readers, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(BatchReader, "entries", counted)
     settings = TrainSettings()
     made = clips(plain, settings, True)
-    made.__getitems__([(0, 5), (0, 5)])  # 8 pictures each, of which 4 are seen, and 4 views of pose tokens
+    made.__getitems__([(0, 5), (0, 5)])  # 8 images each, of which 4 are seen, and 4 views of pose tokens
     one = plain["frames"].read_one(SAMPLES.ids[5])  # type: ignore[attr-defined]
     assert given["tokens"] == 2
     assert 0.3 < given["pictures"] / (2 * len(one["pictures"])) < 0.7
@@ -187,12 +187,12 @@ def test_only_what_was_drawn_is_read(plain: Readers, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_windows_of_compressed_stores_are_refused(kind: str, packed: Readers) -> None:
+def test_windows_of_compressed_stores_are_rejected(kind: str, packed: Readers) -> None:
     with pytest.raises(UsageError, match=r"train\.settings\.window_shards is for local, uncompressed stores"):
         epoch(KINDS[kind], packed, window_shards=2)
 
 
-def test_pictures_are_those_that_pillow_decodes() -> None:
+def test_images_are_those_that_pillow_decodes() -> None:
     """To the last bit, so that a change of decoder is no change of what is computed."""
     generator = np.random.default_rng(3)
     coarse = generator.integers(0, 256, size=(9, 7, 3), dtype=np.uint8)
@@ -222,7 +222,7 @@ def test_pictures_are_those_that_pillow_decodes() -> None:
         ({"offset": lambda offset: offset[:1]}, r"'one' has no images"),
     ],
 )
-def test_pictures_that_are_not_what_their_arrays_say_name_the_sample(
+def test_images_that_are_not_what_their_arrays_say_name_the_sample(
     damage: dict[str, Callable[[np.ndarray], np.ndarray]], message: str, tmp_path: Path
 ) -> None:
     picture = np.random.default_rng(0).integers(0, 256, size=(24, 32, 3), dtype=np.uint8)

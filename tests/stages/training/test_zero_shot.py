@@ -66,7 +66,7 @@ def test_the_area_and_the_best_calibration_equal_a_sweep(seed: int) -> None:
     assert harmonic(*literal(scores, labels, chosen.value)) == pytest.approx(max(harmonic(*each) for each in sweep))
 
 
-def test_a_calibration_that_saw_test_classes_is_refused() -> None:
+def test_a_calibration_that_saw_test_classes_is_rejected() -> None:
     scores, labels = case(0)
     chosen = choose_calibration(scores, labels, seen=SEEN, pseudo_unseen=UNSEEN)
     assert chosen.classes == UNSEEN
@@ -92,7 +92,7 @@ def test_a_fair_calibration_helps_unseen_classes_of_a_biased_model() -> None:
     assert plain["area"] == calibrated["area"]
 
 
-def test_labels_of_neither_kind_are_refused() -> None:
+def test_labels_of_neither_kind_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"labels \[2\] are not among the candidate classes"):
         generalised_accuracy(np.eye(3), [0, 1, 2], seen=(0,), unseen=(1,))
 
@@ -144,7 +144,7 @@ def test_pseudo_unseen_classes_are_some_of_the_seen_ones(seen: set[int], data: s
         (np.zeros((2, 5)), [1, 4], "both needed"),
     ],
 )
-def test_scores_that_cannot_be_judged_are_refused(scores: np.ndarray, labels: list[int], message: str) -> None:
+def test_scores_that_cannot_be_judged_are_rejected(scores: np.ndarray, labels: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generalised_accuracy(scores, labels, seen=SEEN, unseen=UNSEEN)
     with pytest.raises(ValueError, match="both seen and unseen"):

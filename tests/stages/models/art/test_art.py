@@ -269,12 +269,12 @@ def test_real_backbones_fit(name: str) -> None:
         ({"regions": False, "prototypes": "final"}, "which regions false leaves out"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(setting: dict[str, Any], message: str) -> None:
+def test_settings_that_make_no_sense_are_rejected(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ARTConfig(**setting)
 
 
-def test_more_tracklets_than_classes_and_a_wrong_bank_are_refused() -> None:
+def test_more_tracklets_than_classes_and_a_wrong_bank_are_rejected() -> None:
     with pytest.raises(ValueError, match="4 tracklets need as many classes, and there are 3"):
         _model(num_tracks=L + 1)
     assert _model(num_tracks=L + 1, selection="rows").rssa is not None

@@ -38,12 +38,12 @@ def test_every_backbone_runs_forward_and_backward(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tsm-resnet10", "vit-tiny-temporal"])
-def test_another_number_of_frames_is_refused(name: str) -> None:
+def test_another_number_of_frames_is_rejected(name: str) -> None:
     with pytest.raises(ValueError, match="built for 2 frames and got 3"):
         build_backbone(name, **SMALL)(torch.randn(1, 3, 3, 32, 32))
 
 
-def test_sizes_that_do_not_fit_and_unknown_names_are_refused() -> None:
+def test_sizes_that_do_not_fit_and_unknown_names_are_rejected() -> None:
     with pytest.raises(UsageError, match="multiple of 16"):
         build_backbone("vit-tiny-temporal", num_frames=2, image_size=40)
     with pytest.raises(UsageError, match="even number"):

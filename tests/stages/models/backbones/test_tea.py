@@ -138,6 +138,6 @@ def test_after_one_step_every_parameter_gets_a_gradient_and_time_matters(kind: s
     assert not torch.allclose(before[1, 1], after[1, 1])
 
 
-def test_another_number_of_frames_is_refused() -> None:
+def test_another_number_of_frames_is_rejected() -> None:
     with pytest.raises(ValueError, match="built for 2 frames and got 3"):
         tea_res2net((1, 1, 1, 1), num_frames=2, image_size=32)(torch.randn(1, 3, 3, 32, 32))

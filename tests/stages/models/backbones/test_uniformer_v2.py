@@ -272,7 +272,7 @@ def test_parameters_and_multiply_adds_are_the_published_ones() -> None:
             assert found.multiply_adds / 1e9 == pytest.approx(expected, rel=2e-3)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_rejected() -> None:
     with pytest.raises(ValueError, match="3 layers do not have 4 global"):
         _backbone(num_global=4)
     with pytest.raises(ValueError, match="built for 3 frames and got 2"):

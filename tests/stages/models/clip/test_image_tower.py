@@ -95,7 +95,7 @@ def test_every_parameter_left_moves(projection: str, layer: int) -> None:
     assert still == []
 
 
-def test_normalisation_is_openclips() -> None:
+def test_normalization_is_openclips() -> None:
     assert (MEAN, STD) == (constants.OPENAI_DATASET_MEAN, constants.OPENAI_DATASET_STD)
 
 

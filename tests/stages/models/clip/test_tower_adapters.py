@@ -107,7 +107,7 @@ def test_sizes_are_those_that_alt_prints(kind: str, millions: int) -> None:
     assert round(sum(value.numel() for value in tower.parameters() if value.requires_grad) / 1e6) == millions
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_what_makes_no_sense_is_rejected() -> None:
     with pytest.raises(UsageError, match="adapters 'X' are unknown; known: none, S, SM, STM"):
         _tower("X")
     for tower in ("tuned", "cached"):

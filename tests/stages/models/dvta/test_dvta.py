@@ -226,7 +226,7 @@ def test_a_bad_setting_is_one_sentence(changes: dict[str, Any], message: str) ->
         DVTAConfig(**changes)
 
 
-def test_class_texts_that_cannot_be_used_are_refused() -> None:
+def test_class_texts_that_cannot_be_used_are_rejected() -> None:
     empty = torch.randn(L, D, 2)
     empty[1, :, 1] = 0
     for texts in (torch.randn(L, D), torch.randn(L, D, 1), empty, torch.full((L, D, 2), math.nan)):

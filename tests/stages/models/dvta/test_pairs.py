@@ -1,4 +1,4 @@
-"""The metric network on all pairs against one row a pair."""
+"""The metric network on all pairs against one row per pair."""
 
 from collections.abc import Callable
 

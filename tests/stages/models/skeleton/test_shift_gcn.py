@@ -54,14 +54,14 @@ def test_joint_shift_mixes_all_joints_and_is_undone():
 
 def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
-    # In training, batch normalisation takes away the effect of the biases in front of it.
+    # In training, batch normalization takes away the effect of the biases in front of it.
     network = ShiftGCN(num_classes=4).eval()
     network(torch.randn(2, 2, 8, 25, 3), torch.ones(2, 2).bool())["logits"].square().sum().backward()
     without = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
 
 
-def test_a_length_that_the_strides_do_not_divide_is_refused():
+def test_a_length_that_the_strides_do_not_divide_is_rejected():
     with pytest.raises(ValueError, match="multiple of 4"):
         ShiftGCN(num_classes=4)(torch.randn(1, 2, 6, 25, 3), torch.ones(1, 2).bool())
 

@@ -1,4 +1,4 @@
-"""Contract of the joint layouts: mirrors are symmetric, bones make a tree, the partition is normalised."""
+"""Contract of the joint layouts: mirrors are symmetric, bones make a tree, the partition is normalized."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from unialign.stages.skeleton_layouts import LAYOUTS, Layout, layout_of
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_bones_are_a_tree_towards_the_centre(layout: Layout):
+def test_bones_are_a_tree_towards_the_center(layout: Layout):
     parents = dict(layout.bones)
     assert len(parents) == len(layout.bones) == len(layout.joints) - 1
     for joint in range(len(layout.joints)):

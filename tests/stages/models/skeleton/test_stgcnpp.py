@@ -24,7 +24,7 @@ def test_shapes_and_feature_is_the_mean_of_tokens():
 
 
 def test_every_parameter_gets_a_gradient():
-    # In training, batch normalisation takes away the effect of the biases in front of it. Wide enough that no branch is
+    # In training, batch normalization takes away the effect of the biases in front of it. Wide enough that no branch is
     # a single channel that happens to be dead.
     network = small(width=36).eval()
     keypoints = torch.randn(4, 2, 16, 17, 3)
@@ -96,7 +96,7 @@ def test_clip_without_anybody_is_not_a_number():
     assert out["feature"].isnan().all()
 
 
-def test_too_narrow_a_network_is_refused():
+def test_too_narrow_a_network_is_rejected():
     with pytest.raises(ValueError, match="branches"):
         small(width=5)
 
