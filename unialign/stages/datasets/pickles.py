@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from unialign.cache.atomic import write_file
 from unialign.errors import CorruptInput
-from unialign.stages.datasets.stand_ins import NAMES, Allowed, ArrayStandIn, Budget, DtypeStandIn, allowed_names
+from unialign.stages.datasets.pickle_stand_ins import NAMES, Allowed, ArrayStandIn, Budget, DtypeStandIn, allowed_names
 from unialign.stages.pickle_scan import Refused, check_opcodes
 
 _MAX_DEPTH = 32
