@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from unialign.stages.demo.collection import render_collection
+from unialign.stages.demo.render import render_collection
 
 TINY = [
     *("train.unialign.backbone=tsm-tiny", "train.unialign.num_frames=4", "train.unialign.image_size=32"),

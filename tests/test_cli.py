@@ -14,7 +14,7 @@ import pytest
 
 from tests.forked_command import run_forked
 from tests.test_startup import imported
-from unialign.stages.demo.collection import render_collection
+from unialign.stages.demo.render import render_collection
 
 
 def run(*words: str | Path, cwd: Path, code: int = 0, **environment: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from unialign.pipeline.extraction.extractors import SHARD_SAMPLES, prepare
 from unialign.pipeline.extraction.hardware import limit_threads
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.training.from_config import train_from_config
-from unialign.stages.demo.collection import render_collection
+from unialign.stages.demo.render import render_collection
 from unialign.types import Json
 
 # Small enough for two cores without a GPU: a few minutes for the twelve training runs of the ablation.

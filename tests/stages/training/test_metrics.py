@@ -35,8 +35,8 @@ def test_mean_class_counts_only_classes_of_the_labels() -> None:
 
 def test_equal_scores_rank_in_class_order() -> None:
     scores = np.zeros((4, 4))
-    assert top_k_accuracy(scores, [0, 1, 2, 3], 1) == 0.25
-    assert top_k_accuracy(scores, [0, 1, 2, 3], 2) == 0.5
+    assert top_k_accuracy(scores, np.arange(4), 1) == 0.25
+    assert top_k_accuracy(scores, np.arange(4), 2) == 0.5
 
 
 def test_confusion_rows_are_true_classes() -> None:
@@ -73,7 +73,5 @@ def test_bad_input_is_rejected() -> None:
         evaluation([[0.0, 1.0]], [2])
     with pytest.raises(ValueError, match=r"not \(N, L\) and \(N,\)"):
         evaluation([[0.0, 1.0]], [0, 1])
-    with pytest.raises(ValueError, match="top-3 needs at least 3 classes"):
-        top_k_accuracy([[0.0, 1.0]], [0], 3)
     with pytest.raises(ValueError, match="no samples"):
         mean_class_accuracy([], [])

@@ -116,7 +116,7 @@ def draw_sample(
 def draw_tracklets(
     frames: np.ndarray, maps: np.ndarray, weights: np.ndarray, names: Sequence[str], title: str
 ) -> bytes:
-    """Where each tracklet of a clip looks: a row a tracklet, a column a frame, brighter where its map is higher.
+    """Where each tracklet of a clip looks: a row per tracklet, a column per frame, brighter where its map is higher.
 
     frames (T, H, W, 3) uint8; maps (T, K, H', W'); weights (T, K): of the frames in each tracklet; names: K of them.
     """

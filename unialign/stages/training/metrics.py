@@ -11,21 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def top_k_accuracy(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
-    """Share of samples whose label is among the k best classes, in [0, 1]. scores (N, L), labels (N,).
+def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> float:
+    """Fraction of samples whose label is among the k best classes, in [0, 1]. scores (N, L), labels (N,).
 
-    Classes with equal scores rank in class order, so a constant output is no lucky hit.
-    Raises ValueError for no samples, scores that are NaN, labels out of range, or k outside 1 to L.
+    Classes with equal scores rank in class order, so a constant output does not get lucky.
     """
-    values, truth = _checked(scores, labels)
-    if not 1 <= k <= values.shape[1]:
-        raise ValueError(f"top-{k} needs at least {k} classes, there are {values.shape[1]}")
-    return _top_k(values, truth, k)
-
-
-def _top_k(values: NDArray[np.floating], truth: NDArray[np.int64], k: int) -> float:
-    best = np.argsort(-values, axis=1, kind="stable")[:, :k]  # (N, k)
-    return float((best == truth[:, None]).any(axis=1).mean())
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # (N, k)
+    return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int) -> NDArray[np.int64]:
@@ -106,9 +98,9 @@ def accuracy_by_class(scored: Scored) -> NDArray[np.floating]:
 
 # All metrics of a split, in the order in which they are shown. A new one is a function and a row.
 METRICS: dict[str, Metric] = {
-    "top1": Metric("top-1", lambda scored: _top_k(scored.scores, scored.labels, 1)),
+    "top1": Metric("top-1", lambda scored: top_k_accuracy(scored.scores, scored.labels, 1)),
     "top5": Metric(
-        "top-5", lambda scored: _top_k(scored.scores, scored.labels, 5) if scored.scores.shape[1] > 5 else None
+        "top-5", lambda scored: top_k_accuracy(scored.scores, scored.labels, 5) if scored.scores.shape[1] > 5 else None
     ),
     "mean_class": Metric("mean class", lambda scored: mean_class_accuracy(scored.guesses, scored.labels)),
     "coverage": Metric("coverage", lambda scored: len(scored.labels) / len(scored.all_labels), if_missing=True),

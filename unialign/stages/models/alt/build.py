@@ -30,7 +30,7 @@ def build_alt(
     weights: Mapping[str, Any] | None = None,
     words: Words | None = None,
 ) -> ALT:
-    """ALT from its data; what is learned anew starts at random.
+    """ALT from its data; what is newly learned starts at random.
 
     text_bank: (prompts, num_classes, D) embeddings. corpus (K, D): of entities, by the same text encoder; not used
     where the alignment is off or takes the labels. tokens: shape of cached ones, used with tower "cached" only.

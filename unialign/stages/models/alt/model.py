@@ -7,7 +7,7 @@ Legend: B batch, T frames, N regions of a frame (class token first), K entities,
 
     E    tokens of a frame from CLIP's image tower with token merging                (N, D)   eq. 1, 2
     A^   onehot(argmax(A)) + A - sg(A), A = softmax over entities of cos(E, S) + Gumbel noise  eq. 4, 5
-    q    MLP(reduced A^ S), e^ = MLP(reduced E), one each a frame                    (D,)     eq. 6
+    q    MLP(reduced A^ S), e^ = MLP(reduced E), one each per frame                    (D,)     eq. 6
     Q    adapter blocks over the frames' q, with e^ as keys and values               (T, D)   eq. 8
     z    MLP(mean over frames of Q_M)                                                (D,)     eq. 9
     p    softmax over classes of C z                                                          eq. 10

@@ -7,7 +7,7 @@ Source: ART (`art`; arXiv 2511.21202), equations 1 to 4 and 9; their shapes are 
 written there, and chosen here: layers are pre-norm with an MLP of four times the width and residuals around both parts
 (of equation 3 as well), no positions are added to the backbone's grid, and the K prompts of equation 2 are the same for
 all frames.
-Over UniFormerV2-L/14 with 16 frames and 99 classes, all of ART costs 9.1 M parameters (with 16 prompts a class) and
+Over UniFormerV2-L/14 with 16 frames and 99 classes, all of ART costs 9.1 M parameters (with 16 prompts per class) and
 21.1 G multiply-adds here; the paper prints 20.0 M and 97.0 G more than its baseline: its layers are larger than these.
 """
 

@@ -3,7 +3,7 @@
 A backbone is built with keyword arguments `num_frames` and `image_size` and maps
 frames (B, T, 3, H, W), float32, normalized with its `mean` and `std`, to
 {"tokens": (B, N, D), "grid": (B, T', H', W', D), "pooled": (B, D)}; its attribute `width` is D.
-tokens: one a time step; grid: one a time step and place; pooled: the clip.
+tokens: one per time step; grid: one per time step and place; pooled: the clip.
 `own_prefixes` begin the names of weights that image weights do not have. `published_names` (optional): pairs of a
 regular expression for names in published files and what they are called here.
 """

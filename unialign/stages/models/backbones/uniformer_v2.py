@@ -14,13 +14,13 @@ and the clip's feature is (1 - w) q + w * mean of the frames' class tokens, w = 
 
 The authors' two variants, with millions of parameters here, without a classifier (and as published, with one):
     Kinetics     no local time, 4 global layers           B/16 114.2 (115)    L/14 353.7 (354)
-    Something    two local times a block, 8 or 16 global  B/16 161.7 (163)    L/14 572.6 (574)
+    Something    two local times per block, 8 or 16 global  B/16 161.7 (163)    L/14 572.6 (574)
 With the classifier, and Something's stem, counts agree to what is printed. Multiply-adds of a Kinetics clip: B/16 with
 8 frames 148.1 G (0.1 T), L/14 with 16 frames 1331.2 G (1.3 T; 1332.43 G in ART, arXiv 2511.21202, which therefore
 builds on this variant; the 345.05 M parameters that it prints do not agree).
 
 Deviations: CLIP's own last norm takes the place of the one in the authors' classifier, so that class tokens, patches
-and the clip share it; its projection to the text width is left out. The Something variant keeps one token a frame,
+and the clip share it; its projection to the text width is left out. The Something variant keeps one token per frame,
 where the authors halve the frames by a 3-frame stem. No stochastic depth. Frames are normalized as for CLIP; the
 authors' video weights were trained with 0.45 and 0.225 for all colors. Weights of networks that were trained with
 plain GELU (LAION's) compute wrong features: the tower has QuickGELU, as OpenAI's.

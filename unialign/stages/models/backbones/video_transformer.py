@@ -1,7 +1,7 @@
 """Video transformers: frames through an image transformer and then time, and two of torchvision's space-time networks.
 
 Legend: B batch, T frames, T' tokens in time, H W height and width, D width.
-All give one token a time step (the mean over space where there is one), so the number of tokens does not grow with
+All give one token per time step (the mean over space where there is one), so the number of tokens does not grow with
 the image size, and the grid that they come from.
 """
 

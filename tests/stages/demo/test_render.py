@@ -9,13 +9,13 @@ import pytest
 from unialign.errors import UsageError
 from unialign.stages.datasets.demo import load_demo
 from unialign.stages.datasets.skeleton_files import read_skeleton
-from unialign.stages.demo.collection import (
+from unialign.stages.demo.motions import CLASSES, DESCRIPTIONS
+from unialign.stages.demo.render import (
     list_clips,
     render_collection,
     skeleton_path,
     video_path,
 )
-from unialign.stages.demo.motions import CLASSES, DESCRIPTIONS
 from unialign.stages.demo.scene import SIZE, stage_take, track_take
 from unialign.stages.video import decode_frames
 
