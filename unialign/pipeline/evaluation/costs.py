@@ -1,4 +1,4 @@
-"""What systems and backbones cost: parameters and multiply-adds, counted without computing anything."""
+"""The cost of systems and backbones: parameters and multiply-adds, counted without computing anything."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def model_costs(config: Config, only: Sequence[str] = ()) -> dict[str, Json]:
 
 
 def _system_row(name: str, config: Config, views: int) -> dict[str, Json]:
-    """The row of a system; empty where the system says nothing of its cost."""
+    """The row of a system; empty if the system does not define its cost."""
     system = get_system(name)
     chosen = getattr(config.train, section_of(name), None) or system.config()
     if system.example is None:

@@ -27,10 +27,10 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int
 
 
 def mean_class_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over the classes of the labels of the share of their samples that is right, in [0, 1]. Both (N,).
+    """Mean over the classes in the labels of the accuracy on their samples, in [0, 1]. Both (N,).
 
-    The class list is that of the labels, whatever is predicted: a list of "labels or predictions", which some
-    programs use, moves the denominator with the model.
+    The class list is that of the labels, whatever is predicted: with "labels or predictions", which some programs use,
+    the denominator depends on the model.
     """
     guesses, truth = np.asarray(predictions), np.asarray(labels)
     if not truth.size:
@@ -40,10 +40,10 @@ def mean_class_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One part of a split, as a metric sees it: scores (N, L) and labels (N,) of the samples that have scores.
+    """One part of a split, as the input of a metric: scores (N, L) and labels (N,) of the samples that have scores.
 
-    missing (M,): labels of the others (no usable video, no cache entry). unknown: classes that the model has no column
-    for; they are labels from L on.
+    missing (M,): labels of the others (no usable video, no cache entry). unknown: number of classes for which the model
+    has no column; they are labels from L on.
     """
 
     scores: NDArray[np.floating]
@@ -63,18 +63,18 @@ class Scored:
 
     @cached_property
     def all_guesses(self) -> NDArray[np.int64]:
-        """Guesses of the whole part, (N + M,); -1, which is always wrong, where there are no scores."""
+        """Predictions for the whole part, (N + M,); -1, which is always wrong, without scores."""
         return np.concatenate([self.guesses, np.full(len(self.missing), -1)])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of `METRICS`; everything that shows metrics takes them from there.
+    """One row of `METRICS`; everything that shows metrics uses them.
 
-    compute: a number; None where it has no meaning; or, with `per_class`, an array with a number for each of the L +
-    unknown classes, NaN for a class without samples. title: of its column. percent: tables show hundredths, with one
-    digit; otherwise the number with three. if_missing: it says something only where samples are missing, so tables
-    leave it out where none is.
+    compute: a number; None if it has no meaning; or, with `per_class`, an array with a number for each of the L +
+        unknown classes, NaN for a class without samples. title: of its column. percent: tables show percent with one
+        decimal; otherwise the number with three. if_missing: only meaningful if samples are missing, so tables leave it
+        out if none is.
     """
 
     title: str
@@ -89,7 +89,7 @@ class Metric:
 
 
 def accuracy_by_class(scored: Scored) -> NDArray[np.floating]:
-    """Share of the samples of each class, of those that have scores, that is right; NaN for a class without any."""
+    """Accuracy on the samples of each class that have scores; NaN for a class without any."""
     num_classes = scored.scores.shape[1] + scored.unknown
     counts = np.bincount(scored.labels, minlength=num_classes)
     right = np.bincount(scored.labels[scored.guesses == scored.labels], minlength=num_classes)
@@ -147,7 +147,7 @@ def evaluation_by_class(scored: Scored) -> dict[str, list[float | None]]:
 def scored_part(
     scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0
 ) -> Scored:
-    """What metrics see of a part. Raises ValueError for arrays that do not fit, no samples, and scores that are NaN."""
+    """The input of metrics. Raises ValueError for arrays that do not fit, no samples, and scores that are NaN."""
     values, truth = _checked(scores, labels, unknown)
     return Scored(values, truth, np.asarray(missing_labels, dtype=np.int64), unknown)
 

@@ -29,11 +29,11 @@ class Predictions:
 def predict(stepper: Stepper, loader: Loader) -> Predictions:
     """Predictions of the model for every sample of a loader, the same in all processes; views of a clip are averaged.
 
-    Each process fills its rows of a table of zeros and the tables are added, so nothing is counted twice.
-    Raises `UnialignError` when the model gives something that is not a number.
+    Each process fills its rows of a table of zeros and the tables are added, so nothing is counted twice. Raises
+    `UnialignError` if the model returns NaN or infinity.
     """
     model, processes = stepper.task.model, stepper.processes
-    # Each process has batch statistics of its own since its last step; the first one's are those that are stored.
+    # Each process has had its own batch statistics since its last step; those of the first one are stored.
     processes.agree(model.buffers())
     was_training = model.training
     model.eval()
@@ -54,7 +54,7 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
                 table = tables.setdefault(name, torch.zeros(len(loader), mean.shape[1], device=stepper.device))
                 table[inputs["indices"]] = mean
     model.train(was_training)
-    # A process without any sample does not know the tables' widths yet.
+    # A process without samples does not know the widths of the tables yet.
     widths = next(known for known in processes.gathered({n: t.shape[1] for n, t in tables.items()}) if known)
     for name, width in widths.items():
         table = tables.setdefault(name, torch.zeros(len(loader), width, device=stepper.device))

@@ -17,7 +17,7 @@ SETTING = "train.settings.device"
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run. device: where its tensors live."""
+    """This process among those of the run. device: of its tensors."""
 
     rank: int
     world_size: int
@@ -35,13 +35,13 @@ class Processes:
         return values
 
     def agree(self, values: Iterable[Tensor]) -> None:
-        """Give all processes the first one's values, in place."""
+        """Give all processes the values of the first one, in place."""
         if self.world_size > 1:
             for value in values:
                 distributed.broadcast(value, src=0)
 
     def gathered(self, value: Any) -> list[Any]:
-        """The plain value of every process, by rank."""
+        """The value of every process, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -59,10 +59,10 @@ class Processes:
 
 @contextmanager
 def joined_processes(device: str) -> Iterator[Processes]:
-    """This process' place while the block runs.
+    """The role of this process while the block runs.
 
     Under torchrun (RANK and WORLD_SIZE in the environment) the processes are joined, over NCCL on GPUs and Gloo
-    otherwise; a group that the caller has joined already is used and left alone.
+    otherwise; a group that the caller has already joined is used and left as it is.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

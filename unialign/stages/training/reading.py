@@ -1,4 +1,4 @@
-"""The one road from stores to batches: the reader that joins what a training asks for, wherever it lies."""
+"""The reader that joins all arrays that training needs, from local, remote or computed sources."""
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -16,10 +16,10 @@ from unialign.stages.sample_reader import SampleReader
 
 
 class Maker(SampleReader, Protocol):
-    """What makes the arrays of a sample each time that it is asked: extraction without a cache, for comparison."""
+    """A source that computes the arrays of a sample on each access: extraction without a cache, for comparison."""
 
     def arrays(self) -> Sequence[ArraySpec]:
-        """What the arrays look like."""
+        """The specifications of the arrays."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Wanted:
 
 
 def reader_of(columns: Mapping[str, Wanted], ids: Sequence[str], by_entry: Collection[str] = ()) -> Joined:
-    """The reader of these columns, joined by id: of mapped memory where all stores have some, fetching otherwise.
+    """The reader of these columns, joined by id: memory-mapped if all stores allow it, fetching otherwise.
 
     by_entry: see `Joined`. Raises `MissingCache` for a sample that a store lacks.
     """
@@ -48,12 +48,12 @@ def reader_of(columns: Mapping[str, Wanted], ids: Sequence[str], by_entry: Colle
 
 
 def arrays_of(reader: SampleReader) -> Sequence[ArraySpec]:
-    """What the arrays of a source look like."""
+    """The specifications of the arrays of a source."""
     return reader.store.arrays if isinstance(reader, Recorded) else cast(Maker, reader).arrays()
 
 
 def is_mapped(reader: Recorded) -> bool:
-    """Whether a store's bytes can be copied from memory as they are: it is local and not compressed."""
+    """Whether a store's bytes can be copied from memory directly: it is local and uncompressed."""
     return isinstance(reader, StoreReader) and reader.store.codec == "none"
 
 
@@ -67,10 +67,10 @@ class _Made(Column):
 
 
 class MadeSamples(Joined):
-    """Columns of which at least one is computed again for each batch; stores beside it are read sample by sample.
+    """Columns of which at least one is computed for each batch; stores next to it are read sample by sample.
 
-    The arrays of a sample are made together and each is given once, so that a batch makes a sample once, and the next
-    one makes it again.
+    The arrays of a sample are computed together and each is returned once, so that a batch computes a sample once, and
+    the next batch computes it again.
     """
 
     def __init__(self, columns: Mapping[str, Wanted], ids: Sequence[str], by_entry: Collection[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The words of stage two's data: samples with labels, what a batch is asked for, and what it is."""
+"""The data types of stage two: samples with labels, requests for a batch, and batches."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -16,15 +16,17 @@ NOTHING = 8  # frames of the shortest random part
 
 @dataclass(frozen=True)
 class SkeletonAugmentation:
-    """How far each change goes; 0 leaves it out.
+    """The strength of each change; 0 turns it off.
 
-    crop: shortest part of a sample that is read, as a share of its frames. With it the speed varies: a part fills the
-        clip whatever its length.
-    tilt: largest rotation in the image plane (3-D: about both horizontal axes), in degrees. turn: about the vertical
+    crop: minimum length of the part of a sample that is read, as a fraction of its frames. It also varies the speed: a
+        part fills the clip whatever its length.
+    tilt: maximum rotation in the image plane (3-D: about both horizontal axes), in degrees. turn: about the vertical
         axis, 3-D only, in degrees.
-    scale: largest relative change of each coordinate's size. shear: largest share of one coordinate in another.
-    jitter: largest standard deviation of noise on joints, in units of the body.
-    joint_dropout, frame_dropout: probability that a joint is missing in the whole clip, a frame repeats the one before.
+    scale: maximum relative change of each coordinate's size. shear: maximum fraction of one coordinate added to
+        another.
+    jitter: maximum standard deviation of noise on joints, in units of the body.
+    joint_dropout, frame_dropout: probability that a joint is missing in the whole clip, or that a frame repeats the
+        previous one.
     """
 
     crop: float = 0.6
@@ -40,7 +42,9 @@ class SkeletonAugmentation:
 def random_positions(
     length: int, count: int, generator: np.random.Generator, augmentation: SkeletonAugmentation
 ) -> np.ndarray:
-    """Where a clip of `count` frames reads a sample of `length` frames: a random place in each equal part of a crop."""
+    """The positions at which a clip of `count` frames reads a sample of `length` frames: random in each equal part
+    of a crop.
+    """
     share = generator.uniform(augmentation.crop, 1.0)
     part = min(float(length), max(float(NOTHING), length * share))
     start = generator.uniform(0.0, length - part)
@@ -48,13 +52,15 @@ def random_positions(
     if augmentation.frame_dropout:
         missing = generator.random(count) < augmentation.frame_dropout
         missing[0] = False
-        # The frame before stands in, also for several in a row.
+        # Replaced by the previous frame, also for several in a row.
         steps = steps[np.maximum.accumulate(np.where(missing, 0, np.arange(count)))]
     return np.asarray(start + steps * part / count - 0.5)
 
 
 def augmented(body: Body, generator: np.random.Generator, augmentation: SkeletonAugmentation) -> Body:
-    """The body seen from elsewhere, of another size, with noise and missing joints; the same change in all frames."""
+    """The body from another viewpoint, of another size, with noise and missing joints; the same change in all
+    frames.
+    """
     change = _change(body.root.shape[1], generator, augmentation)
     joints, root = body.joints @ change.T, body.root @ change.T
     if augmentation.jitter:
@@ -68,7 +74,7 @@ def augmented(body: Body, generator: np.random.Generator, augmentation: Skeleton
         kept = generator.random((len(joints), joints.shape[2])) >= augmentation.joint_dropout  # (P, V)
         joints = joints * kept[:, None, :, None]
         seen = seen & kept[:, None]
-        # Somebody who was there still is.
+        # A person who was present still is.
         seen = np.where(np.asarray(seen.any(axis=(1, 2)))[:, None, None], seen, body.seen)
     return Body(joints.astype(np.float32), seen, root.astype(np.float32))
 

@@ -74,8 +74,8 @@ class _WithLosses(nn.Module):
 class Stepper:
     """Model, optimizer and loss scaler of one process of a run.
 
-    Batch statistics are those of each process; the first process' are kept. Losses that compare the clips of a batch
-    see the clips of one process.
+    Each process has its own batch statistics; those of the first one are kept. Losses that compare the clips of a batch
+    see only the clips of one process.
     """
 
     def __init__(self, task: Task, settings: TrainSettings, processes: Processes) -> None:
@@ -103,17 +103,17 @@ class Stepper:
     def step(self, share: RankBatch, rate: float) -> dict[str, float]:
         """Train on one batch; returns the mean "loss", its terms, and the gradient's norm before clipping.
 
-        rate: of the run at this moment; groups of parameters have theirs in proportion.
-        Raises `UnialignError` when loss or gradient are not finite; then the model has not been changed.
+        rate: the current learning rate of the run; those of parameter groups are proportional to it.
+        Raises `UnialignError` if loss or gradient are not finite; the model is unchanged then.
         """
         for group in self.optimizer.param_groups:
-            # Checkpoints from before there were factors come without.
+            # Older checkpoints have no factors.
             group["lr"] = rate * group.get("factor", 1.0)
         inputs = self.task.inputs(share.data, self.device)
         with self.autocast():
             outputs, losses = self._computed(inputs)
         total = torch.stack(list(losses.values())).sum()
-        # DDP averages gradients over processes; so weighted, that is the mean over the batch's clips.
+        # DDP averages gradients over processes; with these weights, that is the mean over the clips of the batch.
         weight = share.count * self.processes.world_size / share.total
         values = torch.stack([total.detach(), *(value.detach() for value in losses.values())])
         means = (self.processes.total(values * weight) / self.processes.world_size).tolist()
@@ -126,7 +126,7 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.task.model.parameters(), limit))
-        # With fp16 an overflow is ordinary: the scaler leaves the step out and scales less from then on.
+        # With fp16 an overflow is normal: the scaler skips the step and scales less from then on.
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             raise UnialignError(f"the gradient is not finite at a loss of {report['loss']:.4g}; {self._where(share)}")
         self.scaler.step(self.optimizer)
@@ -161,7 +161,7 @@ class Stepper:
         self.task.model.update(outputs, labels)  # type: ignore[operator]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """Its part of a checkpoint."""
         return {
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""Samples of several stores joined by id: under a stock `DataLoader`, and as batches at the cache's own speed."""
+"""Samples of several stores joined by id: for a stock `DataLoader`, or as batches at the full speed of the cache."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -64,10 +64,10 @@ def label_numbers(labels: Mapping[str, int] | None, ids: Sequence[str]) -> np.nd
 class StoreDataset(Dataset[Any]):
     """Map-style dataset over joined stores, for a stock `torch.utils.data.DataLoader` with its default collate.
 
-    `dataset[i]` is one sample: a dict of tensors by array, with "id" and, where labels are known, "label". A list of
-    places gives a whole batch: tensors (B, ...), which is what `DataLoader(dataset, sampler=BatchSampler(...),
-    batch_size=None)` asks for and the faster way; with `batch_size=64` the samples are gathered together and collated.
-    Windows of samples that differ in length are taken from the middle.
+    `dataset[i]` is one sample: a dict of tensors by array, with "id" and, if labels are known, "label". A list of
+    indices gives a whole batch: tensors (B, ...), which is what `DataLoader(dataset, sampler=BatchSampler(...),
+    batch_size=None)` requests, and faster; with `batch_size=64` the samples are gathered together and collated. Windows
+    of samples that differ in length are taken from the middle.
     """
 
     def __init__(self, reader: Joined, labels: Mapping[str, int] | None = None) -> None:
@@ -124,7 +124,7 @@ class Batches:
         self._shuffle, self._size, self._next = shuffle, batch_size, 0
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches per epoch."""
         return -(-len(self.ids) // self._size)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Datasets whose batches come as a stream, made by threads of this process ahead of the loop."""
+"""Datasets whose batches come as a stream, prepared by threads of this process ahead of the loop."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from unialign.stages.training.samples import Batch
 
 
 class Streamed(Dataset[Batch]):
-    """A dataset over the samples of a reader that gives whole batches, one by one or as a stream."""
+    """A dataset over the samples of a reader that returns whole batches, one by one or as a stream."""
 
     reader: Joined
 
@@ -27,7 +27,7 @@ class Streamed(Dataset[Batch]):
 
     @abstractmethod
     def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
-        """The batches in order, made by threads, `depth` of them ready ahead of the loop."""
+        """The batches in order, prepared by threads, up to `depth` of them ahead of the loop."""
 
     @abstractmethod
     def windows(

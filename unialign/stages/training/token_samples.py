@@ -29,12 +29,12 @@ class TokenClips(CachedArrays):
 
     A batch holds
         tokens (B, T, N, D) in the store's type: in training a view of the grid, mirrored with the probability
-            `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N,
-            D) where that is more than one;
+        `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N, D)
+        if that is more than one;
         labels, indices (B,) int64.
     Crops and colors are those of the extraction. Everything random comes from (seed, epoch, index).
 
-    Raises `UsageError` for settings that the cached grid cannot follow.
+    Raises `UsageError` for settings that the cached grid cannot satisfy.
     """
 
     def __init__(self, samples: Labelled, tokens: FrameTokens, settings: TrainSettings, *, train: bool) -> None:
@@ -58,7 +58,7 @@ class TokenClips(CachedArrays):
                 f"train.settings.test_crops is {settings.test_crops}, but tokens are of the middle of each picture; "
                 "set it to 1 or train from frames."
             )
-        # As frames of evaluation: the middle of each of `test_clips` equal parts of the grid's offsets.
+        # As for frames in evaluation: the middle of each of `test_clips` equal parts of the grid's offsets.
         self._tested = [plain[(2 * clip + 1) * len(plain) // (2 * number)] for clip in range(number)]
         reader = reader_of({"tokens": Wanted(tokens.reader, "tokens", window=1)}, samples.ids)
         super().__init__(reader, samples.labels, seed=settings.seed, train=train, repeats=1 if train else number)

@@ -1,7 +1,7 @@
-"""Zero-shot accuracies, and choosing a calibration and an epoch without a look at the unseen classes.
+"""Zero-shot accuracies, and choosing a calibration and an epoch without using the unseen classes.
 
-Legend: N samples, L classes. Scores (N, L) are logits or log-probabilities, a column for every class; calibration
-subtracts from them, so probabilities will not do. "Seen" classes had samples in training, "unseen" ones had none.
+Legend: N samples, L classes. Scores (N, L) are logits or log-probabilities, one column per class; calibration subtracts
+    from them, so probabilities are not suitable. "Seen" classes had samples in training, "unseen" ones had none.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ VALIDATION, PUBLISHED = "validation", "best epoch on the unseen test classes"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is subtracted from the scores of seen classes, and the classes whose samples it was chosen on.
+    """The value subtracted from the scores of seen classes, and the classes on whose samples it was chosen.
 
-    classes: all that took the part of unseen ones; a test on any of them would not be clean.
+    classes: all that played the role of unseen ones; a test on any of them would not be clean.
     """
 
     value: float
@@ -29,7 +29,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Selected:
-    """A row of a run's history and the rule that chose it. clean: no unseen test sample took part in the choice."""
+    """A row of a run's history and the rule that chose it. clean: no unseen test sample was used for the choice."""
 
     row: Mapping[str, float]
     rule: str
@@ -46,10 +46,11 @@ def generalised_accuracy(
 ) -> dict[str, float]:
     """All classes are candidates: "seen", "unseen" (top-1 of the samples of each kind) and "harmonic" 2SU / (S + U).
 
-    Also "area" under the curve of seen over unseen accuracy, which all calibrations together draw (AUSUC).
+    Also "area" under the curve of seen over unseen accuracy, over all calibrations (AUSUC).
     Source: calibrated stacking and AUSUC, W.-L. Chao et al., ECCV 2016 (there with means over classes, here over
-    samples as in SynSE). Without a calibration nothing is subtracted.
-    Raises ValueError for a calibration that was chosen on one of the unseen classes, and where a kind has no samples.
+        samples as in SynSE). Without a calibration nothing is subtracted.
+    Raises ValueError for a calibration that was chosen on one of the unseen classes, and if there are no samples of a
+    kind.
     """
     leaked = sorted(set(unseen) & set(calibration.classes)) if calibration else []
     if leaked:
@@ -69,8 +70,9 @@ def choose_calibration(
 ) -> Calibration:
     """The calibration with the best harmonic mean on held-out samples of seen and pseudo-unseen classes.
 
-    scores: of a model that was trained without the pseudo-unseen classes, which are some of the training's own (see
-    `pseudo_unseen_classes`). All values that make a difference are tried; of the best stretch it is the middle.
+    scores: of a model trained without the pseudo-unseen classes, which are training classes (see
+        `pseudo_unseen_classes`). All values that make a difference are tried; the result is the middle of the best
+        interval.
     """
     curve = _Curve.of(scores, labels, seen, pseudo_unseen)
     steps = np.unique(curve.gaps)
@@ -81,9 +83,10 @@ def choose_calibration(
 
 
 def pseudo_unseen_classes(seen: Sequence[int], count: int, seed: int = 0) -> tuple[int, ...]:
-    """`count` of the seen classes, ascending, that play unseen ones while settings are chosen; the same everywhere.
+    """`count` of the seen classes, ascending, that play the role of unseen ones to choose settings; the same
+    everywhere.
 
-    Raises ValueError unless at least one is chosen and one stays.
+    Raises ValueError unless at least one is chosen and one remains.
     """
     if not 1 <= count < len(seen):
         raise ValueError(f"{count} of {len(seen)} seen classes cannot play unseen ones")
@@ -92,11 +95,11 @@ def pseudo_unseen_classes(seen: Sequence[int], count: int, seed: int = 0) -> tup
 
 
 def select_epoch(history: Sequence[Mapping[str, float]], *, published_rule: bool = False) -> Selected:
-    """The epoch to report: that with the best "validation", or the last one where no epoch was validated.
+    """The epoch to report: the one with the best "validation", or the last one if no epoch was validated.
 
-    history: rows with "validation", a score on classes or samples that are no part of the test, and maybe "unseen",
-    top-1 on the unseen test classes. Of equal epochs the first.
-    published_rule: the one with the best "unseen" in place of it, as DVTA's code does; the result is marked unclean.
+    history: rows with "validation", a score on classes or samples that are not part of the test, and optionally
+        "unseen", top-1 on the unseen test classes. The first of equal epochs.
+    published_rule: the one with the best "unseen" instead, as in DVTA's code; the result is marked as not clean.
     Raises `UsageError` for a history without what the rule needs.
     """
     if not history:
@@ -112,9 +115,10 @@ def select_epoch(history: Sequence[Mapping[str, float]], *, published_rule: bool
 
 @dataclass(frozen=True, eq=False)
 class _Curve:
-    """Each sample's best seen score less its best unseen one, and whether the label is the best of its own kind.
+    """Each sample's best seen score minus its best unseen one, and whether the label is the best of its own kind.
 
-    A sample goes to the seen classes where its gap is above the calibration (equal scores: to the unseen ones).
+    A sample is assigned to the seen classes if its difference is above the calibration (equal scores: to the unseen
+    ones).
     """
 
     gaps: NDArray[np.float64]
