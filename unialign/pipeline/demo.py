@@ -61,7 +61,7 @@ class Demo:
         }
 
     def words(self) -> list[str]:
-        """What the table says, and what is not a real run here."""
+        """The meaning of the table, and in which way this is not a real run."""
         rows = {str(row["row"]): row for row in self.ablation.rows()}
         full, video = rows["video + pose + text"], rows["video"]
         best = max(rows, key=lambda name: rows[name]["top1"])
@@ -88,12 +88,13 @@ def run_demo(
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[..., None] = lambda *at: None,
 ) -> Demo:
-    """Run the whole demo in a folder; what a former call finished there is reused.
+    """Run the whole demo in a folder; what a previous call finished there is reused.
 
-    say: gets one line a step. progress: (done, total, text) within a step.
+    say: called with one line per step. progress: (done, total, text) within a step.
     """
     started = time.monotonic()
-    # One thread: the networks are so small that two would wait for each other, and the sweep trains two side by side.
+    # One thread: the networks are so small that two threads would wait for each other, and the sweep trains two in
+    # parallel.
     limit_threads(1)
     config = demo_config(folder)
     say("1/5 render clips of articulated figures, with skeletons")
@@ -151,7 +152,7 @@ def demo_config(folder: Path) -> Config:
             "train.unialign": MODEL,
             "train.settings": TRAINING,
             "train.encoder": ENCODER,
-            # Only the last epoch is evaluated, so there is none to choose: the five performers all train.
+            # Only the last epoch is evaluated, so there is none to choose: all five performers are used for training.
             "train.val_share": 0.0,
         },
     )
@@ -164,7 +165,7 @@ def demo_grid() -> Grid:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory so far of this process or of any one child that has ended, in MB."""
+    """Peak resident memory so far of this process or of any one child that has ended, in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return max(resource.getrusage(each).ru_maxrss for each in who) * unit / 1e6

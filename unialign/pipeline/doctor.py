@@ -1,4 +1,4 @@
-"""What `unialign doctor` reports: versions, devices, and whether each part of the main job can run here."""
+"""The report of `unialign doctor`: versions, devices, and whether each part of the main job can run here."""
 
 import importlib.util
 import os
@@ -44,7 +44,7 @@ def package_version(name: str) -> str:
 def diagnose(config: Config) -> dict[str, Json]:
     """One JSON object: "environment", "devices", "paths", and "checks" ([{"check", "ok", "advice"}]).
 
-    Where what is installed does not work, also "error" (a sentence) and "exit_code".
+    If something installed does not work, also "error" (a sentence) and "exit_code".
     """
     broken = decoding_problem()
     return {
@@ -80,7 +80,7 @@ def ffmpeg_version() -> str:
 
 def decoding_problem() -> str:
     """Encode a small clip, decode it and compare; empty where the images come back, else what is wrong."""
-    # Flat colors, which come back to within 4 from a codec that is this generous.
+    # Flat colors, which survive encoding to within 4 at this quality.
     pictures = [np.full((32, 48, 3), (10 * number, 240 - 10 * number, 128), dtype=np.uint8) for number in range(12)]
     try:
         from unialign.stages.video import Video, encode_clip
@@ -100,7 +100,7 @@ def decoding_problem() -> str:
 
 
 def _difference(decoded: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> str:
-    """What a viewer would see; empty for the little that encoding takes away."""
+    """A visible difference; empty for small encoding losses."""
     if len(decoded) != len(pictures):
         return f"{len(decoded)} of {len(pictures)} pictures come back"
     furthest = max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(decoded, pictures, strict=True))

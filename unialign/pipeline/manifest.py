@@ -1,4 +1,4 @@
-"""The list of a dataset's samples, kept beside the stores, so that training needs neither videos nor annotations."""
+"""The list of a dataset's samples, stored next to the stores, so that training needs neither videos nor annotations."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -37,16 +37,16 @@ class _Manifest(BaseModel):
 
 
 def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
-    """Where the list of a dataset lies."""
+    """Path of the list of a dataset."""
     return cache / collection / "datasets" / f"{dataset}.json"
 
 
 def save_manifest(dataset: Dataset, cache: Path) -> None:
-    """Write ids, labels, class names and splits; nothing is written when the file already says the same."""
+    """Write ids, labels, class names and splits; nothing is written if the file already says the same."""
     splits = {}
     for name, protocol in dataset.protocols.items():
         split = protocol(dataset.samples)
-        # A split without val is written as it was before there was one.
+        # A split without val is written as before the val part was introduced.
         splits[name] = {part: list(ids) for part, ids in asdict(split).items() if ids or part != "val"}
     body = {
         "dataset": dataset.name,
@@ -63,12 +63,11 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
 
 
 def load_manifest(cache: Path, name: str, collection: str | None = None) -> Dataset:
-    """The dataset of that name as it was when something of it was last extracted into this cache; without files.
+    """The dataset of that name as of the last extraction into this cache; without files.
 
-    collection: whose, where several have one.
-
-    Raises `MissingCache` when nothing of it was, `UsageError` when two collections have a dataset of that name, and
-    `DamagedStore` when the list was changed.
+    collection: its collection, if several have a dataset of that name.
+    Raises `MissingCache` if nothing of it was extracted, `UsageError` if two collections have a dataset of that name,
+    and `DamagedStore` if the list was changed.
     """
     found = sorted(cache.glob(f"{collection or '*'}/datasets/{name}.json"))
     if not found:

@@ -1,18 +1,18 @@
-"""How much memory a process took at most, how much the machine still has, and whether one more training fits."""
+"""Peak memory of a process, free memory of the machine, and whether one more training run fits."""
 
 import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Trainings of one grid differ (views, modalities, batches of evaluation); a quarter more than the largest one seen.
+# Training runs of one grid differ (views, modalities, evaluation batches): a quarter more than the largest peak so far.
 MARGIN = 1.25
 
 
 def peak_memory() -> int:
-    """Bytes that this process had resident at most: its own, and the pages of local stores that it has mapped.
+    """Peak resident memory of this process in bytes: its own, and mapped pages of local stores.
 
-    Linux's VmHWM where there is one: `ru_maxrss` of a started program is at least that of the program that started it.
+    Linux's VmHWM if available: `ru_maxrss` of a started program is at least that of the program that started it.
     """
     status = _fields(Path("/proc/self/status"))
     if "VmHWM" in status:
@@ -21,7 +21,7 @@ def peak_memory() -> int:
 
 
 def peak_gpu_memory() -> int | None:
-    """Bytes that tensors of this process took at most on one GPU; None when it has used none."""
+    """Peak bytes of this process's tensors on one GPU; None if it has used none."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
@@ -29,18 +29,18 @@ def peak_gpu_memory() -> int | None:
 
 
 def private_memory(pid: int) -> int:
-    """Bytes that a process has for itself, swapped out or not, without pages of files; 0 for one that has gone."""
+    """Private bytes of a process, swapped out or not, without pages of files; 0 for one that has ended."""
     status = _fields(Path(f"/proc/{pid}/status"))
     return 1024 * sum(status.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))
 
 
 def kernel_kills() -> int:
-    """Processes that the kernel has killed for lack of memory since the machine started; 0 where it does not say."""
+    """Number of processes killed by the kernel for lack of memory since boot; 0 if unknown."""
     return _fields(Path("/proc/vmstat")).get("oom_kill", 0)
 
 
 def available_memory() -> int | None:
-    """Bytes that new processes can take: of the machine, or of the control group if that has less; None if unknown."""
+    """Bytes available to new processes: on the machine, or in the control group if that has less; None if unknown."""
     machine = _fields(Path("/proc/meminfo")).get("MemAvailable")
     if machine is None:
         return None
@@ -48,10 +48,10 @@ def available_memory() -> int | None:
 
 
 def one_more_fits(available: int | None, need: int | None, running: Sequence[int]) -> bool:
-    """Whether a training may start beside others.
+    """Whether another training run may start.
 
-    available: bytes free now. need: the largest peak seen so far; None as long as nothing is known. running: the peaks
-    so far of those that run. One always may; the next ones only if it and all running ones can grow to `MARGIN` x need.
+    available: free bytes. need: the largest peak seen so far; None as long as it is unknown. running: the peaks so far
+        of the running ones. One may always start; others only if they and all running ones can grow to `MARGIN` x need.
     """
     if not running:
         return True
@@ -62,7 +62,7 @@ def one_more_fits(available: int | None, need: int | None, running: Sequence[int
 
 
 def _fields(path: Path) -> Mapping[str, int]:
-    """The numbers of a file of `name: number` or `name number` lines; empty when it is not there."""
+    """The numbers in a file of `name: number` or `name number` lines; empty if it does not exist."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _fields(path: Path) -> Mapping[str, int]:
 
 
 def _groups() -> list[Path]:
-    """The folders of this process' control groups that may limit memory, from the innermost outwards."""
+    """The folders of this process's control groups that may limit memory, from the innermost outwards."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -88,7 +88,9 @@ def _groups() -> list[Path]:
 
 
 def _left(group: Path) -> int:
-    """Bytes below the limit of a control group (of either version), its page cache counted as free; no limit: huge."""
+    """Bytes left below the limit of a control group (of either version), its page cache counted as free; huge
+    without a limit.
+    """
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

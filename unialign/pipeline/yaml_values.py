@@ -1,24 +1,24 @@
-"""YAML as people write it: values as in YAML 1.2 and JSON, and no key twice."""
+"""YAML as people expect it: values as in YAML 1.2 and JSON, and no repeated keys."""
 
 import re
 from typing import Any
 
 import yaml
 
-# Of a configuration; those in use are a hundredth of it.
+# Maximum size of a configuration; real ones are a hundredth of it.
 MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1 << 17, 1 << 17, 50
 
 _BASES = {"0o": 8, "0x": 16}
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1: there 010 is 8, 1:30 is 90, off is false, 8e-5 is text, and a key may stand twice."""
+    """PyYAML follows YAML 1.1: there 010 is 8, 1:30 is 90, off is false, 8e-5 is a string, and keys may be repeated."""
 
-    # Which plain scalars are more than text, by first character; PyYAML's own are those of YAML 1.1.
+    # Which plain scalars are more than strings, by first character; PyYAML's own rules are those of YAML 1.1.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (as in the base class)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping as written, before merges. Raises `yaml.YAMLError` for a key that stands twice in it."""
+        """A mapping as written, before merges. Raises `yaml.YAMLError` for a repeated key."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -54,10 +54,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_yaml(text: str) -> object:
-    """The values in a text of YAML.
+    """The values in a YAML document.
 
-    Raises `yaml.YAMLError`, also for a text that is larger, deeper or, with every alias spelled out, longer than any
-    configuration is; runs no code from it.
+    Raises `yaml.YAMLError`, also for a document that is larger, deeper or, with aliases expanded, longer than any
+    configuration; runs no code from it.
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
@@ -70,14 +70,14 @@ def read_yaml(text: str) -> object:
             raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES} values")
         return loader.construct_document(node)
     except (RecursionError, ValueError, OverflowError) as error:
-        # Of Python itself: numbers of thousands of digits, hundreds of brackets.
+        # Raised by Python itself: numbers with thousands of digits, hundreds of brackets.
         raise yaml.YAMLError(str(error)) from error
     finally:
         loader.dispose()
 
 
 def _spelled_out(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Values in a node, those behind aliases as often as they are referred to, and how many levels they take."""
+    """Number of values in a node, with aliases expanded, and its depth."""
     too_deep = yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep, or an alias refers to itself")
     if depth > MAX_DEPTH:
         raise too_deep

@@ -1,7 +1,7 @@
-"""Batches at the speed of memory, from local uncompressed stores: one compiled gather, whatever the number of shards.
+"""Batches at memory speed, from local uncompressed stores: one compiled gather, whatever the number of shards.
 
-What is checked is what `StoreReader` checks: presence by the records, sizes at opening, and each shard's SHA-256 before
-the first sample of it is given out by this process.
+The checks are those of `StoreReader`: presence by the records, sizes at opening, and each shard's SHA-256 before this
+process returns the first sample of it.
 """
 
 import threading
@@ -17,7 +17,7 @@ from unialign.cache.shards import ABSENT, chunk_bytes
 from unialign.cache.threads import spread
 from unialign.errors import DamagedStore, UsageError
 
-# Batches above this are written past the caches. Smaller ones are likely read again while they are still in one.
+# Larger batches are written past the CPU caches. Smaller ones are likely read again while they are still cached.
 STREAM_BYTES = 4 << 20
 
 
@@ -41,7 +41,7 @@ class _Part:
     lengths: np.ndarray
 
     def samples(self, place: int) -> np.ndarray:
-        """Places in the list of ids of the samples that a shard holds."""
+        """Positions in the list of ids of the samples in a shard."""
         return self.order[self.bounds[place] : self.bounds[place + 1]]
 
 
@@ -66,7 +66,7 @@ class BatchReader(Joined):
         self, positions: np.ndarray, starts: np.ndarray | None = None, buffers: Buffers | None = None
     ) -> dict[str, np.ndarray]:
         """See `Joined.read`."""
-        # Brings a compiler along, which a command that finds a finished run does not need.
+        # Imports a compiler, which a command that only finds a finished run does not need.
         from unialign.cache.batches.gather import copy_windows
 
         positions, starts, buffers = self.prepared(positions, starts, buffers)
@@ -90,7 +90,7 @@ class BatchReader(Joined):
     def prepared(
         self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
     ) -> tuple[np.ndarray, np.ndarray, Buffers]:
-        """The arguments of `read`, complete and checked, and all shards that they need checked and open."""
+        """The arguments of `read`, completed and checked; all shards that they need are checked and open."""
         positions, starts, buffers = self.asked(positions, starts, buffers)
         if not self._all_ready:
             self._open(positions)
@@ -98,15 +98,15 @@ class BatchReader(Joined):
 
     @property
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the samples lie: `chunks`, `lengths` and `columns` of `gather.copy_windows`."""
+        """The locations of the samples: `chunks`, `lengths` and `columns` of `gather.copy_windows`."""
         return self._chunks, self.lengths, self.layout
 
     def streams(self, size: int) -> bool:
-        """Whether batches of so many samples are written past the caches."""
+        """Whether batches of this many samples are written past the CPU caches."""
         return size * self.sample_bytes > STREAM_BYTES
 
     def shards_of(self, positions: np.ndarray) -> Iterator[tuple[int, int]]:
-        """The shard files that some samples need, as (column, place among the column's shards)."""
+        """The shard files that some samples need, as (column, index among the column's shards)."""
         for number, part in enumerate(self._parts):
             yield from ((number, place) for place in np.unique(part.place[positions]).tolist())
 
@@ -116,14 +116,14 @@ class BatchReader(Joined):
         return np.asarray(part.shards[part.place])
 
     def announce_shard(self, column: int, place: int) -> None:
-        """Have the system begin to read a shard file, without waiting for it."""
+        """Ask the system to start reading a shard file, without waiting for it."""
         part = self._parts[column]
         part.reader.announce(part.column.array, int(part.shards[place]))
 
     def open_shard(self, column: int, place: int) -> None:
-        """Check a shard file and map it, if that has not been done yet; reading it needs the disk no more.
+        """Check a shard file and map it, unless that has been done; reading it then needs no disk access.
 
-        Raises `DamagedStore` when it is not what was written.
+        Raises `DamagedStore` if it is not what was written.
         """
         part = self._parts[column]
         part.reader.shard(part.column.array, int(part.shards[place]), warm=True)
@@ -132,7 +132,7 @@ class BatchReader(Joined):
                 self._note(part, place)
 
     def close_shard(self, column: int, place: int) -> None:
-        """Let go of a shard file and of its place in the page cache; none of its samples may be in the reading."""
+        """Release a shard file and its pages in the page cache; none of its samples may be being read."""
         part = self._parts[column]
         with self._lock:
             mine = part.samples(place)
@@ -153,7 +153,7 @@ class BatchReader(Joined):
                 for place in np.unique(part.place[wanted]).tolist()
                 if not part.opened[place]
             ]
-            # Checksums are computed side by side; a file that was opened here is not opened again by `_note`.
+            # Checksums are computed in parallel; a file that was opened here is not opened again by `_note`.
             spread(lambda some: [_shard(*file) for file in some], files)
             for part, place in files:
                 self._note(part, place)
@@ -161,7 +161,7 @@ class BatchReader(Joined):
             self._all_ready = bool(self._ready.all())
 
     def _note(self, part: _Part, place: int) -> None:
-        """Note where the chunks of a shard's samples lie in memory."""
+        """Record the addresses of the chunks of a shard's samples."""
         reader, spec = part.reader, part.column.spec
         shard = _shard(part, place)
         mine = part.samples(place)

@@ -1,6 +1,6 @@
-"""The one compiled loop of the reading path: all copies that a batch needs, in one call and without Python's lock.
+"""The one compiled loop of the reading path: all copies of a batch, in one call and without the GIL.
 
-A loop in Python costs two thirds of the rate, and a call for each array still a tenth; hence one loop over samples,
+A loop in Python costs two thirds of the rate, and one call per array still a tenth; hence a single loop over samples,
 arrays and inner chunks, compiled by numba.
 """
 
@@ -19,7 +19,7 @@ _BLOCK, _HALF = 64, 32
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _copy(typing: Any, target: Any, source: Any, size: Any) -> Any:
-    """The machine's own memcpy between two addresses."""
+    """The C library's memcpy between two addresses."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         ends = [builder.inttoptr(value, cgutils.voidptr_t) for value in values[:2]]
@@ -31,7 +31,7 @@ def _copy(typing: Any, target: Any, source: Any, size: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _stream_block(typing: Any, target: Any, source: Any) -> Any:
-    """64 bytes past the caches (non-temporal stores); `target` is a multiple of 32."""
+    """64 bytes past the CPU caches (non-temporal stores); `target` is a multiple of 32."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         vector = ir.VectorType(ir.IntType(8), _HALF)
@@ -49,7 +49,7 @@ def _stream_block(typing: Any, target: Any, source: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _fence(typing: Any) -> Any:
-    """Everything stored so far is seen by other threads before anything that is stored later."""
+    """A store fence: everything stored so far is visible to other threads before anything stored later."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         builder.fence("seq_cst")

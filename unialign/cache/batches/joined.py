@@ -1,4 +1,4 @@
-"""Arrays of several stores joined by sample id: what a batch looks like, whatever way its bytes come."""
+"""Arrays of several stores joined by sample id: the structure of a batch, whatever the source of its bytes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Column:
 
     @property
     def spec(self) -> ArraySpec:
-        """What the store says of the array."""
+        """The specification of the array."""
         return self.reader.store.array(self.array)
 
     @property
@@ -53,17 +53,17 @@ class Buffers:
 
 @dataclass(frozen=True)
 class Entries:
-    """Entries of several samples, one after the other. values: (total, *shape). bounds: (P + 1,) int64."""
+    """Entries of several samples, concatenated. values: (total, *shape). bounds: (P + 1,) int64."""
 
     values: np.ndarray
     bounds: np.ndarray
 
     def __len__(self) -> int:
-        """How many stretches there are."""
+        """Number of parts."""
         return len(self.bounds) - 1
 
     def __getitem__(self, place: int) -> np.ndarray:
-        """One stretch, a view."""
+        """One part, a view."""
         return self.values[self.bounds[place] : self.bounds[place + 1]]
 
 
@@ -112,11 +112,11 @@ class Joined:
         self.sample_bytes = int((self.layout[:, 2] * self.layout[:, 3]).sum())
 
     def __reduce__(self) -> tuple[type["Joined"], tuple[dict[str, Column], tuple[str, ...], frozenset[str]]]:
-        """Travel to another process as paths and ids; memory maps stay here."""
+        """Pickled as paths and ids; memory maps are not sent."""
         return type(self), (self.columns, self.ids, self.by_entry)
 
     def __len__(self) -> int:
-        """Samples in the list."""
+        """Number of samples in the list."""
         return len(self.ids)
 
     def buffers(self, size: int, memory: np.ndarray | None = None) -> Buffers:
@@ -181,7 +181,7 @@ class Joined:
         lengths = self.lengths[positions, number] if lengths is None else lengths
         starts = np.zeros(len(positions), np.int64) if starts is None else np.ascontiguousarray(starts, dtype=np.int64)
         counts = lengths - starts if counts is None else np.asarray(counts, dtype=np.int64)
-        # In this order nothing overflows.
+        # This order avoids overflow.
         if ((starts < 0) | (counts < 0) | (starts > lengths) | (counts > lengths - starts)).any():
             raise IndexError(f"{name}: entries must lie inside their sample")
         bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
@@ -194,7 +194,7 @@ class Joined:
     ) -> tuple[np.ndarray, np.ndarray, Buffers]:
         """The arguments of `read`, complete and checked: `IndexError`, `ValueError` for what makes no sense."""
         positions = np.ascontiguousarray(positions, dtype=np.int64)
-        # Seen as unsigned, a negative place is a huge one.
+        # Interpreted as unsigned, a negative position is a huge one.
         if len(positions) and positions.view(np.uint64).max() >= len(self):
             raise IndexError(f"places must lie between 0 and {len(self) - 1}")
         if starts is None:

@@ -1,8 +1,8 @@
-"""Batches shared out among threads without Python's lock: whoever is free gathers the next one that nobody has begun.
+"""Batches distributed among threads without the GIL: whichever thread is free gathers the next unclaimed one.
 
-A batch of 2 MB is copied in 0.2 ms. To hand it from one Python thread to another, and to wake the one that waits, takes
-half of that; so the loop that waits for a batch does not sleep, it gathers one itself. What the threads agree on is
-two counters and a mark for each batch in the making, changed by atomic steps in compiled code.
+A batch of 2 MB is copied in 0.2 ms. Handing it from one Python thread to another, and waking the waiting one, takes
+half of that; so the loop that waits for a batch does not sleep, but gathers one itself. The threads share two counters
+and a mark for each batch in progress, changed by atomic operations in compiled code.
 """
 
 from queue import SimpleQueue
@@ -20,10 +20,10 @@ from unialign.cache.compiled import compiled
 
 _WORD = 8
 _POINTER = ir.IntType(64).as_pointer()
-# Places in the state: batches claimed, batches offered, then for each row of the ring the last batch that is done in
-# it, counted from 1.
+# Indices in the state: batches claimed, batches offered, then for each slot of the ring the last batch finished in it,
+# counted from 1.
 _CLAIMED, _OFFERED, _DONE = 0, _WORD, 2 * _WORD
-# What is awaited is in the making: it takes a tenth of a millisecond, or a few for large batches.
+# The awaited batch is in progress: it takes a tenth of a millisecond, or a few for large batches.
 _PAUSE = 20
 
 _usleep = types.ExternalFunction("usleep", types.intc(types.uintc))
@@ -48,7 +48,7 @@ def _store(typing: Any, address: Any, value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _swap(typing: Any, address: Any, old: Any, new: Any) -> Any:
-    """Whether the word was `old`, and is `new` now."""
+    """Compare and swap: whether the word was `old`, and is now `new`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         pointer = builder.inttoptr(values[0], _POINTER)
@@ -77,7 +77,7 @@ def _gather(
     layout: np.ndarray,
     stream: bool,
 ) -> None:
-    """Gather batches until `wanted` (counted from 1) is done, by whomever; for 0 until nothing is left to claim."""
+    """Gather batches until `wanted` (counted from 1) is done, by any thread; for 0 until nothing is left to claim."""
     depth = len(sizes)
     while True:
         if wanted and _load(state + _DONE + _WORD * ((wanted - 1) % depth)) == wanted:
@@ -107,12 +107,12 @@ class Gathering:
         self._rows = np.zeros((depth, size), dtype=np.int64)
         self._starts = np.zeros((depth, size, width), dtype=np.int64)
         self._targets = np.zeros((depth, width), dtype=np.int64)
-        # Kept, so that their memory outlives what is written into it.
+        # Kept, so that the memory outlives the writes to it.
         self._buffers: list[Buffers | None] = [None] * depth
         self._state = np.zeros(2 + depth, dtype=np.int64)
         self._address = self._state.ctypes.data
         self._offered = self._fetched = 0
-        # One entry for each batch offered; False ends a thread.
+        # One entry per offered batch; False ends a thread.
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._stream = reader.streams(size)
         self._given = (self._sizes, self._rows, self._starts, self._targets, *reader.places, self._stream)
@@ -138,19 +138,19 @@ class Gathering:
         self._tokens.put(True)
 
     def fetch(self) -> None:
-        """Return once the next batch, in the order offered, lies in its memory; gathers meanwhile."""
+        """Return when the next batch, in the order offered, is complete; gathers meanwhile."""
         if self._fetched >= self._offered:
             raise ValueError("no batch is in the making")
         self._fetched += 1
         _gather(self._address, self._fetched, *self._given)
 
     def work(self) -> None:
-        """Gather what is offered, until `close`: the body of a thread."""
+        """Gather offered batches, until `close`: the body of a thread."""
         while self._tokens.get():
             _gather(self._address, 0, *self._given)
 
     def close(self, threads: int) -> None:
-        """Drop what nobody has begun, and end so many threads."""
+        """Drop batches that are not started, and end this many threads."""
         _set(self._address + _CLAIMED, self._offered)
         for _ in range(threads):
             self._tokens.put(False)
