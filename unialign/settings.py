@@ -105,7 +105,7 @@ def closest(name: str, known: Mapping[str, "SettingRow"], sections: Sequence[str
             spellings.setdefault(row.title.replace(" ", "_"), key)
     spellings |= {key.rpartition(".")[2]: key for key in sections}
     leaf = name.rpartition(".")[2]
-    found = difflib.get_close_matches(leaf, spellings, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(leaf, spellings, n=1, cutoff=0.65)
     return spellings[found[0]] if found else ""
 
 

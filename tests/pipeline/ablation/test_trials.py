@@ -88,7 +88,9 @@ def processes(runs: Path) -> set[int]:
 
 def test_a_failing_and_a_killed_training_lose_no_other(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    grid = Grid(name="g", rows=rows(wrong={"train.backbone_weights": "none.pt"}, killed=VIDEO | ENDLESS, good=TEXT))
+    grid = Grid(
+        name="g", rows=rows(wrong=VIDEO | {"train.backbone_weights": "none.pt"}, killed=VIDEO | ENDLESS, good=TEXT)
+    )
 
     def show(trial: Trial, progress: Progress) -> None:
         if trial.row == "killed":
