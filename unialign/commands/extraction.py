@@ -113,8 +113,8 @@ def _left_out(counts: Mapping[str, int]) -> str:
 
 def _show_alike(store: Path, classes: tuple[str, ...]) -> None:
     from unialign.cache.reader import StoreReader
-    from unialign.pipeline.training.text_bank_start import alike_classes
+    from unialign.pipeline.training.text_bank_start import similar_classes
 
-    found = alike_classes(StoreReader(store), classes, 3)
+    found = similar_classes(StoreReader(store), classes, 3)
     alike = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
     console.show_fields({"most alike": f"{alike} (cosine of the class texts)" if alike else "-"})

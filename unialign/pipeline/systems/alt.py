@@ -30,15 +30,16 @@ from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.token_samples import FrameTokens, TokenClips
 from unialign.types import Json
 
-# ALT's projection by what the extraction of tokens calls its own: "none" leaves the block's output for a learned one.
+# The projection settings of ALT and of the extraction of tokens: with "none", the block's output goes to a learned one.
 PROJECTION_OF = {"clip": "clip", "none": "linear"}
 
 
 def prepare_alt(request: Request) -> PreparedRun:
     """A run of ALT on frames (tower tuned or frozen) or tokens (tower cached).
 
-    Weights of the options are those of a CLIP, for the tower; with cached tokens there is none, and they are not read.
-    Raises `MissingCache` for stores that hold too little, `UsageError` for settings that make no sense.
+    Weights in the options are those of a CLIP, for the tower; with cached tokens there is no tower, and they are not
+    read.
+    Raises `MissingCache` for stores that hold too little, `UsageError` for inconsistent settings.
     """
     config, options, text, classes = request.config, request.options, request.readers["text"], request.dataset.classes
     sides = request.sides()
@@ -60,7 +61,7 @@ def prepare_alt(request: Request) -> PreparedRun:
 
 
 def check_start(config: ALTConfig, options: Options) -> None:
-    """Raises `UsageError` for a run in which something that never learns would stay random."""
+    """Raises `UsageError` for a run in which weights that are never trained would stay random."""
     if config.num_prompts and options.backbone_weights is None:
         raise UsageError("train.alt.num_prompts runs CLIP's text tower; give its weights as train.backbone_weights.")
     if config.tower == "frozen" and options.backbone_weights is None and options.start is None:
@@ -87,13 +88,13 @@ def _corpus(config: ALTConfig, reader: SampleReader, options: Options) -> tuple[
     if not config.align or config.corpus != "entities":
         return None, {"entities": {}, "corpus": None}
     names, rows = load_corpus(reader, tuple(options.entities))
-    # A description may change under an entity's name, and the store then holds another row.
+    # The description of an entity may change, and the store then holds another row.
     held = f"sha256:{sha256(rows.numpy().tobytes()).hexdigest()}"
     return rows, {"entities": {name: options.entities.get(name, "") for name in names}, "corpus": held}
 
 
 def frame_tokens(reader: SampleReader, config: ALTConfig, sample: str) -> tuple[FrameTokens, TokenShape]:
-    """A store of tokens with the grid of its views, and the shape of a frame's tokens, read off one sample.
+    """A store of tokens with the grid of its views, and the shape of a frame's tokens, taken from one sample.
 
     Raises `MissingCache` for a store without views, `UsageError` for one that was made for another configuration.
     """
@@ -118,8 +119,7 @@ def frame_tokens(reader: SampleReader, config: ALTConfig, sample: str) -> tuple[
 def load_corpus(reader: SampleReader, names: Sequence[str] = ()) -> tuple[tuple[str, ...], Tensor]:
     """Names and embeddings (entities, width) float32 of a text store's entities.
 
-    names: which, in this order; by default all that the store holds, sorted. Raises `MissingCache` when a row is not
-    there.
+    names: which, in this order; by default all in the store, sorted. Raises `MissingCache` if a row is missing.
     """
     held = set(reader.ids)
     prefix = entity_id("")
@@ -139,10 +139,10 @@ def load_corpus(reader: SampleReader, names: Sequence[str] = ()) -> tuple[tuple[
 def prompted_words(
     config: ALTConfig, classes: Sequence[str], templates: Sequence[str], entities: Mapping[str, str]
 ) -> Words | None:
-    """Token ids of what a text tower with learned prompts embeds, None without such prompts.
+    """Token ids of the texts that a text tower with learned prompts embeds, None without such prompts.
 
-    entities: texts by name, needed where the configuration sends entities through the tower. Raises `UsageError` for
-    a text that is too long beside the prompts, and for entities without texts.
+    entities: texts by name, needed if the configuration sends entities through the tower. Raises `UsageError` for a
+        text that is too long with the prompts, and for entities without texts.
     """
     if not config.num_prompts:
         return None
@@ -156,7 +156,7 @@ def prompted_words(
 
 
 def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
-    """Digest and content of a file of OpenCLIP weights. Raises `UsageError` for what is none."""
+    """Digest and content of a file of OpenCLIP weights. Raises `UsageError` for any other file."""
     if path is None:
         return None
     if path == HUB or not path.is_file():
@@ -165,7 +165,7 @@ def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
 
 
 def _attributes(reader: SampleReader) -> Mapping[str, Any]:
-    """What the extractor said of the store, or says of itself online."""
+    """What the extractor declares about the store, or about itself online."""
     store = getattr(reader, "store", None)
     if store is not None:
         return dict(store.attributes)
@@ -191,13 +191,13 @@ def alt_example(config: ALTConfig) -> Example:
         "tokens": tokens,
         "words": Words(torch.zeros(*texts, ASSUMED["tokens_of_a_text"], dtype=torch.int64)),
     }
-    # Which texts go through the tower changes nothing here: they are embedded once, not with each view.
+    # Which texts go through the tower does not matter here: they are embedded once, not with each view.
     counted = config.replaced(prompted_texts="labels")
     return Example(counted, parts, batch, config.network, config.num_frames, config.image_size)
 
 
 def draw_entities(clip: DrawnClip) -> bytes | None:
-    """The entity of each patch, over the frames that the model saw; None without alignment of regions."""
+    """The entity of each patch, drawn over the frames that the model saw; None without region alignment."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_entities
 
     found = clip.outputs

@@ -1,4 +1,4 @@
-"""ART: a video backbone on cached frames with texts that ask for regions; the network is in `stages.models.art`."""
+"""ART: a video backbone on cached frames with texts that query regions; the network is in `stages.models.art`."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ from unialign.stages.models.art.model import build_art
 
 
 def draw_tracklets(clip: DrawnClip) -> bytes | None:
-    """The tracklets over the frames that the model saw; None for a model without regions."""
+    """The tracklets, drawn over the frames that the model saw; None for a model without regions."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_tracklets
 
     if "region_maps" not in clip.outputs:
         return None
     maps, weights = clip.outputs["region_maps"], clip.outputs["frame_weights"]
     shown = np.linspace(0, len(maps) - 1, min(SHOWN_FRAMES, len(maps))).round().astype(int)
-    # A backbone may halve time: the frame in the middle of each of its steps.
+    # A backbone may halve the temporal resolution: the middle frame of each of its steps.
     seen = clip.frames[((shown + 0.5) * len(clip.frames) / len(maps)).astype(int)]
     names = [clip.classes[int(label)] for label in clip.outputs["semantic_classes"]]
     return draw_tracklets(seen, maps[shown], weights[shown], names, clip.title)

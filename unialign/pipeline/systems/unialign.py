@@ -25,15 +25,15 @@ from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
 
-# In place of a file: weights that timm or torchvision publish.
+# Instead of a file: weights published by timm or torchvision.
 HUB = Path("hub")
 STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
 
 
 def prepare_clips(request: Request) -> PreparedRun:
-    """A run of a video backbone: clips of cached frames, with pose features and texts where the system reads them.
+    """A run of a video backbone: clips of cached frames, with pose features and texts if the system reads them.
 
-    Raises `MissingCache` for stores that hold too little, `UsageError` for settings that make no sense.
+    Raises `MissingCache` for stores that hold too little, `UsageError` for inconsistent settings.
     """
     config, readers, classes = request.config, request.readers, request.dataset.classes
     sides = request.sides()
@@ -88,7 +88,7 @@ def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]]
 
 
 def backbone_normalization(model: Any) -> Colors:
-    """Those that the video backbone was made for."""
+    """The mean and standard deviation that the video backbone was made for."""
     return tuple(model.backbone.mean), tuple(model.backbone.std)
 
 
@@ -106,7 +106,9 @@ def clip_example(config: Any, *, pose: bool) -> Example:
 
 
 def draw_importance(clip: DrawnClip) -> bytes:
-    """Skeletons over the kept frames, what CMSA weighed under them and beside."""
+    """Skeletons drawn over the kept frames, with CMSA's weights of the frames below and of the modalities beside
+    them.
+    """
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_sample, draw_skeleton
 
     stored = clip.stored.read_one(clip.sample)
@@ -127,7 +129,7 @@ def draw_importance(clip: DrawnClip) -> bytes:
 
 
 def _people(clip: DrawnClip, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Joints (M, V, 2) in the pixels of the kept picture; none where there are no poses of that frame."""
+    """Joints (M, V, 2) in pixels of the stored image; empty if there are no poses of that frame."""
     if clip.poses is None or clip.sample not in clip.poses.ids:
         return np.empty((0, 0, 2))
     arrays = clip.poses.read_one(clip.sample)

@@ -1,4 +1,4 @@
-"""The text bank that training starts from, out of the rows of a text store."""
+"""The initial text bank of training, from the rows of a text store."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ ADVICE = "run `unialign extract text` for this dataset."
 
 
 def shared_templates(reader: SampleReader, class_names: Sequence[str]) -> tuple[str, ...]:
-    """The templates of a text store that hold a row for every class, sorted.
+    """The templates of a text store that have a row for every class, sorted.
 
-    Raises `MissingCache` when there is none, naming a class without any row if there is one.
+    Raises `MissingCache` if there is none, naming a class without any row if there is one.
     """
     held: dict[str, set[str]] = {}
     for name in reader.ids:
@@ -46,8 +46,8 @@ def description_rows(reader: SampleReader, class_names: Sequence[str]) -> tuple[
     return tuple(row for row in reader.ids if row.startswith("description|") and any(map(row.endswith, ends)))
 
 
-def alike_classes(reader: SampleReader, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
-    """The classes whose texts are most alike: (class, class, cosine), most alike first; see `closest_pairs`."""
+def similar_classes(reader: SampleReader, class_names: Sequence[str], count: int) -> list[tuple[str, str, float]]:
+    """The classes with the most similar texts: (class, class, cosine), most similar first; see `closest_pairs`."""
     bank = load_text_bank(reader, class_names)
     ids = [label_id(str(number), name) for number in range(len(bank)) for name in class_names]
     return closest_pairs(ids, bank.flatten(0, 1).numpy(), count)
