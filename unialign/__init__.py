@@ -29,12 +29,14 @@ _PLACES = {
     ),
     "unialign.cache.writing": ("write_store",),
     "unialign.cache.arrays": ("ArraySpec",),
+    "unialign.pipeline.extraction.row": ("ExtractorRow", "PreparedExtraction"),
     "unialign.stages.datasets.base": ("Dataset", "Sample", "Split"),
     "unialign.stages.datasets.catalog": ("DatasetRow",),
     "unialign.stages.extraction.base": ("Extractor", "Outcome", "Source"),
     "unialign.pipeline.systems.base": ("System",),
     "unialign.pipeline.systems.registry": ("SystemRow",),
     "unialign.settings": ("Settings",),
+    "unialign.stages.extraction.text_network": ("EncoderRow", "TextEncoder"),
     "unialign.errors": (
         "CacheProblem",
         "CorruptInput",
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from unialign.errors import StaleCache as StaleCache
     from unialign.errors import UnialignError as UnialignError
     from unialign.errors import UsageError as UsageError
+    from unialign.pipeline.extraction.row import ExtractorRow as ExtractorRow
+    from unialign.pipeline.extraction.row import PreparedExtraction as PreparedExtraction
     from unialign.pipeline.systems.base import System as System
     from unialign.pipeline.systems.registry import SystemRow as SystemRow
     from unialign.settings import Settings as Settings
@@ -78,6 +82,8 @@ if TYPE_CHECKING:
     from unialign.stages.extraction.base import Extractor as Extractor
     from unialign.stages.extraction.base import Outcome as Outcome
     from unialign.stages.extraction.base import Source as Source
+    from unialign.stages.extraction.text_network import EncoderRow as EncoderRow
+    from unialign.stages.extraction.text_network import TextEncoder as TextEncoder
 
 __all__ = [*sorted(_HOME), "__version__"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from unialign.cache.inventory import find_store, iterate_stores
 from unialign.cache.paths import expanded_path
 from unialign.cache.reader import Recorded, StoreReader
-from unialign.errors import UsageError
 from unialign.pipeline.config import Config, load_config
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: 
 
 
 def extract(
-    modality: str,
+    extractor: str,
     *,
     config: Config | Place | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -152,20 +151,20 @@ def extract(
     retry: bool = False,
     **values: Any,
 ) -> "Extraction":
-    """Extract a modality ("poses", "pose-features", "text", "frames", "tokens") of a dataset into the cache.
+    """Run an extractor ("poses", "pose-features", "text", "frames", "tokens", or a plug-in's) on a dataset, into the
+    cache.
 
     values: `dataset`, `data`, `cache` and everything else of the configuration, see `configured`. progress: called with
     (samples done, samples to do). `open_store(result.store)` reads what came out; `result.quarantined` counts the
     samples without features by status. Raises `UsageError`, `MissingCache`, `LockedStore`, `DamagedStore`.
     """
     from unialign.pipeline.datasets import rooted_dataset
-    from unialign.pipeline.extraction.extractors import MODALITIES, extract_configured
+    from unialign.pipeline.extraction.extractors import extract_configured, get_row
 
-    if modality not in MODALITIES:
-        raise UsageError(f"unknown modality {modality!r}; known are {', '.join(MODALITIES)}.")
+    get_row(extractor)
     resolved = configured(config, **values)
     return extract_configured(
-        modality, rooted_dataset(resolved), resolved, repair=repair, retry=retry, progress=progress
+        extractor, rooted_dataset(resolved), resolved, repair=repair, retry=retry, progress=progress
     )
 
 

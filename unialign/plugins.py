@@ -109,6 +109,11 @@ class Table(Mapping[str, Row], Generic[Row]):
         return row
 
 
+def offered(group: str) -> dict[str, str]:
+    """Names of the entry points of a group, each with its distribution; nothing is imported."""
+    return {point.name: _owner(point) for point in importlib.metadata.entry_points(group=group)}
+
+
 def _owner(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
 

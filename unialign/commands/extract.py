@@ -19,9 +19,12 @@ from unialign.commands.extraction import (
     execution,
     run,
 )
+from unialign.commands.extractor_plugins import WithPlugins
 from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Overrides, Root, resolve
 
-app = typer.Typer(no_args_is_help=True, help="Stage one: extract a modality of a dataset into the cache.")
+app = typer.Typer(
+    cls=WithPlugins, no_args_is_help=True, help="Stage one: extract a modality of a dataset into the cache."
+)
 
 
 @app.command(
@@ -113,7 +116,9 @@ def text(
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
-    encoder: Annotated[str | None, typer.Option(help="minilm (embedded), openclip or sentence.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="minilm (embedded), openclip, sentence, or that of a plug-in.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Network of the encoder, such as ViT-B-16:openai.")] = None,
     weights: Weights = None,
     templates: Annotated[str | None, typer.Option(help="Built-in set (plain, action) or a file, one a line.")] = None,

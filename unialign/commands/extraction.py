@@ -55,10 +55,10 @@ def execution(
     }
 
 
-def run(modality: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
-    """Extract a modality as configured and say what was done; exit code 3 with quarantined samples."""
+def run(name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
+    """Run an extractor as configured and say what was done; exit code 3 with quarantined samples."""
     from unialign.pipeline.datasets import rooted_dataset
-    from unialign.pipeline.extraction.extractors import extract_configured
+    from unialign.pipeline.extraction.extractors import extract_configured, get_row
     from unialign.stages.datasets.facts import dataset_facts, shown_facts
 
     dataset = rooted_dataset(config)
@@ -68,26 +68,23 @@ def run(modality: str, config: "Config", *, repair: bool, retry: bool, dry_run: 
     facts = dataset_facts(dataset)
     if not as_json:
         console.show_fields(shown_facts(facts))
-    with console.progress_bar(f"extract {modality}", hidden=as_json) as progress:
-        done = extract_configured(
-            modality, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress
-        )
+    with console.progress_bar(f"extract {name}", hidden=as_json) as progress:
+        done = extract_configured(name, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress)
+    told = get_row(name).told
     work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:
         console.show_json({**done.result(), "dataset": facts})
     else:
         console.show_fields(
             {
-                "modality": modality,
+                "modality": done.modality,
                 "store": done.store,
                 "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
                 "quarantined": ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none",
-                **({"left out": _left_out(done.left_out)} if done.left_out else {}),
                 "seconds": f"{done.seconds:.1f}",
+                **(told(done, dataset.classes) if told and not dry_run else {}),
             }
         )
-        if modality == "text" and not dry_run:
-            _show_alike(done.store, dataset.classes)
         show_reasons(done.reasons)
     if done.quarantined:
         raise typer.Exit(3)
@@ -100,21 +97,3 @@ def show_reasons(reasons: Sequence[Mapping[str, Json]]) -> None:
         console.messages.print(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
     if len(reasons) > REASONS_SHOWN:
         console.messages.print(f"  and {len(reasons) - REASONS_SHOWN} more reasons; --json lists them")
-
-
-def _left_out(counts: Mapping[str, int]) -> str:
-    """The people and detections without a slot, in words."""
-    return (
-        f"{counts.get('left_out_persons', 0):,} people ({counts.get('left_out_detections', 0):,} detections) beyond "
-        f"the slots, {counts.get('single_detections', 0):,} stray detections; "
-        f"{counts.get('frames_without_kept', 0):,} frames show only them"
-    )
-
-
-def _show_alike(store: Path, classes: tuple[str, ...]) -> None:
-    from unialign.cache.reader import StoreReader
-    from unialign.pipeline.training.text_bank_start import similar_classes
-
-    found = similar_classes(StoreReader(store), classes, 3)
-    alike = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
-    console.show_fields({"most alike": f"{alike} (cosine of the class texts)" if alike else "-"})

@@ -16,6 +16,7 @@ from unialign.errors import UsageError
 from unialign.pipeline.systems.registry import SYSTEMS, sections_of
 from unialign.pipeline.user_paths import UserPath, UserText
 from unialign.pipeline.yaml_values import read_yaml
+from unialign.plugins import offered
 from unialign.settings import SettingRow, Settings, explained, setting_rows
 from unialign.stages.training.settings import TrainSettings
 from unialign.types import Json
@@ -50,7 +51,7 @@ class TextSection(Settings):
 
     entities: a file of ALT's entities (`unialign corpus` makes one), which get rows too."""
 
-    encoder: Literal["minilm", "openclip", "sentence"] = "minilm"
+    encoder: str = "minilm"
     model: str | None = None
     weights: UserPath | None = None
     templates: UserText = "action"
@@ -104,6 +105,24 @@ class ExtractSection(Settings):
     text: TextSection = TextSection()
     frames: FramesSection = FramesSection()
     tokens: TokensSection = TokensSection()
+    plugins: dict[str, dict[str, Any]] = Field(
+        {}, description="Settings of extractors that plug-ins bring, by name; extract.<name> is the same."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_plugins(cls, values: Any) -> Any:
+        """`extract.my_extractor` of a plug-in; what the section holds is checked when the extractor runs."""
+        if not isinstance(values, Mapping):
+            return values
+        others = {name: value for name, value in values.items() if name not in cls.model_fields}
+        names = {name.replace("-", "_") for name in offered("unialign.extractors")} if others else set()
+        given = {name: others[name] for name in others if name in names and isinstance(others[name], Mapping)}
+        if not given:
+            return values
+        before = values.get("plugins", {})
+        merged = {**before, **{name: {**before.get(name, {}), **value} for name, value in given.items()}}
+        return {name: value for name, value in values.items() if name not in given} | {"plugins": merged}
 
 
 class TrainSection(Settings):

@@ -16,7 +16,7 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.gallery import draw_run
 from unialign.pipeline.extraction.extract import Settings, run_extraction
-from unialign.pipeline.extraction.extractors import SHARD_SAMPLES, prepare
+from unialign.pipeline.extraction.extractors import EXTRACTORS, prepare
 from unialign.pipeline.extraction.hardware import limit_threads
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.training.from_config import train_from_config
@@ -179,7 +179,7 @@ def _extract(modality: str, config: Config, progress: Callable[..., None]) -> No
         prepared.sources,
         cache=config.cache.resolve(),
         collection=dataset.collection,
-        settings=Settings(shard_samples=SHARD_SAMPLES[modality], threads=1),
+        settings=Settings(shard_samples=EXTRACTORS[modality].shard_samples, threads=1),
         current=prepared.current,
         progress=lambda done, total: progress(done, total, f"extract {modality}"),
     )

@@ -10,7 +10,7 @@ from unialign.errors import UsageError
 from unialign.pipeline.collection import claim_collection
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.extraction.extract import Extraction, Settings, run_extraction
-from unialign.pipeline.extraction.extractors import SHARD_SAMPLES, prepare
+from unialign.pipeline.extraction.extractors import EXTRACTORS, prepare
 from unialign.pipeline.manifest import save_manifest
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.pyskl import PysklFile, read_pyskl
@@ -59,7 +59,7 @@ def import_pyskl(
         cache=config.cache.resolve(),
         collection=dataset.collection,
         settings=Settings(
-            shard_samples=config.extract.shard_samples or SHARD_SAMPLES["poses"], codec=config.extract.codec
+            shard_samples=config.extract.shard_samples or EXTRACTORS["poses"].shard_samples, codec=config.extract.codec
         ),
         current=prepared.current,
         older=prepared.older,

@@ -39,7 +39,7 @@ class Settings:
 
     shard_samples, codec: of a new store; an existing one keeps its own.
     repair: extract damaged shards again. retry: retry failed samples.
-    limits: what one sample may use before it is given up.
+    limits: what one sample may use before it is given up. counts: see `ExtractorRow`.
     """
 
     cluster: str = ""
@@ -50,10 +50,7 @@ class Settings:
     retry: bool = False
     dry_run: bool = False
     limits: Limits = field(default_factory=Limits)
-
-
-# Counts in the records of poses that the summary adds up; see `stages.extraction.people.Persons`.
-LEFT_OUT = ("left_out_persons", "left_out_detections", "single_detections", "frames_without_kept")
+    counts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Extraction:
         that now have features. reused: samples that already had features. quarantined: every sample of the dataset
         without features, counted by status. So total = extracted + reused + the sum of quarantined, except in a dry
         run.
-    left_out: for poses, the counts of people without a slot in the records of all samples, added up (`LEFT_OUT`).
+    left_out: the `counts` of the extractor's row in the records of all samples, added up.
     """
 
     modality: str
@@ -165,7 +162,7 @@ def run_extraction(
         quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
         seconds=time.monotonic() - started,
         problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
-        left_out=_left_out(open_store(path), sources),
+        left_out=_left_out(open_store(path), sources, settings.counts),
     )
 
 
@@ -211,14 +208,14 @@ def _checked_plan(
     return _plan(store, sources, current, settings, set(), older)
 
 
-def _left_out(store: Store, sources: Sequence[Source]) -> dict[str, int]:
-    """The sums of `LEFT_OUT` in the records of the samples that have poses; empty for other modalities."""
-    if store.modality != "poses":
+def _left_out(store: Store, sources: Sequence[Source], counts: Sequence[str]) -> dict[str, int]:
+    """The sums of some counts in the records of the samples that have features."""
+    if not counts:
         return {}
     table = load_table(store)
     rows = table.find([source.id for source in sources])
     details = [table.entry(row).detail for row in rows[(rows >= 0) & table.ok[rows]].tolist()]
-    found = {name: [detail[name] for detail in details if name in detail] for name in LEFT_OUT}
+    found = {name: [detail[name] for detail in details if name in detail] for name in counts}
     return {name: sum(int(str(value)) for value in values) for name, values in found.items() if values}
 
 

@@ -1,58 +1,99 @@
-"""From the configuration to the extractor of a modality and the samples that it processes."""
+"""Every extractor that the program knows, by name: one row each, and how it is made from the configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
 
 from unialign.cache.cores import usable_cores
 from unialign.cache.digests import file_digest, text_digest
 from unialign.cache.reader import StoreReader
+from unialign.cache.store import Store
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.collection import claim_collection
-from unialign.pipeline.config import Config, PosesSection
+from unialign.pipeline.config import (
+    Config,
+    FramesSection,
+    PoseFeaturesSection,
+    PosesSection,
+    TextSection,
+    TokensSection,
+)
+from unialign.pipeline.extraction.current_sources import poses_now
 from unialign.pipeline.extraction.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.extraction.hardware import network_threads
+from unialign.pipeline.extraction.row import ExtractorRow, PreparedExtraction, files
 from unialign.pipeline.extraction.supervisor import Limits
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
+from unialign.plugins import Table, called
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.skeleton_formats import SkeletonFormat
-from unialign.stages.extraction.base import Extractor, Source
+from unialign.stages.extraction.base import Source
 
 if TYPE_CHECKING:
     from unialign.stages.extraction.pose_features import PoseFeatures
     from unialign.stages.extraction.tokens import Tokens
 
-MODALITIES = ("poses", "pose-features", "text", "frames", "tokens")
 
-# Samples per shard of a new store: a kill loses at most the current shard, so slow modalities get small ones.
-SHARD_SAMPLES = {"poses": 16, "pose-features": 128, "text": 1024, "frames": 32, "tokens": 32}
+def prepare(name: str, dataset: Dataset, config: Config) -> PreparedExtraction:
+    """The extractor of that name with the samples of a dataset, as configured.
 
-
-@dataclass(frozen=True)
-class PreparedExtraction:
-    """An extraction that is ready to run.
-
-    current: computes the current digest of a source; None: that of the file at its path. older: see `make_plan`.
+    Raises `UsageError` for an unknown name and settings that do not fit, `MissingCache` when an input modality was not
+    extracted yet.
     """
+    row = get_row(name)
+    settings = settings_of(name, config)
+    if name in EXTRACTORS.own:
+        return row.prepare(dataset, config, settings)
+    prepared: PreparedExtraction = called(row.prepare, f"extractor {name}", dataset, config, settings)
+    made = (prepared.extractor.name, prepared.extractor.modality)
+    if made != (name, row.modality):
+        raise UsageError(
+            f"extractor {name}: what its plug-in made is called {made[0]} and makes {made[1]}, not {name} and "
+            f"{row.modality}, which stores are found by; its author has to correct `name` or `modality`."
+        )
+    return prepared
 
-    extractor: Extractor
-    sources: tuple[Source, ...]
-    current: Callable[[Source], str] | None = None
-    older: str = ""
+
+def get_row(name: str) -> ExtractorRow:
+    """The extractor of that name. Raises `UsageError` for an unknown one."""
+    if name not in EXTRACTORS:
+        raise UsageError(f"unknown extractor {name!r}; known are {', '.join(EXTRACTORS)}.")
+    return EXTRACTORS[name]
 
 
-def prepare(modality: str, dataset: Dataset, config: Config) -> PreparedExtraction:
-    """The extractor of a modality with the samples of a dataset, as configured.
+def settings_of(name: str, config: Config) -> BaseModel:
+    """The settings of an extractor. Raises `UsageError` for wrong ones of a plug-in."""
+    section = name.replace("-", "_")
+    if name in EXTRACTORS.own:
+        own: BaseModel = getattr(config.extract, section)
+        return own
+    try:
+        return get_row(name).settings.model_validate(config.extract.plugins.get(section, {}))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in each['loc'])}: {each['msg'][0].lower()}{each['msg'][1:]}"
+            for each in error.errors()
+        )
+        known = ", ".join(get_row(name).settings.model_fields)
+        raise UsageError(f"extract.{section}: {problems}; known here: {known}.") from error
 
-    Raises `UsageError` for settings that do not fit, `MissingCache` when an input modality was not extracted yet.
-    """
-    return _PREPARE[modality](dataset, config)
+
+def row_of(store: Store) -> ExtractorRow | None:
+    """The extractor that made a store; None where that is not known here, as of a store written from Python."""
+    fields = store.key.fields
+    made_by = str(fields.get("extractor"))
+    if fields.get("origin") == "python":
+        return None
+    if made_by in EXTRACTORS.plugins() and EXTRACTORS[made_by].modality == store.modality:
+        return EXTRACTORS[made_by]
+    return EXTRACTORS.own.get(store.modality)
 
 
 def extract_configured(
-    modality: str,
+    name: str,
     dataset: Dataset,
     config: Config,
     *,
@@ -61,20 +102,21 @@ def extract_configured(
     dry_run: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Extraction:
-    """Extract a modality of a dataset as configured, and list the dataset beside the stores.
+    """Run the extractor of that name on a dataset as configured, and list the dataset beside the stores.
 
     Raises what `prepare` and `run_extraction` raise.
     """
-    prepared = prepare(modality, dataset, config)
+    prepared = prepare(name, dataset, config)
     settings = Settings(
         cluster=config.extract.cluster,
         threads=config.extract.threads or network_threads(config.extract.cluster, usable_cores()),
-        shard_samples=config.extract.shard_samples or SHARD_SAMPLES[modality],
+        shard_samples=config.extract.shard_samples or get_row(name).shard_samples,
         codec=config.extract.codec,
         repair=repair,
         retry=retry,
         dry_run=dry_run,
         limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
+        counts=get_row(name).counts,
     )
     if not dry_run:
         claim_collection(dataset, config.cache.resolve())
@@ -93,12 +135,7 @@ def extract_configured(
     return done
 
 
-def _files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
-    return tuple(Source(sample.id, sample.files.get(kind)) for sample in dataset.samples)
-
-
-def _poses(dataset: Dataset, config: Config) -> PreparedExtraction:
-    section = config.extract.poses
+def _poses(dataset: Dataset, config: Config, section: PosesSection) -> PreparedExtraction:
     if section.source == "video":
         from unialign.stages.extraction.poses import yolo_poses
 
@@ -110,7 +147,7 @@ def _poses(dataset: Dataset, config: Config) -> PreparedExtraction:
             max_frames=section.max_frames,
             device=config.extract.device,
         )
-        return PreparedExtraction(network, _files(dataset, "video"))
+        return PreparedExtraction(network, files(dataset, "video"))
     if section.pickle:
         return _pyskl_skeletons(dataset, section)
     if isinstance(dataset.skeleton_format, SkeletonFormat):
@@ -137,21 +174,21 @@ def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtract
 def _skeleton_files(dataset: Dataset, form: SkeletonFormat, section: PosesSection) -> PreparedExtraction:
     from unialign.stages.extraction.skeleton_files import SkeletonFiles
 
-    files = SkeletonFiles(form, num_people=section.num_people, max_frames=section.max_frames)
-    return PreparedExtraction(files, _files(dataset, "skeleton"), files.digest if form.digest else None)
+    ready = SkeletonFiles(form, num_people=section.num_people, max_frames=section.max_frames)
+    return PreparedExtraction(ready, files(dataset, "skeleton"), ready.digest if form.digest else None)
 
 
 def _ntu_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
     from unialign.stages.extraction.skeletons import ReadySkeletons
 
     ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)
-    return PreparedExtraction(ready, _files(dataset, "skeleton"))
+    return PreparedExtraction(ready, files(dataset, "skeleton"))
 
 
 def _utd_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
     from unialign.stages.extraction.utd_skeletons import UtdSkeletons
 
-    return PreparedExtraction(UtdSkeletons(max_frames=section.max_frames), _files(dataset, "skeleton"))
+    return PreparedExtraction(UtdSkeletons(max_frames=section.max_frames), files(dataset, "skeleton"))
 
 
 # How poses are read from skeleton files, by `Dataset.skeleton_format`.
@@ -162,10 +199,10 @@ SKELETON_FORMATS: Mapping[str, Callable[[Dataset, PosesSection], PreparedExtract
 }
 
 
-def _pose_features(dataset: Dataset, config: Config) -> PreparedExtraction:
+def _pose_features(dataset: Dataset, config: Config, section: PoseFeaturesSection) -> PreparedExtraction:
     from unialign.stages.extraction.pose_features import pose_source
 
-    reader = _input("poses", config.extract.pose_features.poses, dataset, config)
+    reader = _input("poses", section.poses, dataset, config)
     extractor = pose_features_extractor(config, poses=reader.path, poses_key=reader.store.key.digest)
     extractor.check(reader)
     sources = _of_input("poses", reader, dataset)
@@ -215,12 +252,11 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
     )
 
 
-def _text(dataset: Dataset, config: Config) -> PreparedExtraction:
+def _text(dataset: Dataset, config: Config, section: TextSection) -> PreparedExtraction:
     from unialign.stages.extraction.corpus import entity_rows, read_entities
     from unialign.stages.extraction.templates import TEMPLATES, read_templates
     from unialign.stages.extraction.text import read_descriptions, text_extractor, text_rows
 
-    section = config.extract.text
     if section.templates in TEMPLATES:
         templates: Sequence[str] = TEMPLATES[section.templates]
     else:
@@ -246,23 +282,22 @@ def _text(dataset: Dataset, config: Config) -> PreparedExtraction:
     return PreparedExtraction(extractor, rows, lambda source: text_digest(source.text))
 
 
-def _frames(dataset: Dataset, config: Config) -> PreparedExtraction:
+def _frames(dataset: Dataset, config: Config, section: FramesSection) -> PreparedExtraction:
     from unialign.stages.extraction.frames import Frames
 
-    section = config.extract.frames
     extractor = Frames(
         short_side=section.short_side,
         num_frames=section.num_frames,
         encoding=section.encoding,
         quality=section.quality,
     )
-    return PreparedExtraction(extractor, _files(dataset, "video"))
+    return PreparedExtraction(extractor, files(dataset, "video"))
 
 
-def _tokens(dataset: Dataset, config: Config) -> PreparedExtraction:
+def _tokens(dataset: Dataset, config: Config, section: TokensSection) -> PreparedExtraction:
     from unialign.stages.extraction.tokens import frames_source
 
-    reader = _input("frames", config.extract.tokens.frames, dataset, config)
+    reader = _input("frames", section.frames, dataset, config)
     extractor = tokens_extractor(config, frames=reader.path, frames_key=reader.store.key.digest)
     sources = _of_input("frames", reader, dataset)
     return PreparedExtraction(extractor, sources, lambda source: frames_source(reader, source.id))
@@ -290,10 +325,74 @@ def tokens_extractor(config: Config, *, frames: Path, frames_key: str) -> "Token
     )
 
 
-_PREPARE: Mapping[str, Callable[[Dataset, Config], PreparedExtraction]] = {
-    "poses": _poses,
-    "pose-features": _pose_features,
-    "text": _text,
-    "frames": _frames,
-    "tokens": _tokens,
-}
+def _left_out(done: Extraction, _: Sequence[str]) -> Mapping[str, str]:
+    """Of poses: the people and detections without a slot."""
+    counts = {name: done.left_out.get(name, 0) for name in LEFT_OUT}
+    persons, detections, strays, frames = counts.values()
+    words = (
+        f"{persons:,} people ({detections:,} detections) beyond the slots, {strays:,} stray detections; "
+        f"{frames:,} frames show only them"
+    )
+    return {"left out": words} if done.left_out else {}
+
+
+def _similar_classes(done: Extraction, classes: Sequence[str]) -> Mapping[str, str]:
+    """Of texts: the pairs of classes that they tell apart worst."""
+    from unialign.pipeline.training.text_bank_start import similar_classes
+
+    found = similar_classes(StoreReader(done.store), tuple(classes), 3)
+    pairs = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
+    return {"most alike": f"{pairs} (cosine of the class texts)" if pairs else "-"}
+
+
+# Counts of a record of poses that the summary adds up; see `stages.extraction.people.Persons`.
+LEFT_OUT = ("left_out_persons", "left_out_detections", "single_detections", "frames_without_kept")
+
+EXTRACTORS: Table[ExtractorRow] = Table(
+    "unialign.extractors",
+    ExtractorRow,
+    {
+        "poses": ExtractorRow(
+            "poses",
+            "Keypoints of people: an Ultralytics network on the videos (AGPL-3.0), or ready-made skeletons.",
+            _poses,
+            PosesSection,
+            shard_samples=16,
+            current=poses_now,
+            counts=LEFT_OUT,
+            told=_left_out,
+        ),
+        "pose-features": ExtractorRow(
+            "pose-features",
+            "Features of a skeleton network on cached poses, over a grid of temporal offsets and flips.",
+            _pose_features,
+            PoseFeaturesSection,
+            shard_samples=128,
+            made_from="poses",
+            online=lambda config: pose_features_extractor(config, poses=config.cache, poses_key="online"),
+        ),
+        "text": ExtractorRow(
+            "text",
+            "Embeddings of class names in prompt templates, of longer descriptions, and of entities.",
+            _text,
+            TextSection,
+            shard_samples=1024,
+            told=_similar_classes,
+        ),
+        "frames": ExtractorRow(
+            "frames",
+            "Decoded, resized images, so that a video backbone trains without decoding video again.",
+            _frames,
+            FramesSection,
+            reads="video",
+        ),
+        "tokens": ExtractorRow(
+            "tokens",
+            "Tokens of cached frames by a CLIP image tower that merges similar patches, for ALT with a frozen tower.",
+            _tokens,
+            TokensSection,
+            made_from="frames",
+            online=lambda config: tokens_extractor(config, frames=config.cache, frames_key="online"),
+        ),
+    },
+)

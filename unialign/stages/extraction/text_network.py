@@ -50,8 +50,8 @@ class TextEncoder:
 
 
 @dataclass(frozen=True)
-class EncoderKind:
-    """One way to get a `TextEncoder`.
+class EncoderRow:
+    """One way to get a `TextEncoder`; what `extract text --encoder` names.
 
     description: the kind of network, for readers of the store. libraries: distributions that affect the bytes. network:
         the part of the model's name that is part of the key. find: (model, weights or None) to the local file or

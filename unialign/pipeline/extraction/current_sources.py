@@ -1,0 +1,39 @@
+"""What samples are made from now: the digests that those of a store are compared with, to find stale features."""
+
+from unialign.cache.digests import file_digest
+from unialign.cache.reader import Recorded
+from unialign.pipeline.config import Config
+from unialign.pipeline.extraction.source_digests import SourceDigests
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.pyskl import read_pyskl
+
+
+def files_now(kind: str, dataset: Dataset, config: Config) -> dict[str, str]:
+    """Digest of each sample's file of a kind ("video"); without those whose file is not there."""
+    digests = SourceDigests(config.cache.resolve(), dataset.collection)
+    found = {sample.id: digests.of(sample.files[kind]) for sample in dataset.samples if kind in sample.files}
+    digests.save()
+    return found
+
+
+def poses_now(reader: Recorded, dataset: Dataset, config: Config) -> dict[str, str]:
+    """The same for poses, which are made from videos, skeleton files or one pickle."""
+    made_by = reader.store.key.fields["extractor"]
+    if made_by == "pyskl":
+        return pickled_sources(reader, dataset, config)
+    return files_now("skeleton" if made_by == "skeleton" else "video", dataset, config)
+
+
+def pickled_sources(reader: Recorded, dataset: Dataset, config: Config) -> dict[str, str]:
+    """The same for samples of a pickle, the dataset's own or else the configured one; empty where it is not there.
+
+    Records of before there was a digest of each annotation hold that of the whole file, which stands for all of them.
+    """
+    pickle = config.extract.poses.pickle or dataset.root
+    found = {sample.id: sample.digest for sample in dataset.samples if sample.digest}
+    if config.extract.poses.pickle is not None and pickle.is_file() and pickle.resolve() != dataset.root.resolve():
+        found = {annotation.id: annotation.digest for annotation in read_pyskl(pickle).annotations}
+    if not found:
+        return {}
+    whole = file_digest(pickle)
+    return {name: whole if said == whole else found.get(name, "") for name, said in reader.sources().items()}
