@@ -22,7 +22,7 @@ def test_a_sample_that_was_never_extracted_has_no_status(tmp_path: Path) -> None
 def test_a_shard_that_no_record_covers_and_one_that_has_gone_are_named(tmp_path: Path) -> None:
     store = build(tmp_path)
     reader = StoreReader(store.path)
-    with pytest.raises(DamagedStore, match="no record vouches"):
+    with pytest.raises(DamagedStore, match="no record covers"):
         reader.shard("feature", 99)
     store.shard_path("feature", 0).unlink()
     with pytest.raises(DamagedStore, match="cannot be read"):

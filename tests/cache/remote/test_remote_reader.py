@@ -189,7 +189,7 @@ def test_access_that_is_rejected_by_a_file_system_is_said(tmp_path: Path, monkey
 
 def test_a_shard_that_no_record_names_is_not_asked_for(site: Site) -> None:
     reader = RemoteReader(url_of(site, made(site.folder, "none")))
-    with pytest.raises(DamagedStore, match="no record vouches"):
+    with pytest.raises(DamagedStore, match="no record covers"):
         reader.file("feature", 7)
     assert record_path(Path("x"), 0) == Path("x/records/000000.json")
 

@@ -39,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
 
 
 def test_a_patch_has_the_entity_of_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = asked(monkeypatch, "entity_picture")
+    seen = asked(monkeypatch, "draw_entities")
     # 2 x 2 patches behind the class token; in frame 1 the last two ended in one token.
     owners = np.array([[0, 1, 2, 3, 4], [0, 3, 1, 2, 2]])
     entities = np.array([[9, 5, 6, 7, 8], [9, 5, 6, 7, 9]])
@@ -52,7 +52,7 @@ def test_a_patch_has_the_entity_of_its_token(monkeypatch: pytest.MonkeyPatch) ->
 def test_steps_of_a_backbone_that_halves_time_lie_over_the_frames_that_they_saw(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen = asked(monkeypatch, "tracklet_picture")
+    seen = asked(monkeypatch, "draw_tracklets")
     outputs = {
         "region_maps": np.ones((2, 3, 2, 2)),
         "frame_weights": np.ones((2, 3)),
