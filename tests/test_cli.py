@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.forked_command import run_forked
 from tests.test_startup import imported
@@ -163,10 +164,18 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert run("extract", "text", "--templates", "plain", cwd=work)["quarantined"] == {}
     lost = run_forked("extract", "pose-features", cwd=work, code=2)
     assert "--weights" in lost["error"]
+    flags = ("--epochs", "1", "--lr", "0.02", "--batch-size", "12", "--device", "cpu", "--workers", "1", "--seed", "3")
     encoder = run_forked(
-        "train", "--model", "stgcn++", "--epochs", "1", "train.encoder.width=8", "train.encoder.clip_len=16", cwd=work
+        *("train", "--model", "stgcn++", *flags, "--name", "An encoder"),
+        *("train.encoder.width=8", "train.encoder.clip_len=16"),
+        cwd=work,
     )
     assert Path(encoder["exported"]).is_file()
+    assert re.fullmatch(r"demo-stgcn\+\+-an-encoder-seed3-[0-9a-f]{12}", Path(encoder["folder"]).name)
+    kept = yaml.safe_load((Path(encoder["folder"]) / "config.yaml").read_text())
+    expected = {"epochs": 1, "lr": 0.02, "batch_size": 12, "device": "cpu", "read_threads": 1, "seed": 3}
+    assert expected.items() <= kept["settings"].items()
+    assert kept["name"] == "An encoder"
     features = run("extract", "pose-features", "--weights", encoder["exported"], cwd=work)
     assert (features["total"], features["extracted"]) == (30, 30)
     trained = run("train", "--cached", *small, cwd=work)
@@ -186,6 +195,12 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert online["metrics"] == trained["metrics"]
     assert losses(online) == losses(trained)
     swept = run("ablate", grid, *small, cwd=work)
+    assert [Path(trial["run"]).name.rpartition("-")[0] for trial in swept["trials"]] == [
+        "demo-unialign-video-seed0",
+        Path(trained["folder"]).name.rpartition("-")[0],
+    ]
+    differs = run_forked("why", "demo-unialign-video", trained["key"][:12], cwd=work)["settings"]
+    assert {row["field"]: row["decides"] for row in differs} >= {"name": False, "unialign.modalities": True}
     assert [row["row"] for row in swept["rows"]] == ["video", "all"]
     assert swept["extracted"] == 0
     # The row "all" is the training above: found finished, not trained again.

@@ -4,39 +4,82 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from tests import configuration_tables
 from unialign.cli import app
-from unialign.pipeline.config import Config
+from unialign.commands.options import FLAGS
+from unialign.pipeline.config import Config, configuration_rows
+from unialign.stages.datasets.catalog import DATASETS
 from unialign.stages.datasets.labels_csv import DESCRIPTION_COLUMNS, GROUP_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS
 from unialign.stages.datasets.splits import PARTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def documented() -> dict[str, Any]:
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    found = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert found
-    return yaml.safe_load(found[1])  # type: ignore[no-any-return]
+def test_the_configuration_page_has_the_tables_of_the_fields() -> None:
+    page = configuration_tables.PAGE.read_text(encoding="utf-8")
+    assert page == configuration_tables.written(page), "update it: python -m tests.configuration_tables"
+    assert [row.key for row in configuration_rows() if not row.meaning] == []
 
 
-def test_the_configuration_page_lists_every_key_with_its_default() -> None:
-    assert documented() == Config().dump()
+def test_the_examples_of_the_configuration_page_are_valid() -> None:
+    page = configuration_tables.PAGE.read_text(encoding="utf-8")
+    for example in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
+        assert Config.model_validate(yaml.safe_load(example), context={})
+
+
+def test_help_and_configuration_name_every_dataset() -> None:
+    (row,) = (row for row in configuration_rows() if row.key == "dataset")
+    assert [name for name in DATASETS if name not in row.meaning] == []
 
 
 def test_every_command_is_documented_and_has_an_example() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    runner = CliRunner()
-    commands = ["train", "baseline", "evaluate", "ablate", "models", "corpus", "doctor", "demo"]
-    commands += [f"extract {name}" for name in ("poses", "pose-features", "text", "frames", "tokens")]
-    commands += [f"cache {name}" for name in ("ls", "info", "verify", "why", "prune")]
-    for command in commands:
-        shown = runner.invoke(app, [*command.split(), "--help"])
-        assert shown.exit_code == 0
-        assert f"Example: unialign {command}" in " ".join(shown.output.split()), command
+    for command in commands():
+        shown = help_of(command)
+        assert f"Example: unialign {command}" in shown, command
         assert command.split()[-1] in page
+
+
+def commands(group: Any = None, before: str = "") -> list[str]:
+    """Every command, with the names of its groups."""
+    group = group or get_command(app)
+    found: list[str] = []
+    for name, command in group.commands.items():
+        found += commands(command, f"{before}{name} ") if hasattr(command, "commands") else [f"{before}{name}"]
+    return found
+
+
+def help_of(command: str, width: int = 80) -> str:
+    shown = CliRunner().invoke(app, [*command.split(), "-h"], env={"COLUMNS": str(width)}, terminal_width=width)
+    assert shown.exit_code == 0
+    return " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize("command", ["", "extract", "cache", *commands()])
+def test_help_is_whole_sentences_at_any_width(command: str) -> None:
+    shown = help_of(command)
+    assert not re.search(r"[a-z,]\.\.\.(?! *[\])])", shown.replace("[ARGS]...", "").replace("KEY=VALUE]...", "")), shown
+    assert re.sub("[- ]", "", shown) == re.sub("[- ]", "", help_of(command, 120))
+
+
+def test_help_shows_keys_defaults_choices_and_limits() -> None:
+    shown = help_of("extract poses")
+    assert (
+        "--confidence <float> Minimum detection confidence. [extract.poses.confidence; default: 0.25; at least 0"
+        in shown
+    )
+    assert "--source [video|skeleton]" in shown
+    assert "[cache; default: cache; environment: UNIALIGN_CACHE]" in shown
+    keys = {row.key for row in configuration_rows()}
+    assert set(FLAGS) <= keys
+    for key, flag in FLAGS.items():
+        command = " ".join(key.split(".")[:2]).replace("_", "-") if key.count(".") == 2 and "extract" in key else ""
+        assert flag in help_of(command or ("extract poses" if "extract" in key else "config show")), key
 
 
 def test_the_readme_names_files_that_exist() -> None:

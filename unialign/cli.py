@@ -10,20 +10,33 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.access import explained
-from unialign.commands import baseline, cache, corpus, evaluate, extract, models, train
-from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Overrides, Root, resolve
+from unialign.commands import baseline, cache, config, corpus, evaluate, extract, models, train
+from unialign.commands.options import (
+    CONTEXT,
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    DatasetName,
+    Group,
+    Overrides,
+    Root,
+    resolve,
+)
 from unialign.errors import UnialignError
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=CONTEXT,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Extract poses, features, text and frames once; train and compare alignment models on the cache.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined samples, 4 cache unusable, 130 interrupted",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done with quarantined samples, 4 cache unusable, 130 interrupted. "
+    "Example: unialign demo",
 )
 app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")
+app.add_typer(config.app, name="config")
 train.add_commands(app)
 evaluate.add_commands(app)
 baseline.add_commands(app)
@@ -40,13 +53,16 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Extract poses, features, text and frames once; train and compare alignment models on the cache."""
+    """Extract poses, features, text and frames once; train and compare alignment models on the cache.
+
+    `unialign demo` shows everything in a few minutes. `unialign COMMAND --help` describes a command.
+    """
 
 
-@app.command("doctor", epilog="Example: unialign doctor")
+@app.command("doctor", cls=Command, epilog="Example: unialign doctor")
 def doctor(
     dataset: DatasetName = None,
     root: Root = None,
@@ -55,7 +71,11 @@ def doctor(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """What is installed and works (a clip is encoded and decoded), which devices there are, what the main job lacks."""
+    """Check the installation.
+
+    Says what is installed, whether a clip can be encoded and decoded, which devices there are, and which data, weights
+    and stores are missing.
+    """
     resolved = resolve(config, overrides, dataset=dataset, data=root, cache=cache)
     from unialign.pipeline.doctor import diagnose
 

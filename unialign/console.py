@@ -1,6 +1,11 @@
-"""What the command line shows: one JSON object for machines, tables and progress bars for people."""
+"""What the command line shows: one JSON object for machines, tables and progress bars for people.
+
+`--quiet` leaves errors and the result, on one line; `--verbose` adds what the package logs: what is read, written and
+reused, and where.
+"""
 
 import json
+import logging
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +54,40 @@ output = _Plain(width=None if sys.stdout.isatty() else 160)
 messages = _Plain(stderr=True)
 
 
+# What --quiet sets for the rest of the process.
+_quiet = False
+
+
+def be_quiet(wanted: bool) -> bool:
+    """Show only errors and results from now on, if wanted; returns whether it is."""
+    global _quiet
+    _quiet = wanted
+    return wanted
+
+
+class _Said(logging.Handler):
+    """Shows what is logged as messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        messages.print(record.getMessage())
+
+
+def be_verbose(wanted: bool) -> bool:
+    """Show what the package logs from now on, if wanted; returns whether it is."""
+    if wanted:
+        logger = logging.getLogger("unialign")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_Said())
+    return wanted
+
+
+def say(text: str) -> None:
+    """A message that `--quiet` leaves out."""
+    if not _quiet:
+        messages.print(text)
+
+
 class Rate(ProgressColumn):
     """Units a second since the start."""
 
@@ -67,6 +106,7 @@ class Update(Protocol):
 @contextmanager
 def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
     """A bar with rate and time left; the block calls (done, total) or (done, total, text). `hidden` with `--json`."""
+    hidden = hidden or _quiet
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -105,6 +145,19 @@ def show_fields(fields: Mapping[str, object]) -> None:
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         output.print(f"{name:<{width}}  {value}")
+
+
+def show_result(line: str, fields: Mapping[str, object]) -> None:
+    """What a command has done: name and value, a line each, or with `--quiet` one line."""
+    if _quiet:
+        output.print(line)
+    else:
+        show_fields(fields)
+
+
+def is_quiet() -> bool:
+    """Whether `--quiet` was given."""
+    return _quiet
 
 
 def human_bytes(number: float) -> str:

@@ -172,7 +172,8 @@ def _kind_of(annotation: Any) -> tuple[str, str]:
         count = "list" if inner[-1] is Ellipsis else f"list of {len(inner)}"
         return f"{count} {name}s" if count != "list" else f"list of {name}s", choices.replace("one of", "each one of")
     if origin is dict:
-        return f"mapping of {_kind_of(inner[0])[0]}s to {_kind_of(inner[1])[0]}s", ""
+        values = "mappings" if get_origin(inner[1]) is dict else f"{_kind_of(inner[1])[0]}s"
+        return f"mapping of {_kind_of(inner[0])[0]}s to {values}", ""
     if hasattr(annotation, "__metadata__"):
         return _kind_of(inner[0])
     return NAMES.get(annotation, getattr(annotation, "__name__", str(annotation))), ""

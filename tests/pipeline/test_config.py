@@ -54,7 +54,7 @@ def test_numbers_with_an_exponent_need_no_point(tmp_path: Path, text: str, value
         ("extract.frames.num_frames=true", "extract.frames.num_frames: should be a number, not true"),
         ("extract.frames.encoding=gif", "extract.frames.encoding: input should be 'jpeg' or 'rgb24'"),
         ("nonsense", "key.sub=value"),
-        ("train.settings.lr=[1", r"'train\.settings\.lr=\[1': '\[1' is no value of YAML"),
+        ("train.settings.lr=[1", r"'train\.settings\.lr=\[1': '\[1' is not valid YAML"),
         ("data.sub=1", "data"),
     ],
 )

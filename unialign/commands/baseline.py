@@ -8,6 +8,7 @@ from unialign import console
 from unialign.commands.options import (
     AsJson,
     Cache,
+    Command,
     ConfigFile,
     DatasetName,
     Labels,
@@ -22,14 +23,17 @@ from unialign.commands.options import (
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command into the application."""
-    app.command("baseline", epilog="Example: unialign baseline --dataset utd-mhad --features poses")(baseline)
+    app.command("baseline", cls=Command, epilog="Example: unialign baseline --dataset utd-mhad --features poses")(
+        baseline
+    )
 
 
 def baseline(
     features: Annotated[
         str,
         typer.Option(
-            "--features", help="poses, pose-features, tokens or frames; or (the beginning of) a store's name."
+            "--features",
+            help="Features to classify: poses, pose-features, tokens, frames, or a store by the beginning of its name.",
         ),
     ] = "poses",
     dataset: DatasetName = None,
@@ -42,12 +46,11 @@ def baseline(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Majority, nearest neighbours, ridge, logistic regression and SVMs on cached features; settings chosen on val.
+    """Measure simple classifiers on cached features.
 
-    Protocols that test unseen classes get ridge regression to the texts of the classes instead.
+    Majority, nearest neighbors, ridge, logistic regression and SVMs, with settings chosen on val. Protocols that test
+    unseen classes get ridge regression to the texts of the classes instead.
     """
-    from unialign.pipeline.datasets import the_dataset
-
     resolved = resolve(
         config,
         overrides,
@@ -58,6 +61,8 @@ def baseline(
         protocol=protocol,
         train__stores=chosen_stores(use),
     )
+    from unialign.pipeline.datasets import the_dataset
+
     found = the_dataset(resolved)
     from unialign.pipeline.evaluation.baselines import baselines_from_config
 

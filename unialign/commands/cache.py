@@ -8,17 +8,22 @@ import typer
 
 from unialign import console
 from unialign.commands import transfer
-from unialign.commands.options import AsJson, Cache, ConfigFile, Runs, resolve
+from unialign.commands.options import AsJson, Cache, Command, ConfigFile, Group, Quiet, Runs, Verbose, resolve
 from unialign.types import Json
 
-app = typer.Typer(no_args_is_help=True, help="List, measure, check, explain, export, import and prune stores.")
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    help="List, measure, verify, compare, export, import and prune stores.",
+    epilog="Example: unialign cache ls",
+)
 
-Name = Annotated[str, typer.Argument(help="A store: a path, or the beginning of its name or key.")]
+Name = Annotated[str, typer.Argument(metavar="STORE", help="A store: a path, or the beginning of its name or key.")]
 
 
-@app.command("ls", epilog="Example: unialign cache ls --cache cache")
+@app.command("ls", cls=Command, epilog="Example: unialign cache ls --cache cache")
 def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """Every store with its counts."""
+    """List all stores with their counts."""
     from unialign.cache.inventory import iterate_stores, summarise
 
     root = resolve(config, None, cache=cache).cache.resolve()
@@ -40,9 +45,9 @@ def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile
     console.show_table(str(root), ("collection", "modality", "store", "samples", "quarantined", "size"), rows)
 
 
-@app.command("info", epilog="Example: unialign cache info yolo-0123")
+@app.command("info", cls=Command, epilog="Example: unialign cache info yolo-0123")
 def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """One store: its key field by field, its arrays, its counts."""
+    """Describe one store: its key field by field, its arrays, its counts."""
     from unialign.cache.index import load_table
     from unialign.cache.inventory import find_store, summarise
     from unialign.cache.keys import flatten
@@ -84,9 +89,9 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
         console.show_table("quarantined", ("sample", "status"), sorted(failed.items()))
 
 
-@app.command("du", epilog="Example: unialign cache du --cache cache")
+@app.command("du", cls=Command, epilog="Example: unialign cache du --cache cache")
 def usage(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """What each store and array takes, as long as its files are and on the disk."""
+    """Show apparent size and disk usage per store and array."""
     from unialign.cache.usage import cache_usage
 
     root = resolve(config, None, cache=cache).cache.resolve()
@@ -115,14 +120,21 @@ def _sizes(taken: dict[str, Json]) -> tuple[str, str]:
     return console.human_bytes(taken["bytes"]), console.human_bytes(taken["on_disk"])
 
 
-@app.command("verify", epilog="Example: unialign cache verify --json")
+@app.command("verify", cls=Command, epilog="Example: unialign cache verify --json")
 def verify(
-    store: Annotated[str | None, typer.Argument(help="One store; without it, all of them.")] = None,
+    store: Annotated[
+        str | None, typer.Argument(metavar="STORE", help="A store. Default: all of them.", show_default=False)
+    ] = None,
     cache: Cache = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
 ) -> None:
-    """Read every byte and compare it with the records; exit code 4 if anything is damaged."""
+    """Compare every byte with the records.
+
+    The exit code is 4 if anything is damaged.
+    """
     from unialign.cache.inventory import find_store, iterate_stores
     from unialign.cache.verify import damage_rows, verify_store
 
@@ -144,9 +156,9 @@ def verify(
         raise typer.Exit(4)
 
 
-@app.command("why", epilog="Example: unialign cache why yolo-0123 yolo-4567")
+@app.command("why", cls=Command, epilog="Example: unialign cache why yolo-0123 yolo-4567")
 def why(first: Name, second: Name, cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """Which fields of two stores' keys differ, and what computed each of them."""
+    """Say which fields of two stores' keys differ, and what computed each store."""
     from unialign.cache.inventory import find_store
     from unialign.cache.keys import differences
     from unialign.cache.records import count_environments
@@ -183,15 +195,17 @@ def described(environment: Mapping[str, Json]) -> str:
     return ", ".join(values) or "not recorded"
 
 
-@app.command("prune", epilog="Example: unialign cache prune --dry-run")
+@app.command("prune", cls=Command, epilog="Example: unialign cache prune --dry-run")
 def prune(
     cache: Cache = None,
     runs: Runs = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
 ) -> None:
-    """Remove the stores that no run folder names."""
+    """Remove the stores that no run in --runs has read."""
     from unialign.pipeline.prune import prune as prune_cache
 
     resolved = resolve(config, None, cache=cache, runs=runs)
@@ -214,6 +228,9 @@ def prune(
         (summary.collection, summary.modality, summary.name, console.human_bytes(summary.bytes))
         for summary in done.removed
     ]
+    if console.is_quiet():
+        console.output.print(f"{len(rows)} stores {'would be removed' if dry_run else 'removed'}, {done.kept} kept")
+        return
     console.show_table("would be removed" if dry_run else "removed", ("collection", "modality", "store", "size"), rows)
     console.messages.print(f"{done.kept} stores kept, {len(done.temporaries)} unfinished folders cleared.")
     for why, paths in (("it is being written or read", done.busy), ("it cannot be read", done.unreadable)):

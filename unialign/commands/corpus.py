@@ -7,32 +7,56 @@ import typer
 
 from unialign import console
 from unialign.cache.paths import expanded_path
-from unialign.commands.options import AsJson
+from unialign.commands.options import AsJson, Command, Overwrite
 from unialign.errors import UsageError
 
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command of this module into the application."""
-    app.command("corpus", epilog="Example: unialign corpus entities.tsv --labels ucf101=ucf101.txt --words nouns.tsv")(
-        corpus
-    )
+    app.command(
+        "corpus",
+        cls=Command,
+        epilog="Example: unialign corpus entities.tsv --labels ucf101=ucf101.txt --words nouns.tsv",
+    )(corpus)
 
 
 def corpus(
-    file: Annotated[Path, typer.Argument(help="Where the entities go: name, description, provenance; tabs between.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File to write: one entity per line, as name, description and provenance, tab-separated.",
+        ),
+    ],
     labels: Annotated[
         list[str],
-        typer.Option("--labels", metavar="NAME=FILE[,FILE]", help="A collection's labels, one a line[, descriptions]."),
+        typer.Option(
+            "--labels",
+            metavar="NAME=FILE[,FILE]",
+            help="File with a collection's labels, one per line, and optionally one with descriptions (repeatable).",
+        ),
     ],
     words: Annotated[
-        list[Path], typer.Option("--words", help="Words and phrases that may be entities, a file like the result.")
+        list[Path],
+        typer.Option(
+            "--words", help="File of words and phrases that may be entities, in the format of the result (repeatable)."
+        ),
     ],
     body_parts: Annotated[
-        Path | None, typer.Option("--body-parts", help="Entities that are always added, instead of the built-in ones.")
+        Path | None,
+        typer.Option(
+            "--body-parts", help="File of entities that are always added. Default: body parts that are built in."
+        ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pick the entities of a word list that labels and descriptions name, and add the body parts."""
+    """Write the file of entities for ALT's corpus.
+
+    It holds the entities of the word lists that labels and descriptions name, and the body parts.
+    """
+    if file.exists() and not overwrite:
+        raise UsageError(f"{file} exists, perhaps corrected by hand; give another name, or --overwrite to replace it.")
     from unialign.cache.atomic import write_text
     from unialign.stages.extraction.corpus import (
         BODY_PARTS,

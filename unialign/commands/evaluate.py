@@ -8,7 +8,20 @@ import typer
 
 from unialign import console
 from unialign.cache.access import explained, is_refused
-from unialign.commands.options import AsJson, Cache, ConfigFile, Labels, Root, Runs, Use, chosen_stores, resolve
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    Labels,
+    Quiet,
+    Root,
+    Runs,
+    Use,
+    Verbose,
+    chosen_stores,
+    resolve,
+)
 from unialign.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,34 +29,45 @@ if TYPE_CHECKING:
     from unialign.stages.datasets.base import Dataset
 
 
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run: its folder, or the beginning of its name or key.")
-]
+A_RUN = "A run: its folder, or the beginning of its name or key in --runs."
 
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command into the application."""
-    app.command("evaluate", epilog="Example: unialign evaluate runs/ntu60-unialign-0123456789ab")(evaluate)
-    app.command("why", epilog="Example: unialign why runs/ntu60-art-0123456789ab runs/ntu60-art-456789abcdef")(why)
+    app.command("evaluate", cls=Command, epilog="Example: unialign evaluate runs/ntu60-art-seed0-0123456789ab")(
+        evaluate
+    )
+    app.command("why", cls=Command, epilog="Example: unialign why ntu60-art-seed0 ntu60-art-seed1")(why)
 
 
 def evaluate(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=A_RUN)],
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Another dataset than the run's, whose classes alt recognises by their texts."),
+        typer.Option(
+            "--dataset", metavar="NAME", help="Test on another dataset, whose classes alt recognizes by their texts."
+        ),
     ] = None,
     root: Root = None,
     cache: Cache = None,
     runs: Runs = None,
     labels: Labels = None,
-    protocol: Annotated[str | None, typer.Option("--protocol", help="Split of that other dataset.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", metavar="NAME", help="Split of that other dataset. Default: its first.")
+    ] = None,
     use: Use = None,
-    best: Annotated[bool, typer.Option("--best", help="The best checkpoint instead of the last.")] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Evaluate the best epoch's checkpoint instead of the last.")
+    ] = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
 ) -> None:
-    """Evaluate a run's checkpoint again, from the stores that it names, and draw it into its folder `pictures`."""
+    """Evaluate a checkpoint again and draw the results.
+
+    The stores are those that the run names. Images go to the run's folder `pictures`.
+    """
     before = resolve(config, None, runs=runs)
     from unialign.pipeline.datasets import the_dataset
     from unialign.pipeline.training.run_folder import find_run, read_config
@@ -69,21 +93,22 @@ def evaluate(
     cache_root, keep = resolved.cache.resolve(), resolved.train.remote_cache
     found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
     if found.data:
-        console.messages.print(f"the data is not that of the run ({sentence_of(found.data)}).")
+        console.say(f"the data is not that of the run ({sentence_of(found.data)}).")
     pictures = _drawn(lambda: draw_run(run, of_run, cache_root, keep=keep))
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return
     from unialign.stages.training.metrics import shown
 
-    console.show_fields(
+    console.show_result(
+        f"{run}: {in_one_line(found.metrics)}, as recorded: {'yes' if found.agrees else 'no'}",
         {
             "run": found.run,
             "checkpoint": found.checkpoint,
             **shown(found.metrics),
             "as recorded": "yes" if found.agrees else f"no: {found.stored}",
             "pictures": pictures[0].parent if pictures else "none",
-        }
+        },
     )
     _show_classes(found.per_class)
 
@@ -100,13 +125,16 @@ def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
 
 
 def why(
-    first: RunFolder,
-    second: RunFolder,
+    first: Annotated[Path, typer.Argument(metavar="RUN_A", help=A_RUN)],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run that it is compared with.")],
     runs: Runs = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Why two runs differ: settings, code, stores, data (which samples), libraries, hardware."""
+    """Say why two runs differ.
+
+    Settings, code, stores, data (which samples), libraries and hardware are compared.
+    """
     folder = resolve(config, None, runs=runs).runs.resolve()
     from unialign.pipeline.evaluation.compare_runs import compare_runs, rows_of_difference
     from unialign.pipeline.training.run_folder import find_run
@@ -134,19 +162,28 @@ def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | 
     shared = "not known" if found.shared is None else ", ".join(found.shared) or "none"
     from unialign.stages.training.metrics import shown
 
-    console.show_fields(
+    console.show_result(
+        f"{run} on {found.dataset}, {found.protocol}: {in_one_line(found.metrics)}",
         {
             "run": found.run,
             "trained on": ", ".join(found.trained_on),
             "tested on": f"{found.dataset}, {found.protocol}",
             **shown(found.metrics),
             "classes of both": shared,
-        }
+        },
     )
     _show_classes(found.per_class)
 
 
+def in_one_line(metrics: Mapping[str, float]) -> str:
+    """The two metrics that a result line has."""
+    names = [name for name in ("top1", "mean_class") if name in metrics]
+    return ", ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names) or "no test samples"
+
+
 def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
+    if console.is_quiet():
+        return
     from unialign.stages.training.metrics import METRICS
 
     metrics = {name: metric.title for name, metric in METRICS.items() if metric.per_class}

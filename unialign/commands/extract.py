@@ -15,20 +15,36 @@ from unialign.commands.extraction import (
     ShardSamples,
     Threads,
     Timeout,
-    Weights,
     execution,
     run,
 )
 from unialign.commands.extractor_plugins import WithPlugins
-from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Overrides, Root, resolve
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    DatasetName,
+    Labels,
+    Overrides,
+    Quiet,
+    Root,
+    Verbose,
+    resolve,
+    setting,
+)
 
 app = typer.Typer(
-    cls=WithPlugins, no_args_is_help=True, help="Stage one: extract a modality of a dataset into the cache."
+    cls=WithPlugins,
+    no_args_is_help=True,
+    help="Extract a modality of a dataset into the cache (stage one).",
+    epilog="Example: unialign extract poses --dataset folder --root clips --weights yolo11n-pose.pt",
 )
 
 
 @app.command(
     "poses",
+    cls=Command,
     epilog="Example: unialign extract poses --dataset folder --root clips --weights yolo11n-pose.pt",
 )
 def poses(
@@ -36,12 +52,12 @@ def poses(
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
-    weights: Weights = None,
-    source: Annotated[str | None, typer.Option(help="video (a pose network) or skeleton (ready-made files).")] = None,
-    pickle: Annotated[Path | None, typer.Option(help="A pyskl pickle, for --source skeleton.")] = None,
-    confidence: Annotated[float | None, typer.Option(help="Least score of a detected person.")] = None,
-    num_people: Annotated[int | None, typer.Option("--num-people", help="People kept in each clip.")] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", help="Side of the network's input.")] = None,
+    weights: Annotated[Path | None, setting("extract.poses.weights")] = None,
+    source: Annotated[str | None, setting("extract.poses.source")] = None,
+    pickle: Annotated[Path | None, setting("extract.poses.pickle")] = None,
+    confidence: Annotated[float | None, setting("extract.poses.confidence")] = None,
+    num_people: Annotated[int | None, setting("extract.poses.num_people")] = None,
+    image_size: Annotated[int | None, setting("extract.poses.image_size")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
     timeout: Timeout = None,
@@ -52,10 +68,15 @@ def poses(
     retry: Retry = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Keypoints of people: an Ultralytics network on the videos (AGPL-3.0), or ready-made skeletons."""
+    """Extract keypoints of people.
+
+    They come from an Ultralytics network on the videos (AGPL-3.0), or from skeleton files that exist.
+    """
     resolved = resolve(
         config,
         overrides,
@@ -74,14 +95,18 @@ def poses(
     run("poses", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
 
-@app.command("pose-features", epilog="Example: unialign extract pose-features --dataset ntu60 --weights shift_gcn.pt")
+@app.command(
+    "pose-features",
+    cls=Command,
+    epilog="Example: unialign extract pose-features --dataset ntu60 --weights shift_gcn.pt",
+)
 def pose_features(
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
-    weights: Weights = None,
-    poses: Annotated[str | None, typer.Option(help="Which store of poses, when there are several.")] = None,
+    weights: Annotated[Path | None, setting("extract.pose_features.weights")] = None,
+    poses: Annotated[str | None, setting("extract.pose_features.poses")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
     timeout: Timeout = None,
@@ -92,10 +117,15 @@ def pose_features(
     retry: Retry = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Features of a skeleton network on cached poses, over a grid of temporal offsets and flips."""
+    """Extract features of cached poses with a skeleton network.
+
+    Each clip has views: temporal offsets, mirrored or not.
+    """
     resolved = resolve(
         config,
         overrides,
@@ -110,36 +140,36 @@ def pose_features(
     run("pose-features", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
 
 
-@app.command("text", epilog="Example: unialign extract text --dataset ntu60 --encoder minilm --templates action")
+@app.command(
+    "text", cls=Command, epilog="Example: unialign extract text --dataset ntu60 --encoder minilm --templates action"
+)
 def text(
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="minilm (embedded), openclip, sentence, or that of a plug-in.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Network of the encoder, such as ViT-B-16:openai.")] = None,
-    weights: Weights = None,
-    templates: Annotated[str | None, typer.Option(help="Built-in set (plain, action) or a file, one a line.")] = None,
-    descriptions: Annotated[
-        Path | None, typer.Option(help="File with one longer text a class, in label order.")
-    ] = None,
-    entities: Annotated[
-        Path | None,
-        typer.Option("--entities", help="File of ALT's entities, see `unialign corpus`; rows of their own."),
-    ] = None,
-    long_text: Annotated[str | None, typer.Option("--long-text", help="error, or windows: pooled in pieces.")] = None,
+    encoder: Annotated[str | None, setting("extract.text.encoder")] = None,
+    model: Annotated[str | None, setting("extract.text.model")] = None,
+    weights: Annotated[Path | None, setting("extract.text.weights")] = None,
+    templates: Annotated[str | None, setting("extract.text.templates")] = None,
+    descriptions: Annotated[Path | None, setting("extract.text.descriptions")] = None,
+    entities: Annotated[Path | None, setting("extract.text.entities")] = None,
+    long_text: Annotated[str | None, setting("extract.text.long_text")] = None,
     timeout: Timeout = None,
     codec: Codec = None,
     device: Device = None,
     repair: Repair = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Embeddings of class names in prompt templates, of longer descriptions, and of entities."""
+    """Embed class names with a text encoder.
+
+    Rows are class names in prompt templates, longer descriptions, and entities.
+    """
     resolved = resolve(
         config,
         overrides,
@@ -159,18 +189,18 @@ def text(
     run("text", resolved, repair=repair, retry=False, dry_run=dry_run, as_json=as_json)
 
 
-@app.command("frames", epilog="Example: unialign extract frames --dataset ntu60 --short-side 256 --num-frames 32")
+@app.command(
+    "frames", cls=Command, epilog="Example: unialign extract frames --dataset ntu60 --short-side 256 --num-frames 32"
+)
 def frames(
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
-    short_side: Annotated[
-        int | None, typer.Option("--short-side", help="Shorter side of the pictures, pixels.")
-    ] = None,
-    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Evenly spaced pictures of a clip.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="jpeg or rgb24.")] = None,
-    quality: Annotated[int | None, typer.Option(help="JPEG quality.")] = None,
+    short_side: Annotated[int | None, setting("extract.frames.short_side")] = None,
+    num_frames: Annotated[int | None, setting("extract.frames.num_frames")] = None,
+    encoding: Annotated[str | None, setting("extract.frames.encoding")] = None,
+    quality: Annotated[int | None, setting("extract.frames.quality")] = None,
     cluster: Cluster = None,
     timeout: Timeout = None,
     shard_samples: ShardSamples = None,
@@ -179,10 +209,15 @@ def frames(
     retry: Retry = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Decoded, resized pictures, so that a video backbone trains without decoding video again."""
+    """Extract decoded, resized frames.
+
+    A video backbone then trains without decoding video again.
+    """
     resolved = resolve(
         config,
         overrides,
@@ -201,6 +236,7 @@ def frames(
 
 @app.command(
     "tokens",
+    cls=Command,
     epilog="Example: unialign extract tokens --dataset ntu60 --model ViT-B-16-quickgelu:openai --num-frames 8",
 )
 def tokens(
@@ -208,12 +244,12 @@ def tokens(
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
-    model: Annotated[str | None, typer.Option(help="OpenCLIP network, such as ViT-B-16-quickgelu:openai.")] = None,
-    weights: Weights = None,
-    frames: Annotated[str | None, typer.Option(help="Which store of frames, when there are several.")] = None,
-    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Frames of a clip.")] = None,
-    num_offsets: Annotated[int | None, typer.Option("--num-offsets", help="Temporal offsets of a clip.")] = None,
-    projection: Annotated[str | None, typer.Option(help="clip, or none (for train.alt.projection=linear).")] = None,
+    model: Annotated[str | None, setting("extract.tokens.model")] = None,
+    weights: Annotated[Path | None, setting("extract.tokens.weights")] = None,
+    frames: Annotated[str | None, setting("extract.tokens.frames")] = None,
+    num_frames: Annotated[int | None, setting("extract.tokens.num_frames")] = None,
+    num_offsets: Annotated[int | None, setting("extract.tokens.num_offsets")] = None,
+    projection: Annotated[str | None, setting("extract.tokens.projection")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
     timeout: Timeout = None,
@@ -224,10 +260,15 @@ def tokens(
     retry: Retry = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Tokens of cached frames by a CLIP image tower that merges alike patches, for ALT with a frozen tower."""
+    """Extract tokens of cached frames with a CLIP image tower.
+
+    The tower merges similar patches; ALT trains on the tokens with the tower frozen.
+    """
     resolved = resolve(
         config,
         overrides,

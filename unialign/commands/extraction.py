@@ -1,37 +1,26 @@
 """What the commands of `unialign extract` share: their options, and the extraction itself."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unialign import console
+from unialign.commands.options import setting
 from unialign.types import Json
 
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
 
-Cluster = Annotated[
-    str | None, typer.Option("--cluster", help="local:N for N workers here, or a Dask scheduler's address.")
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", help="Threads of the networks in each worker (0: what cores allow, at most 4)."),
-]
-Timeout = Annotated[
-    float | None, typer.Option("--timeout", help="Seconds without progress after which a sample is given up.")
-]
-ShardSamples = Annotated[int | None, typer.Option("--shard-samples", help="Samples in a shard of a new store.")]
-Codec = Annotated[
-    str | None,
-    typer.Option("--codec", help="How a new store keeps its chunks: none, or zstd or blosc, meant for remote stores."),
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1.")]
+Cluster = Annotated[str | None, setting("extract.cluster", metavar="CLUSTER")]
+Threads = Annotated[int | None, setting("extract.threads")]
+Timeout = Annotated[float | None, setting("extract.timeout")]
+ShardSamples = Annotated[int | None, setting("extract.shard_samples")]
+Codec = Annotated[str | None, setting("extract.codec")]
+Device = Annotated[str | None, setting("extract.device")]
 Repair = Annotated[bool, typer.Option("--repair", help="Extract damaged shards again.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Try quarantined samples again.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what there is to do, and stop.")]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Weights file of the network.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")]
 
 REASONS_SHOWN = 10
 
@@ -66,7 +55,7 @@ def run(name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool
         # A name that does not exist is said now, not when training begins.
         dataset.split(config.protocol)
     facts = dataset_facts(dataset)
-    if not as_json:
+    if not as_json and not console.is_quiet():
         console.show_fields(shown_facts(facts))
     with console.progress_bar(f"extract {name}", hidden=as_json) as progress:
         done = extract_configured(name, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress)
@@ -75,15 +64,17 @@ def run(name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool
     if as_json:
         console.show_json({**done.result(), "dataset": facts})
     else:
-        console.show_fields(
+        quarantined = ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none"
+        console.show_result(
+            f"{done.store}: {work}, {done.reused:,} reused, quarantined: {quarantined}",
             {
                 "modality": done.modality,
                 "store": done.store,
                 "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
-                "quarantined": ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none",
+                "quarantined": quarantined,
                 "seconds": f"{done.seconds:.1f}",
-                **(told(done, dataset.classes) if told and not dry_run else {}),
-            }
+                **(told(done, dataset.classes) if told and not dry_run and not console.is_quiet() else {}),
+            },
         )
         show_reasons(done.reasons)
     if done.quarantined:
@@ -94,6 +85,6 @@ def show_reasons(reasons: Sequence[Mapping[str, Json]]) -> None:
     """Why samples have no features, a line for each reason, the commonest first."""
     for reason in reasons[:REASONS_SHOWN]:
         why = f" ({reason['why']})" if reason["why"] else ""
-        console.messages.print(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
+        console.say(f"  {reason['samples']:,} {reason['status']}{why}, such as {reason['first']}")
     if len(reasons) > REASONS_SHOWN:
-        console.messages.print(f"  and {len(reasons) - REASONS_SHOWN} more reasons; --json lists them")
+        console.say(f"  and {len(reasons) - REASONS_SHOWN} more reasons; --json lists them")

@@ -6,7 +6,6 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperGroup
 
 from unialign.commands.extraction import (
     Cluster,
@@ -21,7 +20,21 @@ from unialign.commands.extraction import (
     execution,
     run,
 )
-from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Overrides, Root, resolve
+from unialign.commands.options import (
+    CONTEXT,
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    DatasetName,
+    Group,
+    Labels,
+    Overrides,
+    Quiet,
+    Root,
+    Verbose,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -31,7 +44,7 @@ if TYPE_CHECKING:
 GROUP = "unialign.extractors"
 
 
-class WithPlugins(TyperGroup):
+class WithPlugins(Group):
     """The commands of `unialign extract`, then those of plug-ins, which are imported when they are called."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -45,10 +58,10 @@ class WithPlugins(TyperGroup):
             return None
         from unialign.pipeline.extraction.extractors import get_row
 
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(cmd_name, epilog=f"Example: unialign extract {cmd_name} --dataset folder --root clips")(
-            command_of(cmd_name, get_row(cmd_name))
-        )
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
+        app.command(
+            cmd_name, cls=Command, epilog=f"Example: unialign extract {cmd_name} --dataset folder --root clips"
+        )(command_of(cmd_name, get_row(cmd_name)))
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -80,6 +93,8 @@ def command_of(name: str, row: "ExtractorRow") -> Any:
         retry: Retry = False,
         dry_run: DryRun = False,
         as_json: AsJson = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
         config: ConfigFile = None,
         overrides: Overrides = None,
         **settings: Any,

@@ -5,21 +5,28 @@ from typing import Annotated
 import typer
 
 from unialign import console
-from unialign.commands.options import AsJson, ConfigFile, Overrides, resolve
+from unialign.commands.options import AsJson, Command, ConfigFile, Overrides, resolve
 
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command of this module into the application."""
-    app.command("models", epilog="Example: unialign models --only art train.art.backbone=uniformerv2-l14")(models)
+    app.command("models", cls=Command, epilog="Example: unialign models --only art train.art.backbone=uniformerv2-l14")(
+        models
+    )
 
 
 def models(
-    only: Annotated[list[str] | None, typer.Option("--only", help="A system or backbone; may be given again.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A system or backbone (repeatable). Default: all.")
+    ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Systems as configured, and video backbones: parameters, and multiply-adds ("GFLOPs") a view and a test clip."""
+    """Show parameters and multiply-adds of systems and video backbones.
+
+    Multiply-adds ("GFLOPs") are per view and per test clip; systems are counted as configured.
+    """
     resolved = resolve(config, overrides)
     from unialign.pipeline.evaluation.costs import model_costs
 
@@ -42,6 +49,15 @@ def models(
             )
             for row in found[title]
         ]
-        columns = ("name", "network", "frames x side", "M parameters", "M trained", "GFLOPs a view", "views", "GFLOPs")
+        columns = (
+            "name",
+            "network",
+            "frames x side",
+            "M parameters",
+            "M trained",
+            "GFLOPs per view",
+            "views",
+            "GFLOPs",
+        )
         if rows:
             console.show_table(f"{title} ({assumed})" if title == "systems" else title, columns, rows)

@@ -1,46 +1,164 @@
-"""Options that several commands share, and what they resolve to."""
+"""Options that several commands share, how help shows them, and the configuration that they resolve to.
 
+An option that sets a value of the configuration is made by `setting`. What it means, its default, choices and limits
+come from the field itself when help is shown, so they are said in one place.
+"""
+
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from unialign import console
 from unialign.errors import UsageError
 
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
 
-DatasetName = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        help="Dataset: ntu60, ntu120, utd-mhad, penn-action, folder, pyskl, demo, that of a plug-in, or "
-        "package.module:function for one of your own (`dataset:`).",
+# Keys of the configuration to the flags that set them.
+FLAGS: dict[str, str] = {}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+def setting(key: str, flag: str = "", meaning: str = "", **options: Any) -> Any:
+    """An option that sets one value of the configuration.
+
+    flag: if it is not called like the last part of the key. meaning: if the field's description is not right for it.
+    """
+    FLAGS[key] = flag or f"--{key.rpartition('.')[2].replace('_', '-')}"
+    return typer.Option(FLAGS[key], help=f"{meaning}[{key}]", show_default=False, **options)
+
+
+class Command(TyperCommand):
+    """A command whose help shows what the configuration says of its options, and whose summary is a whole sentence."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence of the help, whatever its length; the list of commands wraps it."""
+        return _first_sentence(self.help)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Complete the options' help before it is written."""
+        for option in self.params:
+            found = re.fullmatch(r"(.*)\[([\w.]+)\]", getattr(option, "help", None) or "", re.DOTALL)
+            if found and found[2] in FLAGS:
+                meaning, choices, facts = _told(found[2])
+                option.help = f"{found[1] or meaning} [{'; '.join((found[2], *facts))}]"  # type: ignore[attr-defined]
+                if choices and not option.metavar:
+                    option.metavar = f"[{'|'.join(choices)}]"
+        super().format_options(ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands, whose summary is a whole sentence."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence of the help, whatever its length; the list of commands wraps it."""
+        return _first_sentence(self.help)
+
+
+def _first_sentence(text: str | None) -> str:
+    paragraph = " ".join((text or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s", paragraph)[0]
+
+
+def _told(key: str) -> tuple[str, list[str], list[str]]:
+    """What the configuration says of a key: its meaning, its choices, and the rest (default, limits, environment)."""
+    from unialign.pipeline.config import ENVIRONMENT, configuration_rows
+
+    row = {row.key: row for row in configuration_rows()}[key]
+    facts = [f"default: {shown_value(row.default)}"] if row.default not in (None, "", [], {}) else []
+    choices = row.range.removeprefix("one of ").split(", ") if row.range.startswith("one of ") else []
+    if row.range and not choices:
+        facts.append(row.range)
+    if key in ENVIRONMENT:
+        facts.append(f"environment: {ENVIRONMENT[key]}")
+    return row.meaning, choices, facts
+
+
+def shown_value(value: Any) -> str:
+    """A value as people write it in YAML."""
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+DatasetName = Annotated[str | None, setting("dataset", metavar="NAME")]
+Root = Annotated[Path | None, setting("data", "--root")]
+Cache = Annotated[Path | None, setting("cache")]
+Runs = Annotated[Path | None, setting("runs")]
+Labels = Annotated[Path | None, setting("labels")]
+Protocol = Annotated[str | None, setting("protocol")]
+Use = Annotated[
+    list[str] | None,
+    setting(
+        "train.stores",
+        "--use",
+        "Store to read for a modality, by name or URL, if there are several (repeatable).",
+        metavar="MODALITY=NAME",
     ),
 ]
-Root = Annotated[Path | None, typer.Option("--root", help="Data root (UNIALIGN_DATA, `data:`).")]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Cache root (UNIALIGN_CACHE, `cache:`).")]
-Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs (`runs:`).")]
-Labels = Annotated[
-    Path | None, typer.Option("--labels", help="CSV of path,label (folder); class names, one a line (pyskl, utd-mhad).")
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file. Default: unialign.yaml in the working folder, if it is there."),
 ]
-Protocol = Annotated[
-    str | None,
-    typer.Option("--protocol", help="Split, such as xsub, or subject=anna,ben: these are tested (`protocol:`)."),
+AsJson = Annotated[
+    bool, typer.Option("--json", help="End with one JSON object on standard output; show no progress bar.")
 ]
-Use = Annotated[list[str] | None, typer.Option("--use", metavar="MODALITY=NAME", help="Which store of a modality.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Instead of unialign.yaml in the working folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=console.be_quiet, help="Show only errors and the result, on one line."),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", callback=console.be_verbose, help="Say what is read, written and reused, and where."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Any configuration value: train.settings.epochs=5")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values of the configuration, such as train.settings.lr=0.1. The key that an option sets stands in "
+        "brackets below; `unialign config show` lists all keys.",
+        show_default=False,
+    ),
 ]
 
 
 def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> "Config":
-    """The configuration of a command: its flags over overrides over environment over file."""
+    """The configuration of a command: flags and overrides, over the environment, over the file, over defaults.
+
+    flags: values by the key that they set, with __ for its dots; None is not given. Raises what `load_config` raises,
+    and `UsageError` where a flag and an override set the same value.
+    """
+    given = keyed(flags)
+    check_overrides(given, overrides or ())
     from unialign.pipeline.config import load_config
 
-    return load_config({name.replace("__", "."): value for name, value in flags.items()}, overrides or (), file=config)
+    return load_config(given, overrides or (), file=config)
+
+
+def keyed(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, by the keys that they set."""
+    return {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+
+
+def check_overrides(given: Iterable[str], overrides: Iterable[str]) -> None:
+    """Raise `UsageError` for a flag and an override that set the same value; neither could be meant to be ignored."""
+    for override in overrides:
+        key = override.partition("=")[0].replace("-", "_")
+        for other in given:
+            if overlap(key, other):
+                # Those of plug-ins are called like their keys.
+                flag = FLAGS.get(other, f"--{other.rpartition('.')[2].replace('_', '-')}")
+                raise UsageError(f"{flag} and {override} both set {other}; give one of them.")
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether two keys are the same, or one is the section of the other."""
+    return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
 
 
 def chosen_stores(use: list[str] | None) -> dict[str, str] | None:

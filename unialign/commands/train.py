@@ -1,7 +1,7 @@
 """`unialign train | ablate | demo`: stage two."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,42 +9,75 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unialign import console
+from unialign.commands.evaluate import in_one_line
 from unialign.commands.options import (
+    FLAGS,
     AsJson,
     Cache,
+    Command,
     ConfigFile,
     DatasetName,
     Labels,
     Overrides,
     Protocol,
+    Quiet,
     Root,
     Runs,
     Use,
+    Verbose,
     chosen_stores,
+    keyed,
+    overlap,
     resolve,
+    setting,
 )
+from unialign.errors import UsageError
 
 if TYPE_CHECKING:
-    from unialign.pipeline.ablation.grid import Trial
+    from unialign.pipeline.ablation.grid import Grid, Trial
     from unialign.pipeline.ablation.sweep import Done
     from unialign.pipeline.ablation.trials import TrialOutcome
     from unialign.pipeline.training.train import Show
     from unialign.stages.training.loop import Progress
 
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs (`train.settings.epochs`).")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed (`train.settings.seed`).")]
+Model = Annotated[str | None, setting("train.model")]
+BackboneWeights = Annotated[Path | None, setting("train.backbone_weights", metavar="FILE")]
+Device = Annotated[str | None, setting("train.settings.device")]
+BatchSize = Annotated[int | None, setting("train.settings.batch_size")]
+LearningRate = Annotated[float | None, setting("train.settings.lr")]
+Epochs = Annotated[int | None, setting("train.settings.epochs")]
+Workers = Annotated[int | None, setting("train.settings.read_threads", "--workers")]
+Seed = Annotated[int | None, setting("train.settings.seed")]
+Name = Annotated[str | None, setting("train.name")]
 
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the application."""
-    app.command("train", epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(train)
-    app.command("ablate", epilog="Example: unialign ablate modalities")(ablate)
-    app.command("demo", epilog="Example: unialign demo --folder demo")(demo)
+    app.command("train", cls=Command, epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(train)
+    app.command("ablate", cls=Command, epilog="Example: unialign ablate modalities --dataset ntu60 --epochs 20")(ablate)
+    app.command("demo", cls=Command, epilog="Example: unialign demo --folder demo")(demo)
+
+
+def training(
+    device: str | None, batch_size: int | None, lr: float | None, epochs: int | None, workers: int | None
+) -> dict[str, Any]:
+    """The flags of how a training runs, by the names of their configuration."""
+    return {
+        "train__settings__device": device,
+        "train__settings__batch_size": batch_size,
+        "train__settings__lr": lr,
+        "train__settings__epochs": epochs,
+        "train__settings__read_threads": workers,
+    }
 
 
 def train(
     cached: Annotated[
-        bool, typer.Option("--cached/--online", help="Read the cache, or extract during training (for comparison).")
+        bool,
+        typer.Option(
+            "--cached/--online",
+            help="Read features from the cache, or extract them during training, for comparison.",
+        ),
     ] = True,
     dataset: DatasetName = None,
     root: Root = None,
@@ -52,21 +85,26 @@ def train(
     runs: Runs = None,
     labels: Labels = None,
     protocol: Protocol = None,
-    model: Annotated[
-        str | None, typer.Option(help="unialign, art, alt, dvta, or stgcn++ (a skeleton encoder).")
-    ] = None,
+    model: Model = None,
     use: Use = None,
-    backbone_weights: Annotated[
-        Path | None,
-        typer.Option("--backbone-weights", help="Weights file of the video backbone (alt: of a CLIP), or hub."),
-    ] = None,
+    backbone_weights: BackboneWeights = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
     epochs: Epochs = None,
+    workers: Workers = None,
     seed: Seed = None,
+    name: Name = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train on cached modalities; interrupted runs resume, and a finished run of the same settings is reused."""
+    """Train a system on cached modalities.
+
+    An interrupted run resumes, and a finished run of the same settings and data is reused.
+    """
     resolved = resolve(
         config,
         overrides,
@@ -79,8 +117,9 @@ def train(
         train__model=model,
         train__stores=chosen_stores(use),
         train__backbone_weights=backbone_weights,
-        train__settings__epochs=epochs,
         train__settings__seed=seed,
+        train__name=name,
+        **training(device, batch_size, lr, epochs, workers),
     )
     # What takes long to load comes after what was asked for has been found to make sense.
     from unialign.pipeline.datasets import the_dataset
@@ -89,7 +128,7 @@ def train(
     from unialign.pipeline.training.from_config import train_from_config
 
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
-        result = train_from_config(resolved, found, online=not cached, show=show, tell=_say)
+        result = train_from_config(resolved, found, online=not cached, show=show, tell=_tell(verbose))
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process comes here with the same result; one says it.
         return
@@ -109,11 +148,13 @@ def train(
         fields["encoder"] = result.exported
     fields["samples extracted"] = result.extracted
     fields["seconds"] = f"{result.seconds:.1f}{' (reused: this run was finished before)' if result.reused else ''}"
-    console.show_fields(fields)
+    reused = " (reused)" if result.reused else ""
+    console.show_result(f"{result.folder}: {in_one_line(result.metrics)}{reused}", fields)
 
 
-def _say(sentence: str) -> None:
-    console.messages.print(sentence, highlight=False, markup=False)
+def _tell(verbose: bool) -> Callable[[str], None]:
+    """What is to be known of the data is a message; with --verbose the training logs it too."""
+    return (lambda sentence: None) if verbose else console.say
 
 
 def _short(value: object) -> str:
@@ -131,7 +172,11 @@ def _best_fields(best: Mapping[str, Any]) -> dict[str, object]:
 def ablate(
     grid: Annotated[
         str,
-        typer.Argument(help="A YAML file of rows or axes, or the name of a ready grid (an unknown name lists them)."),
+        typer.Argument(
+            metavar="GRID",
+            help="A YAML file of rows or axes, or the name of a grid that comes with the package; an unknown name "
+            "lists them.",
+        ),
     ],
     dataset: DatasetName = None,
     root: Root = None,
@@ -141,13 +186,29 @@ def ablate(
     protocol: Protocol = None,
     use: Use = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Trainings side by side; default: what cores and memory allow.")
+        int | None,
+        typer.Option("--jobs", min=1, help="Training runs in parallel. Default: as many as cores and memory allow."),
+    ] = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option("--seed", metavar="INT", help="Seed to train, instead of the grid's (repeatable)."),
     ] = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train every row of a grid for every seed on the same caches, and make one table. Finished runs are reused."""
+    """Train every row of a grid for every seed, and compare the rows in one table.
+
+    All rows read the same caches, nothing is extracted, and finished runs are reused.
+    """
+    flags = training(device, batch_size, lr, epochs, workers)
     resolved = resolve(
         config,
         overrides,
@@ -158,10 +219,14 @@ def ablate(
         labels=labels,
         protocol=protocol,
         train__stores=chosen_stores(use),
+        **flags,
     )
     from unialign.pipeline.ablation.grid import read_grid, trials
 
     made, failed = read_grid(grid), None
+    _check_grid(made, [*keyed(flags), *(override.partition("=")[0] for override in overrides or ())])
+    if seed:
+        made = made.model_copy(update={"seeds": tuple(dict.fromkeys(seed))})
     from unialign.pipeline.ablation.results import FailedTrials
     from unialign.pipeline.ablation.sweep import sweep
     from unialign.pipeline.ablation.tables import closing, columns, table
@@ -176,32 +241,55 @@ def ablate(
     if as_json:
         problem = {"error": str(failed), "exit_code": failed.exit_code} if failed else {}
         console.show_json({**found.result(), "folder": str(folder), **problem})
+    elif console.is_quiet():
+        reused = sum(result.reused for result in found.results)
+        console.output.print(f"{folder}: {len(found.results)} training runs, {reused} of them reused")
     else:
         console.show_table(f"{found.name}: accuracy in per cent", columns(found), table(found))
         console.output.print(closing(found))
-        console.output.print(f"tables and pictures: {folder}")
+        console.output.print(f"tables and images: {folder}")
     if failed:
         console.messages.print(f"error: {failed}", style="red")
         raise typer.Exit(failed.exit_code)
 
 
+def _check_grid(grid: "Grid", given: Sequence[str]) -> None:
+    """Raise `UsageError` for a value that is given on the command line and set by the grid, whose value would count."""
+    for row in grid.all_rows():
+        for key in {**grid.set, **row.set, "train.settings.seed": row}:
+            for other in given:
+                if overlap(key, other.replace("-", "_")):
+                    where = f" in its row {row.name!r}" if key in row.set else ""
+                    raise UsageError(
+                        f"{FLAGS.get(other, other)} has no effect: the grid sets {key} itself{where}; change it there."
+                    )
+
+
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where everything of the demo goes.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder for everything that the demo makes.")] = Path("demo"),
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Render a small collection, extract every modality, train UniAlign and run the modality ablation, offline."""
+    """Run both stages and an ablation on a small rendered collection, offline.
+
+    Renders clips, extracts every modality, trains UniAlign and runs the modality ablation, in a few minutes.
+    """
     from unialign.cache.paths import expanded_path
     from unialign.pipeline.ablation.tables import closing, columns, table
     from unialign.pipeline.demo import run_demo
 
     def say(text: str) -> None:
         if not as_json:
-            console.messages.print(text)
+            console.say(text)
 
     with console.progress_bar("demo", hidden=as_json) as progress:
         found = run_demo(expanded_path(folder).resolve(), say=say, progress=progress)
     if as_json:
         console.show_json(found.result())
+        return
+    if console.is_quiet():
+        console.output.print(f"{folder}: done in {found.seconds:.0f} seconds")
         return
     console.show_table("modality ablation: accuracy in per cent", columns(found.ablation), table(found.ablation))
     console.output.print(closing(found.ablation))
@@ -211,7 +299,7 @@ def demo(
 
 @contextmanager
 def trial_bar(total: int, *, hidden: bool) -> Iterator[tuple["Callable[[Trial, Progress], None]", "Done"]]:
-    """A bar over the trainings of a sweep, with what the one that was heard of last is at."""
+    """A bar over the training runs of a sweep, with what the one that was heard of last is at."""
     with console.progress_bar("ablation", hidden=hidden) as update:
         so_far = [0]
 

@@ -9,7 +9,19 @@ import typer
 
 from unialign import console
 from unialign.commands.extraction import show_reasons
-from unialign.commands.options import AsJson, Cache, ConfigFile, DatasetName, Labels, Root, resolve
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    DatasetName,
+    Labels,
+    Overwrite,
+    Quiet,
+    Root,
+    Verbose,
+    resolve,
+)
 from unialign.errors import UsageError
 from unialign.types import Json
 
@@ -21,21 +33,31 @@ SUFFIXES: Mapping[str, str] = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pyskl", 
 
 def add_commands(app: typer.Typer) -> None:
     """Put both commands on the application of `unialign cache`."""
-    app.command("export", epilog="Example: unialign cache export yolo-0123 poses.h5")(export)
-    app.command("import", epilog="Example: unialign cache import poses.h5 --cache other")(import_file)
+    app.command("export", cls=Command, epilog="Example: unialign cache export yolo-0123 poses.h5")(export)
+    app.command("import", cls=Command, epilog="Example: unialign cache import poses.h5 --cache other")(import_file)
 
 
 def export(
-    store: Annotated[str, typer.Argument(help="A store: a path, or the beginning of its name or key.")],
-    file: Annotated[Path, typer.Argument(help="A new file: .h5 (the whole store) or .pkl (poses, for pyskl).")],
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="A store: a path, or the beginning of its name or key.")
+    ],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write: .h5 (the whole store) or .pkl (poses, for pyskl).")
+    ],
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
 ) -> None:
-    """Write a store to one file; a .pkl takes labels and splits from --dataset, a .h5 file needs none."""
+    """Write a store to one file.
+
+    A .pkl takes labels and splits from --dataset; a .h5 file needs none.
+    """
     from unialign.cache.inventory import find_store, summarise
 
     started = time.monotonic()
@@ -47,12 +69,12 @@ def export(
         if kind == "hdf5":
             from unialign.pipeline.exchange.hdf5_export import export_hdf5
 
-            size = export_hdf5(path, file, progress)
+            size = export_hdf5(path, file, progress, overwrite=overwrite)
         else:
             from unialign.pipeline.datasets import the_dataset
             from unialign.pipeline.exchange.pyskl_export import export_pyskl
 
-            done = export_pyskl(path, the_dataset(resolved), file, progress)
+            done = export_pyskl(path, the_dataset(resolved), file, progress, overwrite=overwrite)
             size, not_held = done.bytes, done.not_held
     summary = summarise(path)
     result: dict[str, Json] = {
@@ -70,15 +92,22 @@ def export(
 
 
 def import_file(
-    file: Annotated[Path, typer.Argument(help="A .h5 file that `export` wrote, or a pyskl pickle (.pkl).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .h5 file that `export` wrote, or a pyskl pickle (.pkl).")
+    ],
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
     labels: Labels = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     config: ConfigFile = None,
 ) -> None:
-    """Make the store that a file holds; a .pkl becomes poses of --dataset, or without it of the file's own samples."""
+    """Make a store from a file.
+
+    A .pkl becomes poses of --dataset, or without it of the file's own samples.
+    """
     started = time.monotonic()
     resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
     with console.progress_bar(f"import {file.name}", hidden=as_json) as progress:
@@ -149,7 +178,8 @@ def _show(result: dict[str, Json], *, as_json: bool) -> None:
         name: value for name, value in result.items() if name not in {"not_held", "quarantined", "reasons", "extracted"}
     }
     failed = ", ".join(f"{count} {status}" for status, count in result["quarantined"].items())
-    console.show_fields({**shown, "quarantined": failed or "none"})
+    line = f"{result['file']}: {result['samples']:,} samples of {result['store']}"
+    console.show_result(line, {**shown, "quarantined": failed or "none"})
     show_reasons(result.get("reasons", []))
     for phrase in result["not_held"]:
-        console.messages.print(f"not held by the format: {phrase}")
+        console.say(f"not held by the format: {phrase}")

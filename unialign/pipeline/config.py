@@ -3,6 +3,7 @@
 Sections are frozen pydantic models; an unknown key is an error that lists the known ones.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,85 +22,126 @@ from unialign.settings import SettingRow, Settings, explained, setting_rows
 from unialign.stages.training.settings import TrainSettings
 from unialign.types import Json
 
+LOGGER = logging.getLogger(__name__)
 FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
 
 
 class PosesSection(Settings):
-    """`extract poses`. source: "video" (a pose network) or "skeleton" (ready-made files, or a pyskl pickle)."""
+    """`extract poses`."""
 
-    source: Literal["video", "skeleton"] = "video"
-    weights: UserPath | None = None
-    pickle: UserPath | None = None
-    confidence: float = Field(0.25, ge=0, le=1)
-    num_people: int = Field(2, ge=1)
-    image_size: int = Field(640, ge=32, multiple_of=32)
-    max_frames: int = Field(1024, ge=16, multiple_of=16)
+    source: Literal["video", "skeleton"] = Field(
+        "video", description="Source of the keypoints: a pose network on the videos, or skeleton files."
+    )
+    weights: UserPath | None = Field(None, description="Weights of the pose network: an Ultralytics checkpoint.")
+    pickle: UserPath | None = Field(
+        None,
+        description="A pyskl pickle to read, with the source skeleton; without it, the dataset's own skeleton files.",
+    )
+    confidence: float = Field(0.25, ge=0, le=1, description="Minimum detection confidence.")
+    num_people: int = Field(2, ge=1, description="People kept per clip.")
+    image_size: int = Field(
+        640, ge=32, multiple_of=32, description="Side length of the pose network's input in pixels."
+    )
+    max_frames: int = Field(
+        1024, ge=16, multiple_of=16, description="Clips with more frames are quarantined as too-long."
+    )
 
 
 class PoseFeaturesSection(Settings):
-    """`extract pose-features`. weights: Shift-GCN weights, or a checkpoint of `train --model stgcn++`."""
+    """`extract pose-features`."""
 
-    weights: UserPath | None = None
-    poses: UserText | None = None
-    num_offsets: int = Field(4, ge=1)
-    flips: bool = True
+    weights: UserPath | None = Field(
+        None,
+        description="Weights of the skeleton network: Shift-GCN's, or encoder.pt of a run of `train --model stgcn++`.",
+    )
+    poses: UserText | None = Field(None, description="Store of poses to read, if there are several.")
+    num_offsets: int = Field(4, ge=1, description="Temporal offsets per clip, each a view.")
+    flips: bool = Field(True, description="Also store a mirrored view per offset.")
 
 
 class TextSection(Settings):
-    """`extract text`. templates: the name of a built-in set or a file with one template a line.
+    """`extract text`."""
 
-    entities: a file of ALT's entities (`unialign corpus` makes one), which get rows too."""
-
-    encoder: str = "minilm"
-    model: str | None = None
-    weights: UserPath | None = None
-    templates: UserText = "action"
-    descriptions: UserPath | None = None
-    entities: UserPath | None = None
-    long_text: Literal["error", "windows"] = "error"
+    encoder: str = Field(
+        "minilm",
+        description="Text encoder: minilm (built in), openclip, sentence (sentence-transformers), or one of a plug-in.",
+    )
+    model: str | None = Field(None, description="Network of the encoder, such as ViT-B-16-quickgelu:openai.")
+    weights: UserPath | None = Field(None, description="Local weights file (openclip) or model folder (sentence).")
+    templates: UserText = Field(
+        "action", description="Prompt templates: plain, action, or a file with one template per line."
+    )
+    descriptions: UserPath | None = Field(
+        None, description="File with one longer text per class, in the order of the labels."
+    )
+    entities: UserPath | None = Field(
+        None, description="File of ALT's entities, one row each; `unialign corpus` writes one."
+    )
+    long_text: Literal["error", "windows"] = Field(
+        "error", description="Texts longer than the encoder's input: reject them, or embed windows and average."
+    )
 
 
 class FramesSection(Settings):
-    """`extract frames`: pictures kept for the video backbone."""
+    """`extract frames`: images kept for the video backbone."""
 
-    short_side: int = Field(128, ge=16)
-    num_frames: int = Field(32, ge=1)
-    encoding: Literal["jpeg", "rgb24"] = "jpeg"
-    quality: int = Field(90, ge=1, le=100)
+    short_side: int = Field(128, ge=16, description="Length of the images' shorter side in pixels.")
+    num_frames: int = Field(32, ge=1, description="Evenly spaced frames per clip.")
+    encoding: Literal["jpeg", "rgb24"] = Field("jpeg", description="How images are stored.")
+    quality: int = Field(90, ge=1, le=100, description="JPEG quality.")
 
 
 class TokensSection(Settings):
-    """`extract tokens`: a CLIP image tower on cached frames. The fields: `stages.extraction.tokens.Tokens`."""
+    """`extract tokens`: a CLIP image tower on cached frames. See `stages.extraction.tokens.Tokens`."""
 
-    model: str = "ViT-B-16-quickgelu:openai"
-    weights: UserPath | None = None
-    frames: UserText | None = None
-    num_frames: int = Field(8, ge=1)
-    num_offsets: int = Field(1, ge=1)
-    flips: bool = False
-    image_size: int = Field(0, ge=0)
-    layer: int = -2
-    merged_pairs: int = Field(8, ge=0)
-    proportional_attention: bool = True
-    projection: Literal["clip", "none"] = "clip"
+    model: str = Field("ViT-B-16-quickgelu:openai", description="OpenCLIP network and its weights.")
+    weights: UserPath | None = Field(None, description="Local file of OpenCLIP weights.")
+    frames: UserText | None = Field(None, description="Store of frames to read, if there are several.")
+    num_frames: int = Field(8, ge=1, description="Frames per clip; must equal train.alt.num_frames.")
+    num_offsets: int = Field(1, ge=1, description="Temporal offsets per clip, each a view.")
+    flips: bool = Field(False, description="Also store a mirrored view per offset.")
+    image_size: int = Field(0, ge=0, description="Side length of the tower's input in pixels; 0: the network's own.")
+    layer: int = Field(-2, description="Block whose output is stored; -1 is the last.")
+    merged_pairs: int = Field(8, ge=0, description="Pairs of similar tokens merged per block.")
+    proportional_attention: bool = Field(True, description="Weight merged tokens by the patches they stand for.")
+    projection: Literal["clip", "none"] = Field(
+        "clip", description="CLIP's projection, or none, for train.alt.projection=linear."
+    )
 
 
 class ExtractSection(Settings):
-    """How stage one runs. threads: of the networks in each worker (0: the cores over the local workers, at most 4).
+    """How stage one runs. Uncompressed stores are right on local disks: float16 features shrink by only 5-10 %."""
 
-    timeout: seconds that a sample may give no sign of life, beside one for each megabyte of its file. memory: GB that
-    each worker may take (0: what is free, shared among local workers).
-    shard_samples: of a new store (0: by modality). codec: of a new store; uncompressed is right on local disks, since
-    float16 features shrink by only 5-10 %; compression is meant for remote stores."""
-
-    cluster: str = ""
-    threads: int = Field(0, ge=0)
-    timeout: float = Field(600, gt=0)
-    memory: float = Field(0, ge=0)
-    shard_samples: int = Field(0, ge=0)
-    codec: Literal["none", "zstd", "blosc"] = "none"
-    device: str = "auto"
+    cluster: str = Field(
+        "",
+        description="Several processes: local:N for N workers on this machine, or the address of a Dask scheduler; "
+        "empty: this process.",
+    )
+    threads: int = Field(
+        0,
+        ge=0,
+        description="Threads of the networks in each worker; 0: the cores divided by the local workers, at most 4.",
+    )
+    timeout: float = Field(
+        600,
+        gt=0,
+        description="Seconds without progress after which a sample is quarantined, plus one per MB of its file.",
+    )
+    memory: float = Field(
+        0, ge=0, description="GB of memory per worker; 0: nine tenths of what is free, or what Dask gives it."
+    )
+    shard_samples: int = Field(
+        0,
+        ge=0,
+        description="Samples per shard of a new store; 0: poses 16, frames, tokens 32, pose-features 128, text 1024.",
+    )
+    codec: Literal["none", "zstd", "blosc"] = Field(
+        "none", description="Compression of a new store; zstd and blosc are meant for remote stores."
+    )
+    device: str = Field(
+        "auto", description="Device: auto (a GPU if there is one), cpu, cuda, or one of several GPUs as cuda:1."
+    )
     poses: PosesSection = PosesSection()
     pose_features: PoseFeaturesSection = PoseFeaturesSection()
     text: TextSection = TextSection()
@@ -132,7 +174,7 @@ class TrainSection(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str = Field("unialign", description=f"System that is trained: {', '.join(SYSTEMS.own)}, or a plug-in.")
+    model: str = Field("unialign", description=f"System: {', '.join(SYSTEMS.own)}, or one of a plug-in.")
     stores: dict[str, UserText] = Field({}, description="Name or URL of the store of a modality.")
     remote_cache: float = Field(20, ge=0, description="GB of local disk for blocks of remote stores.")
     templates: tuple[str, ...] = Field((), description="Templates of the text store; empty: all that every class has.")
@@ -183,17 +225,25 @@ class TrainSection(Settings):
 
 
 class Config(Settings):
-    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded.
+    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded."""
 
-    roots: folders beside the data root that links in it, and absolute paths in lists, may lead into."""
-
-    data: UserPath | None = None
-    roots: tuple[UserPath, ...] = ()
-    cache: UserPath = Path("cache")
-    runs: UserPath = Path("runs")
-    dataset: str | None = None
-    protocol: str | None = None
-    labels: UserPath | None = None
+    data: UserPath | None = Field(None, description="Folder of the dataset, or a pyskl pickle.")
+    roots: tuple[UserPath, ...] = Field(
+        (), description="Folders that links in the data root, and absolute paths in lists, may point into."
+    )
+    cache: UserPath = Field(Path("cache"), description="Folder of the cache.")
+    runs: UserPath = Field(Path("runs"), description="Folder of the runs.")
+    dataset: str | None = Field(
+        None,
+        description="Dataset: ntu60, ntu120, utd-mhad, penn-action, folder, pyskl, demo, one of a plug-in, or "
+        "package.module:function for one of your own.",
+    )
+    protocol: str | None = Field(
+        None, description="Split, such as xsub; subject=anna,ben tests these two; null: the dataset's first."
+    )
+    labels: UserPath | None = Field(
+        None, description="CSV of path,label for folder; class names, one per line, for pyskl and utd-mhad."
+    )
     extract: ExtractSection = ExtractSection()
     train: TrainSection = TrainSection()
 
@@ -215,8 +265,9 @@ def load_config(
     Raises `UsageError` that names the field for an unknown key, a value of the wrong kind, or an unset variable.
     """
     environment = os.environ if environment is None else environment
-    path = _file(file, environment)
+    path = config_file(file, environment)
     values = _read_file(path) if file or os.path.lexists(path) else {}
+    LOGGER.info("configuration: %s", path.resolve() if values else "no file, defaults")
     for name, variable in ENVIRONMENT.items():
         if environment.get(variable):
             values[name] = environment[variable]
@@ -227,7 +278,9 @@ def load_config(
         try:
             _set(values, name, read_yaml(text))
         except yaml.YAMLError as error:
-            raise UsageError(f"{override!r}: {text!r} is no value of YAML; put texts with signs in quotes.") from error
+            raise UsageError(
+                f"{override!r}: {text!r} is not valid YAML; quote strings with special characters."
+            ) from error
     for name, value in flags.items():
         if value is not None:
             # As text, so that ~ is expanded: no shell does that behind the = of `--cache=~/x`.
@@ -250,10 +303,13 @@ def _validated(values: Mapping[str, Any], path: Path, environment: Mapping[str, 
         raise UsageError(f"configuration ({path.name}, environment and flags): {explained(error, Config)}") from error
 
 
-def _file(named: Path | None, environment: Mapping[str, str]) -> Path:
-    """The file to read: the named one, or unialign.yaml or .yml of the working folder, but not both."""
+def config_file(named: Path | None, environment: Mapping[str, str] | None = None) -> Path:
+    """The file to read: the named one, or unialign.yaml or .yml of the working folder, but not both.
+
+    Raises `UsageError` for both.
+    """
     if named is not None:
-        return expanded_path(named, environment)
+        return expanded_path(named, os.environ if environment is None else environment)
     first, second = Path(FILE), Path(OTHER_FILE)
     if not os.path.lexists(second):
         return first

@@ -1,5 +1,6 @@
 """The dataset that a configuration names; light to import, so that what is missing is said before torch is loaded."""
 
+import logging
 from pathlib import Path
 
 from unialign.errors import UsageError
@@ -8,6 +9,8 @@ from unialign.pipeline.config import Config
 from unialign.pipeline.manifest import load_manifest
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.catalog import DATASETS, load_dataset
+
+LOGGER = logging.getLogger(__name__)
 
 
 def rooted_dataset(config: Config) -> Dataset:
@@ -30,10 +33,12 @@ def the_dataset(config: Config) -> Dataset:
     if config.data is not None and config.data.exists():
         return _loaded(name, config.data, config)
     cache = config.cache.resolve()
+    LOGGER.info("reads the list of %s in %s, since there is no data root", name, cache)
     return load_manifest(cache, name, collection_at(config.data.resolve(), name, cache) if config.data else None)
 
 
 def _loaded(name: str, data: Path, config: Config) -> Dataset:
+    LOGGER.info("reads %s in %s", name, data.resolve())
     found = load_dataset(name, data.resolve(), config.labels, [folder.resolve() for folder in config.roots])
     return own_collection(found, config.cache.resolve())
 

@@ -1,5 +1,6 @@
 """Which store of a modality a command reads."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.records import list_records
 from unialign.cache.remote.remote_reader import RemoteReader
 from unialign.errors import MissingCache, UsageError
+
+LOGGER = logging.getLogger(__name__)
 
 
 def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str) -> Path:
@@ -44,8 +47,11 @@ def open_chosen(
     """
     where = chosen.get(modality, "")
     if "://" not in where:
-        return StoreReader(choose_store(cache, collection, modality, chosen, dataset))
+        local = StoreReader(choose_store(cache, collection, modality, chosen, dataset))
+        LOGGER.info("reads %s of %d samples from %s", modality, len(local.ids), local.path)
+        return local
     reader = open_remote(where, cache, keep)
+    LOGGER.info("reads %s of %d samples from %s", modality, len(reader.ids), reader.url)
     found = (reader.store.collection, reader.store.modality)
     if found != (collection, modality):
         raise UsageError(

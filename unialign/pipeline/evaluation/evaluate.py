@@ -1,5 +1,6 @@
 """A finished run, measured again from its checkpoint and the stores that it names."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ from unialign.stages.training.processes import joined_processes
 from unialign.stages.training.settings import settings_from
 from unialign.stages.training.step import Stepper, Task
 from unialign.types import Json
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def open_stores(
             raise MissingCache(f"the run's {modality} came from no store; give a reader for it.")
         place = str(found["store"])
         reader = open_remote(place, cache, keep) if "://" in place else StoreReader(cache / place)
+        LOGGER.info("reads %s of %d samples from %s", modality, len(reader.ids), reader.where)
         if reader.store.key.digest != found["key"]:
             raise StaleCache(f"{reader.where} holds another key than the run has read ({str(found['key'])[:12]}).")
         opened[modality] = reader

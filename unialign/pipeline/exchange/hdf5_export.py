@@ -40,15 +40,17 @@ _REFERENCE = 16
 Progress = Callable[[int, int], None]
 
 
-def export_hdf5(path: Path, target: Path, progress: Progress = lambda done, total: None) -> int:
+def export_hdf5(
+    path: Path, target: Path, progress: Progress = lambda done, total: None, *, overwrite: bool = False
+) -> int:
     """Write the store at `path` to a new file, put in place when it is complete; returns its size in bytes.
 
     progress: called with (rows written, rows). Memory: one sample, and what the records say.
     Raises `MissingCache` without a store, `DamagedStore` for one that is not what was written, and `UsageError` if the
-    file exists.
+    file exists and may not be overwritten.
     """
-    if target.exists():
-        raise UsageError(f"{target} exists; remove it or give another name.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another name, or --overwrite to replace it.")
     reader = StoreReader(path)
     temporary = atomic.temporary_name(target)
     try:

@@ -39,7 +39,12 @@ class PysklExport:
 
 
 def export_pyskl(
-    path: Path, dataset: Dataset, target: Path, progress: Progress = lambda done, total: None
+    path: Path,
+    dataset: Dataset,
+    target: Path,
+    progress: Progress = lambda done, total: None,
+    *,
+    overwrite: bool = False,
 ) -> PysklExport:
     """Write the poses in the store at `path` with the labels and splits of a dataset to a new pickle.
 
@@ -48,11 +53,11 @@ def export_pyskl(
     missing joints stay NaN. The file is read back before it is put in place, and rejected unless every number, label
     and split is recovered. The format is a single object, so writing takes twice the memory of all poses. progress:
     called with (steps done, steps), two per sample.
-    Raises `UsageError` if the file exists and for everything that the format cannot hold, with the reason;
-    `DamagedStore` if the store is not what was written.
+    Raises `UsageError` if the file exists and may not be overwritten, and for everything that the format cannot
+    hold, with the reason; `DamagedStore` if the store is not what was written.
     """
-    if target.exists():
-        raise UsageError(f"{target} exists; remove it or give another name.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another name, or --overwrite to replace it.")
     reader = StoreReader(path)
     spec, layout = _layout(reader)
     labels = {sample.id: sample.label for sample in dataset.samples}

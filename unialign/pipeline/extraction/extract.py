@@ -1,6 +1,7 @@
 """One extraction, from a dataset to a complete store."""
 
 import contextlib
+import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from unialign.types import Json
 
 Progress = Callable[[int, int], None]
 
+LOGGER = logging.getLogger(__name__)
 ADVICE = "run the same command again with --repair."
 # A long extraction updates the store's index after this many shards, so that resuming it is fast too.
 INDEX_EVERY = 1024
@@ -191,6 +193,7 @@ def _update(
     store = _opened(wanted)
     lost = _clean(store, repair=settings.repair)
     plan = _plan(store, sources, current, settings, lost, older)
+    LOGGER.info("writes %s: %d samples are there, %d are to do", store.path, plan.reused, plan.to_do)
     job = Job(extractor, store.path, settings.threads, settings.limits)
     extracted = _run_plan(job, store, plan, settings, digests, progress)
     write_index(store)

@@ -204,8 +204,10 @@ def train(
         run = processes.from_first(run)
         found = processes.from_first(folders.finished_result(run) if processes.first else None)
         if found is not None:
+            LOGGER.info("reuses the finished run %s", run.folder)
             return _result(run, found, reused=True)
         if processes.first:
+            LOGGER.info("trains in %s", run.folder)
             _begin(run, prepared, table, keys, processes, row)
         try:
             return _train(run, prepared, report, keys, processes, show)

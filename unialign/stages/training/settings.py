@@ -29,15 +29,13 @@ class TrainSettings(Settings, strict=True):
     """Everything that training needs beside data and model."""
 
     epochs: int = Field(50, ge=1, description="Passes over the training samples.")
-    batch_size: int = Field(
-        24, ge=1, description="Clips in one optimizer step, over all processes of a distributed run."
-    )
+    batch_size: int = Field(24, ge=1, description="Clips per optimizer step, over all processes together.")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
     lr: float = Field(0.01, gt=0, title="learning rate", description="Learning rate.")
     weight_decay: float = Field(
-        5e-4, ge=0, description="Not of parameters with fewer than two axes (biases, norms), which have none."
+        5e-4, ge=0, description="Weight decay; parameters with fewer than two axes (biases, norms) have none."
     )
-    momentum: float = Field(0.9, ge=0, description="Of sgd.")
+    momentum: float = Field(0.9, ge=0, description="Momentum of sgd.")
     schedule: Literal["step", "cosine"] = Field(
         "step",
         description="step multiplies the rate by `step_factor` every `step_every` epochs (ART: 0.1 every 20 of 50); "
@@ -55,7 +53,7 @@ class TrainSettings(Settings, strict=True):
         description="Train through torch.compile. The first step takes minutes, and losses differ by rounding and by "
         "other random numbers (dropout, ALT's noise); evaluation is not compiled.",
     )
-    seed: int = Field(0, ge=0, description="Of weights, order and augmentation.")
+    seed: int = Field(0, ge=0, description="Seed of weights, order, augmentation and validation part.")
     num_workers: int = Field(
         0, ge=0, title="workers", description="Processes that decode; 0: a thread beside the training loop."
     )
@@ -63,13 +61,15 @@ class TrainSettings(Settings, strict=True):
     read_threads: int = Field(
         2,
         ge=1,
-        description="Threads that gather cached arrays with `num_workers` 0, beside the loop itself when it would "
-        "wait; of memory-mapped stores no more than there are cores.",
+        description="Threads that read batches from the cache beside the loop, with `num_workers` 0; for local "
+        "stores no more than there are cores.",
     )
     window_shards: int = Field(
         0, ge=0, description="Shuffle within so many shards at a time, for stores larger than memory; 0: all samples."
     )
-    device: str = Field("auto", description="auto takes a GPU if there is one.")
+    device: str = Field(
+        "auto", description="Device: auto (a GPU if there is one), cpu, cuda, or one of several GPUs as cuda:1."
+    )
     eval_every: int = Field(1, ge=1, description="Epochs between two evaluations on the val part.")
     checkpoint_every: int = Field(1, ge=1, description="Epochs between two checkpoints.")
     checkpoint_batches: int = Field(0, ge=0, description="Also a checkpoint every so many batches; 0: no.")
