@@ -14,7 +14,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # They start processes and take longest. First, so that nobody waits for one of them at the end of a run; side by side,
 # so that those which share the server below come to one worker.
 LONGEST = ("test_cli", "test_trials", "test_kill_training", "test_two_processes", "test_kill")
-# What most trainings load, and `unialign` itself; 5 seconds in all.
+# What most training runs load, and `unialign` itself; 5 seconds in all.
 PRELOADED = [
     *("tests.golden.curves", "unialign.pipeline.ablation.trials", "unialign.cli"),
     # Imported late, see `trials.PRELOADED`.

@@ -62,7 +62,7 @@ def signed_index(data: bytes, change: Callable[[dict[str, Any], dict[str, np.nda
 
 
 def forge_shard(store: Path, array: str, shard: int, change: Callable[[bytearray, np.ndarray], object]) -> None:
-    """Change a shard file, whose record vouches for it; `change` gets its bytes and its index, flat (offset, bytes)."""
+    """Change a shard file, whose record covers it; `change` gets its bytes and its index, flat (offset, bytes)."""
     folder = store / array
     path = next(path for path in (folder / "c" / str(shard)).rglob("*") if path.is_file())
     found = json.loads((folder / "zarr.json").read_bytes())

@@ -1,6 +1,6 @@
-"""A tiny data set with its caches, made with the store itself: what stage two's tests train on.
+"""A tiny dataset with its caches, made with the store itself: what stage two's tests train on.
 
-Four classes of two-second "clips": the colour of the pictures, the pose features, the poses and the texts all tell them
+Four classes of two-second "clips": the color of the images, the pose features, the poses and the texts all tell them
 apart, so that a small model learns them in a few steps.
 """
 
@@ -79,7 +79,7 @@ def write_store(
 
 
 def frames_store(cache: Path, dataset: Dataset, encoding: str = "jpeg", failed: Sequence[str] = ()) -> StoreReader:
-    """3 to 8 pictures a clip, of its class' colour with some noise."""
+    """3 to 8 images a clip, of its class' color with some noise."""
     height, width = SIZE
     values: dict[str, dict[str, np.ndarray]] = {}
     for number, sample in enumerate(dataset.samples):

@@ -1,4 +1,4 @@
-"""Contract of every parser: what is small costs little. Each bomb is refused in a sentence, below 10 s and 1 GB."""
+"""Contract of every parser: what is small costs little. Each bomb is rejected in a sentence, below 10 s and 1 GB."""
 
 import json
 import subprocess

@@ -37,7 +37,7 @@ def test_a_bar_is_named_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     with console.progress_bar("verify [/x]", hidden=False) as update:
         update(1, 2, "row [bold]:bug: \x1b[31m")
-        # It is drawn ten times a second.
+        # It is drawn ten times per second.
         time.sleep(0.4)
     assert r"row [bold]:bug: \x1b[31m" in stream.getvalue(), stream.getvalue()
 

@@ -60,7 +60,7 @@ def installed(folder: Path, distribution: str, group: str, name: str, value: str
 
 
 def numbers() -> Table[int]:
-    """A table of the group "made"; read anew, since tables remember what they found."""
+    """A table of the group "made"; read again, since tables remember what they found."""
     return Table("made", int, {"one": 1, "two": 2})
 
 

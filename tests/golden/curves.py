@@ -1,13 +1,13 @@
-"""Small trainings of every system from made caches, whose losses depend on nothing but the code.
+"""Small training runs of every system from made caches, whose losses depend on nothing but the code.
 
 80 steps each (20 epochs of 4, the last batch of an epoch smaller), float32, one thread, fixed seeds. Beside their
 size, settings differ from the defaults for two reasons:
 
 - Every term of a loss is there, and large enough to be seen: a squared distance in ART's L_MTC, which the hinge leaves
-  out where neighbours are alike; DVTA's second loss, and a leak that lets a gradient through.
+  out where neighbors are alike; DVTA's second loss, and a leak that lets a gradient through.
 - Rounding of another machine stays rounding. Backbones with rectifiers and batch statistics do not give that: a change
   of 1e-7 in the first weights moved losses by more than 1 within 80 steps. So UniAlign and ART train a small
-  UniFormerV2, temperatures are higher (in ALT's choice of entities too) and rates low, and pictures are stored as they
+  UniFormerV2, temperatures are higher (in ALT's choice of entities too) and rates low, and images are stored as they
   are, since JPEG decoders differ. With these settings such a change moves no loss by more than 1e-6 of it.
 """
 
@@ -75,7 +75,7 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 def make_caches(folder: Path) -> Path:
-    """The stores that the trainings read and the list of samples, below a folder; returns the cache.
+    """The stores that the training runs read and the list of samples, below a folder; returns the cache.
 
     Protocols beside those of `made_dataset`: "unseen", and both with two samples in a val part: "val", "unseen val".
     """

@@ -3,9 +3,9 @@
 `<system>.json` holds the losses of 80 steps of each system, trained by the pipeline's own loop from made caches (see
 `curves`). A change that only moves code, or makes it faster, leaves them as they are; so does another machine.
 
-`python -m tests.golden.write [SYSTEM ...]` writes them anew. That is right when a change is meant to change what is
-computed (a loss, an initialisation, the order or augmentation of samples, an optimizer's settings), or when these
-trainings themselves are changed, and then only for the systems that the change is about: the commit says which, and
+`python -m tests.golden.write [SYSTEM ...]` writes them again. That is right when a change is meant to change what is
+computed (a loss, an initialization, the order or augmentation of samples, an optimizer's settings), or when these
+training runs themselves are changed, and then only for the systems that the change is about: the commit says which, and
 why. It is not right because a refactoring "only" moved the numbers, or to make a failing test pass.
 """
 
@@ -56,7 +56,7 @@ def test_every_step_has_its_golden_loss(system: str, cache: Path, tmp_path: Path
 def test_mixed_precision_stays_near_the_golden_losses(system: str, cache: Path, tmp_path: Path) -> None:
     """All 80 steps in bfloat16, so that a loss that drifts or a term that half precision swallows is seen.
 
-    Processors round to its 8 bits in different orders, and where that turns a choice (a nearest neighbour, an entity)
+    Processors round to its 8 bits in different orders, and where that turns a choice (a nearest neighbor, an entity)
     one step may be far away: 0.004 to 0.02 on AVX2 and AVX-512, 0.2 on another machine. So only the first step, which
     has nothing behind it, is held by itself (0.001 was seen), the others in means of 20, where such a step is little.
     """

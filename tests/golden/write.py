@@ -1,4 +1,4 @@
-"""Write golden curves anew, of all systems or of those that are named. When that is right: see `test_golden`.
+"""Write golden curves again, of all systems or of those that are named. When that is right: see `test_golden`.
 
 OMP_NUM_THREADS=1 python -m tests.golden.write [SYSTEM ...]
 """

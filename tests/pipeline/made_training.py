@@ -29,7 +29,7 @@ SETTINGS = TrainSettings(epochs=3, batch_size=5, lr=0.01, device="cpu", log_ever
 
 
 def readers_of(cache: Path) -> dict[str, StoreReader]:
-    """The stores of the tiny data set."""
+    """The stores of the tiny dataset."""
     return {path.parent.name: StoreReader(path) for path in (cache / COLLECTION).glob("*/*.zarr")}
 
 
@@ -57,7 +57,7 @@ def tiny_training(
 
 
 def validated_dataset(num_train: int = 12, num_val: int = 4, num_test: int = 8) -> Dataset:
-    """The tiny data set with a val part of its own: of the samples that are no test, the last `num_val`."""
+    """The tiny dataset with a val part of its own: of the samples that are no test, the last `num_val`."""
     made = made_dataset(num_train + num_val, num_test)
 
     def whole(samples: Sequence[Sample]) -> Split:
@@ -68,7 +68,7 @@ def validated_dataset(num_train: int = 12, num_val: int = 4, num_test: int = 8) 
 
 
 def unvouched(run: Path) -> None:
-    """Make a finished run one of before result.json vouched for the other files."""
+    """Make a finished run one from before result.json covered the other files."""
     result = json.loads((run / "result.json").read_text())
     del result["files"]
     signed = result.pop("digest", None) is not None

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from unialign.cli import app
 from unialign.stages.skeleton_layouts import UTD_20
 
-# A person who stands: x, y, z in metres of the camera's space, in the order of "utd-20".
+# A person who stands: x, y, z in meters of the camera's space, in the order of "utd-20".
 STANDING = np.array(
     [
         *((0, 0.6, 2.5), (0, 0.4, 2.5), (0, 0.1, 2.5), (0, 0, 2.5)),

@@ -1,4 +1,4 @@
-"""Contract of `pipeline.doctor`: a decoder that does not decode is told from one that does."""
+"""Contract of `pipeline.doctor`: a decoder that does not decode is distinguished from one that does."""
 
 import re
 from collections.abc import Callable

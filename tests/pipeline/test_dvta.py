@@ -190,7 +190,7 @@ def test_an_encoder_that_has_seen_an_unseen_class_is_refused(config: Config, tmp
 def test_an_encoder_whose_classes_have_other_names_is_not_called_clean(
     config: Config, tmp_path: Path, dataset: str, refused: bool
 ) -> None:
-    """Without its class names a data set numbers them: "class 1" may well be an unseen one."""
+    """Without its class names a dataset numbers them: "class 1" may well be an unseen one."""
     trained_on = {"dataset": dataset, "protocol": "pair", "classes": ["class 0", "class 1"]}
     features(tmp_path, attributes={"trained_on": trained_on})
     text_store(tmp_path)

@@ -1,4 +1,4 @@
-"""All trainings of test_two_processes.py, in one start of its two processes: loading the libraries is most of each.
+"""All training runs of test_two_processes.py, in one start of its two processes: loading the libraries is most of each.
 
 torchrun --nproc-per-node 2 -m tests.pipeline.train_by_two FOLDER SYSTEM ...
 

@@ -17,7 +17,7 @@ class Mutation:
     """One change to a store.
 
     hit: the files that are not what was written afterwards, by their path inside the store. sized: whether one of them
-    is missing or has another length, so that opening the store must refuse if it is a shard's.
+    is missing or has another length, so that opening the store must reject if it is a shard's.
     """
 
     kind: str

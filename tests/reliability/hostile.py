@@ -1,4 +1,4 @@
-"""A process that takes in stores from strangers: changes a small one, signs it again, and uses it in every way.
+"""A process that takes in stores from untrusted sources: changes a small one, signs it again, and uses it in every way.
 
     python -m tests.reliability.hostile FOLDER CODEC SEED FIRST COUNT
 

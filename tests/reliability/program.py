@@ -74,7 +74,7 @@ def run_careless(*words: str) -> None:
 
 
 class Deaf:
-    """The system's calls, but a refused rename is passed over."""
+    """The system's calls, but a rejected rename is passed over."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -85,7 +85,7 @@ class Deaf:
 
 
 def run_deaf(*words: str) -> None:
-    """An extraction that takes no notice of a refused rename."""
+    """An extraction that takes no notice of a rejected rename."""
     atomic.system = Deaf()  # type: ignore[assignment]
     run_extract(*words)
 

@@ -72,7 +72,7 @@ def check_equal(found: Arrays, expected: Arrays, names: Sequence[str], what: str
 
 
 def read_everything(store: Path, expected: Mapping[str, Arrays], after: str = "") -> int:
-    """Read every sample in both ways; returns how many reads were refused.
+    """Read every sample in both ways; returns how many reads were rejected.
 
     Fails for an array that is not what was stored, a sample that never was, and an error that is not a `CacheProblem`.
     """

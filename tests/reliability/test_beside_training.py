@@ -70,7 +70,7 @@ def rewrite(store: Store, *, withdrawn: bool) -> None:
     numbers = reader.table.shards.numbers.tolist()
     for shard in numbers:
         ids = sorted(name for name in reader.ids if reader.place(name).shard == shard)
-        # Whatever else the samples may be now: here each one is its neighbour.
+        # Whatever else the samples may be now: here each one is its neighbor.
         values = [reader.read_one(each) for each in (*ids[1:], ids[0])]
         entries = [replace(reader.table.entry(reader.table.row(each)), source="sha256:other") for each in ids]
         if withdrawn:

@@ -1,6 +1,6 @@
 """R8: every file of a store deleted, emptied, cut, longer, swapped, foreign, a folder, a link, one too many.
 
-`verify` names the unit, opening refuses what is missing or of another length, reads raise or give the exact arrays.
+`verify` names the unit, opening rejects what is missing or of another length, reads raise or give the exact arrays.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ def check_named(store: Path, mutation: Mutation) -> None:
 
 
 def check_mutation(scene: Scene, mutation: Mutation) -> bool:
-    """Apply it, verify, open, read everything; returns whether a read was refused. The store is put back."""
+    """Apply it, verify, open, read everything; returns whether a read was rejected. The store is put back."""
     with kept(scene.store):
         mutation.apply()
         check_named(scene.store, mutation)

@@ -29,7 +29,7 @@ def random_bytes(store: Path, count: int, choice: random.Random) -> list[Flip]:
 
 
 def found_by_verify(store: Path) -> bool:
-    """Whether `verify` names damage, or says that this is no store any more."""
+    """Whether `verify` names damage, or says that this is not a store any more."""
     try:
         return bool(verify_store(store))
     except CacheProblem:

@@ -43,7 +43,7 @@ def more_room(disk: Path) -> None:
 
 
 def check_full_disk(folder: Path, megabytes: int) -> tuple[int, int]:
-    """Fill a disk, look at what is there, make room, go on; returns (samples kept, samples in all)."""
+    """Fill a disk, look at what is there, make room, continue; returns (samples kept, samples in all)."""
     calls = folder / "calls"
     calls.mkdir(parents=True)
     extractor = Bulky()

@@ -41,7 +41,7 @@ PLAYLISTS = {
 
 
 def write_sound(path: Path) -> None:
-    """A mp4 without a picture."""
+    """An mp4 without frames."""
     with av.open(str(path), "w", format="mp4") as out:
         stream = out.add_stream("aac", rate=16000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), "float32"), format="fltp", layout="mono")

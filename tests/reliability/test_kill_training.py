@@ -139,7 +139,7 @@ def test_killed_runs_go_on_bit_for_bit(system: str, tmp_path: Path, report: Repo
 
 
 def train_forgetting(system: str, cache: Path, runs: Path) -> None:
-    """A training that goes on with other random numbers than it was killed with."""
+    """A training that continues with other random numbers than it was killed with."""
     torch.set_rng_state = lambda state: None
     train_here(system, cache, runs)
 

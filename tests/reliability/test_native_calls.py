@@ -1,4 +1,4 @@
-"""R4 from outside: the kernel refuses a call to a real process, also one that native code makes.
+"""R4 from outside: the kernel rejects a call to a real process, also one that native code makes.
 
 `test_failing_calls` counts exactly, but only sees calls that go through `cache/atomic.py`. Here strace lets the n-th
 rename, fsync, mkdir, unlink or write of any thread fail. Its counts are per thread, so a point is not the same call
@@ -54,13 +54,13 @@ def refused_run(scene: Scene, cache: Path, call: str, error: str, number: int) -
     if done.returncode:
         assert refused, what
         last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-        # A refused write may be the one that prints the error.
+        # A rejected write may be the one that prints the error.
         assert call == "write" or last.split(":")[0].split(".")[-1] in TYPED, what
     return refused
 
 
 def check_point(scene: Scene, cache: Path, call: str, error: str, number: int) -> bool:
-    """One refused call: what is there can be read or is refused, and the next extraction makes the same store."""
+    """One rejected call: what is there can be read or is rejected, and the next extraction makes the same store."""
     shutil.rmtree(cache, ignore_errors=True)
     repair = action_of(call) == "repair"
     if repair:
@@ -97,6 +97,6 @@ def test_meta_a_writer_that_passes_over_a_refused_rename_is_caught(
 ) -> None:
     scene = make_scene(memory, 7, (2,))
     monkeypatch.setattr("tests.reliability.test_native_calls.action_of", lambda call: "deaf")
-    # Some of its renames are not missed: what they would have put in place is written anew by the next run.
+    # Some of its renames are not missed: what they would have put in place is rewritten by the next run.
     with pytest.raises((AssertionError, CacheProblem)):
         [check_point(scene, memory / "work", "rename", "EIO", number) for number in range(1, 9)]

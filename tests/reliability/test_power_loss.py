@@ -111,7 +111,7 @@ def check_power_loss(scene: Scene, folder: Path, forgetful: str = "") -> int:
 
 
 def check_repair(scene: Scene, folder: Path) -> int:
-    """The same for a repair of one flipped shard: what is damaged may be refused until the repair is through."""
+    """The same for a repair of one flipped shard: what is damaged may be rejected until the repair is through."""
     victim = next(path for path in files_of(scene.store) if "/c/0/" in str(path))
     victim.write_bytes(bytes([victim.read_bytes()[0] ^ 1]) + victim.read_bytes()[1:])
     recorded_at = folder / "recorded"

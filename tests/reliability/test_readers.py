@@ -80,7 +80,7 @@ def check_readers(scene: Scene, store: Path, process: subprocess.Popen[bytes], *
 
 
 def growing(scene: Scene, folder: Path, action: str = "extract") -> tuple[Path, subprocess.Popen[bytes]]:
-    """A process that makes the scene's store anew somewhere else."""
+    """A process that makes the scene's store again somewhere else."""
     words = (folder / "grown", folder / "files", str(len(scene.sources)), "0.01")
     return folder / "grown" / scene.store.relative_to(scene.cache), child(action, *words)
 

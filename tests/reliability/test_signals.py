@@ -1,5 +1,5 @@
 """R6: SIGINT and SIGTERM at random moments of `unialign extract`, once or twice: it ends within 10 seconds with 130 or
-143, leaves no temporary and no process, and the same command goes on to the same bytes.
+143, leaves no temporary and no process, and the same command continues to the same bytes.
 """
 
 import os
@@ -112,7 +112,7 @@ def check_signals(folder: Path, moments: list[list[signal.Signals]], cluster: st
 
 
 def finish(files: Path, cache: Path, reference: Path) -> None:
-    """Run to the end, compare, and begin anew."""
+    """Run to the end, compare, and begin again."""
     process = command(files, cache, "")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err.decode()

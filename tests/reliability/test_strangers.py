@@ -1,4 +1,4 @@
-"""R23: stores from strangers, changed and signed again, played by a process that guards its memory.
+"""R23: stores from untrusted sources, changed and signed again, played by a process that guards its memory.
 
 200,000 cases with FUZZ=full (`make fuzz`), 10,000 with RELIABILITY=full, some hundreds otherwise;
 `corpus.json` holds those that once broke something.

@@ -9,7 +9,7 @@ from tests.stages.made_videos import moving_frames, write_video
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same pictures in every container that is decoded, by file name."""
+    """The same images in every container that is decoded, by file name."""
     folder, pictures = tmp_path_factory.mktemp("clips"), moving_frames()
     kinds = {
         "clip.avi": ("avi", "mpeg4"),

@@ -15,7 +15,7 @@ NUM_FRAMES = 90
 
 
 def moving_frames(num_frames: int = NUM_FRAMES, height: int = 96, width: int = 128) -> list[np.ndarray]:
-    """A textured square that wanders over noise, so that every picture costs some hundred bytes."""
+    """A textured square that wanders over noise, so that every image costs some hundred bytes."""
     rng = np.random.default_rng(7)
     ground = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     square = rng.integers(0, 256, (height // 3, height // 3, 3), dtype=np.uint8)

@@ -32,7 +32,7 @@ def test_every_classifier_has_a_row_and_majority_is_chance(made_caches: Path, mo
     assert [row.baseline for row in found.rows] == list(CLASSIFIERS)
     by_name = {row.baseline: row for row in found.rows}
     assert by_name["majority"].top1 == by_name["majority"].mean_class == 0.25
-    # The poses of the tiny data set tell classes apart by the place in the picture alone, which is not looked at.
+    # The poses of the tiny dataset tell classes apart by the place in the image alone, which is not looked at.
     assert found.best.top1 > 0.8 or modality == "poses"
     assert {row.features for row in found.rows} == {modality}
     assert found.samples == {"train": 12, "val": 0, "test": 8}
@@ -66,7 +66,7 @@ def test_a_val_part_chooses_and_is_not_trained_on(tmp_path: Path) -> None:
 
 
 def unseen_dataset(num_classes: int = 8, each: int = 6) -> tuple[Dataset, dict[str, np.ndarray]]:
-    """The last two classes are never trained on; features are a linear picture of the classes' texts."""
+    """The last two classes are never trained on; features are a linear image of the classes' texts."""
     generator = np.random.default_rng(0)
     texts, picture = generator.normal(size=(num_classes, 8)), generator.normal(size=(8, 20))
     samples = tuple(Sample(f"s{n:03d}", n % num_classes, {}) for n in range(num_classes * each))

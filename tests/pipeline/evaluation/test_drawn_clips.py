@@ -1,4 +1,4 @@
-"""Contract of the pictures of regions: each patch has the entity of the token that it ended in, each map its frame."""
+"""Contract of the images of regions: each patch has the entity of the token that it ended in, each map its frame."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def clip(
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
-    """What the picture is drawn from."""
+    """What the image is drawn from."""
     seen: list[Any] = []
     monkeypatch.setattr(plots, name, lambda *values: seen.extend(values))
     return seen

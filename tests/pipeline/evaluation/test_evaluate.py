@@ -190,7 +190,7 @@ def test_damaged_files_of_a_run_are_named(made_caches: Path, copied: Path) -> No
     ],
 )
 def test_files_that_are_not_those_of_a_run_are_named(made_caches: Path, copied: Path, name: str, content: str) -> None:
-    """As in a run of somebody else, which vouches for nothing."""
+    """As in a run of someone else, which has no checksum."""
     unvouched(copied)
     (copied / name).write_text(content)
     with pytest.raises(DamagedStore, match=f"{name} .*; it is not the file of a run" if content != "[]" else name):

@@ -1,4 +1,4 @@
-"""Pictures of a run: lines of a skeleton follow the layout of its joints."""
+"""Images of a run: lines of a skeleton follow the layout of its joints."""
 
 import numpy as np
 import pytest

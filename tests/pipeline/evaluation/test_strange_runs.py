@@ -1,4 +1,4 @@
-"""Contract of run folders from strangers: whatever their files say, an answer or one sentence, never a traceback."""
+"""Contract of untrusted run folders: whatever their files say, an answer or one sentence, never a traceback."""
 
 import io
 import json
