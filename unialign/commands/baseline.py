@@ -75,7 +75,7 @@ def baseline(
         (row.baseline, f"{100 * row.top1:.1f}", f"{100 * row.mean_class:.1f}", row.chosen or "-", f"{row.seconds:.1f}")
         for row in result.rows
     ]
-    title = f"{result.dataset}, {result.protocol}, {result.rows[0].features}: accuracy in per cent"
+    title = f"{result.dataset}, {result.protocol}, {result.rows[0].features}: accuracy in percent"
     console.show_table(title, ("baseline", "top-1", "mean class", "settings", "seconds"), rows)
     samples = ", ".join(f"{count} {name}" for name, count in result.samples.items() if count)
     console.output.print(f"Samples: {samples}. Settings chosen on {result.chosen_on}. Read from: {result.store}.")

@@ -245,7 +245,7 @@ def ablate(
         reused = sum(result.reused for result in found.results)
         console.output.print(f"{folder}: {len(found.results)} training runs, {reused} of them reused")
     else:
-        console.show_table(f"{found.name}: accuracy in per cent", columns(found), table(found))
+        console.show_table(f"{found.name}: accuracy in percent", columns(found), table(found))
         console.output.print(closing(found))
         console.output.print(f"tables and images: {folder}")
     if failed:
@@ -291,7 +291,7 @@ def demo(
     if console.is_quiet():
         console.output.print(f"{folder}: done in {found.seconds:.0f} seconds")
         return
-    console.show_table("modality ablation: accuracy in per cent", columns(found.ablation), table(found.ablation))
+    console.show_table("modality ablation: accuracy in percent", columns(found.ablation), table(found.ablation))
     console.output.print(closing(found.ablation))
     for line in found.words():
         console.output.print(line)

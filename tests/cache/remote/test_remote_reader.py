@@ -97,7 +97,7 @@ def test_a_store_in_s3_is_read_and_its_damage_found(s3: dict[str, Any], tmp_path
     system.rm(shard)
     with pytest.raises(DamagedStore, match="does not exist"):
         RemoteReader(url, options=s3).read_one("clip004")
-    with pytest.raises(MissingCache, match="it is no store"):
+    with pytest.raises(MissingCache, match="it is not a store"):
         RemoteReader("s3://features/none.zarr", options=s3)
     assert "made-secret" not in f"{reader!r}{reader.remote!r}{reader.__dict__}"
 
@@ -105,7 +105,7 @@ def test_a_store_in_s3_is_read_and_its_damage_found(s3: dict[str, Any], tmp_path
 def test_a_store_without_an_index_or_with_another_one_is_rejected(site: Site) -> None:
     store = made(site.folder, "none")
     url = url_of(site, store)
-    with pytest.raises(MissingCache, match=r"nothing.zarr/zarr.json does not exist; it is no store"):
+    with pytest.raises(MissingCache, match=r"nothing.zarr/zarr.json does not exist; it is not a store"):
         RemoteReader(f"{site.url}/nothing.zarr")
     data = index_path(store.path).read_bytes()
     for changed in (data[:-1], data[:40] + b"?" + data[41:], b""):

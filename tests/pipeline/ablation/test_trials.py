@@ -103,7 +103,7 @@ def test_a_failing_and_a_killed_training_lose_no_other(config: Config, monkeypat
     assert [(each.trial.row, each.exit_code) for each in found.ablation.failed] == [("wrong", 2), ("killed", 1)]
     assert [result.trial.row for result in found.ablation.results] == ["good"]
     assert found.exit_code == 1
-    assert "2 of 3 trainings failed: wrong (seed 0): " in str(found)
+    assert "2 of 3 training runs failed: wrong (seed 0): " in str(found)
     assert "killed (seed 0): the training was ended by SIGKILL (out of memory?)" in str(found)
     assert "| good | 1 |" in (found.folder / "ablation.md").read_text()
     # Each has the threads that the environment asks for.

@@ -122,7 +122,7 @@ def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         (f"path,label\n{'a' * 300}.mp4,x\n", "304 characters"),
         ("path,label\n.,x\n", "names no file"),
         ("path,label\n,x\n", "empty name"),
-        ("path,label\na.txt,x\n", "which is no video"),
+        ("path,label\na.txt,x\n", "which is not a video"),
         ("path,label\na.mp4\n", "line 2 has 1 of the 2"),
         ("path,label\na.mp4, \n", "empty label"),
         ("path,label,split\na.mp4,x,trial\n", "line 2 has the split 'trial'; known are train, training, val"),

@@ -75,7 +75,7 @@ class RemoteReader(Recorded):
         self.path = PurePosixPath(PurePosixPath(self.url).name)
         self.cache = BlockCache(cache, limit) if cache else None
         self.store = decode_store(
-            Path(self.path), self._whole("zarr.json", METADATA_BYTES, "it is no store."), f"{url}/zarr.json"
+            Path(self.path), self._whole("zarr.json", METADATA_BYTES, "it is not a store."), f"{url}/zarr.json"
         )
         self.table = self._read_table() if table is None else table
         self.share = kept_share(self.table.shards.total_bytes, [self.cache])

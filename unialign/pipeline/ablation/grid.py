@@ -136,7 +136,7 @@ def _plain(message: str) -> str:
 
 
 def trials(grid: Grid) -> tuple[Trial, ...]:
-    """All trainings of a grid, rows outside, seeds inside."""
+    """All training runs of a grid, by row, then by seed."""
     return tuple(
         Trial(row.name, seed, tuple({**grid.set, **row.set, "train.settings.seed": seed}.items()))
         for row in grid.all_rows()

@@ -102,8 +102,8 @@ class FailedTrials(UnialignError):
     def __init__(self, ablation: Ablation, folder: Path) -> None:
         total = len(ablation.results) + len(ablation.failed)
         super().__init__(
-            f"{len(ablation.failed)} of {total} trainings failed: {_causes(ablation.failed)}; "
-            f"{'the others are done and kept, ' if ablation.results else ''}the same command tries these again."
+            f"{len(ablation.failed)} of {total} training runs failed: {_causes(ablation.failed)}; "
+            f"{'the others are done and kept, ' if ablation.results else ''}the same command retries these."
         )
         self.ablation, self.folder = ablation, folder
         codes = {found.exit_code for found in ablation.failed}

@@ -48,7 +48,7 @@ def sweep(
             grid, lambda todo, done: train(todo, done=done), cache=config.cache.resolve(), folder=folder, report=report
         )
     except BaseException as error:
-        error.add_note("finished trainings are kept; those under way go on from their last checkpoints.")
+        error.add_note("finished training runs are kept; those in progress resume from their last checkpoints.")
         raise
     if ablation.results:
         write_file(folder / "ablation.png", plot_of(ablation))

@@ -17,7 +17,7 @@ FIRST_COLUMNS, LAST_COLUMNS = ("row", "seeds"), ("change", "95 % interval", "sec
 GPU_COLUMN = "GPU memory (MB)"
 NOTHING = "-"
 NOTE = (
-    "Accuracies in per cent: mean and standard deviation (n - 1) over seeds. Change: paired difference in top-1 "
+    "Accuracies in percent: mean and standard deviation (n - 1) over seeds. Change: paired difference in top-1 "
     "from the first row, with a bootstrap interval over {over}. Seconds: mean of a training; memory: the largest."
 )
 
@@ -65,7 +65,7 @@ def closing(ablation: Ablation) -> str:
     """
     stores = sorted({str(name) for result in ablation.results for name in _stores(result.keys)})
     drawn = sorted({str(row["change_over"]) for row in ablation.rows() if row["change_over"]})
-    failed = f" Failed: {len(ablation.failed)} trainings." if ablation.failed else ""
+    failed = f" Failed: {len(ablation.failed)} training runs." if ablation.failed else ""
     return (
         f"{NOTE.format(over=' or '.join(drawn) or 'nothing (one seed, no predictions)')} Samples extracted during the "
         f"sweep: {ablation.extracted}. Read from: {', '.join(stores) or 'no store'}.{failed}"

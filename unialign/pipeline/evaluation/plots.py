@@ -55,7 +55,7 @@ def draw_ablation(names: Sequence[str], means: Sequence[float], points: Sequence
     for position, mean in zip(positions, means, strict=True):
         axes.text(103, position, f"{mean:.1f}", va="center", fontsize=8)
     axes.set_yticks(positions, names, fontsize=8)
-    axes.set_xlabel("top-1, per cent (bar: mean, dots: seeds)")
+    axes.set_xlabel("top-1, percent (bar: mean, dots: seeds)")
     axes.set_xlim(0, 112)
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)

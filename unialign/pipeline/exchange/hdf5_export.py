@@ -176,7 +176,9 @@ def _write_arrays(file: h5py.File, reader: StoreReader, offsets: Mapping[str, np
     for number, shard in enumerate(list_records(store.path)):
         record = _checked_record(store, shard)
         if number >= len(texts) or texts[number] != shard.read_text(encoding="utf-8"):
-            raise DamagedStore(f"{shard} was changed during the export; export the store again when nobody writes it.")
+            raise DamagedStore(
+                f"{shard} was changed during the export; export the store again when no process writes it."
+            )
         for values in _held(reader, record):
             for spec in store.arrays:
                 start, end = offsets[spec.name][row : row + 2].tolist()

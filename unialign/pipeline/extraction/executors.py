@@ -121,7 +121,7 @@ def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
             raise UnialignError(
                 f"{ALLOWED_FAILURES + 1} Dask workers in a row died while they worked on shard {numbers[future.key]}. "
                 "No sample does that, they are extracted in processes of their own: look whether the machines run out "
-                "of memory or somebody ends the workers. Finished shards are kept; repeat the command."
+                "of memory or something ends the workers. Finished shards are kept; repeat the command."
             ) from error
         except CancelledError as error:
             raise UnialignError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from unialign.errors import UsageError
 from unialign.stages.datasets.scan import looks
 
-UNNAMED = "classes have no names, so texts would say no more than 'class 0'; give --labels FILE, one name a line"
+UNNAMED = "classes have no names, so texts would say no more than 'class 0'; give --labels FILE, one name per line"
 
 _NUMBERED = re.compile(r"(\d+)[\s,:.)]+(\S.*)")
 
@@ -52,7 +52,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as UTF-8 text; give one class name a line.") from error
     if not lines:
-        raise UsageError(f"{path}: holds no class names; give one a line.")
+        raise UsageError(f"{path}: holds no class names; give one per line.")
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     numbers = [int(match[1]) for match in numbered if match]
     counted = (list(range(len(lines))), list(range(1, len(lines) + 1)))

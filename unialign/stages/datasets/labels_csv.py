@@ -192,7 +192,7 @@ def _label_row(
             raise UsageError(f"{path}: line {line}: the {column} goes on over several lines; close its quote.")
     name, folder = relative_name(values["path"], roots[0], roots[1:], f"{path}: line {line}")
     if PurePosixPath(name).suffix.lower() not in VIDEO_SUFFIXES:
-        raise UsageError(f"{path}: line {line} lists {name!r}, which is no video (endings: docs/videos.md).")
+        raise UsageError(f"{path}: line {line} lists {name!r}, which is not a video (endings: docs/videos.md).")
     used = [name for name in ("split", *GROUP_COLUMNS) if name in columns]
     for column in ("label", *used):
         if not values[column]:
