@@ -158,8 +158,8 @@ def test_the_error_names_rows_seeds_and_each_reason_once(tmp_path: Path) -> None
     base = Ablation("test", (trained("a", 0, 0.5),), (), 0, tuple(some))
     error = FailedTrials(base, tmp_path)
     assert str(error) == (
-        "3 of 4 training runs failed: b (seed 0, 1), c (seed 0): no store; the others are done and kept, the same command "
-        "tries these again."
+        "3 of 4 training runs failed: b (seed 0, 1), c (seed 0): no store; the others are done and kept, the same "
+        "command retries these."
     )
     assert error.exit_code == 4
     mixed = Ablation("test", (), (), 0, (*some, failed("d", 0, "bad value.", 2)))
