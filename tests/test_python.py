@@ -177,3 +177,69 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
         ua.extract("frames", dataset="folder", data=tmp_path, extract__frames__short_sid=64)
     with pytest.raises(ua.UsageError, match="known are poses"):
         ua.extract("pose", dataset="folder", data=tmp_path)
+
+
+WRONG = [
+    ("batches", {"seed": "a"}, "seed is 'a'; it must be a whole number, at least 0"),
+    ("batches", {"seed": -1}, "seed is -1"),
+    ("batches", {"batch_size": 4.0}, "batch_size is 4.0; it must be a whole number, at least 1"),
+    ("batches", {"batch_size": True}, "batch_size is True"),
+    ("batches", {"batch_size": 0}, "batch_size is 0"),
+    ("batches", {"window": -1}, "window is -1; it must be a whole number, at least 0"),
+    ("batches", {"window": None}, "window is None"),
+    ("batches", {"window_shards": 1.5}, "window_shards is 1.5"),
+    ("batches", {"ids": "s01"}, "ids is 's01'; it must be a list of names, or None"),
+    ("batches", {"ids": [1]}, r"ids is \[1\]"),
+    ("batches", {"arrays": "feature"}, "arrays is 'feature'; it must be a list of names"),
+    ("batches", {"labels": [0, 1]}, "labels is .*; it must be a mapping from id to a whole number"),
+    ("batches", {"labels": {"s01": "jump"}}, "labels is"),
+    ("batches", {"shuffle": "no"}, "shuffle is 'no'; it must be True or False"),
+    ("batches", {"stores": "cache"}, "stores is 'cache'; it must be a store that unialign.open_store gave"),
+    ("batches", {"stores": [None]}, "stores is"),
+    ("batches", {"size": 3}, "got an unexpected keyword argument 'size'"),
+    ("dataset", {"window": 2.5}, "window is 2.5"),
+    ("dataset", {"labels": {1: 2}}, "labels is"),
+    ("open_store", {"place": 5}, "place is 5; it must be a path"),
+    ("open_store", {"place": "a\0b"}, "place is"),
+    ("open_store", {"place": ""}, "place is ''"),
+    ("open_store", {"place": "x", "cache": 3}, "cache is 3"),
+    ("list_stores", {"cache": None}, "cache is None"),
+    ("load_dataset", {"name": 3, "root": "x"}, "name is 3; it must be a name"),
+    ("load_dataset", {"name": "folder", "root": None}, "root is None"),
+    ("load_dataset", {"name": "folder", "root": "x", "roots": "y"}, "roots is 'y'; it must be a list of paths"),
+    ("load_dataset", {"name": "folder"}, "missing a required argument: 'root'"),
+    ("extract", {"modality": ["poses"]}, "modality is"),
+    ("extract", {"modality": "poses", "repair": 1}, "repair is 1"),
+    ("extract", {"modality": "poses", "progress": 5}, "progress is 5"),
+    ("extract", {"modality": "poses", "config": 7}, "config is 7; it must be a configuration, or the path of one"),
+    ("train", {"online": "yes"}, "online is 'yes'"),
+    ("train", {"config": {"cache": "x"}}, "config is"),
+    ("evaluate", {"run": 1}, "run is 1"),
+    ("evaluate", {"run": "x", "best": 1}, "best is 1"),
+    ("ablate", {"grid": "modalities", "jobs": 0}, "jobs is 0; it must be a whole number, at least 1, or None"),
+    ("ablate", {"grid": {}}, "grid is {}"),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "sentence"), WRONG)
+def test_a_wrong_argument_is_one_sentence(
+    tmp_path: Path, function: str, arguments: dict[str, object], sentence: str
+) -> None:
+    if function in ("batches", "dataset"):
+        store = ua.write_store(tmp_path, "mine", "pose-features", "encoder", features())
+        arguments = {"stores": store, **({"batch_size": 4} if function == "batches" else {}), **arguments}
+    with pytest.raises(ua.UsageError, match=sentence) as refused:
+        getattr(ua, function)(**arguments)
+    assert str(refused.value).startswith(f"unialign.{function}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_and_names_of_numpy_are_taken(tmp_path: Path) -> None:
+    store = ua.write_store(tmp_path, "mine", "pose-features", "encoder", features())
+    ids = np.array(["s01", "s02"])
+    found = ua.batches(
+        store, batch_size=np.int64(2), ids=ids, labels={name: np.int64(1) for name in ids}, shuffle=False
+    )
+    assert [batch["labels"].tolist() for batch in found] == [[1, 1]]
+    assert ua.batches.__doc__
+    assert "Batches of several stores" in ua.batches.__doc__

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unialign.arguments import checked
 from unialign.cache.inventory import find_store, iterate_stores
 from unialign.cache.paths import expanded_path
 from unialign.cache.reader import Recorded, StoreReader
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Place = str | Path
 
 
+@checked
 def open_store(place: Place, *, cache: Place | None = None) -> Recorded:
     """A store to read, with checks of presence and checksums.
 
@@ -46,6 +48,7 @@ def open_store(place: Place, *, cache: Place | None = None) -> Recorded:
     return StoreReader(folder.resolve())
 
 
+@checked
 def list_stores(cache: Place = "cache") -> list[Recorded]:
     """The stores of a cache that can be opened, sorted by path; `unialign cache ls` reports the damaged ones."""
     from unialign.errors import CacheProblem
@@ -59,6 +62,7 @@ def list_stores(cache: Place = "cache") -> list[Recorded]:
     return found
 
 
+@checked
 def batches(
     stores: Recorded | Sequence[Recorded],
     *,
@@ -90,6 +94,7 @@ def batches(
     )
 
 
+@checked
 def dataset(
     stores: Recorded | Sequence[Recorded],
     *,
@@ -127,6 +132,7 @@ def configured(config: Config | Place | None = None, **values: Any) -> Config:
     return load_config(named, file=Path(config) if config is not None else None)
 
 
+@checked
 def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: Sequence[Place] = ()) -> "Dataset":
     """A dataset read from its data root: samples, class names, splits (`dataset.split("xsub").train`).
 
@@ -142,6 +148,7 @@ def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: 
     )
 
 
+@checked
 def extract(
     extractor: str,
     *,
@@ -168,6 +175,7 @@ def extract(
     )
 
 
+@checked
 def train(*, config: Config | Place | None = None, online: bool = False, **values: Any) -> "RunResult":
     """Train on cached modalities, or return the finished run of the same settings and data.
 
@@ -179,6 +187,7 @@ def train(*, config: Config | Place | None = None, online: bool = False, **value
     return train_from_config(configured(config, **values), online=online)
 
 
+@checked
 def evaluate(run: Place, *, config: Config | Place | None = None, best: bool = False, **values: Any) -> "Evaluated":
     """Measure a finished run again from its checkpoint and the stores that it names; `best`: the checkpoint chosen on
     validation samples instead of the last one. The result has `metrics`, `per_class`, `confusion`.
@@ -200,6 +209,7 @@ def evaluate(run: Place, *, config: Config | Place | None = None, best: bool = F
     )
 
 
+@checked
 def ablate(grid: Place, *, config: Config | Place | None = None, jobs: int | None = None, **values: Any) -> "Ablation":
     """Train every row of a grid (a YAML file) for every seed on the same caches, and compare them.
 

@@ -43,9 +43,9 @@ def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
 
 def test_a_quota_below_the_affinity_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: set(range(16)))
-    monkeypatch.setattr(cores, "cpu_quota", lambda groups, root: 2.5)
+    monkeypatch.setattr(cores, "_quota_of", lambda process: 2.5)
     assert cores.usable_cores() == 3
-    monkeypatch.setattr(cores, "cpu_quota", lambda groups, root: math.inf)
+    monkeypatch.setattr(cores, "_quota_of", lambda process: math.inf)
     assert cores.usable_cores() == 16
 
 
@@ -57,6 +57,19 @@ def test_busy_cores_are_not_free(monkeypatch: pytest.MonkeyPatch, idle: tuple[in
     monkeypatch.setattr(cores, "idle_times", lambda stat: next(readings))
     monkeypatch.setattr(cores, "usable_cores", lambda: 4)
     assert cores.free_cores(0) == expected
+
+
+def test_control_groups_are_read_once_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`threads.spread` asks for every batch; a fork may be in another group."""
+    reads = []
+    monkeypatch.setattr(cores, "cpu_quota", lambda *files: reads.append(os.getpid()) or 1.5)
+    cores._quota_of.cache_clear()
+    assert {cores.usable_cores() for _ in range(5)} <= {1, 2}
+    assert len(reads) == 1
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    cores.usable_cores()
+    assert len(reads) == 2
+    cores._quota_of.cache_clear()
 
 
 def test_where_nothing_is_measured_all_usable_cores_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -295,3 +297,15 @@ def test_arrays_of_one_sample_that_differ_in_length_are_rejected(tmp_path: Path)
         write_shard(
             store, 0, [Entry("a", "ok")], [{name: np.zeros(n, "float32") for name, n in (("one", 4), ("two", 5))}]
         )
+
+
+def test_making_a_store_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """Zarr's own is joined for a fifth of a second at exit, and on a loaded machine a traceback followed."""
+    code = (
+        "import threading; from pathlib import Path; from tests.cache.test_store import build\n"
+        "from unialign.cache.reader import StoreReader\n"
+        f"store = build(Path({str(tmp_path)!r})); StoreReader(store.path).read_one('clip001')\n"
+        "print([thread.name for thread in threading.enumerate() if 'unialign' not in thread.name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout, done.stderr) == ("['MainThread']\n", "")

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 # Seconds over which idle time is measured.
@@ -11,9 +12,16 @@ MOMENT = 0.25
 
 
 def usable_cores() -> int:
-    """Number of cores that this process may use: its affinity, or the quota of its control group if that is less."""
+    """Cores that this process may use: its affinity now, or its control group's quota at first use if that is less."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, math.ceil(min(allowed, cpu_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))))
+    return max(1, math.ceil(min(allowed, _quota_of(os.getpid()))))
+
+
+@lru_cache(maxsize=1)
+def _quota_of(process: int) -> float:
+    """The quota of this process, which has that number: one that was forked off may have been moved since."""
+    del process
+    return cpu_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 
 def free_cores(moment: float = MOMENT) -> int:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 from unialign.cache import atomic
 from unialign.cache.arrays import ArraySpec
@@ -153,9 +152,12 @@ def create_store(store: Store) -> Store:
     atomic.write_file(temporary / "zarr.json", group)
     for spec in store.arrays:
         atomic.write_file(temporary / spec.name / "zarr.json", json_bytes(array_metadata(store, spec, 0)))
-    # A store that Zarr itself cannot open is never published.
+    # A store that Zarr itself cannot read is never published. It is asked about the metadata alone: opening an array
+    # starts its thread, which it waits too little for at the end of a process on a loaded machine.
+    from zarr.core.metadata.v3 import ArrayV3Metadata
+
     for spec in store.arrays:
-        zarr.open_array(temporary / spec.name, mode="r")
+        ArrayV3Metadata.from_dict(parse_json((temporary / spec.name / "zarr.json").read_bytes()))
     atomic.replace(temporary, store.path)
     return store
 
