@@ -112,7 +112,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     as_json = "--json" in sys.argv
-    # A terminal or a file in an encoding that lacks a character of a name.
+    # A terminal or a file whose encoding lacks a character of a name.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -120,7 +120,7 @@ def main() -> None:
         # Returns the code of a `typer.Exit`, None without one; whatever else ends a command is raised.
         sys.exit(app(standalone_mode=False) or 0)
     except WrongWords as error:
-        # Before anything is parsed, so that even a flag that does not exist gets its object.
+        # Before anything is parsed, so that even an unknown flag gets its object.
         if as_json:
             console.show_json({"error": error.format_message(), "exit_code": error.exit_code})
         error.show()
@@ -131,16 +131,16 @@ def main() -> None:
         console.messages.print(f"error: {error}", style="red")
         sys.exit(error.exit_code)
     except OSError as error:
-        # A full disk, a lost mount, a missing permission: expected in this line of work, and nothing of it is a defect.
+        # A full disk, a lost mount, a missing permission: expected here, and not a bug.
         if as_json:
             console.show_json({"error": f"{explained(error)}.", "exit_code": 1})
         console.messages.print(f"error: {explained(error)}; what was finished is kept.", style="red")
         sys.exit(1)
     except Interrupted as interrupted:
-        # All is put away; a second signal ends what is left, the interpreter's own end, without a word.
+        # Everything is closed; a second signal ends the rest, including the interpreter's shutdown, silently.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        # Whoever was at work has noted what is kept and where it goes on, the innermost first.
+        # The interrupted code has noted what is kept and where it resumes, the innermost first.
         notes = getattr(interrupted, "__notes__", None) or ["everything finished so far is kept."]
         console.messages.print(f"interrupted; {' '.join(notes)}", style="yellow")
         sys.exit(interrupted.exit_code)

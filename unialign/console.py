@@ -1,4 +1,4 @@
-"""What the command line shows: one JSON object for machines, tables and progress bars for people.
+"""Output of the command line: one JSON object for machines, tables and progress bars for people.
 
 `--quiet` leaves errors and the result, on one line; `--verbose` adds what the package logs: what is read, written and
 reused, and where.
@@ -30,21 +30,21 @@ from unialign.types import Json
 
 
 def visible(text: str) -> str:
-    """The text with what cannot be shown written out: control characters, bytes of a name that are not UTF-8."""
+    """The text with unprintable parts escaped: control characters, bytes of a name that are not UTF-8."""
     hidden = {char for char in text if unicodedata.category(char) in {"Cc", "Cs"}} - {"\n"}
     return text.translate({ord(char): repr(char)[1:-1] for char in hidden}) if hidden else text
 
 
 class _Plain(Console):
-    """Shows names of files, stores and samples as they are: no [brackets] are markup, no :colons: emoji, no code is
-    sent to the terminal, and no number is coloured.
+    """Shows names of files, stores and samples literally: [brackets] are not markup, :colons: not emoji, no codes
+    are sent to the terminal, and numbers are not colored.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """What every string goes through, those in tables too."""
+        """Every string passes through this, including those in tables."""
         return super().render_str(visible(text), **options)
 
 
@@ -89,7 +89,7 @@ def say(text: str) -> None:
 
 
 class Rate(ProgressColumn):
-    """Units a second since the start."""
+    """Units per second since the start."""
 
     def render(self, task: Task) -> Text:
         """The rate, or nothing before the first unit is done."""
@@ -97,10 +97,10 @@ class Rate(ProgressColumn):
 
 
 class Update(Protocol):
-    """How a block moves its bar."""
+    """How a block updates its bar."""
 
     def __call__(self, done: int, total: int, text: str = ..., /) -> None:
-        """Set what is done, of how much, and what stands in front."""
+        """Set the progress, the total, and the text in front."""
 
 
 @contextmanager
@@ -141,14 +141,14 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def show_fields(fields: Mapping[str, object]) -> None:
-    """Name and value, a line each."""
+    """Name and value, one per line."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
         output.print(f"{name:<{width}}  {value}")
 
 
 def show_result(line: str, fields: Mapping[str, object]) -> None:
-    """What a command has done: name and value, a line each, or with `--quiet` one line."""
+    """The result of a command: name and value, one per line, or with `--quiet` on one line."""
     if _quiet:
         output.print(line)
     else:

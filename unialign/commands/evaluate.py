@@ -114,7 +114,7 @@ def evaluate(
 
 
 def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
-    """The pictures; none, and a message, where the run's folder cannot be written."""
+    """The images; none, with a message, if the run's folder cannot be written."""
     try:
         return draw()
     except OSError as error:

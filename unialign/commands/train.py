@@ -121,7 +121,7 @@ def train(
         train__name=name,
         **training(device, batch_size, lr, epochs, workers),
     )
-    # What takes long to load comes after what was asked for has been found to make sense.
+    # What takes long to load is loaded after the request has been checked.
     from unialign.pipeline.datasets import the_dataset
 
     found = the_dataset(resolved)
@@ -130,7 +130,7 @@ def train(
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
         result = train_from_config(resolved, found, online=not cached, show=show, tell=_tell(verbose))
     if os.environ.get("RANK", "0") != "0":
-        # Under torchrun every process comes here with the same result; one says it.
+        # Under torchrun every process gets here with the same result; one reports it.
         return
     if as_json:
         console.show_json({**result.result(), **result.metrics})
@@ -299,7 +299,7 @@ def demo(
 
 @contextmanager
 def trial_bar(total: int, *, hidden: bool) -> Iterator[tuple["Callable[[Trial, Progress], None]", "Done"]]:
-    """A bar over the training runs of a sweep, with what the one that was heard of last is at."""
+    """A bar over the training runs of a sweep, with the state of the one that reported last."""
     with console.progress_bar("ablation", hidden=hidden) as update:
         so_far = [0]
 

@@ -1,7 +1,7 @@
-"""Which of the bodies in a skeleton file become the persons of a sample.
+"""Which bodies in a skeleton file become the persons of a sample.
 
-Kinect loses people, finds them again under a new id, and takes furniture for bodies; published systems pick the people
-in three ways, and their features are not interchangeable.
+Kinect loses people, finds them again under a new id, and mistakes furniture for bodies; published systems select the
+people in three ways, and their features are not interchangeable.
 
 Legend: T frames, M bodies of the file, P persons, V joints (25).
 """
@@ -47,7 +47,7 @@ def choose_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion")
 
 
 def of_bodies(values: Floats, columns: Columns) -> Floats:
-    """What bodies (T, M, ...) have, for the persons of `choose_bodies`: (T, P, ...); NaN where one is absent."""
+    """The values of bodies (T, M, ...) for the persons of `choose_bodies`: (T, P, ...); NaN if one is absent."""
     chosen = np.full((*columns.shape, *values.shape[2:]), np.nan, values.dtype)
     frames, persons = np.nonzero(columns >= 0)
     chosen[frames, persons] = values[frames, columns[frames, persons]]
@@ -87,7 +87,7 @@ def _motion(points: Floats) -> float:
 
 
 def _upright(points: Floats) -> NDArray[np.bool_]:
-    """Frames in which the body is not much broader than high, of points (T, V, 3)."""
+    """Frames in which the body is not much wider than high, of points (T, V, 3)."""
     extent = np.nanmax(points, axis=1) - np.nanmin(points, axis=1)
     return np.asarray(extent[:, 0] <= _NOISE_SPREAD * extent[:, 1])
 

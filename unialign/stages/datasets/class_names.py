@@ -41,7 +41,7 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names of a UTF-8 text, one a line in label order, as `spoken_names` has them.
+    """The names of a UTF-8 text, one per line in label order, as `spoken_names` has them.
 
     Where every line begins with its number, counted from 0 or 1 (as in UCF101's classInd.txt), the number is left out.
     Raises `UsageError` for a file that cannot be read, without names, or with such numbers in another order, and as

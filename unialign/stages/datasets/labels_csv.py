@@ -18,18 +18,18 @@ LABEL_COLUMNS = ("label", "class")
 DESCRIPTION_COLUMNS = ("description", "source_description")
 GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participant", "room")
 
-# Four times the size of the largest list in use (Kinetics-700); more is no label file.
+# Four times the size of the largest list in use (Kinetics-700); anything larger is not a label file.
 MAX_BYTES = 256 * 2**20
 MAX_ROWS, MAX_ROW = 2_000_000, 1 << 20
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
-# A description whose quote is not closed goes on over the next clips of the list.
+# A description with an unclosed quote continues over the next clips of the list.
 _NEXT_CLIP = re.compile(rf"[\r\n][^\r\n,]*({'|'.join(re.escape(each) for each in VIDEO_SUFFIXES)})\"?,", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One labelled clip of a CSV.
+    """One labeled clip of a CSV.
 
     path: relative to the folder, with "/".
     attributes: the values of the columns split ("train", "val" or "test") and those of `GROUP_COLUMNS`, where the file
@@ -48,14 +48,14 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelList:
-    """All labelled clips of a source. notes: what of it is not used, a phrase each."""
+    """All labeled clips of a source. notes: what of it is not used, a phrase each."""
 
     rows: tuple[LabelRow, ...]
     notes: tuple[str, ...] = ()
 
 
 class _Lines:
-    """The lines of a file for `csv.reader`. size: characters since the last row, which may go on over many lines."""
+    """The lines of a file for `csv.reader`. size: characters since the last row, which may continue over many lines."""
 
     def __init__(self, file: TextIO) -> None:
         self.size = 0
@@ -72,7 +72,7 @@ class _Lines:
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Every line that is not blank, as its line number and its cells without surrounding blanks.
 
-    A row that goes on over several lines (in quotes) has the number of its first one. Raises `UsageError` for a file
+    A row that continues over several lines (in quotes) has the number of its first one. Raises `UsageError` for a file
     that is not readable, not UTF-8, not CSV or larger than 256 MiB, 2 million
     rows, or a mebibyte a row.
     """
@@ -110,7 +110,7 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
     rows = read_rows(path)
     if not rows:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
-    # A spreadsheet ends its lines with empty cells; a text under no name is one that an unquoted comma has cut.
+    # Spreadsheets end lines with empty cells; a value without a column name was cut by an unquoted comma.
     width = max(at + 1 for at, cell in enumerate(rows[0][1]) if cell)
     columns = _columns(path, rows[0][1])
     notes: tuple[str, ...] = ()

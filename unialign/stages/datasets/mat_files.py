@@ -1,10 +1,12 @@
-"""Reading arrays of numbers and texts from a MATLAB file (level 5, MATLAB 5 to 7.2).
+"""Reading arrays of numbers and strings from a MATLAB file (level 5, MATLAB 5 to 7.2).
 
-scipy's reader ends the process (segmentation fault) on some damaged files, and an extraction has to live on; so this
-one reads what skeleton data sets need and refuses the rest.
+scipy's reader crashes the process (segmentation fault) on some damaged files, which an extraction has to survive; so
+this reader supports what skeleton datasets need and rejects the rest.
 
 The file: 128 bytes of header, then elements of a type, a size and data padded to 8 bytes. A variable is an element of
-type 14 that holds four others: flags, sizes of the axes, name and values; often zlib-compressed as a whole (type 15).
+type 14 that contains four others: flags, sizes of the axes, name and values; often zlib-compressed as a whole (type
+15).
+
 Source: MathWorks, MAT-File Level 5 File Format.
 """
 
@@ -21,7 +23,7 @@ from unialign.errors import CorruptInput
 
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_CLASSES = {6: np.float64, 7: np.float32}  # of the array in MATLAB; values may be stored in a smaller type
+_CLASSES = {6: np.float64, 7: np.float32}  # of the array in MATLAB; values may be stored as a smaller type
 _TEXT = 4
 _UTF = {16: "u1", 17: "u2"}  # texts: of UTF-8 only ASCII is read
 _WHOLE = {
@@ -51,7 +53,7 @@ def read_mat_array(path: Path, name: str, max_values: int) -> NDArray[Any]:
 
 
 def read_mat_arrays(path: Path, names: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """The variables of these names, each a real array of any type, of at most so many numbers; texts as their codes.
+    """The variables of these names, each a real array of any type, of at most this many numbers; texts as their codes.
 
     Raises `CorruptInput` as `read_mat_array`, also where one of the variables is missing.
     """
@@ -96,14 +98,14 @@ def _elements(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]
             raise ValueError("an element is cut off")
         kind, size = (int(number) for number in np.frombuffer(data, f"{order}u4", 2, start))
         first = start + 8
-        if kind >> 16:  # up to four bytes of data lie in the place of the size
+        if kind >> 16:  # up to four bytes of data are stored in the size field
             kind, size, first = kind & 0xFFFF, kind >> 16, start + 4
             if size > 4:
                 raise ValueError("a small element is too large")
         if first + size > len(data):
             raise ValueError("an element is cut off")
         yield kind, data[first : first + size]
-        # Compressed elements alone are not padded.
+        # Only compressed elements are not padded.
         start = first + size if kind == _COMPRESSED else start + 8 + (-(-size // 8) * 8 if first == start + 8 else 0)
 
 
@@ -113,7 +115,7 @@ def _inflated(content: bytes, order: str, limit: int) -> bytes | None:
     whole = stream.decompress(content, limit)
     if stream.unconsumed_tail:
         return None
-    # MATLAB wrote some streams without their end (two files of Penn Action); that the matrix is whole is what counts.
+    # MATLAB wrote some streams without their end (two files of Penn Action); it is enough that the matrix is complete.
     kind, matrix = next(_elements(whole, 0, order), (0, b""))
     return matrix if kind == _MATRIX else None
 
@@ -121,7 +123,7 @@ def _inflated(content: bytes, order: str, limit: int) -> bytes | None:
 def _array(matrix: bytes, names: Mapping[str, int], order: str, classes: frozenset[int]) -> dict[str, NDArray[Any]]:
     """The array of a variable by its name; empty when it has another name or is no array of these classes."""
     parts = _elements(matrix, 0, order)
-    # Other kinds of variables (cells, structures, objects) have other parts behind their names.
+    # Other kinds of variables (cells, structures, objects) have other parts after their names.
     kinds, contents = zip(*(next(parts, (0, b"")) for _ in range(3)), strict=True)
     if kinds != (6, 5, 1) or len(contents[0]) != 8 or len(contents[1]) % 4:
         return {}

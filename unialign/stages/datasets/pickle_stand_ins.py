@@ -1,7 +1,7 @@
-"""What the restricted unpickler gives a pickle in place of the names that it asks for.
+"""Stand-ins that the restricted unpickler gives a pickle instead of the names that it asks for.
 
-Each checks its arguments and keeps them to itself: no function of numpy or Python gets a value from the file but
-plain bytes of a checked length. All raise `ValueError` for values that a genuine pickle of arrays does not hold.
+Each checks its arguments and only stores them: functions of numpy or Python receive nothing from the file but plain
+bytes of a checked length. All raise `ValueError` for values that a genuine pickle of arrays does not contain.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# Numbers and fixed-width text; everything else, above all arrays of Python objects, is refused.
+# Numbers and fixed-width text; everything else, above all arrays of Python objects, is rejected.
 _DTYPE_NAME = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[0-9]{1,4})")
 _MAX_AXES = 8
 
@@ -42,7 +42,9 @@ class DtypeStandIn:
 
 
 class Budget:
-    """Bytes that the names of one pickle may copy; a small text that it refers to again and again would fill memory."""
+    """Budget of bytes that the names of one pickle may copy; a small string that is referred to repeatedly would
+    fill memory.
+    """
 
     __slots__ = ("_left",)
 
@@ -50,7 +52,7 @@ class Budget:
         self._left = size
 
     def take(self, size: int) -> None:
-        """Count some bytes. Raises `ValueError` when there are no more to be had."""
+        """Spend some bytes. Raises `ValueError` if the budget is used up."""
         self._left -= size
         if self._left < 0:
             raise ValueError("more bytes than the file holds")
@@ -124,7 +126,7 @@ def _set(budget: Budget, *parts: object) -> set[object]:
     if len(parts) > 1 or not all(isinstance(part, list | tuple | set) for part in parts):
         raise ValueError("a set made of something else than a list")
     found = [item for part in parts if isinstance(part, list | tuple | set) for item in part]
-    # An entry of a set takes more than the byte that a reference takes in a pickle.
+    # An entry of a set takes more memory than the byte that a reference takes in a pickle.
     budget.take(len(found))
     return set(found)
 
@@ -138,7 +140,7 @@ class Allowed:
         self._call = call
 
     def __call__(self, *arguments: object) -> object:
-        """What the stand-in makes of the arguments that the pickle gives."""
+        """The result of the stand-in for the arguments that the pickle gives."""
         return self._call(*arguments)
 
     def __setstate__(self, state: object) -> None:

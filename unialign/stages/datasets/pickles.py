@@ -1,8 +1,8 @@
-"""Annotation pickles: reading those of strangers without running anything that they name, and writing plain ones.
+"""Annotation pickles: reading untrusted ones without running anything that they name, and writing plain ones.
 
-A pickle is a program. This reader knows the few names that numbers, strings, containers and numpy arrays need, answers
-them with stand-ins of its own (no numpy function ever gets a value from the file but plain bytes of a checked length),
-and refuses every other name. Pickles of protocols 0 to 5, written under numpy 1 and 2, can be read.
+A pickle is a program. This reader knows the few names that numbers, strings, containers and numpy arrays need, replaces
+them with its own stand-ins (numpy functions receive nothing from the file but plain bytes of a checked length), and
+rejects every other name. Pickles of protocols 0 to 5, written under numpy 1 and 2, can be read.
 """
 
 import os
@@ -20,7 +20,7 @@ from unialign.stages.pickle_scan import Refused, check_opcodes
 
 _MAX_DEPTH = 32
 _COPIES, _COPIES_AT_LEAST = 4, 1 << 20
-# What the standard library raises on bytes that are no pickle, or on stand-ins used in a way that arrays are not.
+# What the standard library raises for files that are not pickles, or for stand-ins used unlike arrays.
 _MALFORMED = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -37,7 +37,7 @@ _MALFORMED = (
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, names: Mapping[str, Allowed]) -> None:
-        # The encoding concerns strings of Python 2, whose arrays are stored in them.
+        # The encoding is for strings of Python 2, which contain the data of its arrays.
         super().__init__(file, encoding="latin1")
         self._names = names
 
@@ -68,7 +68,7 @@ def load_restricted(path: Path) -> Any:
                 raise CorruptInput(
                     f"{path}: the pickle ends early; fetch the file again.", status="truncated"
                 ) from error
-            # Each byte that the names may copy stands in the file, but for small ones that are used again.
+            # Each byte that the names may copy is in the file, except for small ones that are reused.
             budget = Budget(_COPIES * file.seek(0, os.SEEK_END) + _COPIES_AT_LEAST)
             file.seek(0)
             value = _RestrictedUnpickler(file, allowed_names(budget)).load()
@@ -86,7 +86,7 @@ def load_restricted(path: Path) -> Any:
 
 
 def write_pickle(path: Path, value: Any) -> None:
-    """Write dicts, lists, tuples, numbers, strings and numpy arrays as a pickle of protocol 4, whole or not at all.
+    """Write dicts, lists, tuples, numbers, strings and numpy arrays as a pickle of protocol 4, atomically.
 
     The arrays name `numpy._core`, which numpy 1.26 and later know. The pickle is in memory once beside the value.
     """

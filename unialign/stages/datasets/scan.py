@@ -1,4 +1,4 @@
-"""Finding files under a data root, and refusing names that could lead out of it or collide in a store."""
+"""Finding files below a data root, and rejecting names that could lead out of it or collide in a store."""
 
 import os
 import unicodedata
@@ -22,7 +22,7 @@ def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[s
     """
     pending = [str(root)]
     real_root = os.path.realpath(root)
-    # Bounds what links that lead to folders with links can cost, and ends loops.
+    # Bounds the cost of links to folders that contain links, and ends loops.
     linked: dict[str, str] = {}
     while pending:
         folder = pending.pop()
@@ -129,7 +129,9 @@ def refuse_collisions(ids: Iterable[str], where: str) -> None:
 
 
 def looks(name: str) -> str:
-    """What names have in common that look the same, but for case: Unicode form and unseen characters do not count."""
+    """The common form of names that look the same, except for case: Unicode form and invisible characters do not
+    count.
+    """
     return _folded("".join(each for each in name if unicodedata.category(each) != "Cf"))
 
 
@@ -138,7 +140,7 @@ def _folded(name: str) -> str:
 
 
 def kinds_of(names: Sequence[PurePath]) -> str:
-    """How many files there are of each ending, the commonest first: "12 .mts, 1 .txt"."""
+    """Number of files of each extension, the most common first: "12 .mts, 1 .txt"."""
     counts = Counter(name.suffix.lower() or "without ending" for name in names).most_common()
     more = len(names) - sum(count for _, count in counts[:_KINDS_SHOWN])
     shown = [f"{count} {kind}" for kind, count in counts[:_KINDS_SHOWN]]

@@ -3,8 +3,8 @@
 Legend: T frames, M bodies of the file, V joints (25).
 
 The file: a line with the number of frames; per frame a line with the number of bodies; per body one line of 10 values
-that begins with the body's id, a line with the number of joints, and 25 lines of 12 values (x y z in metres, depth x y,
-colour x y, orientation w x y z, tracking state).
+that begins with the body's id, a line with the number of joints, and 25 lines of 12 values (x y z in meters, depth x y,
+color x y, orientation w x y z, tracking state).
 Source: Matlab/read_skeleton_file.m of https://github.com/shahroudy/NTURGB-D.
 """
 
@@ -20,22 +20,22 @@ NUM_JOINTS = 25
 _BODY_VALUES = 10
 _JOINT_VALUES = 12
 
-# The largest files of NTU RGB+D 120 hold about 300 frames of 4 bodies; these bounds keep a hostile file from
-# taking the memory of the machine.
+# The largest files of NTU RGB+D 120 contain about 300 frames of 4 bodies; these bounds keep a malicious file from
+# exhausting memory.
 MAX_BYTES = 128 * 2**20
 MAX_CELLS = 400_000
 
 
 @dataclass(frozen=True, eq=False)
 class SkeletonClip:
-    """What a `.skeleton` file holds, one column a body id, in order of first appearance.
+    """The content of a `.skeleton` file, one column per body id, in order of first appearance.
 
-    keypoints: (T, M, V, 3) float32, metres in the camera's space; NaN where the body is absent and for joints
-        whose position the file gives as not finite.
-    pixels: (T, M, V, 2) float32, x and y in the 1920 x 1080 colour picture; NaN likewise.
-    joint_states: (T, M, V) int8: 0 not tracked, 1 inferred, 2 tracked; -1 where the body is absent.
-    slots: (T, M) int16: the place of the body in the frame's list (some body rules go by it); -1 where it is absent.
-    body_ids: the M ids, whole numbers of up to 64 bits.
+    keypoints: (T, M, V, 3) float32, meters in camera space; NaN if the body is absent and for joints whose position is
+        not finite in the file.
+    pixels: (T, M, V, 2) float32, x and y in the 1920 x 1080 color image; NaN likewise.
+    joint_states: (T, M, V) int8: 0 not tracked, 1 inferred, 2 tracked; -1 if the body is absent.
+    slots: (T, M) int16: the position of the body in the frame's list (some body rules use it); -1 if it is absent.
+    body_ids: the M ids, integers of up to 64 bits.
     """
 
     keypoints: NDArray[np.float32]
@@ -52,7 +52,7 @@ class SkeletonClip:
 
 @dataclass(frozen=True)
 class _Record:
-    """One body in one frame: where its joints begin in the file."""
+    """One body in one frame: where its joints start in the file."""
 
     frame: int
     slot: int
@@ -144,14 +144,14 @@ def _body_id(path: Path, lines: list[str], at: int) -> int:
         if at == len(lines) - 1 and len(values) < _BODY_VALUES:
             raise _truncated(path, lines)
         raise _malformed(path, at, f"should have the {_BODY_VALUES} values of a body")
-    # As a float the id would lose its last digits, and two bodies could become one.
+    # As a float, the id would lose its last digits, and two bodies could become one.
     if not values[0].isdigit() or len(values[0]) > 20:
         raise _malformed(path, at, "should begin with a body id, a whole number")
     return int(values[0])
 
 
 def _read_joints(path: Path, lines: list[str], first: int) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Position and colour pixel (V, 5), and tracking state (V,) of the 25 lines from `first`."""
+    """Position and color pixel (V, 5), and tracking state (V,) of the 25 lines from `first`."""
     rows = []
     for at in range(first, first + NUM_JOINTS):
         values = lines[at].split()

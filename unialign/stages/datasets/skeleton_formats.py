@@ -1,4 +1,4 @@
-"""What a dataset says of its ready-made skeletons: how a file of them is read, and what is in it.
+"""What a dataset says of its existing skeletons: how a file of them is read, and what is in it.
 
 Legend: T frames, M persons, V joints, C coordinates.
 """
@@ -20,8 +20,8 @@ PIXEL, METRE = "pixel", "metre"
 class KeypointClip:
     """The persons of one sample, as a file has them.
 
-    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in metres; NaN for what is absent.
-    image_size: height and width of the image that pixels refer to; None for metres.
+    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in meters; NaN for what is absent.
+    image_size: height and width of the image that pixels refer to; None for meters.
     scores: (T, M, V) float32 of 3-D joints, or None.
     assumed: what the file lacks and what was taken in its place, a phrase each.
     """

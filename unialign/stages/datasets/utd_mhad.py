@@ -3,7 +3,7 @@
 Legend: T frames, V joints (20, layout "utd-20").
 
 Source: C. Chen, R. Jafari, N. Kehtarnavaz, UTD-MHAD, ICIP 2015. Files are `a<action>_s<subject>_t<trial>_skeleton.mat`
-with the array `d_skel` (20, 3, T) in metres; the colour videos, where they lie there too, `..._color.avi`.
+with the array `d_skel` (20, 3, T) in meters; the color videos, where they lie there too, `..._color.avi`.
 """
 
 import re
@@ -37,10 +37,10 @@ _HIGHEST = {"action": NUM_CLASSES, "subject": 8, "trial": 4}
 def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "utd-mhad" from all folders below `root`.
 
-    labels: UTF-8 text with the 27 class names in order, one a line; "class 0", "class 1", ... without it.
+    labels: UTF-8 text with the 27 class names in order, one per line; "class 0", "class 1", ... without it.
     Protocols: "subject-odd" trains on subjects 1, 3, 5, 7 and tests on the others; "zero-shot-1" to "zero-shot-3" do
     the same with 22 seen classes for training and 5 unseen ones for testing; "generalised-1" to "generalised-3" test on
-    all classes. Raises `UsageError` for a root without samples, numbers that the data set does not have, two files of
+    all classes. Raises `UsageError` for a root without samples, numbers that the dataset does not have, two files of
     one sample, links out of the root, and labels that cannot be used.
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
@@ -84,7 +84,7 @@ def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] 
 
 
 def read_utd_skeleton(path: Path) -> NDArray[np.float32]:
-    """The keypoints of a skeleton file, (T, V, 3) float32: x, y, z in metres of the camera's space.
+    """The keypoints of a skeleton file, (T, V, 3) float32: x, y, z in meters of the camera's space.
 
     A joint whose position is not finite is NaN. Raises `CorruptInput` naming the file for one that cannot be read or is
     not as described above.

@@ -1,4 +1,4 @@
-"""Which classes are unseen in zero-shot recognition: published lists, and a seeded rule for data sets without one.
+"""Which classes are unseen in zero-shot recognition: published lists, and a seeded rule for datasets without one.
 
 Source: "synse-": SynSE (skelemoa/synse-zsl); its newest README agrees with the code of DVTA, SMIE and STAR on 96/24,
 older versions of it list another set. "smie-": the random splits of SMIE (YujieOuO/SMIE), used by DVTA too. Class
@@ -36,8 +36,8 @@ class ZeroShotSplit:
 def seeded_unseen(num_classes: int, num_unseen: int, num_splits: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
     """For each of `num_splits` splits its unseen classes, ascending; no class is unseen in two of them.
 
-    Classes are put in the order of the SHA-256 of "<seed>/<class>" and dealt out from its start: the same on every
-    machine. Raises ValueError where the classes do not suffice.
+    Classes are ordered by the SHA-256 of "<seed>/<class>" and dealt out from the start: the same on every machine.
+    Raises ValueError if there are too few classes.
     """
     if num_splits * num_unseen > num_classes or num_unseen >= num_classes:
         raise ValueError(f"{num_splits} splits of {num_unseen} unseen classes need more than {num_classes} classes")
