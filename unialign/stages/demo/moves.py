@@ -38,7 +38,7 @@ def ease(time: Floats, start: float, seconds: float) -> Floats:
     """0 before `start`, 1 after `start + seconds`, and the smoothest path in between: the minimum-jerk polynomial.
 
     Source: Flash and Hogan, The coordination of arm movements, Journal of Neuroscience 5 (1985), equation for a
-        movement between two points.
+    movement between two points.
     """
     share = np.clip((time - start) / seconds, 0, 1)
     return np.asarray(share**3 * (10 - 15 * share + 6 * share**2))

@@ -1,13 +1,13 @@
 """The entity corpus of ALT: visible things (objects, places, people, body parts) that action texts mention.
 
 Source: Chen et al., "Align before Adapt", CVPR 2024. There, candidates come from two part-of-speech taggers and a
-    language model, and descriptions from WordNet and a language model. Deviation: no network and no tagger; candidates
-    are the entries of a given word list (nouns and phrases, for example those of WordNet, with its glosses as
-    descriptions).
+language model, and descriptions from WordNet and a language model. Deviation: no network and no tagger; candidates
+are the entries of a given word list (nouns and phrases, for example those of WordNet, with its glosses as
+descriptions).
 
 Rule: texts are split into lower-case words (letters, digits, apostrophes; "BrushHair" and "brush_hair" are two words).
-    From left to right, the longest phrase of the list that begins at a word is taken, and the search continues after
-    it. A word that is not on the list is tried without a plural ending. Body parts are always added, at the end.
+From left to right, the longest phrase of the list that begins at a word is taken, and the search continues after
+it. A word that is not on the list is tried without a plural ending. Body parts are always added, at the end.
 
 Files of entities, word lists and body parts (UTF-8, no header) have one entity per line, with tabs between the columns:
 

@@ -17,10 +17,10 @@ If no frame shows more people than there are slots, nobody can be left out, so t
 as the fullest frame has people, by the same costs: a single person is one track, however far they jump.
 
 Source: the structure (constant-velocity prediction, assignment) is that of SORT, Bewley et al., "Simple online and
-    realtime tracking", ICIP 2016; joining tracklets by one assignment over the clip is that of Huang et al., "Robust
-    object tracking by hierarchical association of detection responses", ECCV 2008; OKS and its constants per joint are
-    from COCO's keypoint evaluation. Deviations: pose similarity besides IoU, a smoothed velocity instead of a Kalman
-    filter, no appearance features.
+realtime tracking", ICIP 2016; joining tracklets by one assignment over the clip is that of Huang et al., "Robust
+object tracking by hierarchical association of detection responses", ECCV 2008; OKS and its constants per joint are
+from COCO's keypoint evaluation. Deviations: pose similarity besides IoU, a smoothed velocity instead of a Kalman
+filter, no appearance features.
 """
 
 from collections.abc import Iterator, Sequence

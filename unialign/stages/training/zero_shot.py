@@ -1,7 +1,7 @@
 """Zero-shot accuracies, and choosing a calibration and an epoch without using the unseen classes.
 
 Legend: N samples, L classes. Scores (N, L) are logits or log-probabilities, one column per class; calibration subtracts
-    from them, so probabilities are not suitable. "Seen" classes had samples in training, "unseen" ones had none.
+from them, so probabilities are not suitable. "Seen" classes had samples in training, "unseen" ones had none.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def generalised_accuracy(
 
     Also "area" under the curve of seen over unseen accuracy, over all calibrations (AUSUC).
     Source: calibrated stacking and AUSUC, W.-L. Chao et al., ECCV 2016 (there with means over classes, here over
-        samples as in SynSE). Without a calibration nothing is subtracted.
+    samples as in SynSE). Without a calibration nothing is subtracted.
     Raises ValueError for a calibration that was chosen on one of the unseen classes, and if there are no samples of a
     kind.
     """
