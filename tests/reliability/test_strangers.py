@@ -67,7 +67,7 @@ def slices() -> Iterator[tuple[str, int, int]]:
             yield codec, first, min(SLICE, count - first)
 
 
-@pytest.mark.parametrize(("codec", "first", "count"), slices())
+@pytest.mark.parametrize(("codec", "first", "count"), [*slices()])
 def test_no_store_crashes_hangs_writes_outside_or_gives_what_it_does_not_hold(
     memory: Path, report: Report, codec: str, first: int, count: int
 ) -> None:
