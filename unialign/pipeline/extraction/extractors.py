@@ -337,12 +337,12 @@ def _left_out(done: Extraction, _: Sequence[str]) -> Mapping[str, str]:
 
 
 def _similar_classes(done: Extraction, classes: Sequence[str]) -> Mapping[str, str]:
-    """Of texts: the pairs of classes that they tell apart worst."""
+    """The pairs of classes whose texts are hardest to tell apart."""
     from unialign.pipeline.training.text_bank_start import similar_classes
 
     found = similar_classes(StoreReader(done.store), tuple(classes), 3)
     pairs = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
-    return {"most alike": f"{pairs} (cosine of the class texts)" if pairs else "-"}
+    return {"most similar": f"{pairs} (cosine of the class texts)" if pairs else "-"}
 
 
 # Counts of a record of poses that the summary adds up; see `stages.extraction.people.Persons`.
