@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cache.test_store import ARRAYS, build, tree_digest
+from tests.cache.test_store import ARRAYS, build, sample, tree_digest
+from unialign.cache.keys import Key
 from unialign.cache.repair import restore_group, restore_metadata
-from unialign.cache.store import open_store
+from unialign.cache.store import Store, check_arrays, create_store, open_store, store_path
 from unialign.errors import DamagedStore
 
 
@@ -37,3 +38,31 @@ def test_a_store_without_any_metadata_cannot_be_restored(tmp_path: Path) -> None
         (store.path / name / "zarr.json").write_bytes(b"{}")
     with pytest.raises(DamagedStore, match="remove the store"):
         restore_group(store)
+
+
+def test_metadata_of_another_store_and_folders_in_their_place_are_replaced(tmp_path: Path) -> None:
+    store, other = build(tmp_path / "a"), add(tmp_path / "b", Key({"extractor": "other"}))
+    before, path = tree_digest(store.path), store.path / "zarr.json"
+    path.write_bytes((other.path / "zarr.json").read_bytes())
+    restore_group(store)
+    assert tree_digest(store.path) == before
+    path = store.path / "feature" / "zarr.json"
+    path.unlink()
+    (path / "inner").mkdir(parents=True)
+    restore_metadata(store)
+    assert tree_digest(store.path) == before
+    assert path.is_file()
+
+
+def add(cache: Path, key: Key) -> Store:
+    """An empty store."""
+    return create_store(Store(store_path(cache, "made", "poses", key), "made", "poses", key, ARRAYS, 4, {}))
+
+
+def test_arrays_of_a_sample_that_lack_one_are_refused(tmp_path: Path) -> None:
+    store = build(tmp_path)
+    values = sample(0)
+    check_arrays(store, values)
+    del values["feature"]
+    with pytest.raises(ValueError, match="no array feature"):
+        check_arrays(store, values)

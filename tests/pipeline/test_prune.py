@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cache.test_store import ARRAYS, build, tree_digest
+from tests.pipeline.made_training import tiny_training, unvouched
 from unialign.cache.atomic import PREFIX
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.keys import Key
@@ -94,3 +95,24 @@ def test_what_killed_imports_and_removals_left_goes_unless_its_store_is_being_wr
         assert prune(tmp_path / "cache", tmp_path / "runs", dry_run=False).temporaries == ()
     assert prune(tmp_path / "cache", tmp_path / "runs", dry_run=False).temporaries == tuple(left)
     assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
+
+
+def test_a_run_whose_keys_were_changed_or_are_gone_stops_everything(made_caches: Path, tmp_path: Path) -> None:
+    """Anybody may edit keys.json; a store that a run has lost the name of must not go."""
+    run = tiny_training(made_caches, tmp_path / "runs", epochs=1).folder
+    before = tree_digest(made_caches)
+    assert not {store.modality for store in prune(made_caches, tmp_path / "runs", dry_run=True).removed} - {"poses"}
+    path = run / "keys.json"
+    keys = json.loads(path.read_text())
+    del keys["stores"]["frames"]
+    path.write_text(json.dumps(keys))
+    with pytest.raises(DamagedStore, match=r"needs is not known: .*keys.json was changed after the run had ended"):
+        prune(made_caches, tmp_path / "runs", dry_run=False)
+    unvouched(run)  # as older versions wrote it: its result names the stores too
+    assert not {store.modality for store in prune(made_caches, tmp_path / "runs", dry_run=True).removed} - {"poses"}
+    path.unlink()
+    for name in ("config.yaml", "result.json"):
+        with pytest.raises(DamagedStore, match=r"needs is not known: .*keys.json does not exist"):
+            prune(made_caches, tmp_path / "runs", dry_run=False)
+        (run / name).unlink()
+    assert tree_digest(made_caches) == before

@@ -12,7 +12,7 @@ from unialign.cache.inventory import Summary, iterate_stores, summarise
 from unialign.cache.keys import SHORT
 from unialign.cache.lock import store_lock, unread
 from unialign.cache.store import Store, open_store
-from unialign.errors import DamagedStore, LockedStore, UsageError
+from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.exchange.hdf5_import import STAGING
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -35,22 +35,32 @@ class Pruned:
 
 
 def keys_of_runs(runs: Path) -> set[str]:
-    """Every key that a run folder under `runs` names in its `keys.json`, at any depth.
+    """Every key that a run folder under `runs` names in its `keys.json` or its result, at any depth.
 
-    Raises `UsageError` without a folder of runs and `DamagedStore` for a `keys.json` that cannot be read: a run whose
-    keys are unknown must not cost it its stores.
+    Raises `UsageError` without a folder of runs, and `DamagedStore` for a run whose keys are not known, which must not
+    cost it its stores: its `keys.json` is gone, cannot be read, or is not what its result vouches for.
     """
     if not runs.is_dir():
         raise UsageError(f"{runs} is not a folder of runs; without one every store would go. Give it with --runs.")
-    named: set[str] = set()
-    for path in sorted(runs.rglob("keys.json")):
-        try:
-            named |= set(DIGEST.findall(json.dumps(parse_json(path.read_bytes()))))
-        except (OSError, ValueError) as error:
-            raise DamagedStore(
-                f"{path} cannot be read ({error}); remove that run or mend it before pruning."
-            ) from error
-    return named
+    folders = {path.parent for name in ("keys.json", "result.json", "checkpoints") for path in runs.rglob(name)}
+    return {key for folder in sorted(folders) for key in _named_by(folder)}
+
+
+def _named_by(folder: Path) -> set[str]:
+    """The keys of the stores that one run has read."""
+    # Loads torch, for a second or two.
+    from unialign.pipeline.training.run_folder import read_result, read_vouched
+
+    path = folder / "keys.json"
+    try:
+        found = json.dumps(parse_json(read_vouched(path)))
+        if (folder / "result.json").is_file():
+            found += json.dumps(read_result(folder)["keys"])
+    except (DamagedStore, MissingCache) as error:
+        raise DamagedStore(f"which stores {folder} needs is not known: {error} Mend that run or remove it.") from error
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"{path} cannot be read ({error}); remove that run or mend it before pruning.") from error
+    return set(DIGEST.findall(found))
 
 
 def prune(
