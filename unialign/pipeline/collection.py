@@ -1,10 +1,10 @@
-"""Which collection of a cache belongs to a data set whose collection is called after its folder or file.
+"""Which collection of a cache belongs to a dataset whose collection is named after its folder or file.
 
-Two folders called clips, or two lists called train.pkl, are two collections even where their ids are equal; the same
-data stay one collection when they change (then their samples are stale) and when they or the cache are moved. So the
-name alone does not decide, and a digest of the content cannot be part of it: each change would begin a collection anew.
-A collection is that of a data set when it was made from the same place, which its memory of digests holds; or, where
-the place is another, when what the two have in common is made from the same bytes.
+Two folders called clips, or two lists called train.pkl, are two collections even if their ids are equal; the same data
+stay one collection when they change (then their samples are stale) and when they or the cache are moved. So the name
+alone is not enough, and a digest of the content cannot be part of it: each change would start a new collection. A
+collection is that of a dataset if it was made from the same path, which is stored with its digests; or, if the path
+differs, if what the two have in common is made from the same bytes.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
 from unialign.stages.datasets.base import Dataset, Sample
 
-# Files that are read to tell whether data are the same in another place; whether each clip is fresh is asked elsewhere.
+# Number of files that are read to tell whether data at another path are the same; freshness of each clip is checked
+# elsewhere.
 _COMPARED = 8
 
 
@@ -43,7 +44,7 @@ def own_collection(dataset: Dataset, cache: Path) -> Dataset:
 
 
 def claim_collection(dataset: Dataset, cache: Path) -> None:
-    """Remember in the cache that the dataset's collection is made from its root; not of one that came from a list."""
+    """Record in the cache that the dataset's collection is made from its root; not for one that came from a list."""
     if dataset.published or not any(sample.files for sample in dataset.samples):
         return
     digests = SourceDigests(cache, dataset.collection)
@@ -60,7 +61,7 @@ def collection_at(root: Path, name: str, cache: Path) -> str | None:
 
 
 def _candidates(cache: Path, plain: str) -> Iterator[str]:
-    """Collections that hold anything, the plain name first."""
+    """Collections that are not empty, the plain name first."""
     named = re.compile(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?")
     for folder in sorted(cache.glob(f"{plain}*")):
         if named.fullmatch(folder.name) and (
@@ -73,7 +74,7 @@ def _same_place(dataset: Dataset, cache: Path, name: str) -> bool:
     digests = SourceDigests(cache, name)
     if digests.knows(dataset.root):
         return True
-    # Collections of before hold no root, but the files that they were made from.
+    # Older collections record no root, but the files that they were made from.
     files = [sample for sample in dataset.samples if any(digests.knows(path) for path in sample.files.values())]
     return bool(files) and bool(_ids(dataset, cache, name) & {sample.id for sample in files})
 
@@ -92,7 +93,7 @@ def _same_content(dataset: Dataset, cache: Path, name: str) -> bool:
             chosen = shared[:: max(1, len(shared) // _COMPARED)][:_COMPARED]
             said = [table.source_of(table.row(each)) for each in chosen]
             now = [_sources(samples[each], str(store.key.fields.get("extractor"))) for each in chosen]
-            # Samples whose files are not here, or were not there then, tell nothing.
+            # Samples whose files are missing, now or then, are no evidence.
             pairs = [(before, found) for before, found in zip(said, now, strict=True) if before and found]
             if pairs:
                 return 2 * sum(before in found for before, found in pairs) >= len(pairs)

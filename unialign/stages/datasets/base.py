@@ -12,7 +12,7 @@ from unialign.stages.datasets.skeleton_formats import SkeletonFormat
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled clip.
+    """One labeled clip.
 
     id: stable within the collection, never a machine path.
     label: class index, from 0.
@@ -39,7 +39,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled view of a collection.
+    """A labeled view of a collection.
 
     classes: names in label order, as a person would say them ("drink water").
     samples: sorted by id, ids unique.

@@ -21,7 +21,7 @@ from unialign.stages.datasets.skeleton_formats import PIXEL, KeypointClip, Skele
 from unialign.stages.datasets.splits import by_part
 from unialign.stages.skeleton_layouts import PENN_13
 
-# In the order of the data set's own table, which published scores (lshiwjx/PGCN) number from 0; names as in the files.
+# In the order of the dataset's own table, which published scores (lshiwjx/PGCN) number from 0; names as in the files.
 ACTIONS = (
     *("baseball_pitch", "clean_and_jerk", "pullup", "strum_guitar", "baseball_swing", "golf_swing", "pushup"),
     *("tennis_forehand", "bench_press", "jumping_jacks", "situp", "tennis_serve", "bowl", "jump_rope", "squat"),
@@ -44,7 +44,7 @@ def load_penn_action(root: Path, roots: Sequence[Path] = ()) -> Dataset:
 
     Action and split are read from each file, so this takes a few seconds for all 2,326. Raises `UsageError` for a root
     without label files, two files of one clip and links out of the root; `CorruptInput` for a label file that cannot
-    be read or names no action of the data set.
+    be read or names no action of the dataset.
     """
     files: dict[str, Path] = {}
     for entry in walk_files(root, roots):
