@@ -104,6 +104,10 @@ def test_every_value_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytes
         ),
         (("ablate", "grid.yaml", "--lr", "1"), "--lr has no effect: the grid sets train.settings.lr itself; change it"),
         (
+            ("ablate", "grid.yaml", "train.settings.seed=3"),
+            "train.settings.seed has no effect: the grid sets train.setti",
+        ),
+        (
             ("ablate", "grid.yaml", "train.unialign.width=3"),
             "train.unialign.width has no effect: the grid sets train.unialign.width itself in its row 'wide'",
         ),

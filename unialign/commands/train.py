@@ -1,7 +1,7 @@
 """`unialign train | ablate | demo`: stage two."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -224,7 +224,8 @@ def ablate(
     from unialign.pipeline.ablation.grid import read_grid, trials
 
     made, failed = read_grid(grid), None
-    _check_grid(made, [*keyed(flags), *(override.partition("=")[0] for override in overrides or ())])
+    named = {override.partition("=")[0]: override.partition("=")[0] for override in overrides or ()}
+    _check_grid(made, {FLAGS[key]: key for key in keyed(flags)} | named)
     if seed:
         made = made.model_copy(update={"seeds": tuple(dict.fromkeys(seed))})
     from unialign.pipeline.ablation.results import FailedTrials
@@ -253,16 +254,18 @@ def ablate(
         raise typer.Exit(failed.exit_code)
 
 
-def _check_grid(grid: "Grid", given: Sequence[str]) -> None:
-    """Raise `UsageError` for a value that is given on the command line and set by the grid, whose value would count."""
+def _check_grid(grid: "Grid", given: Mapping[str, str]) -> None:
+    """Raise `UsageError` for a value that is given on the command line and set by the grid, whose value would count.
+
+    given: flags and names of overrides, with the keys that they set.
+    """
     for row in grid.all_rows():
         for key in {**grid.set, **row.set, "train.settings.seed": row}:
-            for other in given:
+            for name, other in given.items():
                 if overlap(key, other.replace("-", "_")):
                     where = f" in its row {row.name!r}" if key in row.set else ""
-                    raise UsageError(
-                        f"{FLAGS.get(other, other)} has no effect: the grid sets {key} itself{where}; change it there."
-                    )
+                    way = "give --seed" if key == "train.settings.seed" else "change it there"
+                    raise UsageError(f"{name} has no effect: the grid sets {key} itself{where}; {way}.")
 
 
 def demo(
