@@ -16,7 +16,7 @@ Rule = tuple[str, Callable[[Any], bool]]
 
 def _whole(least: int) -> Rule:
     def fits(value: Any) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**63
+        return not isinstance(value, bool) and isinstance(value, Integral) and least <= int(value) < 2**63
 
     return f"a whole number, at least {least}", fits
 
