@@ -1,5 +1,5 @@
-"""Contract with other packages: one that is installed beside unialign brings a dataset, an extractor and an encoder,
-and each runs through the command line as if it were part of the program.
+"""Contract with other packages: one that is installed beside unialign brings a dataset, an extractor, a system and an
+encoder, and each runs through the command line as if it were part of the program.
 """
 
 import json
@@ -101,6 +101,18 @@ def test_its_flags_are_in_the_help_and_are_checked(site: Path, work: Path) -> No
     assert "extract.lab_rhythm: bands: input should be greater than or equal to 1" in wrong["error"]
     wrong = asked(site, work, "extract", "lab-rhythm", *DATA, "extract.lab_rhythm.band=3", code=2)
     assert "known here: bands, scale, centred" in wrong["error"]
+
+
+def test_its_system_learns_from_what_its_extractor_made(site: Path, work: Path) -> None:
+    asked(site, work, "extract", "lab-rhythm", *DATA)
+    words = ("train", "--cached", *DATA, "--model", "lab-linear", "train.settings.epochs=40", "train.settings.lr=0.1")
+    trained = asked(site, work, *words, "train.settings.batch_size=8", "train.settings.device=cpu")
+    assert (trained["model"], trained["metrics"]["top1"]) == ("lab-linear", 1.0)
+    assert asked(site, work, "evaluate", trained["folder"])["metrics"]["top1"] == 1.0
+    # A signal that changed is noticed by what the extractor's row says of its files.
+    (work / "signals" / "slow_00.txt").write_text("1\n2\n")
+    stale = asked(site, work, *words, code=4)
+    assert "run `unialign extract rhythm" in stale["error"] or "unialign extract lab-rhythm" in stale["error"]
 
 
 def test_its_encoder_embeds_texts_and_the_broken_one_is_named(site: Path, work: Path) -> None:
