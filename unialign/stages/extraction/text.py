@@ -139,7 +139,7 @@ class TextEmbeddings:
         """The kind of network, the license of its weights, and the structure of row ids."""
         return {
             "encoder": ENCODERS[self.name].description,
-            "licence": ENCODERS[self.name].licence(self.weights),
+            "licence": ENCODERS[self.name].license(self.weights),
             "row_ids": "label|<template>|<class name> or description|<number>|<class name>",
         }
 

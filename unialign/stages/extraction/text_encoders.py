@@ -29,7 +29,7 @@ _OWN = {
         network=str,
         find=find_minilm,
         load=load_minilm,
-        licence=sentence_licence,
+        license=sentence_licence,
     ),
     "openclip": EncoderRow(
         description="text tower of a vision-language model (OpenCLIP)",
@@ -38,7 +38,7 @@ _OWN = {
         network=openclip_name,
         find=find_openclip,
         load=load_openclip,
-        licence=lambda weights: "as published with the weights: the file does not say",
+        license=lambda weights: "as published with the weights: the file does not say",
     ),
     "sentence": EncoderRow(
         description="sentence encoder of sentence-transformers (trained on text alone: not a vision-language model)",
@@ -47,7 +47,7 @@ _OWN = {
         network=str,
         find=find_sentence,
         load=load_sentence,
-        licence=sentence_licence,
+        license=sentence_licence,
     ),
 }
 ENCODERS: Table[EncoderRow] = Table("unialign.encoders", EncoderRow, _OWN)

@@ -64,7 +64,7 @@ class EncoderRow:
     network: Callable[[str], str]
     find: Callable[[str, Path | None], Path]
     load: Callable[[str, Path, str], TextEncoder]
-    licence: Callable[[Path], str]
+    license: Callable[[Path], str]
 
 
 @contextmanager
