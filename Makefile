@@ -10,7 +10,7 @@ QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_fr
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 
-.PHONY: install demo test quick check format reliability fuzz compiled coverage bench clean
+.PHONY: install demo test quick check format reliability fuzz compiled coverage bench results clean
 
 install: $(VENV)/.installed
 	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
@@ -79,6 +79,10 @@ bench: install
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/dvta.py
 	$(BIN)/python benchmarks/startup.py
+
+# The tables of docs/encoders.md, from the figures that benchmarks/encoders.py keeps in benchmarks/results/.
+results: install
+	$(BIN)/python benchmarks/results.py
 
 clean:
 	rm -rf .venv .venv-3.* demo build dist *.egg-info

@@ -186,7 +186,7 @@ def test_a_run_does_not_start_from_one_that_learned_its_test_samples_under_an_ol
         train_from_config(with_values(config, {**ALT, "train.start": trained.folder}), other)
 
 
-@pytest.mark.parametrize("name", ["dvta", "stgcn++"])
+@pytest.mark.parametrize("name", ["dvta", "stgcn++", "skeleton"])
 def test_zero_shot_results_and_their_encoders_start_from_no_run(trained: RunResult, name: str) -> None:
     system = get_system(name)
     with pytest.raises(UsageError, match=rf"{re.escape(name)} starts from no run .* which classes are unseen"):

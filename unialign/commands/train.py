@@ -31,13 +31,16 @@ from unialign.commands.options import (
     resolve,
     setting,
 )
-from unialign.errors import UsageError
+from unialign.errors import UnialignError, UsageError
 
 if TYPE_CHECKING:
     from unialign.pipeline.ablation.grid import Grid, Trial
     from unialign.pipeline.ablation.sweep import Done
     from unialign.pipeline.ablation.trials import TrialOutcome
-    from unialign.pipeline.training.train import Show
+    from unialign.pipeline.config import Config
+    from unialign.pipeline.evaluation.baselines import Row
+    from unialign.pipeline.training.train import RunResult, Show
+    from unialign.stages.datasets.base import Dataset
     from unialign.stages.training.loop import Progress
 
 Model = Annotated[str | None, setting("train.model")]
@@ -132,8 +135,9 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process gets here with the same result; one reports it.
         return
+    beside = _baseline_beside(resolved, found, result) if cached and not result.reused else None
     if as_json:
-        console.show_json({**result.result(), **result.metrics})
+        console.show_json({**result.result(), **result.metrics, "baseline": beside.result() if beside else None})
         return
     from unialign.stages.training.metrics import shown
 
@@ -148,8 +152,26 @@ def train(
         fields["encoder"] = result.exported
     fields["samples extracted"] = result.extracted
     fields["seconds"] = f"{result.seconds:.1f}{' (reused: this run was finished before)' if result.reused else ''}"
+    if beside and beside.top1 >= result.metrics["top1"]:
+        name = f"{beside.baseline} on {beside.features} reaches {beside.top1:.4f} in {beside.seconds:.1f} s"
+        fields["not beaten"] = f"{name} (`unialign baseline`)"
     reused = " (reused)" if result.reused else ""
     console.show_result(f"{result.folder}: {in_one_line(result.metrics)}{reused}", fields)
+
+
+def _baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -> "Row | None":
+    """The best simple classifier on what the run read; None if the run has no top-1 or that would take long."""
+    from unialign.pipeline.evaluation.baselines import quick_baselines
+
+    if "top1" not in result.metrics:
+        return None
+    try:
+        rows = quick_baselines(config, dataset, result.keys)
+    except UnialignError as error:
+        # The run is finished all the same.
+        console.say(f"no baseline beside it: {error}")
+        return None
+    return max(rows, key=lambda row: row.top1, default=None)
 
 
 def _tell(verbose: bool) -> Callable[[str], None]:

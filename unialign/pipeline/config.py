@@ -53,7 +53,7 @@ class PoseFeaturesSection(Settings):
 
     weights: UserPath | None = Field(
         None,
-        description="Weights of the skeleton network: Shift-GCN's, or encoder.pt of a run of `train --model stgcn++`.",
+        description="Weights of the skeleton network: Shift-GCN's, or encoder.pt of a run of `train --model skeleton`.",
     )
     poses: UserText | None = Field(None, description="Store of poses to read, if there are several.")
     num_offsets: int = Field(4, ge=1, description="Temporal offsets per clip, each a view.")
@@ -290,7 +290,8 @@ def load_config(
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The configuration with some dotted values changed. Raises `UsageError` as `load_config` does."""
-    changed = config.model_dump(mode="python")
+    # What nobody set stays so: systems have settings of their own in its place.
+    changed = config.model_dump(mode="python", exclude_unset=True)
     for name, value in values.items():
         _set(changed, name, value)
     return _validated(changed, Path(FILE), os.environ)

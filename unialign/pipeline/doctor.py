@@ -138,7 +138,7 @@ def _checks(config: Config) -> list[Json]:
         (
             "skeleton encoder",
             config.extract.pose_features.weights is not None and config.extract.pose_features.weights.is_file(),
-            "set `extract.pose_features.weights`: Shift-GCN weights, or a checkpoint of `train --model stgcn++`",
+            "set `extract.pose_features.weights`: Shift-GCN weights, or a checkpoint of `train --model skeleton`",
         ),
         (
             "embedded text encoder",

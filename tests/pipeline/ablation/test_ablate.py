@@ -90,6 +90,18 @@ def each(train: Callable[[Trial], TrialOutcome]) -> Callable[[Sequence[Trial], C
     return run
 
 
+def test_baselines_stand_below_the_rows_in_every_table_for_people(tmp_path: Path) -> None:
+    svm = {"baseline": "svm", "features": "poses", "top1": 0.9, "mean_class": 0.8, "seconds": 1.25, "chosen": "C 1"}
+    folder = tmp_path / "out"
+    run_ablation(
+        grid(tmp_path), each(fake_train), cache=tmp_path / "cache", folder=folder, baselines=lambda ablation: [svm]
+    )
+    assert "| baseline: svm on poses | - | 90.0 |" in (folder / "ablation.md").read_text()
+    assert "baseline: svm on poses & - & $90.0$" in (folder / "ablation.tex").read_text()
+    assert json.loads((folder / "ablation.json").read_text())["baselines"] == [svm]
+    assert "baseline" not in (folder / "ablation.csv").read_text()
+
+
 def test_the_table_has_means_deviations_and_paired_changes(tmp_path: Path) -> None:
     counts = []
     found = run_ablation(
@@ -106,6 +118,7 @@ def test_the_table_has_means_deviations_and_paired_changes(tmp_path: Path) -> No
     assert "| video + text | 2 | 75.0 ± 7.1 |" in (tmp_path / "out" / "ablation.md").read_text()
     assert "video + text & $2$ & $75.0" in (tmp_path / "out" / "ablation.tex").read_text()
     assert json.loads((tmp_path / "out" / "ablation.json").read_text())["extracted"] == found.extracted == 0
+    assert found.baselines == ()
     # As in the grid, whichever ended first.
     assert [result.trial for result in found.results] == list(trials(grid(tmp_path)))
     assert counts == [(1, 1, 4), (0, 2, 4), (1, 3, 4), (0, 4, 4)]

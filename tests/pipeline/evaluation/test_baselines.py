@@ -15,8 +15,9 @@ from tests.pipeline.made_utd import called, write_files
 from unialign.cache.arrays import ArraySpec
 from unialign.cli import app
 from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.config import Config
 from unialign.pipeline.evaluation import baselines
-from unialign.pipeline.evaluation.baselines import CLASSIFIERS, Baselines, run_baselines
+from unialign.pipeline.evaluation.baselines import CLASSIFIERS, QUICK, Baselines, quick_baselines, run_baselines
 from unialign.stages.datasets.base import Dataset, Sample, Split
 
 DATASET = made_dataset()
@@ -107,6 +108,17 @@ def test_rows_that_would_take_hours_are_left_out_and_named(made_caches: Path, mo
     assert found.skipped == ("svm: 12 training samples are more than 11",)
 
 
+def test_beside_a_training_run_stands_only_what_takes_seconds(
+    made_caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "cached_readers", lambda wanted, *rest, **more: readers_of(made_caches))
+    found = quick_baselines(Config(), DATASET, ["pose-features", "text", "frames"])
+    assert [row.features for row in found] == ["pose-features", "frames"]
+    assert all(row.baseline in QUICK for row in found)
+    monkeypatch.setattr(baselines, "QUICK_SAMPLES", 19)
+    assert quick_baselines(Config(), DATASET, ["pose-features"]) == ()
+
+
 def test_text_alone_has_no_baseline(made_caches: Path) -> None:
     with pytest.raises(UsageError, match="there are no baselines on text"):
         rows(made_caches, "text")
@@ -124,6 +136,12 @@ def test_the_command_takes_a_modality_or_a_store(tmp_path: Path, monkeypatch: py
     assert max(row["top1"] for row in found["rows"]) >= 0.8
     same = json.loads(called("baseline", "--features", Path(store).stem, *where))
     assert [row["top1"] for row in same["rows"]] == [row["top1"] for row in found["rows"]]
+    small = ("train.skeleton.width=8", "train.skeleton.clip_len=8", "train.settings.device=cpu")
+    trained = json.loads(called("train", "--model", "skeleton", "--epochs", 1, *where, *small))
+    assert trained["baseline"]["features"] == "poses"
+    # Two steps of five clips beat nothing, which is said.
+    assert trained["top1"] < trained["baseline"]["top1"]
+    assert "not beaten" in called("train", "--model", "skeleton", "--epochs", 2, *where[:-1], *small)
     without = CliRunner().invoke(app, ["baseline", "--protocol", "zero-shot-1", *map(str, where)])
     assert isinstance(without.exception, MissingCache)
     assert "unialign extract text" in str(without.exception)

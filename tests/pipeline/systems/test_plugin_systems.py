@@ -117,4 +117,4 @@ def test_a_broken_one_is_named_when_it_is_asked_for_and_stands_in_no_ones_way(wo
     assert error.count("\n") == 1
     assert "entry point 'broken' of unialign.systems (no_such_module:ROW) from broken 1.0 cannot be loaded" in error
     error = call(work, "train", "--dataset", "tiny", "--model", "brocken", code=2)
-    assert "no model 'brocken'; known are unialign, art, alt, dvta, stgcn++, broken, mean-color" in error
+    assert "no model 'brocken'; known are unialign, art, alt, dvta, stgcn++, skeleton, broken, mean-color" in error

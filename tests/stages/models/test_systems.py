@@ -34,6 +34,7 @@ SMALL_OF = {
     "alt": {"tower": "cached", "num_frames": 2, "num_blocks": 1, "mlp_ratio": 1, "ffn_ratio": 1},
     "dvta": {},
     "stgcn++": {"width": 8},
+    "skeleton": {"width": 8},
 }
 
 
@@ -146,11 +147,14 @@ def made(name: str, randn: Callable[..., torch.Tensor]) -> tuple[torch.nn.Module
         "alt": {**texts, "corpus": randn(6, 4), "tokens": TokenShape(7, 4)},
         "dvta": {**texts, "pose_width": 5, "descriptions": randn(3, 4)},
         "stgcn++": {"num_classes": 3, "layout": "coco-17"},
+        "skeleton": {"num_classes": 3, "layout": "coco-17", "coordinates": 2},
     }
     model = system.build(system.config(**SMALL_OF[name]), **parts[name])
     batch = {"frames": randn(2, 2, 3, 32, 32), "pose_tokens": randn(2, 4, 5), "tokens": randn(2, 2, 7, 4)}
     batch |= {"pose_features": randn(2, 5), "labels": torch.tensor([0, 2])}
-    batch |= {"keypoints": randn(2, 2, 8, 17, 3), "present": torch.ones(2, 2, dtype=torch.bool)}
+    # Keypoints in body space have the way of the body too.
+    channels = 5 if name == "skeleton" else 3
+    batch |= {"keypoints": randn(2, 2, 8, 17, channels), "present": torch.ones(2, 2, dtype=torch.bool)}
     return model, batch
 
 
@@ -167,7 +171,7 @@ def test_every_system_builds_runs_and_has_losses(name: str) -> None:
     assert {system.rate(model, each) for each, _ in model.named_parameters()} == {1.0}
 
 
-@pytest.mark.parametrize("name", [name for name in SYSTEMS.own if name not in ("dvta", "stgcn++")])
+@pytest.mark.parametrize("name", [name for name in SYSTEMS.own if name not in ("dvta", "stgcn++", "skeleton")])
 def test_the_cost_of_a_system_is_the_same_without_memory(name: str) -> None:
     model, batch = made(name, torch.randn)
     with torch.device("meta"):

@@ -70,6 +70,7 @@ class Ablation:
     """A finished sweep. results and failed: in the order of the grid.
 
     table: see `rows_of`. extracted: samples that records gained while it ran; must be 0.
+    baselines: the best simple classifier on each modality that was read, see `evaluation.baselines.quick_baselines`.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Ablation:
     table: tuple[Mapping[str, Json], ...]
     extracted: int
     failed: tuple[FailedTrial, ...] = ()
+    baselines: tuple[Mapping[str, Json], ...] = ()
 
     def rows(self) -> list[dict[str, Json]]:
         """One row per entry of the grid: mean and standard deviation over seeds, change against the first row."""
@@ -90,6 +92,7 @@ class Ablation:
             "trials": [found.result() for found in self.results],
             "failed": [found.result() for found in self.failed],
             "extracted": self.extracted,
+            "baselines": [dict(row) for row in self.baselines],
         }
 
 

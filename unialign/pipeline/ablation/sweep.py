@@ -1,7 +1,9 @@
 """Running a grid of training runs from a configuration, in parallel, with tables and a plot. It never extracts."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,17 +11,21 @@ from unialign.cache.atomic import write_file
 from unialign.cache.index import load_table
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.store import open_store
-from unialign.errors import CacheProblem, UsageError
+from unialign.errors import CacheProblem, UnialignError, UsageError
 from unialign.pipeline.ablation.grid import Grid, Trial, trials
 from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult, rows_of
 from unialign.pipeline.ablation.tables import write_tables
 from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.datasets import the_dataset
+from unialign.pipeline.evaluation.baselines import quick_baselines
 from unialign.pipeline.evaluation.plots import draw_ablation
 from unialign.stages.device import resolve_device
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.processes import SETTING
+from unialign.types import Json
 
+LOGGER = logging.getLogger(__name__)
 Done = Callable[[TrialOutcome, int, int], None]
 
 
@@ -45,7 +51,12 @@ def sweep(
     train = partial(train_trials, config, jobs=jobs, on_gpu=on_gpu, show=show)
     try:
         ablation = run_ablation(
-            grid, lambda todo, done: train(todo, done=done), cache=config.cache.resolve(), folder=folder, report=report
+            grid,
+            lambda todo, done: train(todo, done=done),
+            cache=config.cache.resolve(),
+            folder=folder,
+            report=report,
+            baselines=partial(baselines_of, config),
         )
     except BaseException as error:
         error.add_note("finished training runs are kept; those in progress resume from their last checkpoints.")
@@ -64,6 +75,7 @@ def run_ablation(
     cache: Path,
     folder: Path,
     report: Done = lambda outcome, done, total: None,
+    baselines: Callable[[Ablation], Sequence[Mapping[str, Json]]] = lambda ablation: (),
 ) -> Ablation:
     """Train all trials and write the tables of those that finished, if any, into a folder.
 
@@ -88,8 +100,22 @@ def run_ablation(
         failed=tuple(outcome for outcome in ordered if isinstance(outcome, FailedTrial)),
     )
     if results:
+        ablation = replace(ablation, baselines=tuple(baselines(ablation)))
         write_tables(ablation, folder)
     return ablation
+
+
+def baselines_of(config: Config, ablation: Ablation) -> list[Mapping[str, Json]]:
+    """The best simple classifier on each modality that some row reads, with dataset, protocol and stores of the first
+    result; none where its stores do not allow any.
+    """
+    read = {modality for result in ablation.results for modality in result.keys}
+    first = with_values(config, dict(ablation.results[0].trial.values))
+    try:
+        return [row.result() for row in quick_baselines(first, the_dataset(first), read)]
+    except UnialignError as error:
+        LOGGER.info("no baselines beside the ablation: %s", error)
+        return []
 
 
 def count_stored(cache: Path) -> int:

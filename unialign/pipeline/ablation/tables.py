@@ -56,7 +56,8 @@ def shown_metrics(ablation: Ablation) -> list[str]:
 def table(ablation: Ablation) -> list[tuple[str, ...]]:
     """The rows as text: accuracies in percent with one decimal, seconds, megabytes of 10^6 bytes."""
     metrics, gpu = shown_metrics(ablation), _on_gpu(ablation)
-    return [_cells(row, metrics, first=number == 0, gpu=gpu) for number, row in enumerate(ablation.rows())]
+    rows = [_cells(row, metrics, first=number == 0, gpu=gpu) for number, row in enumerate(ablation.rows())]
+    return rows + [_baseline_cells(row, metrics, gpu=gpu) for row in ablation.baselines]
 
 
 def closing(ablation: Ablation) -> str:
@@ -155,6 +156,13 @@ def _cells(row: Mapping[str, Any], metrics: Sequence[str], *, first: bool, gpu: 
         _megabytes(row["memory"]),
     )
     return (*cells, _megabytes(row["gpu_memory"])) if gpu else cells
+
+
+def _baseline_cells(row: Mapping[str, Any], metrics: Sequence[str], *, gpu: bool) -> tuple[str, ...]:
+    values = [_spread(METRICS[name], row.get(name), None) for name in metrics]
+    name = f"baseline: {row['baseline']} on {row['features']}"
+    cells = (name, NOTHING, *values, NOTHING, NOTHING, f"{row['seconds']:.1f}", NOTHING)
+    return (*cells, NOTHING) if gpu else cells
 
 
 def _points(difference: float) -> str:

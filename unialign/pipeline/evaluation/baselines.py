@@ -5,7 +5,7 @@ Legend: N samples, F numbers of a sample, L classes, E width of the texts.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +35,8 @@ MODALITIES = ("poses", "pose-features", "tokens", "frames")
 FRAMES = 16  # of a sample of poses
 PICTURES, SIDE = 8, 12  # of a sample of frames, in pixels
 FOLDS = 4
+# What stands beside a training run without being asked for: these, up to so many samples.
+QUICK, QUICK_SAMPLES = ("1-nn", "ridge", "svm"), 3000
 # Larger training sets take kernels and coordinate descent from seconds to hours; those rows are left out, and said so.
 MOST_SAMPLES = {"svm": 6000, "linear svm": 10_000, "logistic regression": 20_000, "1-nn": 100_000, "k-nn": 100_000}
 
@@ -141,6 +143,31 @@ def baselines_from_config(
     )
 
 
+def quick_baselines(config: Config, dataset: Dataset, modalities: Iterable[str]) -> tuple[Row, ...]:
+    """The strongest of the fast classifiers on each of some modalities that training read, for a look beside a network.
+
+    Nothing where that would take more than seconds (see `QUICK_SAMPLES`), and for modalities without baselines. Raises
+    what `run_baselines` raises.
+    """
+    read = set(modalities)
+    unseen = needs_text(dataset, config.protocol)
+    if len(dataset.samples) > QUICK_SAMPLES or (unseen and "text" not in read):
+        return ()
+    found = []
+    for modality in (each for each in MODALITIES if each in read):
+        wanted = [modality, "text"] if unseen else [modality]
+        rows = run_baselines(
+            dataset,
+            protocol=config.protocol,
+            modality=modality,
+            readers=cached_readers(wanted, dataset, config, check=False),
+            min_coverage=config.train.min_coverage,
+            names=QUICK,
+        )
+        found.append(rows.best)
+    return tuple(found)
+
+
 def run_baselines(
     dataset: Dataset,
     *,
@@ -148,13 +175,14 @@ def run_baselines(
     modality: str,
     readers: Mapping[str, SampleReader],
     min_coverage: float = 0.95,
+    names: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> Baselines:
     """All baselines of a protocol from the store of one modality, settings chosen without a look at the test samples.
 
-    They are chosen on the protocol's val part or, without one, by cross-validation inside train, whole groups (who is
-    seen) at a time. A protocol that tests classes without any training sample has rows of ridge regression to the texts
-    of the classes instead; readers must hold "text" then.
+    names: of `CLASSIFIERS`; all if empty. Settings are chosen on the protocol's val part or, without one, by
+    cross-validation inside train, whole groups (who is seen) at a time. A protocol that tests classes without any
+    training sample has rows of ridge regression to the texts of the classes instead; readers must hold "text" then.
     Raises `UsageError` for a modality that has no baselines and for a test without samples, `MissingCache` for stores
     that hold too little.
     """
@@ -173,7 +201,7 @@ def run_baselines(
         rows = list(_zero_shot_rows(dataset, split.test, parts, seen, unseen, sides, readers))
         chosen_on, skipped = "seen classes that play unseen ones", list[str]()
     else:
-        rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups)
+        rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS))
         folds = f"{FOLDS} folds of train{'' if groups is None else ', by group'}"
         chosen_on = "the val part" if split.val else folds
     return Baselines(
@@ -188,11 +216,12 @@ def run_baselines(
 
 
 def _supervised_rows(
-    parts: Mapping[str, Part], sides: Sides, num_classes: int, groups: Labels | None
+    parts: Mapping[str, Part], sides: Sides, num_classes: int, groups: Labels | None, names: Sequence[str]
 ) -> tuple[list[Row], list[str]]:
     train, test = parts["train"], parts["test"]
     rows, skipped = [], []
-    for name, (values, spoken, classifier) in CLASSIFIERS.items():
+    for name in names:
+        values, spoken, classifier = CLASSIFIERS[name]
         most = MOST_SAMPLES.get(name)
         if most and len(train) > most:
             skipped.append(f"{name}: {len(train)} training samples are more than {most}")

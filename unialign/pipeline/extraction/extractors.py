@@ -236,7 +236,7 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
     if section.weights is None:
         raise UsageError(
             "pose features need a skeleton encoder: give --weights (public Shift-GCN weights, or the encoder.pt of "
-            "`unialign train --model stgcn++`), or `extract.pose_features.weights` in unialign.yaml."
+            "`unialign train --model skeleton`), or `extract.pose_features.weights` in unialign.yaml."
         )
     weights = section.weights.resolve()
     encoder = load_encoder(weights)

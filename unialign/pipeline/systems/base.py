@@ -11,6 +11,7 @@ from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import UsageError
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request
 from unialign.settings import Settings
+from unialign.stages.training.settings import TrainSettings
 
 # The data that costs are counted with: of no dataset in particular, and the same for all systems.
 ASSUMED = {
@@ -96,6 +97,7 @@ class System:
     check: (config, options) -> raises `UsageError` for a run that makes no sense, though its model can be built.
     no_val: (config) -> why a run needs no val part to choose its epoch on; "" where it does.
     any_class: (config) -> nothing that is learned belongs to classes; unseen ones are recognized by their texts.
+    recipe: (config, number of training samples, settings) -> `train.settings` of its own for those that nobody set.
     example: (config) -> what its cost is counted with, called on the device "meta"; None: its cost is not counted.
     draw: (clip) -> a PNG of a test clip with what the model looked at, or None; None: there is nothing to draw.
     """
@@ -111,6 +113,7 @@ class System:
     check: Callable[[Any, Options], None] = lambda config, options: None
     no_val: Callable[[Any], str] = lambda config: ""
     any_class: Callable[[Any], bool] = lambda config: False
+    recipe: Callable[[Any, int, TrainSettings], Mapping[str, Any]] = lambda config, count, settings: {}
     example: Callable[[Any], Example] | None = None
     draw: Callable[[DrawnClip], bytes | None] | None = None
 

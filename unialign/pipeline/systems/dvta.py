@@ -158,7 +158,7 @@ def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: 
     if leaked:
         raise UsageError(
             f"the encoder of the pose features was trained on {len(leaked)} classes that {protocol} counts as unseen "
-            f"({leaked[0]}); train one with `unialign train --model stgcn++ protocol={protocol}` and extract again."
+            f"({leaked[0]}); train one with `unialign train --model skeleton protocol={protocol}` and extract again."
         )
     return None if strange else True
 

@@ -52,7 +52,7 @@ def prepare_encoder(request: Request) -> PreparedRun:
     protocols), nothing is evaluated.
     """
     config, dataset, reader = request.config, request.dataset, request.readers["poses"]
-    layout = _layout(reader)
+    layout = layout_of_poses(reader)
     numbers, unknown, sides = seen_classes(request)
     seen = [dataset.classes[label] for label in numbers]
     recipe = recipe_of(layout, reader.array_attributes("keypoints")["coordinates"])
@@ -102,7 +102,8 @@ def seen_classes(request: Request) -> tuple[dict[int, int], list[int], Sides]:
     return numbers, others, Sides(train, val, test)
 
 
-def _layout(reader: SampleReader) -> Layout:
+def layout_of_poses(reader: SampleReader) -> Layout:
+    """The joint layout of a store of poses. Raises `UsageError` for an unknown order of joints."""
     layout = layout_in(reader.array_attributes("keypoints"))
     if layout is None:
         raise UsageError(f"the poses' joints are of an unknown order; known are {', '.join(LAYOUTS)}.")

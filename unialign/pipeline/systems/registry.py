@@ -15,7 +15,7 @@ from unialign.settings import Settings
 from unialign.stages.models.alt.config import ALTConfig
 from unialign.stages.models.art.config import ARTConfig
 from unialign.stages.models.dvta.config import DVTAConfig
-from unialign.stages.models.skeleton.config import EncoderConfig
+from unialign.stages.models.skeleton.config import EncoderConfig, SkeletonConfig
 from unialign.stages.models.unialign.config import UniAlignConfig
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ SYSTEMS: Table[SystemRow] = Table(
         "alt": SystemRow(ALTConfig, "unialign.pipeline.systems.alt:ALT"),
         "dvta": SystemRow(DVTAConfig, "unialign.pipeline.systems.dvta:DVTA"),
         "stgcn++": SystemRow(EncoderConfig, "unialign.pipeline.systems.encoder:ENCODER", "encoder"),
+        "skeleton": SystemRow(SkeletonConfig, "unialign.pipeline.systems.skeleton:SKELETON"),
     },
 )
 

@@ -161,6 +161,7 @@ def prepare_run(
     found = with_validation(few, protocol, options.val_share, settings.seed, shots=options.shots)
     if needless := system.no_val(config):
         found = Validation(replace(few.split(protocol), val=()), "none", needless)
+    own = system.recipe(config, len(found.split.train), settings)
     request = Request(
         name=name,
         section=section_of(name),
@@ -170,7 +171,7 @@ def prepare_run(
         protocol=protocol,
         readers={store: get_reader(readers, store, dataset) for store in system.stores(config)},
         config=config,
-        settings=settings,
+        settings=settings.with_unset(own),
         options=options,
     )
     made = system.prepare(request)

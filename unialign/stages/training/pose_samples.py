@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from unialign.cache.batches.joined import Entries
 from unialign.errors import CorruptInput
-from unialign.stages.extraction.body_space import LOWEST_SCORE
-from unialign.stages.extraction.pose_clips import RECIPES, Shape, View, frame_size
+from unialign.stages.extraction.body_space import LOWEST_SCORE, body_arrays, body_space, mirrored_body
+from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, Shape, View, frame_size
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import Layout
 from unialign.stages.training.augmentation import sparse_frames
@@ -20,6 +21,7 @@ from unialign.stages.training.order import sample_generator
 from unialign.stages.training.reading import Wanted, arrays_of, reader_of
 from unialign.stages.training.samples import Batch, Labelled
 from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.skeleton_augmentation import SkeletonAugmentation, augmented, random_positions
 
 MIDDLE = View(offset=0, num_offsets=1, flip=False)
 
@@ -98,6 +100,103 @@ class PoseClips(BySample[_Read]):
     def finished(self, read: _Read, batch: Batch) -> Batch:
         """See `BySample`."""
         return batch
+
+
+@dataclass(frozen=True)
+class _ReadBodies:
+    """What a batch in body space is made of. keypoints: (T, M, V, C) of each sample, then of each partner.
+
+    generators: of each clip, in training; the next draws are its augmentation. shares: (B,) float32, weight of the clip
+    itself in its mixture. partners: (B,) int64, whom the rest is of; empty without mixtures.
+    """
+
+    picks: Sequence[tuple[int, int]]
+    keypoints: Entries
+    generators: Sequence[np.random.Generator]
+    shares: np.ndarray
+    partners: np.ndarray
+
+
+class BodyClips(BySample[_ReadBodies]):
+    """Clips in body space over picks (epoch, index); a batch holds what one of `PoseClips` does.
+
+    With an augmentation (training) a random part of a sample is read at random positions, changed as
+    `skeleton_augmentation` says, mirrored with the probability `settings.flip`, and with mixup > 0 half of the clips
+    are mixtures with one of another sample: a batch then also holds partner_labels (B,) int64 and share (B,) float32,
+    the weight of the clip's own label. Without one it is what extraction reads: the first view of its grid.
+    Batches raise `CorruptInput` for a sample that shows nobody.
+    """
+
+    def __init__(
+        self,
+        samples: Labelled,
+        poses: CachedPoses,
+        settings: TrainSettings,
+        augmentation: SkeletonAugmentation | None,
+        *,
+        mixup: float = 0.0,
+    ) -> None:
+        self.poses, self.settings, self.augmentation = poses, settings, augmentation
+        self.mixup = mixup if augmentation else 0.0
+        held = {spec.name: spec for spec in arrays_of(poses.reader)}
+        self.reader = reader_of({"keypoints": Wanted(poses.reader, "keypoints")}, samples.ids, by_entry=["keypoints"])
+        coordinates = 2 if poses.recipe == "body-2d" else 3
+        joints = held["keypoints"].shape[2]
+        shape = (poses.shape.num_persons, poses.shape.num_frames, joints, 2 * coordinates + 1)
+        kinds: dict[str, Kind] = {
+            "keypoints": (np.dtype(np.float32), shape),
+            "present": (np.dtype(np.bool_), shape[:1]),
+        }
+        super().__init__(samples, Rows(kinds))
+
+    def read(self, picks: Sequence[tuple[int, int]]) -> _ReadBodies:
+        """See `BySample`."""
+        indices, shares = indices_of(picks), np.ones(len(picks), np.float32)
+        if self.augmentation is None:
+            return _ReadBodies(picks, self.reader.entries("keypoints", indices), (), shares, indices[:0])
+        generators = [sample_generator(self.settings.seed, epoch, index) for epoch, index in picks]
+        if not self.mixup:
+            return _ReadBodies(picks, self.reader.entries("keypoints", indices), generators, shares, indices[:0])
+        partners = indices.copy()
+        for place, generator in enumerate(generators):
+            if generator.random() < 0.5:
+                partners[place] = generator.integers(len(self.samples))
+                shares[place] = generator.beta(self.mixup, self.mixup)
+        keypoints = self.reader.entries("keypoints", np.concatenate([indices, partners]))
+        return _ReadBodies(picks, keypoints, generators, shares, partners)
+
+    def make(self, read: _ReadBodies, place: int, rows: Mapping[str, np.ndarray]) -> None:
+        """See `BySample`."""
+        clip, share = self._clip(read, place, read.picks[place][1], place), read.shares[place]
+        keypoints, present = clip.keypoints, clip.present
+        if share < 1:
+            other = self._clip(read, len(read.picks) + place, int(read.partners[place]), place)
+            keypoints, present = share * keypoints + (1 - share) * other.keypoints, present | other.present
+        rows["keypoints"][place], rows["present"][place] = keypoints, present
+
+    def finished(self, read: _ReadBodies, batch: Batch) -> Batch:
+        """See `BySample`."""
+        if len(read.partners):
+            labels = [self.samples.labels[partner] for partner in read.partners.tolist()]
+            batch["partner_labels"] = torch.tensor(labels, dtype=torch.int64)
+            batch["share"] = torch.from_numpy(read.shares)
+        return batch
+
+    def _clip(self, read: _ReadBodies, entry: int, index: int, place: int) -> PoseClip:
+        """A clip of the sample `index`, whose keypoints were read as `entry`; drawn by the generator of `place`."""
+        keypoints, poses = read.keypoints[entry], self.poses
+        try:
+            if self.augmentation is None:
+                return RECIPES[poses.recipe](keypoints, poses.layout, MIDDLE, poses.shape, None)
+            body = body_space(keypoints, poses.layout, poses.shape.num_persons, scored=poses.recipe == "body-2d")
+        except CorruptInput as error:
+            raise CorruptInput(f"poses of sample {self.samples.ids[index]!r}: {error}", error.status) from error
+        generator = read.generators[place]
+        if generator.random() < self.settings.flip:
+            body = mirrored_body(body, poses.layout)
+        body = augmented(body, generator, self.augmentation)
+        places = random_positions(body.joints.shape[1], poses.shape.num_frames, generator, self.augmentation)
+        return PoseClip(*body_arrays(body, places))
 
 
 def random_part(

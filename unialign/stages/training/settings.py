@@ -116,6 +116,11 @@ class TrainSettings(Settings, strict=True):
             raise ValueError(f"warmup_epochs is {self.warmup_epochs:g}; it must be below epochs ({self.epochs})")
         return self
 
+    def with_unset(self, values: Mapping[str, Any]) -> Self:
+        """A copy with these values where nobody set one: neither file, flag nor program."""
+        left = {name: value for name, value in values.items() if name not in self.model_fields_set}
+        return self.replaced(**left) if left else self
+
     def identity(self) -> dict[str, Any]:
         """The fields that decide what a run computes, as plain values: part of a run's key."""
         fields = {name: value for name, value in self.plain().items() if name not in NOT_IDENTITY}

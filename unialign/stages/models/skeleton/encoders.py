@@ -2,5 +2,10 @@
 
 from unialign.stages.models.skeleton.shift_gcn import ShiftGCN
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
+from unialign.stages.models.skeleton.streams import SkeletonStreams
 
-ENCODERS: dict[str, type[STGCNPlusPlus] | type[ShiftGCN]] = {"stgcn++": STGCNPlusPlus, "shift-gcn": ShiftGCN}
+ENCODERS: dict[str, type[STGCNPlusPlus] | type[ShiftGCN] | type[SkeletonStreams]] = {
+    "skeleton": SkeletonStreams,
+    "stgcn++": STGCNPlusPlus,
+    "shift-gcn": ShiftGCN,
+}

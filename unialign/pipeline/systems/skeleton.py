@@ -1,0 +1,165 @@
+"""A skeleton encoder in body space, for small data as well: exported for `extract pose-features`, as ST-GCN++ is.
+
+What differs from `encoder`, the published recipe: coordinates of the body instead of the frame or camera, streams of
+joints, bones and motion, the augmentation of the skeleton literature, a moving average of the weights, and a size and
+schedule that fit the number of samples. docs/systems.md has the figures that chose each.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from unialign.pipeline.systems.base import System, refuse_start
+from unialign.pipeline.systems.encoder import NUM_PERSONS, layout_of_poses, seen_classes
+from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
+from unialign.stages.extraction.pose_clips import Shape, recipe_of
+from unialign.stages.models.skeleton.config import SkeletonConfig
+from unialign.stages.models.skeleton.streams import SkeletonStreams
+from unialign.stages.training.pose_samples import BodyClips, CachedPoses
+from unialign.stages.training.settings import TrainSettings
+from unialign.stages.training.skeleton_augmentation import SkeletonAugmentation
+from unialign.types import Json
+
+# So many steps of 32 clips are enough for a small network; few samples are seen more often, but not without end.
+STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1600, 30, 300
+FIRST_STEPS = 10  # of the moving average, which follows faster before
+
+
+class SkeletonTraining(nn.Module):
+    """An encoder behind the contract of the training loop, with the moving average of its weights.
+
+    `learning` is what gradients move; `network`, its average, is what is evaluated and exported. Without an average
+    they are one.
+    """
+
+    steps: Tensor
+
+    def __init__(self, network: nn.Module, *, average: float, smoothing: float) -> None:
+        super().__init__()
+        self.learning = network
+        self.network = copy.deepcopy(network).requires_grad_(False) if average else network
+        self.average, self.smoothing = average, smoothing
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens, feature and logits of a batch's keypoints; in training also what the loss needs of a mixture."""
+        network = self.learning if self.training else self.network
+        outputs: dict[str, Tensor] = network(batch["keypoints"], batch["present"])
+        mixed = {name: batch[name] for name in ("partner_labels", "share") if name in batch}
+        return {**outputs, **mixed}
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Move the average towards the weights, after each optimizer step."""
+        if not self.average:
+            return
+        self.steps += 1
+        done = int(self.steps)
+        decay = min(self.average, done / (done + FIRST_STEPS))
+        with torch.no_grad():
+            for kept, value in zip(
+                self.network.state_dict().values(), self.learning.state_dict().values(), strict=True
+            ):
+                if kept.dtype.is_floating_point:
+                    kept.lerp_(value, 1 - decay)
+                else:
+                    kept.copy_(value)
+
+
+def skeleton_losses(model: Any, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """Smoothed cross-entropy of each network, their mean; of mixtures by the share of each label."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(logits.float(), targets, label_smoothing=model.smoothing, reduction="none")
+
+    terms = [loss(logits, labels) for logits in outputs["stream_logits"]]
+    if "share" in outputs:
+        share, partners = outputs["share"], outputs["partner_labels"]
+        mixed = [loss(logits, partners) for logits in outputs["stream_logits"]]
+        terms = [share * one + (1 - share) * other for one, other in zip(terms, mixed, strict=True)]
+    return {"classification": torch.stack(terms).mean()}
+
+
+def prepare_skeleton(request: Request) -> PreparedRun:
+    """A run of an encoder in body space; classes are those of `encoder.seen_classes`."""
+    config, dataset, reader = request.config, request.dataset, request.readers["poses"]
+    layout = layout_of_poses(reader)
+    numbers, unknown, sides = seen_classes(request)
+    seen = [dataset.classes[label] for label in numbers]
+    recipe = recipe_of(layout, reader.array_attributes("keypoints")["coordinates"], "body")
+    poses = CachedPoses(reader, layout, recipe, Shape(config.clip_len, NUM_PERSONS), config.crop)
+    augmentation = SkeletonAugmentation(
+        **{name: getattr(config, name) for name in SkeletonAugmentation.__dataclass_fields__}
+    )
+    parts: dict[str, Json] = {
+        "layout": layout.plain,
+        "num_classes": len(numbers),
+        "coordinates": 2 if recipe == "body-2d" else 3,
+    }
+    return prepared(
+        request,
+        sides,
+        sides.sources(
+            lambda samples, learns: BodyClips(
+                samples, poses, request.settings, augmentation if learns else None, mixup=config.mixup
+            )
+        ),
+        parts,
+        extra={
+            "model": request.name,
+            "config": {**parts, **network_settings(config)},
+            "layout": layout.plain,
+            "recipe": recipe,
+            "clip_len": config.clip_len,
+            "classes": seen,
+            "protocol": request.protocol,
+            "dataset": dataset.name,
+        },
+        classes=tuple(seen + [dataset.classes[label] for label in unknown]),
+        unknown=len(unknown),
+    )
+
+
+def network_settings(config: SkeletonConfig) -> dict[str, Any]:
+    """What the network itself is built with, beside layout, classes and coordinates."""
+    names = ("network", "streams", "fusion", "width", "blocks", "dropout", "head_dropout")
+    plain = config.plain()
+    return {name: plain[name] for name in names}
+
+
+def build_skeleton(config: SkeletonConfig, **parts: Any) -> SkeletonTraining:
+    """The encoder with random weights, as the training loop runs it."""
+    network = SkeletonStreams(**parts, **network_settings(config))
+    return SkeletonTraining(network, average=config.average, smoothing=config.label_smoothing)
+
+
+def skeleton_recipe(config: SkeletonConfig, num_train: int, settings: TrainSettings) -> dict[str, Any]:
+    """How an encoder trains where nothing else was set: AdamW with a cosine, as many epochs as the samples ask for."""
+    del config
+    epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(32 * STEPS / max(1, num_train))))
+    if "epochs" in settings.model_fields_set:
+        epochs = settings.epochs
+    return {
+        "epochs": epochs,
+        "batch_size": 32,
+        "optimizer": "adamw",
+        "lr": 0.004,
+        "weight_decay": 0.05,
+        "schedule": "cosine",
+        "warmup_epochs": min(3.0, epochs / 10),
+        "gradient_clip": 5.0,
+    }
+
+
+SKELETON = System(
+    config=SkeletonConfig,
+    stores=lambda config: ("poses",),
+    prepare=prepare_skeleton,
+    build=build_skeleton,
+    losses=skeleton_losses,
+    check=lambda config, options: refuse_start("skeleton", options),
+    recipe=skeleton_recipe,
+)
