@@ -144,6 +144,8 @@ def train(
     fields: dict[str, object] = {"run": result.folder, "protocol": result.protocol}
     fields |= shown(result.metrics)
     fields |= _best_fields(result.best)
+    if result.heads:
+        fields["heads, test top1"] = ", ".join(f"{name} {found['test']:.4f}" for name, found in result.heads.items())
     if result.zero_shot:
         fields["zero-shot"] = ", ".join(
             f"{name.replace('_', ' ')} {_short(value)}" for name, value in result.zero_shot.items()

@@ -101,6 +101,7 @@ class ResultFile(_File):
     seconds: Annotated[float, Field(ge=0)]
     exported: File | None = None
     per_class: dict[str, dict[str, Number | None]] = {}
+    heads: dict[str, dict[str, Any]] = {}
     zero_shot: dict[str, Any] = {}
     data: dict[str, Any] = {}
     predictions: Hex | None = None

@@ -52,6 +52,8 @@ class RunResult:
     metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none.
     per_class: of the metrics that have a value for each class, those by class, None without samples. best: the epoch
     with the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
+    heads: top-1 of each classifier that the prediction is the mean of, on "test" and "val", and of a mixture with
+    weights chosen on val, see `loop`; empty for systems with one.
     keys: the stores that were read, by modality. samples: counts of both sides of the split.
     extracted: samples that the records of those stores gained while the run was going.
     data: what was to be known of the samples before training, see `run_data.Report`.
@@ -75,6 +77,7 @@ class RunResult:
     reused: bool = False
     exported: Path | None = None
     per_class: Mapping[str, Json] = field(default_factory=dict)
+    heads: Mapping[str, Json] = field(default_factory=dict)
     zero_shot: Mapping[str, Json] = field(default_factory=dict)
     data: Mapping[str, Json] = field(default_factory=dict)
 
@@ -326,6 +329,7 @@ def _content(
         "epochs": prepared.settings.epochs,
         "metrics": dict(fitted.metrics),
         "per_class": class_metrics(prepared, fitted.predictions),
+        "heads": dict(fitted.heads),
         "best": dict(fitted.best),
         "keys": {name: dict(found) for name, found in keys.items()},
         "samples": _sides(prepared),

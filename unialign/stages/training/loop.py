@@ -9,13 +9,15 @@ be.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from unialign.errors import DamagedStore, MissingCache
 from unialign.stages.training.checkpoints import BEST, Checkpoints
+from unialign.stages.training.fusion import reliable_weights, weighted
 from unialign.stages.training.loader import Loader, Position, RankBatch
 from unialign.stages.training.logs import RunLog
 from unialign.stages.training.metrics import evaluation
@@ -58,6 +60,11 @@ class Part:
         labels = [self.labels[index] for index in predictions.indices]
         return evaluation(predictions.scores, labels, self.missing, unknown=self.unknown)
 
+    def top1(self, predictions: Predictions, scores: np.ndarray) -> float:
+        """Share of the samples that other scores (N, L) of the same predictions have right."""
+        labels = [self.labels[index] for index in predictions.indices]
+        return evaluation(scores, labels, self.missing, unknown=self.unknown)["top1"]
+
 
 @dataclass(frozen=True)
 class Data:
@@ -80,7 +87,7 @@ class Fitted:
     history: one row per epoch; metrics of val begin with "val_". metrics: of the last epoch on test, {} without test.
     best: {"epoch": the one with the highest top1 on val, "val": its metrics there, "test": its metrics on test}; {} if
         nothing was evaluated on val. predictions: of the last epoch on test. steps: optimizer steps in this call; 0 if
-        the run was already finished.
+        the run was already finished. heads: top-1 of each head of the last epoch, see `measured_heads`.
     """
 
     history: tuple[Mapping[str, float], ...]
@@ -88,6 +95,7 @@ class Fitted:
     best: Mapping[str, Any]
     predictions: Predictions | None
     steps: int
+    heads: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit(
@@ -120,10 +128,11 @@ def fit(
             predictions = run.predictions or run.predicted(data.test)
             metrics = data.test.metrics(predictions) if data.test and predictions else {}
             best = run.measured_best(metrics)
+            heads = run.measured_heads(predictions)
     finally:
         if run.log:
             run.log.close()
-    return Fitted(tuple(run.history), metrics, best, predictions, run.steps)
+    return Fitted(tuple(run.history), metrics, best, predictions, run.steps, heads)
 
 
 class _Run:
@@ -253,6 +262,24 @@ class _Run:
         found = self._evaluated(self.data.test)
         model.load_state_dict(kept)
         return {**self.best, "test": found}
+
+    def measured_heads(self, tested: Predictions | None) -> dict[str, Any]:
+        """Top-1 of each head of the last epoch on test and, with a val part, on val; {} for models with one head.
+
+        "weighted": the top-1 on test of a mixture whose weights the val samples chose, see `fusion`, beside the mean
+        that is the model's prediction.
+        """
+        if not tested or not tested.heads or not self.data.test:
+            return {}
+        found = {name: {"test": self.data.test.top1(tested, scores)} for name, scores in tested.heads.items()}
+        validated = self.predicted(self.data.val)
+        if not validated or not self.data.val:
+            return found
+        for name, scores in validated.heads.items():
+            found[name]["val"] = self.data.val.top1(validated, scores)
+        weights = reliable_weights(validated.heads, [self.data.val.labels[index] for index in validated.indices])
+        mixed = weighted(tested.heads, weights)
+        return {**found, "weighted": {"weights": weights, "test": self.data.test.top1(tested, mixed)}}
 
     def _best_weights(self) -> tuple[dict[str, Any] | None, str]:
         """The weights of the best epoch, or why there are none: damaged, or of an epoch that came out otherwise."""

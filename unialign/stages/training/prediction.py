@@ -3,7 +3,8 @@
 Legend: N samples, V views of a clip, L classes, M modalities.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from unialign.stages.training.step import Stepper
 class Predictions:
     """indices (N,): places of the samples in the split, ascending. scores (N, L): probabilities, rows sum to 1.
 
-    importance (N, M): weights of the modalities, None for models without.
+    importance (N, M): weights of the modalities, None for models without. heads: probabilities (N, L) of each of the
+    classifiers that the scores are made of, by name; empty for models that have one.
     """
 
     indices: np.ndarray
     scores: np.ndarray
     importance: np.ndarray | None
+    heads: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def predict(stepper: Stepper, loader: Loader) -> Predictions:
@@ -49,6 +52,8 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
             columns = {"scores": outputs["logits"].float().softmax(dim=-1)}
             if "importance" in outputs:
                 columns["importance"] = outputs["importance"].float()
+            for name, output in getattr(model, "heads", {}).items():
+                columns[f"head {name}"] = outputs[output].float().softmax(dim=-1)
             for name, values in columns.items():
                 mean = values.unflatten(0, (num_clips, -1)).mean(dim=1)  # (B, V, L) -> (B, L)
                 table = tables.setdefault(name, torch.zeros(len(loader), mean.shape[1], device=stepper.device))
@@ -65,4 +70,5 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
     if not all(bool(table.isfinite().all()) for table in tables.values()):
         raise UnialignError("the predictions are not finite; lower train.settings.lr or look at the last epoch.")
     arrays = {name: table.cpu().numpy() for name, table in tables.items()}
-    return Predictions(np.arange(len(loader)), arrays["scores"], arrays.get("importance"))
+    heads = {name.removeprefix("head "): values for name, values in arrays.items() if name.startswith("head ")}
+    return Predictions(np.arange(len(loader)), arrays["scores"], arrays.get("importance"), heads)

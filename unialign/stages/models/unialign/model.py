@@ -91,6 +91,11 @@ class UniAlign(nn.Module):
         return ("video",) if self.cmsa is None else self.cmsa.importance_names  # type: ignore[return-value]
 
     @property
+    def heads(self) -> dict[str, str]:
+        """The outputs that the prediction is the mean of, by name of the head; empty where it is of one."""
+        return {} if self.cmsa is None else {"video": "video_logits", "aligned": "align_logits"}
+
+    @property
     def temperature(self) -> Tensor:
         """tau, a scalar. Only models with an alignment branch have one."""
         return self.log_temperature.exp()
