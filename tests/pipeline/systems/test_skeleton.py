@@ -56,11 +56,14 @@ def test_a_trained_encoder_can_be_read_by_extraction(network: str, made_caches: 
 
 
 def test_an_encoder_learns_what_the_poses_tell(made_caches: Path, tmp_path: Path) -> None:
-    # Bodies of the tiny data set differ in nothing but their way through the picture.
-    result = encoder(made_caches, tmp_path, epochs=60, batch_size=12, lr=0.01)
+    # Bodies of the tiny data set differ in nothing but their way through the picture. Twelve clips are too few to learn
+    # it under the augmentation.
+    changes = ("tilt", "scale", "shear", "jitter", "joint_dropout", "frame_dropout", "dropout", "head_dropout")
+    model = {**SMALL, **dict.fromkeys(changes, 0.0), "crop": 1.0, "label_smoothing": 0.0, "average": 0.0}
+    result = encoder(made_caches, tmp_path, model=model, epochs=20, batch_size=12, lr=0.01, checkpoint_every=20)
     rows = (result.folder / "metrics.csv").read_text().splitlines()
     losses = [float(row.split(",")[1]) for row in rows[1:]]
-    assert min(losses) < 0.8 * losses[0]
+    assert min(losses) < 0.6 * losses[0]
 
 
 def test_an_encoder_for_a_zero_shot_protocol_never_sees_unseen_classes(made_caches: Path, tmp_path: Path) -> None:
