@@ -33,7 +33,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "unialign": {"train.unialign.backbone": "tsm-tiny"},
     "dvta": {"protocol": "unseen val"},
 }
-TIMES = ("data_wait", "samples_per_second")
+TIMES = ("data_wait", "samples_per_second", "megabytes_per_second", "loader_samples_per_second")
 LIMIT = 120
 
 

@@ -36,6 +36,9 @@ SETTINGS = TrainSettings(
     weight_decay=0.01,
 )
 
+# Of an epoch's row: they differ from run to run.
+TIMES = ("data_wait", "samples_per_second", "megabytes_per_second", "loader_samples_per_second")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -146,7 +149,7 @@ def steps(folder: Path) -> dict[int, tuple[Any, ...]]:
 
 
 def untimed(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in ("data_wait", "samples_per_second")} for row in history]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in history]
 
 
 def same_state(first: nn.Module, second: nn.Module) -> bool:

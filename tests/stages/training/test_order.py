@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.stages.training.order import epoch_order, process_seed, rank_slice, sample_generator
+from unialign.stages.training.order import epoch_order, process_seed, rank_slice, sample_generator, sample_words
 
 
 def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_only() -> None:
@@ -77,3 +77,16 @@ def test_drop_last_leaves_out_a_batch_that_is_not_full() -> None:
 def test_impossible_shares_are_rejected(rank: int, world_size: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match=r"processes|batch size"):
         rank_slice(np.arange(4), rank=rank, world_size=world_size, batch_size=batch_size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**140),
+    epoch=st.integers(0, 2**40),
+    samples=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=20),
+)
+def test_the_words_of_many_samples_are_those_of_their_generators(seed: int, epoch: int, samples: list[int]) -> None:
+    first, second = sample_words(seed, epoch, np.array(samples, dtype=np.int64))
+    for place, sample in enumerate(samples):
+        expected = sample_generator(seed, epoch, sample).bit_generator.random_raw(2)
+        assert [first[place], second[place]] == expected.tolist()

@@ -1,6 +1,7 @@
 """Contract: all training reads its stores through the batch readers, wherever they lie, and only what was drawn."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -184,6 +185,35 @@ def test_only_what_was_drawn_is_read(plain: Readers, monkeypatch: pytest.MonkeyP
     assert given["tokens"] == 2
     assert 0.3 < given["pictures"] / (2 * len(one["pictures"])) < 0.7
     assert TokenClips(SAMPLES, FrameTokens(plain["tokens"], VIEWS), settings, train=True).reader.sample_bytes == 60
+
+
+def test_views_of_tokens_are_drawn_at_once_as_they_are_one_by_one(plain: Readers) -> None:
+    for flip in (0.0, 0.3, 1.0):
+        settings = TrainSettings(flip=flip, seed=4)
+        made = TokenClips(SAMPLES, FrameTokens(plain["tokens"], VIEWS), settings, train=True)
+        for epoch in range(20):
+            places = np.arange(len(SAMPLES))
+            drawn = made._starts(epoch, places)[:, 0]
+            assert drawn.tolist() == [made._drawn(epoch, place) for place in places.tolist()]
+
+
+@pytest.mark.parametrize("window_shards", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_meter_says_what_was_read_and_what_the_loader_would_reach_alone(
+    kind: str, window_shards: int, plain: Readers
+) -> None:
+    settings = TrainSettings(batch_size=5, window_shards=window_shards, read_threads=2)
+    loader = Loader(KINDS[kind](plain, settings, True), settings)
+    for number in range(2):
+        for _ in loader.epoch(Position(number)):
+            time.sleep(0.01)
+        meter = loader.meter
+        assert meter.samples == len(SAMPLES)
+        assert meter.spent.bytes / len(SAMPLES) == {"tokens": 60}.get(kind, pytest.approx(4000, rel=0.9))
+        assert meter.megabytes_per_second == pytest.approx(meter.spent.bytes / 1e6 / meter.seconds)
+        assert 0 < meter.spent.seconds < 2 * meter.seconds
+        assert meter.samples_alone == pytest.approx(2 * len(SAMPLES) / meter.spent.seconds)
+        assert meter.samples_alone > len(SAMPLES) / meter.seconds
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# So many bytes at their largest add up to what 16 bits hold.
+_LINES = (2**16 - 1) // 255
+
 
 @dataclass(frozen=True)
 class Region:
@@ -82,9 +85,10 @@ def recoloured_levels(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     images: (T, S, S, 3) uint8, contiguous. factors: of brightness and of contrast, (2,).
     """
     brightness, contrast = factors
-    # Image by image, so that 32 bits suffice; sums of 64 take twice as long.
-    of_images = images.reshape(-1, int(np.prod(images.shape[-3:]))).sum(axis=1, dtype=np.uint32)
-    grey = int(of_images.sum(dtype=np.int64)) / images.size
+    lines = images.reshape(-1, *images.shape[-3:]).reshape(-1, images.shape[-3], images.shape[-2] * 3)
+    # Line upon line in as few bits as hold the sums: a tenth of the time of a sum over all.
+    narrow = np.uint16 if lines.shape[1] <= _LINES else np.uint32
+    grey = int(lines.sum(axis=1, dtype=narrow).sum(dtype=np.int64)) / images.size
     values = (np.arange(256) - grey) * contrast + grey * brightness
     return np.asarray(np.clip(np.round(values), 0, 255), dtype=np.uint8)
 

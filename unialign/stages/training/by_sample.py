@@ -5,6 +5,7 @@ its row of reused memory, so that many cores work on the batch that the loop wai
 """
 
 import threading
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -15,12 +16,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import Buffers
 from unialign.cache.remote.fetching import FetchingReader
 from unialign.stages.training.order import BatchIndices
 from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.samples import Batch, Labelled
-from unialign.stages.training.streamed import Streamed
+from unialign.stages.training.streamed import Spent, Streamed
 from unialign.stages.training.windows import windowed
 
 Read = TypeVar("Read")
@@ -59,6 +61,7 @@ class BySample(Streamed, Generic[Read]):
 
     def __init__(self, samples: Labelled, rows: Rows) -> None:
         self.samples, self.rows = samples, rows
+        self.spent = Spent()
         self._pool: BufferPool | None = None
         self.scratch = threading.local()
 
@@ -73,6 +76,10 @@ class BySample(Streamed, Generic[Read]):
     @abstractmethod
     def read(self, picks: Sequence[tuple[int, int]]) -> Read:
         """What a batch needs of the stores, with everything drawn that is random."""
+
+    @abstractmethod
+    def bytes_of(self, read: Read) -> int:
+        """How many bytes that are."""
 
     @abstractmethod
     def make(self, read: Read, place: int, rows: Mapping[str, np.ndarray]) -> None:
@@ -93,14 +100,14 @@ class BySample(Streamed, Generic[Read]):
         """See `Streamed`."""
         # Copying from a map is a thousandth of the work; waiting for servers is done by several.
         readers = threads if isinstance(self.reader, FetchingReader) else 1
-        read = ahead(lambda picks: (picks, self.read(picks)), batches, threads=readers, depth=depth + readers)
+        read = ahead(self._timed_read, batches, threads=readers, depth=depth + readers)
         return self._stream(read, batches, threads, depth)
 
     def windows(
         self, batches: Sequence[BatchIndices], window_of: np.ndarray, *, threads: int, depth: int
     ) -> Iterator[Batch]:
         """See `Streamed`."""
-        made = windowed(lambda picks: (picks, self.read(picks)), self.mapped, batches, window_of, threads)
+        made = windowed(self._timed_read, self.mapped, batches, window_of, threads)
         # What `windowed` waits for is the disk; the loop must not.
         read = ahead(lambda number: next(made), range(len(batches)), threads=1, depth=depth)
         try:
@@ -108,20 +115,33 @@ class BySample(Streamed, Generic[Read]):
         finally:
             made.close()
 
+    def _timed_read(self, picks: BatchIndices) -> tuple[BatchIndices, Read, float]:
+        began = time.thread_time()
+        return picks, self.read(picks), time.thread_time() - began
+
+    def _timed_make(self, read: Read, place: int, rows: Mapping[str, np.ndarray]) -> float:
+        began = time.thread_time()
+        self.make(read, place, rows)
+        return time.thread_time() - began
+
     def _stream(
-        self, read: Generator[tuple[BatchIndices, Read]], batches: Sequence[BatchIndices], threads: int, depth: int
+        self,
+        read: Generator[tuple[BatchIndices, Read, float]],
+        batches: Sequence[BatchIndices],
+        threads: int,
+        depth: int,
     ) -> Generator[Batch]:
         size = max((len(batch) for batch in batches), default=0)
         if self._pool is None or self._pool.size != size:
             self._pool = BufferPool(self.rows, size, pinned=torch.cuda.is_available())
         makers = ThreadPoolExecutor(threads, thread_name_prefix="samples")
-        making: deque[tuple[Read, Batch, list[Future[None]]]] = deque()
+        making: deque[tuple[Read, float, Batch, list[Future[float]]]] = deque()
         try:
-            for picks, each in read:
+            for picks, each, seconds in read:
                 with self._pool.lend() as buffers:
                     arrays = {name: array[: len(picks)] for name, array in buffers.arrays.items()}
-                    jobs = [makers.submit(self.make, each, place, arrays) for place in range(len(picks))]
-                    making.append((each, self._tensors(picks, arrays), jobs))
+                    jobs = [makers.submit(self._timed_make, each, place, arrays) for place in range(len(picks))]
+                    making.append((each, seconds, self._tensors(picks, arrays), jobs))
                 del buffers, arrays
                 if len(making) > depth:
                     yield self._awaited(*making.popleft())
@@ -131,9 +151,10 @@ class BySample(Streamed, Generic[Read]):
             makers.shutdown(wait=True, cancel_futures=True)
             read.close()
 
-    def _awaited(self, read: Read, batch: Batch, jobs: list[Future[None]]) -> Batch:
-        for job in jobs:
-            job.result()
+    def _awaited(self, read: Read, seconds: float, batch: Batch, jobs: list[Future[float]]) -> Batch:
+        seconds += sum(job.result() for job in jobs)
+        # Compressed stores are unpacked by other threads too, whose time is not known here.
+        self.spent.add(seconds if isinstance(self.reader, BatchReader) else 0.0, self.bytes_of(read))
         return self.finished(read, batch)
 
     def _fresh(self, size: int) -> Buffers:

@@ -5,6 +5,7 @@ Works under a stock `torch.utils.data.DataLoader` with any number of workers (fo
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
@@ -17,7 +18,7 @@ from unialign.cache.cores import usable_cores
 from unialign.stages.training.order import BatchIndices, crop_starts
 from unialign.stages.training.prefetch import BufferPool, ahead
 from unialign.stages.training.samples import Batch
-from unialign.stages.training.streamed import Streamed
+from unialign.stages.training.streamed import Spent, Streamed
 from unialign.stages.training.windows import windowed
 
 # Batches whose crops are drawn at once.
@@ -42,6 +43,7 @@ class CachedArrays(Streamed):
         self.reader = reader
         self.labels = np.array(labels, dtype=np.int64)
         self.seed, self.train, self.repeats = seed, train, repeats
+        self.spent = Spent()
         self._cropped = [bool(column.window) for column in reader.columns.values()]
         self._pool: BufferPool | None = None
 
@@ -86,8 +88,13 @@ class CachedArrays(Streamed):
 
     def _batch(self, picks: BatchIndices) -> Batch:
         assert self._pool is not None
+        began = time.thread_time()
         with self._pool.lend() as buffers:
-            return self._read(picks.epoch, picks.indices, buffers)
+            batch = self._read(picks.epoch, picks.indices, buffers)
+        # Compressed stores are unpacked by other threads too, whose time is not known here.
+        seconds = time.thread_time() - began if isinstance(self.reader, BatchReader) else 0.0
+        self.spent.add(seconds, len(picks) * self.repeats * self.reader.sample_bytes)
+        return batch
 
     def _gathered(
         self, reader: BatchReader, batches: Sequence[BatchIndices], threads: int, depth: int
@@ -100,25 +107,39 @@ class CachedArrays(Streamed):
         count = max(1, min(threads, usable_cores() - 1))
         depth += count
         work = Gathering(reader, self._pool.size, depth)
-        helpers = [threading.Thread(target=work.work, name="batches", daemon=True) for _ in range(count)]
         made: deque[Batch] = deque()
+        spent: list[float] = []
+
+        def help_gather() -> None:
+            work.work()
+            spent.append(time.thread_time())
+
+        def next_made() -> Batch:
+            work.fetch()
+            batch = self._finished(made.popleft())
+            spent.append(time.thread_time() - began)
+            return batch
+
+        helpers = [threading.Thread(target=help_gather, name="batches", daemon=True) for _ in range(count)]
         for helper in helpers:
             helper.start()
+        began = time.thread_time()
         try:
             for picks, starts in self._cropped_picks(batches):
                 if len(made) == depth:
-                    work.fetch()
-                    yield self._finished(made.popleft())
+                    yield next_made()
+                    began = time.thread_time()
                 with self._pool.lend() as buffers:
                     work.offer(self._positions(picks.indices), starts, buffers)
                     made.append(self._tensors(picks.indices, buffers.arrays))
             while made:
-                work.fetch()
-                yield self._finished(made.popleft())
+                yield next_made()
+                began = time.thread_time()
         finally:
             work.close(count)
             for helper in helpers:
                 helper.join()
+            self.spent.add(sum(spent), sum(map(len, batches)) * self.repeats * reader.sample_bytes)
 
     def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
         arrays = self.reader.read(self._positions(indices), self._starts(epoch, indices), buffers)

@@ -107,6 +107,7 @@ class Clips(BySample[_Read]):
         if pose is not None:
             columns["tokens"] = Wanted(pose.reader, "tokens")
         self.reader = reader_of(columns, samples.ids, by_entry=columns)
+        self._token_bytes = np.dtype(self.reader.columns["tokens"].spec.dtype).itemsize if pose else 0
         num_views = 1 if train else settings.test_clips * settings.test_crops
         shape = (frames.num_frames, frames.image_size, frames.image_size, 3)
         kinds: dict[str, Kind] = {"frames": (np.dtype(np.uint8), (num_views, *shape))}
@@ -134,27 +135,32 @@ class Clips(BySample[_Read]):
         first = np.cumsum([0, *counts])[:-1]
         return _Read(ids, drawn, sizes, pictures, first, self._pose_tokens(indices, drawn))
 
+    def bytes_of(self, read: _Read) -> int:
+        """See `BySample`."""
+        tokens = 0 if read.pose_tokens is None else read.pose_tokens.numel() * self._token_bytes
+        return read.sizes.nbytes + read.pictures.values.nbytes + tokens
+
     def make(self, read: _Read, place: int, rows: Mapping[str, np.ndarray]) -> None:
         """See `BySample`."""
         drawn, out = read.drawn[place], rows["frames"][place]
-        picture, views = int(read.first[place]), iter(out)
+        image, views = int(read.first[place]), iter(out)
         size = checked_size(read.sizes[place])
         for which in drawn.which:
             # A short clip repeats frames; each is decoded once.
             distinct, places = np.unique(which, return_inverse=True)
-            pictures = self._scratch((len(distinct), *size, 3))
+            images = self._scratch((len(distinct), *size, 3))
             for number, index in enumerate(distinct.tolist()):
                 try:
-                    decode_into(read.pictures[picture], self.frames.encoding, pictures[number], index)
+                    decode_into(read.pictures[image], self.frames.encoding, images[number], index)
                 except DamagedStore as error:
                     raise DamagedStore(f"frames of sample {read.ids[place]!r}: {error}") from error
-                picture += 1
+                image += 1
             for region in drawn.regions:
                 view = next(views)
                 if len(distinct) == len(which):
-                    resized(pictures, region, self.frames.image_size, view)
+                    resized(images, region, self.frames.image_size, view)
                 else:
-                    view[:] = resized(pictures, region, self.frames.image_size).permute(0, 2, 3, 1).numpy()[places]
+                    view[:] = resized(images, region, self.frames.image_size).permute(0, 2, 3, 1).numpy()[places]
         if drawn.colour is not None:
             rows["levels"][place] = recoloured_levels(out, drawn.colour)
 

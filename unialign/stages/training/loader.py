@@ -1,20 +1,22 @@
 """Batches in the order of `order`, decoded beside the training loop, with a meter of the time that the loop waits."""
 
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from unialign.cache.cores import usable_cores
 from unialign.errors import UsageError
 from unialign.stages.training.order import BatchIndices, epoch_order, rank_slice, window_order
 from unialign.stages.training.prefetch import ahead, on_device
 from unialign.stages.training.samples import Batch
 from unialign.stages.training.settings import TrainSettings
-from unialign.stages.training.streamed import Streamed
+from unialign.stages.training.streamed import Spent, Streamed
 
 
 class BatchSource(Protocol):
@@ -36,15 +38,22 @@ class Position:
 
 @dataclass
 class Meter:
-    """How long one pass over a loader took, from start to end (or until now), and how much of it was waiting."""
+    """How long one pass over a loader took, from start to end (or until now), and how much of it was waiting.
+
+    samples: that it gave. spent: what making them has cost; complete once the pass has ended. threads: that made them.
+    """
 
     waited: float = 0.0
     started: float = 0.0
     ended: float | None = None
+    samples: int = 0
+    spent: Spent = field(default_factory=Spent)
+    threads: int = 1
 
     def start(self) -> None:
         """A pass begins."""
         self.waited, self.started, self.ended = 0.0, time.perf_counter(), None
+        self.samples, self.spent = 0, Spent()
 
     def stop(self) -> None:
         """It is over."""
@@ -61,6 +70,16 @@ class Meter:
     def share(self) -> float:
         """Share of the pass that the loop waited for batches, in [0, 1]."""
         return min(1.0, self.waited / self.seconds) if self.seconds else 0.0
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Read from the stores, of 10^6 bytes; 0 where that is not known (worker processes, extraction online)."""
+        return self.spent.bytes / 1e6 / self.seconds if self.seconds else 0.0
+
+    @property
+    def samples_alone(self) -> float:
+        """Samples a second that the loader would reach if it waited for nobody and had its cores; 0 if not known."""
+        return self.threads * self.samples / self.spent.seconds if self.spent.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +135,10 @@ class Loader:
         self.settings = settings
         self.rank, self.world_size = rank, world_size
         self.device = device
-        self.meter = Meter()
+        # Processes of one machine share its cores.
+        mine = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.threads = settings.read_threads or max(1, mine)
+        self.meter = Meter(threads=self.threads)
         self._position = Position()
         self._sampler = _Sampler()
         workers = settings.num_workers
@@ -192,7 +214,7 @@ class Loader:
             self._sampler.batches = batches
             return iter(self._stock)
         if isinstance(source, Streamed):
-            threads = settings.read_threads
+            threads = self.threads
             if window_of is not None:
                 return source.windows(batches, window_of, threads=threads, depth=settings.prefetch)
             return source.batches(batches, threads=threads, depth=settings.prefetch)
@@ -200,6 +222,8 @@ class Loader:
 
     def _fetched(self, picks: Sequence[BatchIndices], window_of: np.ndarray | None = None) -> Iterator[Batch]:
         self.meter.start()
+        if isinstance(self.source, Streamed):
+            self.source.spent = self.meter.spent
         batches = self._made(picks, window_of)
         if self.device is not None and self.device.type == "cuda":
             batches = on_device(batches, self.device)
@@ -210,6 +234,7 @@ class Loader:
                 self.meter.waited += time.perf_counter() - asked
                 if batch is None:
                     return
+                self.meter.samples += len(batch["indices"])
                 yield batch
         finally:
             self.meter.stop()

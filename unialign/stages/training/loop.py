@@ -214,6 +214,10 @@ class _Run:
         row["learning_rate"] = self.stepper.optimizer.param_groups[0]["lr"]
         meter = self.data.train.meter
         row |= {"data_wait": meter.share, "samples_per_second": self.trained / meter.seconds}
+        if meter.spent.bytes:
+            row["megabytes_per_second"] = meter.megabytes_per_second
+        if meter.spent.seconds:
+            row["loader_samples_per_second"] = meter.samples_alone
         done = epoch + 1 == settings.epochs
         self.position, self.sums, self.predictions = Position(epoch + 1), {}, None
         if done or (epoch + 1) % settings.eval_every == 0:

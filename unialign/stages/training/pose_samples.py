@@ -82,6 +82,10 @@ class PoseClips(BySample[_Read]):
             return _Read(picks, keypoints, None)
         return _Read(picks, keypoints, self.reader.entries("frame_size", indices).values.reshape(len(indices), 2))
 
+    def bytes_of(self, read: _Read) -> int:
+        """See `BySample`."""
+        return read.keypoints.values.nbytes
+
     def make(self, read: _Read, place: int, rows: Mapping[str, np.ndarray]) -> None:
         """See `BySample`."""
         (epoch, index), keypoints, poses, view = read.picks[place], read.keypoints[place], self.poses, MIDDLE

@@ -55,14 +55,14 @@ class TrainSettings(Settings, strict=True):
     )
     seed: int = Field(0, ge=0, description="Seed of weights, order, augmentation and validation part.")
     num_workers: int = Field(
-        0, ge=0, title="workers", description="Processes that decode; 0: a thread beside the training loop."
+        0,
+        ge=0,
+        title="workers",
+        description="Processes that decode; 0: threads of the training process, which are faster.",
     )
     prefetch: int = Field(3, ge=1, description="Batches that wait ready.")
     read_threads: int = Field(
-        2,
-        ge=1,
-        description="Threads that read batches from the cache beside the loop, with `num_workers` 0; for local "
-        "stores no more than there are cores.",
+        0, ge=0, description="Threads that read and decode, with `num_workers` 0; 0: one per usable core."
     )
     window_shards: int = Field(
         0, ge=0, description="Shuffle within so many shards at a time, for stores larger than memory; 0: all samples."

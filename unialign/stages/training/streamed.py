@@ -1,7 +1,9 @@
 """Datasets whose batches come as a stream, prepared by threads of this process ahead of the loop."""
 
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,10 +15,36 @@ from unialign.stages.training.order import BatchIndices
 from unialign.stages.training.samples import Batch
 
 
+@dataclass
+class Spent:
+    """What one pass has cost so far.
+
+    seconds: processor time of all threads; 0 for compressed and remote stores. bytes: copied out of stores.
+    """
+
+    seconds: float = 0.0
+    bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __reduce__(self) -> tuple[type["Spent"], tuple[()]]:
+        """Another process begins to count anew."""
+        return Spent, ()
+
+    def add(self, seconds: float, size: int) -> None:
+        """So much more; any thread may call it."""
+        with self.lock:
+            self.seconds += seconds
+            self.bytes += size
+
+
 class Streamed(Dataset[Batch]):
-    """A dataset over the samples of a reader that returns whole batches, one by one or as a stream."""
+    """A dataset over the samples of a reader that returns whole batches, one by one or as a stream.
+
+    spent: by the stream in use; a caller may set it anew for each pass.
+    """
 
     reader: Joined
+    spent: Spent
 
     def __len__(self) -> int:
         return len(self.reader)

@@ -10,7 +10,7 @@ import numpy as np
 from unialign.errors import UsageError
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.cached import CachedArrays
-from unialign.stages.training.order import sample_generator
+from unialign.stages.training.order import sample_generator, sample_words
 from unialign.stages.training.reading import Wanted, reader_of
 from unialign.stages.training.samples import Batch, Labelled
 from unialign.stages.training.settings import TrainSettings
@@ -66,9 +66,20 @@ class TokenClips(CachedArrays):
     def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         if not self.train:
             return np.tile(self._tested, len(indices))[:, None]
-        return np.array([[self._drawn(epoch, index)] for index in indices.tolist()], dtype=np.int64).reshape(-1, 1)
+        first, second = sample_words(self.settings.seed, epoch, indices)
+        mirrored = (first >> np.uint64(11)).astype(np.float64) * 2.0**-53 < self.settings.flip
+        drawn = np.empty(len(indices), dtype=np.int64)
+        for flip, views in self._views.items():
+            mine = np.flatnonzero(mirrored == flip)
+            # As numpy draws an integer below a bound (Lemire 2019); it repeats one draw in billions.
+            product = (second[mine] & np.uint64(0xFFFFFFFF)) * np.uint64(len(views))
+            drawn[mine] = np.array(views, dtype=np.int64)[(product >> np.uint64(32)).astype(np.int64)]
+            for place in mine[(product & np.uint64(0xFFFFFFFF)) < len(views)].tolist():
+                drawn[place] = self._drawn(epoch, int(indices[place]))
+        return drawn[:, None]
 
     def _drawn(self, epoch: int, index: int) -> int:
+        """The same for one sample, by numpy's own generator."""
         generator = sample_generator(self.settings.seed, epoch, index)
         views = self._views[bool(generator.random() < self.settings.flip)]
         return views[int(generator.integers(len(views)))]
