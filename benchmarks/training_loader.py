@@ -37,6 +37,7 @@ from page_cache import files_of, warm
 from processes import machine
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
+from unialign.stages.training.pooled import FEATURE, PooledFeatures
 from workloads import at_page, empty_store
 
 from unialign.cache.arrays import ArraySpec
@@ -55,7 +56,6 @@ from unialign.stages.training.augmentation import random_region, sparse_frames
 from unialign.stages.training.clips import CachedFrames, Clips
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import epoch_order, sample_generator
-from unialign.stages.training.pooled import FEATURE, PooledFeatures
 from unialign.stages.training.pose_samples import CachedPoses, PoseClips, frames_with_somebody, random_part
 from unialign.stages.training.reading import Wanted, reader_of
 from unialign.stages.training.samples import Labelled
