@@ -78,6 +78,7 @@ bench: install
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/dvta.py
+	$(BIN)/python benchmarks/training_loader.py
 	$(BIN)/python benchmarks/startup.py
 
 # The tables of docs/encoders.md, from the figures that benchmarks/encoders.py keeps in benchmarks/results/.

@@ -37,7 +37,6 @@ from page_cache import files_of, warm
 from processes import machine
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
-from unialign.stages.training.pooled import FEATURE, PooledFeatures
 from workloads import at_page, empty_store
 
 from unialign.cache.arrays import ArraySpec
@@ -53,6 +52,7 @@ from unialign.stages.extraction.pose_clips import RECIPES, Shape, View
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.stages.training.augmentation import random_region, sparse_frames
+from unialign.stages.training.cached import FEATURE, PooledFeatures
 from unialign.stages.training.clips import CachedFrames, Clips
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import epoch_order, sample_generator
