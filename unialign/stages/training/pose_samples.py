@@ -169,6 +169,10 @@ class BodyClips(BySample[_ReadBodies]):
         keypoints = self.reader.entries("keypoints", np.concatenate([indices, partners]))
         return _ReadBodies(picks, keypoints, generators, shares, partners)
 
+    def bytes_of(self, read: _ReadBodies) -> int:
+        """See `BySample`."""
+        return read.keypoints.values.nbytes
+
     def make(self, read: _ReadBodies, place: int, rows: Mapping[str, np.ndarray]) -> None:
         """See `BySample`."""
         clip, share = self._clip(read, place, read.picks[place][1], place), read.shares[place]
