@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,16 @@ from unialign.types import Json
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
 
-SUFFIXES: Mapping[str, str] = {".h5": "hdf5", ".hdf5": "hdf5", ".pkl": "pyskl", ".pickle": "pyskl"}
+SUFFIXES: Mapping[str, str] = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".pkl": "pyskl",
+    ".pickle": "pyskl",
+    ".npz": "npz",
+    ".tar": "webdataset",
+}
+FEATURES = (".npy", ".npz", ".pt", ".pth", ".csv")
+FORMATS = ("hdf5", "pyskl", "npz", "npy", "webdataset", "huggingface")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -42,8 +51,20 @@ def export(
         str, typer.Argument(metavar="STORE", help="A store: a path, or the beginning of its name or key.")
     ],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File to write: .h5 (the whole store) or .pkl (poses, for pyskl).")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File to write: .h5 (the whole store), .pkl (poses, for pyskl), .npz, .tar (WebDataset); or a folder.",
+        ),
     ],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar=f"[{'|'.join(FORMATS)}]",
+            help="Format, if the extension does not say it: npy and huggingface write a folder.",
+        ),
+    ] = None,
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
@@ -54,15 +75,17 @@ def export(
     verbose: Verbose = False,
     config: ConfigFile = None,
 ) -> None:
-    """Write a store to one file.
+    """Write a store in another format.
 
-    A .pkl takes labels and splits from --dataset; a .h5 file needs none.
+    Labels and splits are taken from --dataset; only a .pkl needs them.
     """
     from unialign.cache.inventory import find_store, summarise
 
     started = time.monotonic()
     resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
-    kind = _format(file)
+    if kind is not None and kind not in FORMATS:
+        raise UsageError(f"unknown format {kind!r}; known are {', '.join(FORMATS)}.")
+    kind = kind or _format(file)
     path = find_store(resolved.cache.resolve(), store)
     not_held: tuple[str, ...] = ()
     with console.progress_bar(f"export {path.stem}", hidden=as_json) as progress:
@@ -70,6 +93,12 @@ def export(
             from unialign.pipeline.exchange.hdf5_export import export_hdf5
 
             size = export_hdf5(path, file, progress, overwrite=overwrite)
+        elif kind != "pyskl":
+            from unialign.pipeline.datasets import the_dataset
+            from unialign.pipeline.exchange.arrays_export import export_arrays
+
+            chosen = the_dataset(resolved) if resolved.dataset else None
+            size = export_arrays(kind, path, file, chosen, progress, overwrite=overwrite)
         else:
             from unialign.pipeline.datasets import the_dataset
             from unialign.pipeline.exchange.pyskl_export import export_pyskl
@@ -93,8 +122,27 @@ def export(
 
 def import_file(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .h5 file that `export` wrote, or a pyskl pickle (.pkl).")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .h5 file that `export` wrote, a pyskl pickle (.pkl), or features (see --modality)."
+        ),
     ],
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[pose-features|text]",
+            help="What the features in FILE are: one row per sample (pose-features, the default of .npy, .npz, .pt and "
+            ".csv) or one row per class (text).",
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Sample ids of the rows, one per line, if FILE has none.")
+    ] = None,
+    rows: Annotated[str, typer.Option(metavar="[label|description]", help="What the rows of classes embed.")] = "label",
+    source: Annotated[
+        str, typer.Option(metavar="TEXT", help="Where the features come from: recorded, and part of the store's key.")
+    ] = "",
+    license: Annotated[str, typer.Option("--license", metavar="TEXT", help="License of the features: recorded.")] = "",
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
@@ -106,12 +154,15 @@ def import_file(
 ) -> None:
     """Make a store from a file.
 
-    A .pkl becomes poses of --dataset, or without it of the file's own samples.
+    A .pkl becomes poses of --dataset, or without it of the file's own samples. Features become a store of --dataset.
     """
     started = time.monotonic()
     resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
     with console.progress_bar(f"import {file.name}", hidden=as_json) as progress:
-        if _format(file) == "hdf5":
+        if modality is not None or file.suffix.lower() in FEATURES:
+            given = {"modality": modality or "pose-features", "ids": ids, "rows": rows}
+            result = _import_features(file, resolved, {**given, "source": source, "license": license})
+        elif _format(file) == "hdf5":
             result = _import_hdf5(file, resolved, progress)
         else:
             result = _import_pyskl(file, resolved, progress, own=dataset in (None, "pyskl"))
@@ -135,6 +186,24 @@ def _import_hdf5(file: Path, config: "Config", progress: console.Update) -> dict
         "samples": summary.samples,
         "quarantined": summary.quarantined,
         "reused": done.reused,
+        "not_held": [],
+    }
+
+
+def _import_features(file: Path, config: "Config", given: Mapping[str, Any]) -> dict[str, Json]:
+    from unialign.pipeline.datasets import the_dataset
+    from unialign.pipeline.exchange.feature_import import import_features
+
+    store = import_features(file, the_dataset(config), config.cache.resolve(), **given)
+    return {
+        "file": str(file),
+        "format": "features",
+        "store": str(store.path),
+        "key": store.store.key.digest,
+        "modality": store.store.modality,
+        "samples": len(store.ids),
+        "quarantined": {},
+        "reused": False,
         "not_held": [],
     }
 

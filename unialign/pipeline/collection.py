@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from unialign.cache.digests import file_digest
+from unialign.cache.digests import file_digest, spanned_digest
 from unialign.errors import CacheProblem
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
@@ -106,9 +106,10 @@ def _sources(sample: Sample, extractor: str) -> tuple[str, ...]:
     path = sample.files.get("video" if "skeleton" not in sample.files else "skeleton")
     if path is None or not path.is_file():
         return ()
-    if extractor == "pyskl":
-        return (sample.digest, file_digest(path)) if sample.digest else ()
-    return (file_digest(path),)
+    if sample.digest:
+        return (sample.digest, file_digest(path))
+    span = sample.span if "skeleton" not in sample.files else None
+    return () if extractor == "pyskl" else (spanned_digest(file_digest(path), span),)
 
 
 def _ids(dataset: Dataset, cache: Path, name: str) -> set[str]:

@@ -38,6 +38,9 @@ class PosesSection(Settings):
         None,
         description="A pyskl pickle to read, with the source skeleton; without it, the dataset's own skeleton files.",
     )
+    layout: str | None = Field(
+        None, description="Joint layout of a pickle, such as utd-20, if the number of joints leaves it open."
+    )
     confidence: float = Field(0.25, ge=0, le=1, description="Minimum detection confidence.")
     num_people: int = Field(2, ge=1, description="People kept per clip.")
     image_size: int = Field(
@@ -235,7 +238,8 @@ class Config(Settings):
     runs: UserPath = Field(Path("runs"), description="Folder of the runs.")
     dataset: str | None = Field(
         None,
-        description="Dataset: ntu60, ntu120, utd-mhad, penn-action, folder, pyskl, demo, one of a plug-in, or "
+        description="Dataset: ntu60, ntu120, gym99, gym288, diving48, k400, k600, k700, ssv2, ucf101, hmdb51, "
+        "penn-action, jhmdb, pku-mmd, utd-mhad, folder, skeletons, pyskl, demo, one of a plug-in, or "
         "package.module:function for one of your own.",
     )
     protocol: str | None = Field(

@@ -27,6 +27,7 @@ class _Manifest(BaseModel):
     descriptions: list[list[str]]
     samples: list[tuple[str, int, dict[str, int | str]]]
     protocols: dict[str, dict[str, list[str]]]
+    mirror: bool = True
 
     @model_validator(mode="after")
     def _fits(self) -> "_Manifest":
@@ -55,6 +56,8 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
         "descriptions": [list(texts) for texts in dataset.descriptions],
         "samples": [[sample.id, sample.label, dict(sample.attributes)] for sample in dataset.samples],
         "protocols": splits,
+        # Lists of before do not say it, and keep their bytes.
+        **({} if dataset.mirror else {"mirror": False}),
     }
     text = json.dumps({**body, "digest": digest(body)}, ensure_ascii=False) + "\n"
     path = manifest_path(cache, dataset.collection, dataset.name)
@@ -104,6 +107,7 @@ def read_manifest(path: Path) -> Dataset:
             samples=tuple(Sample(name, label, {}, attributes) for name, label, attributes in body["samples"]),
             protocols=protocols,
             descriptions=tuple(tuple(texts) for texts in body["descriptions"]),
+            mirror=body.get("mirror", True),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStore(

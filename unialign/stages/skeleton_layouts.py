@@ -210,6 +210,11 @@ def layout_from(plain: str | Mapping[str, Json], where: str = "the layout") -> L
     return found
 
 
+def units_of(layout: Layout) -> tuple[str, ...]:
+    """The units that data in a known layout can have: "pixel", "metre" or both."""
+    return tuple(unit for unit, names in _UNITS.items() if layout.name in names)
+
+
 def find_layout(num_joints: int, unit: str, keypoints: NDArray[np.floating] | None, where: str) -> tuple[Layout, str]:
     """The known layout of this many joints in "pixel" or "metre", and a note where there was a choice ("" otherwise).
 

@@ -44,6 +44,8 @@ ANY_TAGS = {"metadata_errors": "replace"} if OLD_PYAV else {}
 ENCODER = {"threads": "1", "x264-params": "cpu-independent=1"}
 # Pixels this close to square count as square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
 SQUARE = 0.01
+# Seconds by which a part may be said to end after the video: annotations are rounded.
+OVERSHOOT = 1
 # The first entries of a display matrix: (a, b, c, d).
 Matrix = tuple[float, float, float, float]
 
@@ -85,11 +87,13 @@ class Video:
     size: (height, width) as shown: upright, with square pixels; (0, 0) before the first frame.
     pixel_aspect: width of a coded pixel over its height, such as Fraction(4, 3); 1 for square pixels.
     fps: average frames per second; NaN when the container does not say.
+    span: (start, end) in seconds from the first frame: only frames that begin in it are given. None: all of them.
     reason: why the clip was rejected, without its path; "" if it was not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, span: tuple[Fraction, Fraction] | None = None) -> None:
         self.path = path
+        self.span = span
         self.decoded = 0
         self.declared: int | None = None
         self.corrupt = 0
@@ -128,6 +132,10 @@ class Video:
             # Otherwise left cropping is skipped where its width is not a multiple of the processor's register size.
             context.flags |= Flags.unaligned
             context.options = {"max_pixels": str(MAX_PIXELS)}
+            if self.span is not None:
+                self.declared = None
+                yield from self._within(container, stream, *self.span)
+                return
             yield from self._decoded(container, stream, tally)
             tally.finish(stream)
         self._judge(tally)
@@ -183,6 +191,47 @@ class Video:
                 self.corrupt += bool(packet.is_corrupt)
                 yield from self._images(stream.decode(packet), reformatter)
         yield from self._images(stream.decode(None), reformatter)
+
+    def _within(self, container: Any, stream: Any, start: Fraction, end: Fraction) -> Iterator[np.ndarray]:
+        """The frames whose time is in [start, end), decoded from the keyframe before `start` on."""
+        reformatter = VideoReformatter()
+        zero = Fraction(stream.start_time or 0) * stream.time_base
+        wanted = int((zero + start) / stream.time_base)
+        last = Fraction(-1)
+        # Some containers seek by the time of decoding and come out too late; then it is read from the beginning.
+        for seek in (wanted, None):
+            container.seek(stream.start_time or 0 if seek is None else seek, stream=stream, backward=True)
+            for frame in self._timed(container, stream):
+                time = frame.pts * stream.time_base - zero
+                if seek is not None and last < 0 and time > start:
+                    break
+                last = time
+                if time >= end:
+                    break
+                if time >= start:
+                    yield from self._images([frame], reformatter)
+            if last >= 0:
+                break
+        if self.corrupt:
+            raise self._failure(f"{self.corrupt} damaged pictures among {self.decoded}", "corrupt-frames")
+        if last < end - OVERSHOOT:
+            why = f"ends at {float(last):.2f} s, before {float(end):g} s, where the sample does"
+            raise self._failure(why, "truncated")
+        if not self.decoded:
+            raise self._failure(f"shows no frame from {float(start):g} to {float(end):g} s")
+
+    def _timed(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Every frame from here on, as decoded; each has a time."""
+        for packet in packets(container, [stream]):
+            if packet.size:
+                yield from self._with_times(stream.decode(packet))
+        yield from self._with_times(stream.decode(None))
+
+    def _with_times(self, frames: Iterable[Any]) -> Iterator[Any]:
+        for frame in frames:
+            if frame.pts is None:
+                raise self._failure("has frames without a time, so no part of it can be told")
+            yield frame
 
     def _images(self, frames: Iterable[Any], reformatter: VideoReformatter) -> Iterator[np.ndarray]:
         for frame in frames:

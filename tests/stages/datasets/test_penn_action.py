@@ -12,7 +12,7 @@ from scipy.io import loadmat, savemat
 
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.catalog import load_dataset
-from unialign.stages.datasets.penn_action import NUM_TEST, NUM_TRAIN, PENN_SKELETONS, read_penn_skeleton
+from unialign.stages.datasets.penn_action import PENN_SKELETONS, read_penn_skeleton
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.skeleton_files import SkeletonFiles
 
@@ -130,7 +130,7 @@ def test_the_real_set_has_its_published_split_and_labels(shared_data: Path) -> N
     folder = shared_data / "skeletons" / "penn_action"
     dataset = load_dataset("penn-action", folder)
     split = dataset.split()
-    assert (len(split.train), len(split.test)) == (NUM_TRAIN, NUM_TEST)
+    assert (len(split.train), len(split.test)) == (1258, 1068)
     label = {sample.id: sample.label for sample in dataset.samples}
     scores = np.load(folder / "pgcn_scores.npz")
     assert sorted(scores["ids"].tolist()) == list(split.test)

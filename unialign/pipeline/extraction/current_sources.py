@@ -1,6 +1,6 @@
 """What samples are made from now: the digests that those of a store are compared with, to find stale features."""
 
-from unialign.cache.digests import file_digest
+from unialign.cache.digests import file_digest, spanned_digest
 from unialign.cache.reader import Recorded
 from unialign.pipeline.config import Config
 from unialign.pipeline.extraction.source_digests import SourceDigests
@@ -11,7 +11,13 @@ from unialign.stages.datasets.pyskl import read_pyskl
 def files_now(kind: str, dataset: Dataset, config: Config) -> dict[str, str]:
     """Digest of each sample's file of a kind ("video"); without those whose file is not there."""
     digests = SourceDigests(config.cache.resolve(), dataset.collection)
-    found = {sample.id: digests.of(sample.files[kind]) for sample in dataset.samples if kind in sample.files}
+    found = {
+        # A file of many samples has a digest for each.
+        sample.id: (sample.digest if kind == "skeleton" else "")
+        or spanned_digest(digests.of(sample.files[kind]), sample.span if kind == "video" else None)
+        for sample in dataset.samples
+        if kind in sample.files
+    }
     digests.save()
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unialign.cache import atomic
 from unialign.cache.access import is_refused
+from unialign.cache.digests import spanned_digest
 from unialign.cache.index import forget_shard, load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
@@ -127,7 +128,9 @@ def run_extraction(
     key = Key(dict(extractor.key()))
     path = store_path(cache, collection, extractor.modality, key)
     digests = SourceDigests(cache, collection) if current is None else None  # other digests are not those of files
-    current = current or (lambda source: digests.of(source.path) if digests and source.path else "")
+    current = current or (
+        lambda source: spanned_digest(digests.of(source.path), source.span) if digests and source.path else ""
+    )
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
         plan, seconds = _plan(store, sources, current, settings, set(), older), time.monotonic() - started
@@ -268,7 +271,9 @@ def _run_plan(
     if not plan.units:
         return 0
     grow_store(store, plan.num_shards)
-    files = {source.id: source.path for unit in plan.units for source in unit.sources if source.path}
+    # The digest of a part of a file is not that of the file.
+    whole = [source for unit in plan.units for source in unit.sources if source.span is None]
+    files = {source.id: source.path for source in whole if source.path}
     stamps = {name: digests.stamp(path) for name, path in files.items()} if digests else {}
     finished = extracted = 0
     progress(0, plan.to_do)

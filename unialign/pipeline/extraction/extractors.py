@@ -165,7 +165,7 @@ def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtract
     from unialign.stages.extraction.skeletons import PysklSkeletons
 
     pickle = section.pickle or dataset.root
-    packed = PysklSkeletons(path=pickle.resolve(), num_people=section.num_people, max_frames=section.max_frames)
+    packed = PysklSkeletons(pickle.resolve(), section.layout, section.num_people, section.max_frames)
     sources = tuple(Source(sample.id, pickle.resolve()) for sample in dataset.samples)
     # Older records hold the digest of the whole pickle instead of that of each annotation.
     return PreparedExtraction(packed, sources, packed.digest, file_digest(pickle))

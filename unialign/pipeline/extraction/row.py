@@ -68,5 +68,8 @@ class ExtractorRow:
 
 
 def files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
-    """A source for each sample: its file of that kind, or none."""
-    return tuple(Source(sample.id, sample.files.get(kind)) for sample in dataset.samples)
+    """A source for each sample: its file of that kind, or none, and of a video the part that it is."""
+    return tuple(
+        Source(sample.id, sample.files.get(kind), span=sample.span if kind == "video" else None)
+        for sample in dataset.samples
+    )

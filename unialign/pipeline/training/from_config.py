@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
-from unialign.errors import DamagedStore, MissingCache, StaleCache
+from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.ablation.grid import Trial
 from unialign.pipeline.ablation.results import TrialResult
 from unialign.pipeline.config import Config, with_values
@@ -40,6 +40,11 @@ def train_from_config(
     chosen = getattr(section, section_of(section.model))
     needed = get_system(section.model).stores(chosen)
     dataset = dataset or the_dataset(config)
+    if section.settings.flip and not dataset.mirror:
+        raise UsageError(
+            f"train.settings.flip is {section.settings.flip}, but a mirrored clip of {dataset.name} may be of another "
+            "class (from left to right, from right to left); set it to 0."
+        )
     entities = {each.name: each.text for each in read_entities(section.entities)} if section.entities else {}
     if online:
         readers: Mapping[str, SampleReader] = online_readers(needed, dataset, config)

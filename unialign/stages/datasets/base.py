@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.skeleton_formats import SkeletonFormat
+
+# Seconds as exact fractions, so that 2.5 and 2.50 are one time and a frame at the very start is never lost.
+Span = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Sample:
     files: the source files that exist for it, by kind: "video", "skeleton".
     attributes: what splits are made of, for example {"setup": 1, "camera": 2, "performer": 3}.
     digest: of its part of a file that holds many samples, "sha256:<hex>"; "" where its files are its own.
+    span: where in its video the sample is, (start, end) in seconds from the first frame; None for all of it.
     """
 
     id: str
@@ -26,6 +31,7 @@ class Sample:
     files: Mapping[str, Path]
     attributes: Mapping[str, int | str] = field(default_factory=dict)
     digest: str = ""
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Dataset:
     roots are two collections, see `pipeline/collection.py`.
     skeleton_format: how the "skeleton" files are read; or, for formats with extractors of their own, a key of
     `SKELETON_FORMATS` in `pipeline/extraction/extractors.py`.
+    mirror: whether a mirrored clip keeps its class; training refuses flips where it does not.
+    listed: by protocol the part of every clip that the official lists name, here or not.
     """
 
     name: str
@@ -62,6 +70,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     published: bool = False
     skeleton_format: str | SkeletonFormat = "ntu"
+    mirror: bool = True
+    listed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ids = [sample.id for sample in self.samples]

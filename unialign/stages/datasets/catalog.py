@@ -1,8 +1,8 @@
 """Every dataset that the program knows, by name: the package's own, and those of plug-ins."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +20,14 @@ class DatasetRow:
     `roots`, other folders that links and absolute paths in lists may lead into; `labels`, the file of `--labels`.
     title: what it is, in a phrase.
     root: what the data root is. labels: what the file of `--labels` holds; empty where the dataset takes none.
+    sizes: published number of samples, by protocol and part.
     """
 
     load: str | Callable[..., Dataset]
     title: str
     root: Literal["folder", "file"] = "folder"
     labels: str = ""
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 _HERE = "unialign.stages.datasets"
@@ -34,15 +36,81 @@ DATASETS: Table[DatasetRow] = Table(
     "unialign.datasets",
     DatasetRow,
     {
-        "ntu60": DatasetRow(f"{_HERE}.ntu:load_ntu", "NTU RGB+D 60"),
-        "ntu120": DatasetRow(f"{_HERE}.ntu:load_ntu", "NTU RGB+D 120"),
+        # Without the skeletons that are missing; videos are 40,320 / 16,560 (xsub) and 37,920 / 18,960 (xview).
+        "ntu60": DatasetRow(
+            f"{_HERE}.ntu:load_ntu",
+            "NTU RGB+D 60",
+            sizes={"xsub": {"train": 40_091, "test": 16_487}, "xview": {"train": 37_646, "test": 18_932}},
+        ),
+        "ntu120": DatasetRow(
+            f"{_HERE}.ntu:load_ntu",
+            "NTU RGB+D 120",
+            sizes={"xsub": {"train": 63_026, "test": 50_919}, "xset": {"train": 54_468, "test": 59_477}},
+        ),
+        # Lines of the lists v1.1.
+        "gym99": DatasetRow(
+            f"{_HERE}.finegym:load_finegym",
+            "FineGym99, trimmed clips",
+            sizes={"official": {"train": 26_320, "val": 8_521}},
+        ),
+        "gym288": DatasetRow(
+            f"{_HERE}.finegym:load_finegym",
+            "FineGym288, trimmed clips",
+            sizes={"official": {"train": 29_334, "val": 9_646}},
+        ),
+        "diving48": DatasetRow(
+            f"{_HERE}.diving48:load_diving48", "Diving48 V2", sizes={"official": {"train": 15_027, "test": 1_970}}
+        ),
+        # Of the copies that mmaction2 describes; the official lists are longer than what can still be downloaded.
+        "k400": DatasetRow(
+            f"{_HERE}.kinetics:load_kinetics", "Kinetics-400", sizes={"official": {"train": 240_436, "val": 19_796}}
+        ),
+        "k600": DatasetRow(
+            f"{_HERE}.kinetics:load_kinetics", "Kinetics-600", sizes={"official": {"train": 383_393, "val": 27_910}}
+        ),
+        "k700": DatasetRow(f"{_HERE}.kinetics:load_kinetics", "Kinetics-700"),
+        "ssv2": DatasetRow(
+            f"{_HERE}.something:load_ssv2",
+            "Something-Something V2",
+            sizes={"official": {"train": 168_913, "val": 24_777}},
+        ),
+        "ucf101": DatasetRow(
+            f"{_HERE}.ucf101:load_ucf101",
+            "UCF101",
+            sizes={
+                "split1": {"train": 9_537, "test": 3_783},
+                "split2": {"train": 9_586, "test": 3_734},
+                "split3": {"train": 9_624, "test": 3_696},
+            },
+        ),
+        "hmdb51": DatasetRow(
+            f"{_HERE}.ucf101:load_hmdb51",
+            "HMDB51",
+            sizes={f"split{number}": {"train": 3_570, "test": 1_530} for number in (1, 2, 3)},
+        ),
+        "penn-action": DatasetRow(
+            f"{_HERE}.penn_action:load_penn_action",
+            "Penn Action, annotated joints",
+            sizes={"official": {"train": 1_258, "test": 1_068}},
+        ),
+        "jhmdb": DatasetRow(
+            f"{_HERE}.jhmdb:load_jhmdb", "J-HMDB, annotated joints", sizes={"split1": {"train": 660, "test": 268}}
+        ),
+        "pku-mmd": DatasetRow(f"{_HERE}.pku_mmd:load_pku_mmd", "PKU-MMD phase 1, cut to instances"),
+        "utd-mhad": DatasetRow(
+            f"{_HERE}.utd_mhad:load_utd_mhad",
+            "UTD-MHAD",
+            labels=CLASS_NAMES,
+            sizes={"subject-odd": {"train": 431, "test": 430}},
+        ),
         "folder": DatasetRow(f"{_HERE}.folder:load_folder", "your own videos", labels="CSV of path,label"),
-        "demo": DatasetRow(f"{_HERE}.demo:load_demo", "what `unialign demo` renders"),
+        "skeletons": DatasetRow(
+            f"{_HERE}.own_skeletons:load_own_skeletons", "your own skeletons, an npz file", root="file"
+        ),
         "pyskl": DatasetRow(
             f"{_HERE}.pyskl:load_pyskl", "annotation pickle of pyskl or mmaction2", root="file", labels=CLASS_NAMES
         ),
-        "penn-action": DatasetRow(f"{_HERE}.penn_action:load_penn_action", "Penn Action"),
-        "utd-mhad": DatasetRow(f"{_HERE}.utd_mhad:load_utd_mhad", "UTD-MHAD", labels=CLASS_NAMES),
+        "demo": DatasetRow(f"{_HERE}.demo:load_demo", "what `unialign demo` renders"),
     },
 )
 

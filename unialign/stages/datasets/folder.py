@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from unialign.errors import UsageError
-from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.base import Dataset, Sample, Span
 from unialign.stages.datasets.class_folders import read_class_folders
 from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
@@ -92,15 +92,20 @@ def _samples(
         if not fine[path.parent] or path.is_symlink():
             refuse_link_outside(path, root, roots)
         files = {"video": path} if path.is_file() else {}
-        identifier = PurePosixPath(row.path).with_suffix("").as_posix()
-        sample = Sample(identifier, label_of[row.label], files, row.attributes)
-        _, other = by_id.setdefault(identifier, (sample, path))
-        if other != path:
+        identifier = PurePosixPath(row.path).with_suffix("").as_posix() + _part_of_id(row.span)
+        sample = Sample(identifier, label_of[row.label], files, row.attributes, span=row.span)
+        first, other = by_id.setdefault(identifier, (sample, path))
+        if other != path or first.span != row.span:
             raise UsageError(
                 f"{other} and {path}: both give the sample id {identifier!r}; rename or remove one of them."
             )
     refuse_collisions(by_id, str(root))
     return tuple(by_id[identifier][0] for identifier in sorted(by_id))
+
+
+def _part_of_id(span: Span | None) -> str:
+    """What a part of a video has behind its id: "@2.5-4" of that from 2.5 to 4 seconds."""
+    return "" if span is None else "@" + "-".join(f"{float(each):.6f}".rstrip("0").rstrip(".") for each in span)
 
 
 def _sorted_labels(labels: set[str]) -> list[str]:

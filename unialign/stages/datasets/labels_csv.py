@@ -5,16 +5,19 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from unialign.errors import UsageError
+from unialign.stages.datasets.base import Span
 from unialign.stages.datasets.scan import looks, relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 PATH_COLUMNS = ("path", "file")
 LABEL_COLUMNS = ("label", "class")
+SPAN_COLUMNS = ("start", "end")
 DESCRIPTION_COLUMNS = ("description", "source_description")
 GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participant", "room")
 
@@ -22,6 +25,7 @@ GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participan
 MAX_BYTES = 256 * 2**20
 MAX_ROWS, MAX_ROW = 2_000_000, 1 << 20
 
+_SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
 # A description with an unclosed quote continues over the next clips of the list.
 _NEXT_CLIP = re.compile(rf"[\r\n][^\r\n,]*({'|'.join(re.escape(each) for each in VIDEO_SUFFIXES)})\"?,", re.IGNORECASE)
@@ -36,6 +40,7 @@ class LabelRow:
         has them.
     description: "" when there is none.
     folder: that `path` is relative to, where it is not the data root.
+    span: where in the video the clip is, (start, end) in seconds; None for all of it.
     """
 
     line: int
@@ -44,6 +49,7 @@ class LabelRow:
     attributes: Mapping[str, int | str] = field(default_factory=dict)
     description: str = ""
     folder: Path | None = None
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -121,14 +127,14 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
             f"column {name!r} is not used" for at, name in enumerate(rows[0][1]) if name and at not in columns.values()
         )
         rows = rows[1:]
-    found: dict[tuple[Path | None, str], LabelRow] = {}
+    found: dict[tuple[Path | None, str, Span | None], LabelRow] = {}
     for line, cells in rows:
         if any(cells[width:]):
             raise UsageError(
                 f"{path}: line {line} has {len(cells)} cells, but line 1 has {width}; put a text with commas in quotes."
             )
         row = _label_row(path, line, cells, columns, (root, *roots))
-        other = found.setdefault((row.folder, row.path), row)
+        other = found.setdefault((row.folder, row.path, row.span), row)
         if other is not row:
             raise UsageError(f"{path}: lines {other.line} and {line} both list {row.path!r}; keep one.")
     if "split" in columns:
@@ -173,6 +179,10 @@ def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
     description = next((name for name in DESCRIPTION_COLUMNS if name in names), None)
     wanted = {"path": path_column, "label": label_column, "description": description}
     wanted |= {name: name for name in ("split", *GROUP_COLUMNS) if name in names}
+    spans = [name for name in SPAN_COLUMNS if name in names]
+    if len(spans) == 1:
+        raise UsageError(f"{path}: line 1 has the column {spans[0]!r} alone; a part of a video has a start and an end.")
+    wanted |= {name: name for name in spans}
     twice = next((name for name in wanted.values() if name is not None and names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"{path}: line 1 has the column {twice!r} {names.count(twice)} times; rename all but one.")
@@ -206,4 +216,17 @@ def _label_row(
             )
         attributes["split"] = part
     text = values.get("description", "")
-    return LabelRow(line, name, values["label"], attributes, text, folder if folder != roots[0] else None)
+    span = _span(path, line, values["start"], values["end"]) if "start" in values else None
+    return LabelRow(line, name, values["label"], attributes, text, folder if folder != roots[0] else None, span)
+
+
+def _span(path: Path, line: int, start: str, end: str) -> Span | None:
+    """Start and end as exact seconds; None where both are empty. Raises `UsageError` for anything else."""
+    if not start and not end:
+        return None
+    if not (_SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)) or not Fraction(start) < Fraction(end):
+        raise UsageError(
+            f"{path}: line {line} is from {start[:20]!r} to {end[:20]!r}; give seconds with up to six decimals, the "
+            "end after the start."
+        )
+    return Fraction(start), Fraction(end)

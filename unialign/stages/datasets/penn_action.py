@@ -29,7 +29,6 @@ ACTIONS = (
 # What a class is called where its name in the files is not how a person would say it.
 _SPOKEN = {"pullup": "pull-up", "pushup": "push-up", "situp": "sit-up"}
 NUM_JOINTS = len(PENN_13.joints)
-NUM_TRAIN, NUM_TEST = 1258, 1068
 # Genuine clips have 18 to 663 frames; the bound keeps a hostile file from taking the memory.
 MAX_FRAMES = 10_000
 # An annotated joint that cannot be seen. Its place is known, so it is not absent; recipes drop scores up to 0.01.

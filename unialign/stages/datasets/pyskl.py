@@ -22,11 +22,15 @@ from unialign.stages.datasets.class_names import UNNAMED, read_class_names
 from unialign.stages.datasets.folder import slug
 from unialign.stages.datasets.pickles import load_restricted
 from unialign.stages.datasets.scan import check_name, refuse_collisions
+from unialign.stages.datasets.skeleton_formats import METRE, PIXEL
 from unialign.stages.datasets.splits import PARTS, SplitRule, by_part, check_words, holdout
+from unialign.stages.skeleton_layouts import COCO_17, Layout, find_layout
 
-# Joints of COCO, whose keypoints are pixels, and height and width that pyskl and mmaction2 take where a file has none.
-NUM_COCO = 17
+# Height and width that pyskl and mmaction2 take where a file has none.
 DEFAULT_PICTURE = (1080, 1920)
+
+# A Kinect sees 8 m far; what is far beyond is pixels. Nobody is 10 m away from the middle of a lifted pose.
+LARGEST_METRES, LARGEST_BODY = 100, 10
 
 _PART = re.compile(
     rf"(?<![^_. -])(?P<part>{'|'.join(PARTS)})(?:[_-]?(?:set|split|data))?(?P<number>[0-9]*)(?![^_. -])", re.IGNORECASE
@@ -126,7 +130,7 @@ def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
         classes=_class_names(root, num_classes, labels),
         samples=tuple(sorted(samples, key=lambda sample: sample.id)),
         protocols=protocols or {"holdout": holdout},
-        notes=(*notes, *_taken(file.annotations), *(() if labels else (UNNAMED,))),
+        notes=(*notes, *_joints(root, file.annotations), *_taken(file.annotations), *(() if labels else (UNNAMED,))),
         skeleton_format="pyskl",
     )
 
@@ -183,9 +187,57 @@ def _picture_size(where: str, name: str, entry: Mapping[Any, Any]) -> tuple[int,
     return int(value[0]), int(value[1])
 
 
+def unit_of(annotation: PysklAnnotation) -> str:
+    """ "pixel" or "metre": two coordinates are pixels, and three with a score last; other three are meters.
+
+    17 joints are those of detectors unless they have depths of a room and no score: then they would be Human3.6M's.
+    """
+    points = annotation.keypoint
+    if points.shape[3] == 2:
+        return PIXEL
+    finite = np.where(np.isfinite(points), np.abs(points), 0)
+    largest = finite.max(axis=(0, 1, 2), initial=0)
+    if points.shape[2] == len(COCO_17.joints):
+        is_room = annotation.score is None and largest[2] > 1 and largest.max() <= LARGEST_BODY
+        return METRE if is_room else PIXEL
+    return PIXEL if largest[2] <= 1 and largest[:2].max() > LARGEST_METRES else METRE
+
+
+def annotated_layout(annotations: Sequence[PysklAnnotation], where: str) -> tuple[Layout, str, str]:
+    """The known layout and unit of a file's first clip that has one, and a note where there was a choice.
+
+    Raises `UsageError` where no clip has, see `find_layout`.
+    """
+    problem: UsageError | None = None
+    shapes = set()
+    for annotation in annotations:
+        points = annotation.keypoint.reshape(-1, *annotation.keypoint.shape[2:]).astype(np.float64)
+        if points.shape[1:] in shapes:
+            continue
+        shapes.add(points.shape[1:])
+        points[~np.isfinite(points).all(axis=2) | (points == 0).all(axis=2)] = np.nan
+        unit = unit_of(annotation)
+        try:
+            layout, note = find_layout(points.shape[1], unit, points, where)
+        except UsageError as error:
+            problem = problem or error
+        else:
+            return layout, unit, note
+    raise problem or UsageError(f"{where}: holds no annotations; give another file.")
+
+
+def _joints(root: Path, annotations: Sequence[PysklAnnotation]) -> list[str]:
+    """What the joints are taken for where that is a choice, or why no layout is known."""
+    try:
+        note = annotated_layout(annotations, "extract poses")[2]
+    except UsageError as error:
+        return [f"joints: {error}"]
+    return [note] if note else []
+
+
 def _taken(annotations: Sequence[PysklAnnotation]) -> list[str]:
     """A note for each thing that pixels need, many files lack, and `completed` fills in."""
-    flat = [each for each in annotations if each.keypoint.shape[2] == NUM_COCO]
+    flat = annotations if unit_of(annotations[0]) == PIXEL else ()
     third = sum(each.score is None and each.keypoint.shape[3] == 3 for each in flat)
     scoreless = sum(each.score is None and each.keypoint.shape[3] == 2 for each in flat)
     sizeless = sum(each.img_shape is None for each in flat)
@@ -198,7 +250,7 @@ def _taken(annotations: Sequence[PysklAnnotation]) -> list[str]:
 
 
 def completed(annotation: PysklAnnotation) -> tuple[PysklAnnotation, tuple[str, ...], str]:
-    """A clip of 17 joints as pixels, scores and a picture size; what was filled in; or why it cannot be.
+    """A clip as pixels, scores and a picture size; what was filled in; or why it cannot be.
 
     Scores may be the third number of each joint (0 to 1); without any they are 1, and 0 for joints at (0, 0), which is
     how both projects write what is absent. Without a size the picture is `DEFAULT_PICTURE`, their own default, unless
@@ -212,7 +264,7 @@ def completed(annotation: PysklAnnotation) -> tuple[PysklAnnotation, tuple[str, 
             return annotation, (), "a third number for each joint and another 'keypoint_score'"
         with np.errstate(invalid="ignore"):
             if ((third < 0) | (third > 1)).any():
-                return annotation, (), "17 joints whose third number is no score from 0 to 1"
+                return annotation, (), f"{points.shape[2]} joints whose third number is no score from 0 to 1"
         points, score = points[..., :2], third
         assumed.append("keypoint_score: third number of keypoint")
     elif score is None:

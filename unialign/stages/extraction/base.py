@@ -8,22 +8,32 @@ from typing import Protocol
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.digests import file_digest
+from unialign.cache.digests import file_digest, spanned_digest
+from unialign.stages.datasets.base import Span
 from unialign.types import Json
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One sample to extract: its id and the path of its input on this machine (a file; None for text)."""
+    """One sample to extract: its id and the path of its input on this machine (a file; None for text).
+
+    span: the part of a video that it is, see `Sample`; None for all of it.
+    """
 
     id: str
     path: Path | None = None
     text: str = ""
+    span: Span | None = None
 
 
 def source_digest(source: Source) -> str:
-    """Digest of the file at a source's path, "" where there is none. May raise `OSError`; see `Extractor.digest`."""
-    return file_digest(source.path) if source.path is not None and source.path.is_file() else ""
+    """Digest of the file at a source's path and of its span, "" where there is no file; see `Extractor.digest`.
+
+    May raise `OSError`.
+    """
+    if source.path is None or not source.path.is_file():
+        return ""
+    return spanned_digest(file_digest(source.path), source.span)
 
 
 @dataclass(frozen=True)

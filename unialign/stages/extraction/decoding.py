@@ -21,7 +21,7 @@ class SourceVideo:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.video = Video(source.path or Path())
+        self.video = Video(source.path or Path(), source.span)
         self.digest = ""
         self.failure: Outcome | None = None
         self.is_decoded = False

@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
 from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
-from unialign.stages.datasets.pyskl import NUM_COCO, PysklAnnotation, PysklFile, completed, read_pyskl
+from unialign.stages.datasets.pyskl import (
+    LARGEST_METRES,
+    PysklAnnotation,
+    PysklFile,
+    annotated_layout,
+    completed,
+    read_pyskl,
+)
 from unialign.stages.datasets.skeleton_files import read_skeleton
+from unialign.stages.datasets.skeleton_formats import METRE, PIXEL
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.skeleton_arrays import image_spec, metre_spec, pixel_specs
 from unialign.stages.extraction.skeleton_input import read_source
-from unialign.stages.skeleton_layouts import LAYOUTS
+from unialign.stages.skeleton_layouts import Layout, layout_from, units_of
 from unialign.types import Json
 
 Flags = NDArray[np.bool_]
@@ -28,9 +36,6 @@ REVISION = 1
 # 2: float32 in place of float16.
 PIXEL_REVISION = 2
 LARGEST = np.finfo(np.float32).max
-# A Kinect's range is 8 m; values far beyond are pixels.
-LARGEST_METRES = 100
-PYSKL_LAYOUTS = ("ntu-25", "coco-17")
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class PysklSkeletons:
     """Poses from an annotation pickle of pyskl or mmaction2, found in it by sample id.
 
     path: the pickle on this machine; not in the key.
-    layout: "coco-17" (x, y in pixels and score) or "ntu-25" (meters); None takes that of the file's first annotation.
+    layout: name of the joint layout; None takes the known one with so many joints and coordinates as the file's first
+        annotation has. The unit, pixels with a score or metres, is that of the first annotation too.
 
     What a 2-D clip lacks is filled in, see `completed`, and named in its detail as "assumed".
     A clip with more persons than num_people keeps those with the largest sum of scores (in 3-D: present in the most
@@ -128,25 +134,26 @@ class PysklSkeletons:
 
     def __post_init__(self) -> None:
         _check_sizes(self.num_people, self.max_frames)
-        if self.layout is not None and self.layout not in PYSKL_LAYOUTS:
-            raise UsageError(f"unknown joint layout {self.layout!r}; known are {', '.join(PYSKL_LAYOUTS)}.")
+        if self.layout is not None:
+            layout_from(self.layout, "extract.poses.layout")
 
     def key(self) -> Mapping[str, Json]:
         """See `Extractor`. Reads the pickle unless the layout is given."""
-        layout = self._layout()
+        layout, unit = self._layout()
         return {
             "extractor": self.name,
-            "revision": REVISION if layout == "ntu-25" else PIXEL_REVISION,
-            "layout": layout,
+            "revision": REVISION if unit == METRE else PIXEL_REVISION,
+            "layout": layout.name,
             "num_people": self.num_people,
             "max_frames": self.max_frames,
         }
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """Keypoints, and for pixels the size of the frames. Reads the pickle unless the layout is given."""
-        if self._layout() == "ntu-25":
-            return (metre_spec(self.max_frames, self.num_people),)
-        return pixel_specs(self.max_frames, self.num_people)
+        layout, unit = self._layout()
+        if unit == METRE:
+            return (metre_spec(self.max_frames, self.num_people, layout),)
+        return pixel_specs(self.max_frames, self.num_people, layout)
 
     def attributes(self) -> Mapping[str, Json]:
         """Where the poses come from."""
@@ -158,31 +165,31 @@ class PysklSkeletons:
         The source digest is that of the sample's annotation. Raises `CorruptInput` when the pickle cannot be read at
         all.
         """
-        layout, clips = self._layout(), _annotations(self.path)
+        (layout, unit), clips = self._layout(), _annotations(self.path)
         for source in sources:
             annotation = clips.get(source.id)
             if source.path is None or annotation is None:
                 yield Outcome(source.id, "missing-file")
             else:
-                yield self._outcome(annotation, layout)
+                yield self._outcome(annotation, layout, unit)
 
     def digest(self, source: Source) -> str:
         """Digest of a sample's annotation as it is now, "" if the pickle does not hold it."""
         annotation = _annotations(self.path).get(source.id)
         return annotation.digest if annotation is not None else ""
 
-    def _layout(self) -> str:
+    def _layout(self) -> tuple[Layout, str]:
         if self.layout is not None:
-            return self.layout
-        annotations = _read(self.path).annotations
-        if not annotations:
-            raise UsageError(f"{self.path}: holds no annotations; give another file.")
-        joints, coordinates = annotations[0].keypoint.shape[2:]
-        return "ntu-25" if coordinates == 3 and joints != NUM_COCO else "coco-17"
+            chosen = layout_from(self.layout)
+            units = units_of(chosen)
+            return chosen, units[0] if len(units) == 1 else annotated_layout(
+                _read(self.path).annotations, str(self.path)
+            )[1]
+        return annotated_layout(_read(self.path).annotations, str(self.path))[:2]
 
-    def _outcome(self, annotation: PysklAnnotation, layout: str) -> Outcome:
+    def _outcome(self, annotation: PysklAnnotation, layout: Layout, unit: str) -> Outcome:
         digest = annotation.digest
-        annotation, assumed, why = _ready(annotation, layout)
+        annotation, assumed, why = _ready(annotation, layout, unit)
         if why:
             return Outcome(annotation.id, "unreadable", digest, detail={"why": why})
         if annotation.total_frames > self.max_frames:
@@ -196,7 +203,7 @@ class PysklSkeletons:
         }
         if not present.any():
             return Outcome(annotation.id, "no-person", digest, detail=detail)
-        if layout == "ntu-25":
+        if unit == METRE:
             return Outcome(annotation.id, "ok", digest, {"keypoints": keypoints.astype(np.float32)}, detail)
         height, width = annotation.img_shape or (0, 0)
         return Outcome(
@@ -208,15 +215,15 @@ class PysklSkeletons:
         )
 
 
-def _ready(annotation: PysklAnnotation, layout: str) -> tuple[PysklAnnotation, tuple[str, ...], str]:
+def _ready(annotation: PysklAnnotation, layout: Layout, unit: str) -> tuple[PysklAnnotation, tuple[str, ...], str]:
     """The clip in a layout, what of it was filled in (see `completed`), and why it is not in that layout."""
     joints, coordinates = annotation.keypoint.shape[2:]
-    if joints != len(LAYOUTS[layout].joints) or (layout == "ntu-25" and coordinates != 3):
-        return annotation, (), f"{joints} joints with {coordinates} coordinates are not the layout {layout}"
+    if joints != len(layout.joints) or (unit == METRE and coordinates != 3):
+        return annotation, (), f"{joints} joints with {coordinates} coordinates are not the layout {layout.name}"
     given = [values for values in (annotation.keypoint, annotation.score) if values is not None]
     if any((np.abs(values) > LARGEST).any() for values in given):
         return annotation, (), "a keypoint or its score is infinite or does not fit into float32"
-    if layout == "coco-17":
+    if unit == PIXEL:
         return completed(annotation)
     if (np.abs(annotation.keypoint) > LARGEST_METRES).any():
         return annotation, (), f"numbers beyond {LARGEST_METRES}, which are no metres of a room"

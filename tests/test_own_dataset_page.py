@@ -1,0 +1,48 @@
+"""docs/own-dataset.md: its files are written and its commands are run, in order, in an empty folder."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "own-dataset.md"
+BLOCK = re.compile(r"^```(python|bash) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(command: str, cwd: Path) -> str:
+    words = command.split()
+    program = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "unialign.cli"]
+    done = subprocess.run([*program, *words[1:]], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_the_page_works(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for name in ("anna_wave", "anna_bow", "ben_wave", "ben_bow"):
+        (tmp_path / "clips" / f"{name}.mp4").touch()
+    said: list[str] = []
+    for language, name, text in BLOCK.findall(PAGE.read_text()):
+        if language == "python":
+            assert name, "a block of Python on the page needs a file name"
+            (tmp_path / name).write_text(text)
+            if name == "from_python.py":
+                said.append(run(f"python {name}", tmp_path))
+        else:
+            said += [run(line, tmp_path) for line in text.splitlines()]
+    assert "24 ('side to side', 'up and down') 8" in "".join(said)
+    assert (tmp_path / "dog.png").read_bytes().startswith(b"\x89PNG")
+    assert "by-person" in said[-1]
+    stores = list((tmp_path / "cache" / "skeletons-tails" / "poses").glob("*.zarr"))
+    assert len(stores) == 1
+    (result,) = (tmp_path / "runs").glob("*/result.json")
+    assert json.loads(result.read_text())
+
+
+@pytest.mark.parametrize("heading", ["your-own-skeletons", "folders", "pickles-of-pyskl-and-mmaction2"])
+def test_the_headings_that_the_page_names_are_there(heading: str) -> None:
+    text = (PAGE.parent / "datasets.md").read_text()
+    assert heading in {line[3:].lower().replace(" ", "-") for line in text.splitlines() if line.startswith("## ")}

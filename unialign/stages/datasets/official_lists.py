@@ -1,0 +1,138 @@
+"""What the adapters of published video data sets share: clips that lists name, found below the data root.
+
+A list decides which clips belong to a data set, their classes and their parts; the videos may lie anywhere below the
+root. Clips that are not here are left out and counted, since every copy of these data sets lacks some.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from unialign.cache.bounded import parse_json
+from unialign.errors import UsageError
+from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.class_names import spoken_names
+from unialign.stages.datasets.scan import check_name, refuse_link_outside, walk_files
+from unialign.stages.datasets.splits import by_part
+from unialign.stages.video_containers import VIDEO_SUFFIXES
+from unialign.types import Json
+
+# The list of Something-Something V2 has 30 MB, that of Kinetics-700 as many; a row has a path and a sentence.
+MAX_BYTES, MAX_ROWS, MAX_ROW = 2**28, 2_000_000, 2**16
+
+# Protocol: id: "train", "val" or "test".
+Parts = Mapping[str, Mapping[str, str]]
+
+
+def find_lists(root: Path, roots: Sequence[Path], wanted: Mapping[str, Callable[[str], bool]]) -> dict[str, list[Path]]:
+    """The list files below `root` by what they are. wanted: for each kind whether a file name, in lower case, is one.
+
+    Raises `UsageError` for links out of the root.
+    """
+    found: dict[str, list[Path]] = {kind: [] for kind in wanted}
+    for entry in walk_files(root, roots):
+        for kind, is_one in wanted.items():
+            if is_one(entry.name.lower()):
+                if entry.is_symlink():
+                    refuse_link_outside(Path(entry.path), root, roots)
+                found[kind].append(Path(entry.path))
+    return found
+
+
+def the_list(found: Mapping[str, Sequence[Path]], kind: str, root: Path, named: str) -> Path:
+    """The one list of a kind. named: what it is called in the release. Raises `UsageError` for none and for several."""
+    paths = found[kind]
+    if len(paths) != 1:
+        what = f"{paths[0]} and {paths[1]} are both one" if paths else "there is none"
+        raise UsageError(f"{root}: the official list {named} is needed below it, and {what}.")
+    return paths[0]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 list that are not empty. Raises `UsageError` for a file that cannot be such a list."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of clips.")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 text at byte {error.start}.") from error
+    if len(lines) > MAX_ROWS or max(map(len, lines), default=0) > MAX_ROW:
+        raise UsageError(f"{path}: more than {MAX_ROWS} lines, or a line of more than {MAX_ROW} characters.")
+    return [line for line in lines if line]
+
+
+def read_json(path: Path) -> Json:
+    """The value of a JSON list. Raises `UsageError` for a file that is none or is larger than a list of clips is."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of clips.")
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is no JSON ({str(error)[:100]}).") from error
+
+
+def listed_dataset(
+    name: str,
+    root: Path,
+    roots: Sequence[Path],
+    *,
+    classes: Sequence[str],
+    labels: Mapping[str, int],
+    parts: Parts,
+    id_of: Callable[[Path], str] = lambda path: path.stem,
+    mirror: bool = True,
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """A data set of the clips that are listed and here.
+
+    labels: class of each listed clip by id. id_of: the id of a video file. Raises `UsageError` where no listed clip is
+    here, and for two files of one clip and links out of the root.
+    """
+    videos: dict[str, Path] = {}
+    strangers = 0
+    for entry in walk_files(root, roots):
+        path = Path(entry.path)
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            continue
+        identifier = id_of(path)
+        if identifier not in labels:
+            strangers += 1
+            continue
+        if entry.is_symlink():
+            refuse_link_outside(path, root, roots)
+        other = videos.setdefault(identifier, path)
+        if other is not path:
+            raise UsageError(f"{other} and {path}: two videos of one clip; remove or move one of them.")
+    if not videos:
+        example = next(iter(labels), "")
+        raise UsageError(f"{root}: none of the {len(labels)} listed clips is below it; the first is {example[:80]!r}.")
+    twice = next((each for each, count in Counter(classes).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"{root}: two classes of {name} are called {twice[:80]!r}; the list is damaged.")
+    samples = tuple(
+        Sample(check_name(each, str(root)), labels[each], {"video": videos[each]}) for each in sorted(videos)
+    )
+    missing = [
+        f"{protocol}: {count:,} of {total:,} listed {part} clips are not here"
+        for protocol, part_of in parts.items()
+        for part, total in Counter(part_of.values()).items()
+        if (count := sum(each not in videos for each, its in part_of.items() if its == part))
+    ]
+    more = [f"{strangers:,} videos are in no list and are not used"] if strangers else []
+    return Dataset(
+        name=name,
+        collection=name,
+        root=root,
+        classes=spoken_names(classes, name),
+        samples=samples,
+        protocols={protocol: partial(by_part, part_of) for protocol, part_of in parts.items()},
+        notes=(*notes, *missing, *more),
+        published=True,
+        mirror=mirror,
+        listed=parts,
+    )
