@@ -63,7 +63,7 @@ def test_npz_reads_back_and_says_where_it_is_from(tmp_path: Path, store: StoreRe
 
 def test_npy_files_and_their_sheet(tmp_path: Path, store: StoreReader) -> None:
     export_arrays("npy", store.path, tmp_path / "out", made(tmp_path))
-    rows = list(csv.DictReader((tmp_path / "out" / "samples.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "samples.csv").read_text().splitlines()))
     assert [(row["id"], row["class"], row["split"]) for row in rows] == [
         ("a/1", "wave", "train"),
         ("b", "bow", "test"),
