@@ -25,6 +25,8 @@ GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participan
 MAX_BYTES = 256 * 2**20
 MAX_ROWS, MAX_ROW = 2_000_000, 1 << 20
 
+# Lists of mmaction2 and others: the path of a video, which may hold blanks, and the number of its class.
+_MMACTION = re.compile(r"(\S.*\.\w+)\s+(\d{1,6})", re.ASCII)
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
 # A description with an unclosed quote continues over the next clips of the list.
@@ -109,13 +111,15 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
 
     A header names a path column (path, file) and a label column (label, class); split, the columns of `GROUP_COLUMNS`,
     description and source_description are used where present. Without a header the file has exactly two columns: path,
-    label. A split is one of `PARTS`, in any case. Raises `UsageError` naming the line for anything else, for rows with
-    more cells than the first line (an unquoted comma), for hostile paths, for files that are no videos, and for a path
-    that is listed twice.
+    label; or each line is a path, a blank and a class number, as mmaction2 writes them. A split is one of `PARTS`, in
+    any case. Raises `UsageError` naming the line for anything else, for rows with more cells than the first line (an
+    unquoted comma), for hostile paths, for files that are no videos, and for a path that is listed twice.
     """
     rows = read_rows(path)
     if not rows:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
+    if _MMACTION.fullmatch(rows[0][1][0]) and len(rows[0][1]) == 1:
+        rows = [(line, _path_and_number(path, line, cells)) for line, cells in rows]
     # Spreadsheets end lines with empty cells; a value without a column name was cut by an unquoted comma.
     width = max(at + 1 for at, cell in enumerate(rows[0][1]) if cell)
     columns = _columns(path, rows[0][1])
@@ -160,6 +164,14 @@ def _check_groups(path: Path, rows: Iterable[LabelRow]) -> None:
                 f"{path}: lines {first.line} and {row.line} have the {column}s {other!r} and {value!r}, which read the "
                 "same; rename one."
             )
+
+
+def _path_and_number(path: Path, line: int, cells: Sequence[str]) -> list[str]:
+    """Path and label of a line of mmaction2's lists. Raises `UsageError` for a line of another form."""
+    match = _MMACTION.fullmatch(cells[0]) if len(cells) == 1 else None
+    if match is None:
+        raise UsageError(f"{path}: line {line} is not `path number` like line 1; a class is a number from 0.")
+    return [match[1], match[2]]
 
 
 def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
