@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydantic_core
@@ -33,6 +33,8 @@ from unialign.types import Json
 Progress = Callable[[int, int], None]
 # The words of the Hugging Face hub.
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
+# How archives are written: into an `_Outlet` in memory, whose bytes `atomic.write_parts` puts on the disk.
+_INTO_OUTLET: Literal["w"] = "w"
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class _Outlet(io.RawIOBase):
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
+        self.size = 0
 
     def writable(self) -> bool:
         """Always."""
@@ -168,7 +171,12 @@ class _Outlet(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         """Keep the bytes until `take`."""
         self.parts.append(bytes(data))
+        self.size += len(self.parts[-1])
         return len(self.parts[-1])
+
+    def tell(self) -> int:
+        """Bytes so far, for offsets within the archive."""
+        return self.size
 
     def take(self) -> list[bytes]:
         """What was written since the last time."""
@@ -186,7 +194,7 @@ def _write_npz(content: _Content, target: Path, progress: Progress) -> int:
                 archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _npy(array))
             for spec in content.specs:
                 header, blocks = _array_blocks(content, spec, one)
-                with archive.open(zipfile.ZipInfo(f"{spec.name}.npy"), "w", force_zip64=True) as member:
+                with archive.open(zipfile.ZipInfo(f"{spec.name}.npy"), _INTO_OUTLET, force_zip64=True) as member:
                     member.write(header)
                     for block in blocks:
                         member.write(block)
@@ -245,7 +253,7 @@ def _write_webdataset(content: _Content, target: Path, progress: Progress) -> in
 
     def parts() -> Iterator[bytes]:
         outlet = _Outlet()
-        with tarfile.open(fileobj=outlet, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        with tarfile.TarFile(fileobj=outlet, mode=_INTO_OUTLET, format=tarfile.PAX_FORMAT) as archive:
             for at, row in enumerate(content.rows):
                 said = {
                     "id": row.id,

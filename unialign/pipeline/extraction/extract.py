@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from unialign.cache import atomic
@@ -128,9 +129,7 @@ def run_extraction(
     key = Key(dict(extractor.key()))
     path = store_path(cache, collection, extractor.modality, key)
     digests = SourceDigests(cache, collection) if current is None else None  # other digests are not those of files
-    current = current or (
-        lambda source: spanned_digest(digests.of(source.path), source.span) if digests and source.path else ""
-    )
+    current = current or partial(_file_digest, digests)
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
         plan, seconds = _plan(store, sources, current, settings, set(), older), time.monotonic() - started
@@ -203,6 +202,11 @@ def _update(
     if digests:
         digests.save()
     return plan, extracted
+
+
+def _file_digest(digests: SourceDigests | None, source: Source) -> str:
+    """Digest of a source's file, or of its part; "" where there is none."""
+    return spanned_digest(digests.of(source.path), source.span) if digests and source.path else ""
 
 
 def _checked_plan(
