@@ -3,6 +3,7 @@
 Legend: N samples, F numbers of a sample, L classes, E width of the texts.
 """
 
+import importlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -193,6 +194,9 @@ def run_baselines(
     split = dataset.split(protocol)
     sides = covered_sides(dataset, protocol, split, {modality: reader}, min_coverage)
     parts = _parts(reader, modality, sides, progress)
+    # Loading the library takes longer than most of its classifiers do, and is not their time.
+    for name in ("linear_model", "neighbors", "svm"):
+        importlib.import_module(f"sklearn.{name}")
     labels = {sample.id: sample.label for sample in dataset.samples}
     seen = sorted({labels[each] for each in split.train})
     unseen = sorted({labels[each] for each in split.test} - set(seen))
