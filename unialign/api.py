@@ -150,7 +150,7 @@ def load_dataset(name: str, root: Place, *, labels: Place | None = None, roots: 
 
 @checked
 def extract(
-    extractor: str,
+    modality: str,
     *,
     config: Config | Place | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -168,10 +168,10 @@ def extract(
     from unialign.pipeline.datasets import rooted_dataset
     from unialign.pipeline.extraction.extractors import extract_configured, get_row
 
-    get_row(extractor)
+    get_row(modality)
     resolved = configured(config, **values)
     return extract_configured(
-        extractor, rooted_dataset(resolved), resolved, repair=repair, retry=retry, progress=progress
+        modality, rooted_dataset(resolved), resolved, repair=repair, retry=retry, progress=progress
     )
 
 

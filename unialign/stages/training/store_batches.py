@@ -116,7 +116,10 @@ class Batches:
         labels: Mapping[str, int] | None = None,
         window_shards: int = 0,
     ) -> None:
-        settings = settings_from({"batch_size": batch_size, "seed": seed, "window_shards": window_shards})
+        settings = settings_from(
+            # Numbers of NumPy too.
+            {"batch_size": int(batch_size), "seed": int(seed), "window_shards": int(window_shards)}
+        )
         self.ids = reader.ids
         self._labels = label_numbers(labels, reader.ids)
         numbers = self._labels if self._labels is not None else np.zeros(len(reader), dtype=np.int64)
