@@ -107,7 +107,7 @@ def test_prune_removes_what_no_run_names(work: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (("export", f"{COLLECTION}/poses", "poses.npz"), 2, "the ending says the format; known are .h5"),
+        (("export", f"{COLLECTION}/poses", "poses.zip"), 2, "the extension decides the format; known are .h5"),
         (("export", f"{COLLECTION}/poses", "there.h5"), 2, "there.h5 exists"),
         (("export", "nothing", "new.h5"), 4, "no store in"),
         (("export", f"{COLLECTION}/poses", "new.pkl"), 2, "no dataset is configured"),

@@ -29,5 +29,5 @@ def test_a_ready_grid_is_found_by_its_name_and_an_unknown_one_lists_them() -> No
     assert set(ready_grids()) >= {"modalities", "cmsa", "text", "art", "alt", "dvta"}
     assert all(ready_grids().values())
     for wrong in ("modality", "../grids/modalities", "missing.yaml"):
-        with pytest.raises(UsageError, match="neither a file nor one of the ready ones: alt, "):
+        with pytest.raises(UsageError, match="neither a file nor one that comes with the package: alt, "):
             read_grid(wrong)

@@ -62,7 +62,7 @@ def test_stores_are_found_by_any_unambiguous_beginning(tmp_path: Path) -> None:
     assert find_store(tmp_path, second.key.digest[:5]) == second.path
     assert find_store(tmp_path, second.key.digest) == second.path
     assert find_store(tmp_path, "made/text") == second.path
-    with pytest.raises(UsageError, match="fits 2 stores"):
+    with pytest.raises(UsageError, match="matches 2 stores"):
         find_store(tmp_path, "made")
     with pytest.raises(MissingCache, match="cache ls"):
         find_store(tmp_path, "nothing")

@@ -84,5 +84,5 @@ def find_store(cache: Path, name: str) -> Path:
         )
     if len(matches) > 1:
         shown = ", ".join(path.relative_to(cache).as_posix() for path in matches[:5])
-        raise UsageError(f"{name!r} fits {len(matches)} stores ({shown}); give more of the name.")
+        raise UsageError(f"{name!r} matches {len(matches)} stores ({shown}); give more of the name.")
     return matches[0]

@@ -26,13 +26,13 @@ app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     epilog="Example: unialign data ls",
-    help="Which datasets there are, what of one is here, and a sample of it.",
+    help="List datasets, count what is present of one, and show one of its samples.",
 )
 
 
 @app.command("ls", cls=Command, epilog="Example: unialign data ls")
 def list_datasets(as_json: AsJson = False) -> None:
-    """Every dataset by name, what its data root is, and its published sizes."""
+    """List every dataset with the kind of its data root and its published sizes."""
     from unialign.pipeline.dataset_check import known_datasets
 
     found = known_datasets()
@@ -60,7 +60,7 @@ def check(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Count what is here, listed, published and missing, for each part of each split."""
+    """Count the samples found, listed, published and missing, for each part of each split."""
     resolved = resolve(config, overrides, dataset=dataset, data=root, labels=labels)
     from unialign.pipeline.dataset_check import check_dataset
     from unialign.pipeline.datasets import rooted_dataset
@@ -107,7 +107,7 @@ def show(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Class, files and parts of one sample, and a PNG with some of its frames, or of its skeletons."""
+    """Show class, files and parts of one sample, and write a PNG of some of its frames or skeletons."""
     resolved = resolve(config, overrides, dataset=dataset, data=root, labels=labels)
     from unialign.cache.atomic import write_file
     from unialign.cache.paths import expanded_path

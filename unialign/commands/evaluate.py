@@ -45,7 +45,9 @@ def evaluate(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", metavar="NAME", help="Test on another dataset, whose classes alt recognizes by their texts."
+            "--dataset",
+            metavar="NAME",
+            help="Dataset to test on instead (alt only): classes are recognized by their texts.",
         ),
     ] = None,
     root: Root = None,
@@ -66,7 +68,7 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint again and draw the results.
 
-    The stores are those that the run names. Images go to the run's folder `pictures`.
+    Reads the stores that the run names, and writes images to `pictures` in the run's folder.
     """
     before = resolve(config, None, runs=runs)
     from unialign.pipeline.datasets import the_dataset

@@ -75,7 +75,7 @@ def poses(
 ) -> None:
     """Extract keypoints of people.
 
-    They come from an Ultralytics network on the videos (AGPL-3.0), or from skeleton files that exist.
+    They come from an Ultralytics network on the videos (AGPL-3.0), or from existing skeleton files.
     """
     resolved = resolve(
         config,

@@ -235,7 +235,7 @@ def _import_pyskl(file: Path, config: "Config", progress: console.Update, *, own
 
 def _format(file: Path) -> str:
     if file.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{file}: the ending says the format; known are {', '.join(SUFFIXES)}.")
+        raise UsageError(f"{file}: the extension decides the format; known are {', '.join(SUFFIXES)}.")
     return SUFFIXES[file.suffix.lower()]
 
 

@@ -200,7 +200,7 @@ class TrainSection(Settings):
     )
     start: UserPath | None = Field(None, description="Folder of a finished run whose weights training starts from.")
     name: str = Field(
-        "", description="What a new run folder is called between model and seed; an ablation sets it to the row."
+        "", description="Part of a new run folder's name, between model and seed; an ablation sets it to the row."
     )
     settings: TrainSettings = Field(TrainSettings(), description="Optimizer, schedule, loading, evaluation.")
 
@@ -230,7 +230,7 @@ class TrainSection(Settings):
 class Config(Settings):
     """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded."""
 
-    data: UserPath | None = Field(None, description="Folder of the dataset, or a pyskl pickle.")
+    data: UserPath | None = Field(None, description="Folder of the dataset, or its file (pyskl, skeletons).")
     roots: tuple[UserPath, ...] = Field(
         (), description="Folders that links in the data root, and absolute paths in lists, may point into."
     )

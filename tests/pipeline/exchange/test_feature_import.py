@@ -148,7 +148,7 @@ def test_files_that_do_not_say_what_is_in_them_are_refused(tmp_path: Path) -> No
     ):
         with pytest.raises(CorruptInput, match=problem):
             read_features(tmp_path / name)
-    with pytest.raises(UsageError, match="the ending says the format"):
+    with pytest.raises(UsageError, match="the extension decides the format"):
         read_features(tmp_path / "a.mat")
 
 

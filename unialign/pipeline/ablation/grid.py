@@ -104,7 +104,9 @@ def grid_path(grid: str | Path) -> Path:
     # A name has no separators, so nothing outside of the folder can be meant.
     if path.name == str(grid) and ready.is_file():
         return ready
-    raise UsageError(f"the grid {grid} is neither a file nor one of the ready ones: {', '.join(ready_grids())}.")
+    raise UsageError(
+        f"the grid {grid} is neither a file nor one that comes with the package: {', '.join(ready_grids())}."
+    )
 
 
 def _first_comment(text: str) -> str:

@@ -160,7 +160,7 @@ def read_features(path: Path) -> Features:
         ".hdf5": _from_hdf5,
     }
     if path.suffix.lower() not in readers:
-        raise UsageError(f"{path}: the ending says the format; known for features are {', '.join(ENDINGS)}.")
+        raise UsageError(f"{path}: the extension decides the format; known for features are {', '.join(ENDINGS)}.")
     values, ids = readers[path.suffix.lower()](path)
     if values.dtype.kind not in "fiu" or values.dtype.itemsize > 8 or values.ndim < 2 or 0 in values.shape:
         raise CorruptInput(f"{path}: holds an array {values.shape} of {values.dtype}, not rows of numbers.")

@@ -128,8 +128,8 @@ def load_dataset(name: str, root: Path, labels: Path | None = None, roots: Seque
         load = imported(row.load) if isinstance(row.load, str) else row.load
         if not (root.is_file() if row.root == "file" else root.is_dir()):
             raise UsageError(
-                f"{root} is not a {row.root}, which the data root of {name} ({row.title}) is; give it with --root, "
-                "UNIALIGN_DATA or `data:` in unialign.yaml."
+                f"{root} is not a {row.root}, but the data root of {name} ({row.title}) must be one; give it with "
+                "--root, UNIALIGN_DATA or `data:` in unialign.yaml."
             )
     elif is_reference(name):
         load = imported(name)

@@ -105,7 +105,7 @@ def check_weights(weights: Path | None) -> Path:
         "so only use files that you trust."
     )
     if weights is None:
-        raise UsageError(f"poses need a network: {advice}")
+        raise UsageError(f"poses need a network, or --source skeleton if the dataset has skeletons: {advice}")
     if not weights.is_file():
         raise UsageError(f"{weights}: no such weights file; {advice}")
     return weights
