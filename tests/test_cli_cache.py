@@ -65,7 +65,7 @@ def test_the_documented_lines_read_a_sample_with_h5py_alone(work: Path, monkeypa
 def test_poses_travel_as_a_pyskl_pickle(work: Path) -> None:
     made = run("cache", "export", f"{COLLECTION}/poses", "poses.pkl", "--dataset", "tiny", cwd=work)
     assert (made["format"], made["samples"]) == ("pyskl", 19)
-    assert "1 samples quarantined as unreadable" in made["not_held"]
+    assert "1 sample quarantined as unreadable" in made["not_held"]
     own = run("cache", "import", "poses.pkl", "--cache", "other", cwd=work)
     assert (own["samples"], own["quarantined"], own["extracted"]) == (19, {}, 19)
     assert Path(own["store"]).parts[-3] == "pyskl-poses"

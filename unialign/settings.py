@@ -34,6 +34,12 @@ class Settings(BaseModel):
             raise ValueError(f"should be a number, not {str(value).lower()}")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any, field: ValidationInfo) -> Any:
+        """All lines of a section may be commented out; YAML reads null then, and nothing is set."""
+        return {} if value is None and cls.section(str(field.field_name)) else value
+
     @classmethod
     def more_sections(cls) -> Mapping[str, "type[Settings]"]:
         """Sections that are not fields of this class, for those that take their keys from a table."""
@@ -76,7 +82,7 @@ def _problem(problem: ErrorDetails, kind: type[Settings], prefix: str) -> str:
         return unknown_key(name, prefix + "".join(f"{part}." for part in location[:-1]), _inner(kind, location[:-1]))
     # In the words of YAML.
     message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-    message = message.replace("valid dictionary", "mapping")
+    message = message.replace("valid dictionary", "mapping").partition(" or instance of ")[0]
     message = f"{message[0].lower()}{message[1:]}"
     # A sentence of ours names what it is about; pydantic's do not.
     given = "" if problem["type"] == "value_error" or not _short(problem["input"]) else f", not {problem['input']!r}"

@@ -72,17 +72,35 @@ def test_what_is_wrong_is_named_with_the_way_out(override: str, message: str) ->
         ("train:\n\tmodel: art", r"not valid YAML.*'\\t' .*line 2"),
         ("cache: a\n---\ncache: b", "single document"),
         ("? [a, b]\n: 1", "unhashable key"),
-        ("train:", "train: input should be"),
+        ("train: 5", "train: input should be a mapping, not 5"),
+        ("extract: {poses: [1]}", r"extract.poses: input should be a mapping, not \[1\]"),
+        ("roots: data", "roots: input should be a valid list, not 'data'"),
         ("1: x", "unknown key|keys should be strings"),
         ("train: {remote_cache: .inf}", "train.remote_cache: input should be a finite number"),
         ("protocol: 2", "protocol: input should be a valid string"),
+        (b"cache: caf\xe9", r"is not UTF-8 text \(byte 10\)"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str | bytes, message: str) -> None:
     file = tmp_path / "broken.yaml"
-    file.write_text(text)
-    with pytest.raises(UsageError, match=rf"broken.yaml.*{message}"):
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=rf"broken.yaml.*{message}") as refused:
         load_config({}, file=file, environment={})
+    assert "Section" not in str(refused.value)
+
+
+def test_a_section_without_lines_sets_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "unialign.yaml"
+    file.write_text("cache: elsewhere\nextract:\n  # threads: 2\n  poses:\ntrain:\n")
+    found = load_config({}, file=file, environment={})
+    assert (found.cache, found.extract, found.train) == (Path("elsewhere"), Config().extract, Config().train)
+
+
+@pytest.mark.parametrize("name", ["cache", "runs"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(UsageError, match=f"{name}: .*x is a file; give a folder"):
+        load_config({name: tmp_path / "x"}, environment={})
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:

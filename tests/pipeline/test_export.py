@@ -171,9 +171,9 @@ def test_what_the_pickle_does_not_hold_is_said(tmp_path: Path) -> None:
         "the names of the 4 classes",
         "the descriptions of the classes",
         "the array fps",
-        "1 samples quarantined as no-person",
+        "1 sample quarantined as no-person",
         "2 samples quarantined as unreadable",
-        "2 samples of tiny that were never extracted",
+        "2 samples of tiny never extracted",
         "2 superseded versions of samples that were extracted again",
     )
 
@@ -191,7 +191,7 @@ def test_what_the_store_does_not_hold_is_said(tmp_path: Path) -> None:
     done = import_pyskl(tmp_path / "p.pkl", made_dataset(2, 0), Config(cache=tmp_path / "b"))
     assert done.not_held == (
         "entries of annotations beside those of the format, and original_shape",
-        "1 annotations that are no sample of the dataset",
+        "1 annotation that is no sample of the dataset",
         "1 labels that are not those of the dataset",
         "digits of 1 arrays beyond float32",
     )
@@ -217,7 +217,7 @@ def test_other_modalities_and_arrays_are_refused(tmp_path: Path) -> None:
 
 def test_samples_without_a_label_and_other_collections_are_refused(tmp_path: Path) -> None:
     reader = poses_store(tmp_path, made_dataset())
-    refused(tmp_path, reader, made_dataset(12, 4), r"4 samples \(clip016\) have no label in dataset tiny")
+    refused(tmp_path, reader, made_dataset(12, 4), r"4 samples have no label in dataset tiny \(clip016\)")
     other = replace(made_dataset(), collection="other")
     refused(tmp_path, reader, other, "is of made, but dataset tiny is of other")
     none = flat_store(tmp_path / "none", {"clip000": {}}, failed=["clip000"])

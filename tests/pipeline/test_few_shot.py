@@ -19,13 +19,14 @@ from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
-from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.systems.registry import get_system
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
+from unialign.pipeline.training.initial_weights import finished_run
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.base import Dataset, Sample, Split
@@ -184,6 +185,32 @@ def test_a_run_does_not_start_from_one_that_learned_its_test_samples_under_an_ol
     other = replace(DATASET, protocols={**DATASET.protocols, "whole": swapped})
     with pytest.raises(UsageError, match=r"was trained \(whole\) on \d+ samples that whole of tiny tests \(clip"):
         train_from_config(with_values(config, {**ALT, "train.start": trained.folder}), other)
+
+
+def test_content_that_was_learned_under_another_name_is_not_tested(config: Config, trained: RunResult) -> None:
+    """Names of datasets, ids and splits say nothing of what samples were made from, and a run in between hides it."""
+    made = DATASET.protocols["whole"]
+    turned = replace(OTHER, name="third", protocols={"whole": lambda samples: Split(made(samples).test[:4], ())})
+    tests = replace(
+        OTHER, name="fourth", protocols={"whole": lambda samples: Split(made(samples).test[4:], made(samples).train)}
+    )
+    chain = {**ALT, "train.start": trained.folder, "train.val_share": 0, "train.settings.epochs": 1}
+    second = train_from_config(with_values(config, chain), turned)
+    where = r"trained on the content of \d+ samples that whole of fourth tests \(clip\d+ = tiny/clip"
+    for folder in (trained.folder, second.folder):
+        with pytest.raises(UsageError, match=where):
+            train_from_config(with_values(config, {**ALT, "train.start": folder}), tests)
+        with pytest.raises(UsageError, match=where):
+            elsewhere(config, folder, tests)
+    path = second.folder / "learned.csv"
+    before = path.read_text()
+    path.write_text("")
+    with pytest.raises(DamagedStore, match=r"learned.csv was changed"):
+        finished_run(second.folder)
+    path.unlink()
+    with pytest.raises(MissingCache, match=r"learned.csv does not exist"):
+        finished_run(second.folder)
+    path.write_text(before)
 
 
 @pytest.mark.parametrize("name", ["dvta", "stgcn++", "skeleton"])

@@ -47,7 +47,7 @@ def test_only_changed_clips_are_stale(tmp_path: Path) -> None:
     assert extract(config).extracted == 3
     check(config)
     pickled(tmp_path / "set.pkl", {"c": 3, "b": 9, "a": 1})
-    with pytest.raises(StaleCache, match=r"1 samples were made from other sources .*\(b\)"):
+    with pytest.raises(StaleCache, match=r"1 sample was made from other sources .*\(b\)"):
         check(config)
     assert (extract(config).extracted, extract(config).extracted) == (1, 0)
     check(config)

@@ -83,11 +83,11 @@ def test_features_are_compared_with_the_files_behind_the_poses(work: Path) -> No
     config = with_values(Config(), {"dataset": "utd-mhad", "data": work / "files"})
     assert cached_readers(("pose-features",), the_dataset(config), config, check=True).keys() == {"pose-features"}
     change(work / "files" / "a1_s1_t1_skeleton.mat")
-    with pytest.raises(StaleCache, match="1 samples were made from other sources") as refused:
+    with pytest.raises(StaleCache, match="1 sample was made from other sources") as refused:
         cached_readers(("pose-features",), the_dataset(config), config, check=True)
     assert "extract poses --dataset utd-mhad` and `unialign extract pose-features" in str(refused.value)
     assert extract()["extracted"] == 1
-    with pytest.raises(StaleCache, match="1 samples"):
+    with pytest.raises(StaleCache, match="1 sample"):
         cached_readers(("pose-features",), the_dataset(config), config, check=True)
 
 

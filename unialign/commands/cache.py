@@ -10,6 +10,7 @@ from unialign import console
 from unialign.commands import transfer
 from unialign.commands.options import AsJson, Cache, Command, ConfigFile, Group, Quiet, Runs, Verbose, resolve
 from unialign.types import Json
+from unialign.words import counted
 
 app = typer.Typer(
     cls=Group,
@@ -151,7 +152,7 @@ def verify(
         console.show_table("damaged", ("store", "file", "problem"), rows)
         console.messages.print("Extract damaged shards again with `unialign extract MODALITY ... --repair`.")
     else:
-        console.output.print(f"{len(stores)} stores checked, every byte is as it was written.")
+        console.output.print(f"{counted(len(stores), 'store')} checked, every byte is as it was written.")
     if damaged:
         raise typer.Exit(4)
 
@@ -179,7 +180,7 @@ def why(first: Name, second: Name, cache: Cache = None, as_json: AsJson = False,
         console.output.print("The two keys are equal.")
     console.show_fields(
         {
-            f"{store.name} built by": "; ".join(f"{described(row)} ({row['shards']} shards)" for row in each)
+            f"{store.name} built by": "; ".join(f"{described(row)} ({counted(row['shards'], 'shard')})" for row in each)
             for store, each in zip((left, right), environments, strict=True)
         }
     )
@@ -232,7 +233,9 @@ def prune(
         console.output.print(f"{len(rows)} stores {'would be removed' if dry_run else 'removed'}, {done.kept} kept")
         return
     console.show_table("would be removed" if dry_run else "removed", ("collection", "modality", "store", "size"), rows)
-    console.messages.print(f"{done.kept} stores kept, {len(done.temporaries)} unfinished folders cleared.")
+    console.messages.print(
+        f"{counted(done.kept, 'store')} kept, {counted(len(done.temporaries), 'unfinished folder')} cleared."
+    )
     for why, paths in (("it is being written or read", done.busy), ("it cannot be read", done.unreadable)):
         for path in paths:
             console.messages.print(f"kept because {why}: {path}")

@@ -303,9 +303,13 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 def _validated(values: Mapping[str, Any], path: Path, environment: Mapping[str, str]) -> Config:
     try:
-        return Config.model_validate(values, context=environment)
+        config = Config.model_validate(values, context=environment)
     except ValidationError as error:
         raise UsageError(f"configuration ({path.name}, environment and flags): {explained(error, Config)}") from error
+    for name, folder in (("cache", config.cache), ("runs", config.runs)):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{name}: {folder} is a file; give a folder, which may be a new one.")
+    return config
 
 
 def config_file(named: Path | None, environment: Mapping[str, str] | None = None) -> Path:
@@ -328,7 +332,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise UsageError(f"the configuration file {path} does not exist, or is not a file.")
     try:
         values = read_yaml(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); save it in that encoding.") from error
+    except yaml.YAMLError as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold `key: value` lines, such as `cache: cache`.")

@@ -27,6 +27,7 @@ from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from unialign.cache import atomic
+from unialign.cache.digests import other_than_file
 from unialign.errors import CorruptInput
 from unialign.stages.video_containers import CONTAINERS
 from unialign.stages.video_structure import is_cut
@@ -119,8 +120,8 @@ class Video:
         """
         if not self.path.exists():
             raise self._failure("no such file", "missing-file")
-        if not self.path.is_file():
-            raise self._failure("is not a file")
+        if kind := other_than_file(self.path):
+            raise self._failure(f"is {kind}, not a file")
         with self._opened() as container:
             stream = self._stream(container)
             tally = Tally(container, stream)

@@ -141,7 +141,7 @@ def split_of(dataset: Dataset, change: Callable[[Split], Split]) -> Dataset:
 
 def test_samples_that_the_run_was_trained_on_are_not_tested(made_caches: Path, finished: RunResult) -> None:
     moved = split_of(DATASET, lambda split: Split(split.train[1:], (*split.test, split.train[0]), split.val))
-    with pytest.raises(UsageError, match=r"was trained on 1 samples that whole of tiny tests now \(clip000\)"):
+    with pytest.raises(UsageError, match=r"was trained on 1 sample that whole of tiny tests now \(clip000\)"):
         evaluate_run(finished.folder, moved, cache=made_caches)
 
 
@@ -151,7 +151,7 @@ def test_other_data_than_the_run_had_are_said(made_caches: Path, finished: RunRe
     found = evaluate_run(finished.folder, fewer, cache=made_caches)
     gone = DATASET.split().test[0]
     assert found.data["removed"] == {"count": 1, "examples": [gone]}
-    assert sentence_of(found.data) == f"1 samples fewer ({gone})"
+    assert sentence_of(found.data) == f"1 sample fewer ({gone})"
 
 
 def test_outputs_are_not_taken_for_other_classes(made_caches: Path, finished: RunResult) -> None:

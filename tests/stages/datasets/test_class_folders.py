@@ -43,7 +43,7 @@ def test_folders_called_as_parts_are_the_split(
         (("train/jump/a", "test/run/b", "eval/run/c"), "both a test and an eval part"),
         (("jump/a", "sports/run/b", "sports/ski/c"), "jump/ hold videos themselves, sports/ only in folders"),
         (("train/jump/a", "test/ball/run/b"), "jump/ hold videos themselves, ball/ only in folders"),
-        (("jump/a", "jump/b"), "all 2 videos are in one class folder, 'jump'"),
+        (("jump/a", "jump/b"), "all of 2 videos lie in one class folder, 'jump'"),
         (("videos/jump/a", "videos/run/b"), "with the folders jump/, run/ as classes, give --root .*videos"),
         (("data/train/jump/a", "data/test/run/b"), "with the folders test/, train/ as parts of a split, give --root"),
         (("train/jump/a", "test/jump/b"), "one class folder, 'jump'"),

@@ -1,17 +1,22 @@
 """Folders of videos and CSV lists: ids, classes, protocols, hostile input."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.datasets.base import Sample
 from unialign.stages.datasets.folder import load_folder, slug
 from unialign.stages.datasets.scan import check_name
 from unialign.stages.datasets.splits import holdout, leave_groups_out
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.decoding import SourceVideo
+from unialign.stages.extraction.skeleton_input import read_source
 
 
 def clips(root: Path, *names: str) -> Path:
@@ -148,7 +153,7 @@ def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         ("path,label,subject\na.mp4,x,Anna\nA.mp4,y,anna\n", "lines 2 and 3 have the subjects 'Anna' and 'anna'"),
         ("path,label,room\na.mp4,x,é\nA.mp4,y,e\u0301\n", "lines 2 and 3 have the rooms"),
         ("path,label\na.mp4,1\nb.mp4,01\n", "'01' and '1' read the same"),
-        ("path,label\nb.mp4,x\n", "none of the 1 videos"),
+        ("path,label\nb.mp4,x\n", "none of 1 video it"),
         ('path,label\n"a.mp4,x\n', "is not CSV"),
         ("path,label\n" + "x" * 200_000 + ",y\n", "not CSV"),
     ],
@@ -281,3 +286,38 @@ def test_real_folders_load(shared_data: Path, name: str, num_samples: int, num_c
         assert list(dataset.protocols) == ["holdout"]  # one room makes no groups
     if name == "daily":
         assert all(dataset.descriptions)
+
+
+def test_videos_that_a_list_does_not_name_are_counted(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "a.mp4", "b.mp4", "deep/c.MKV", ".hidden/d.mp4", "notes.txt")
+    (root / "labels.csv").write_text("path,label\na.mp4,x\ngone.mp4,y\n")
+    assert load_folder(root).notes[-1] == "2 videos below the data root not in the list, such as b.mp4"
+    (root / "labels.csv").write_text("path,label\na.mp4,x\nb.mp4,y\ndeep/c.MKV,y\n")
+    assert load_folder(root).notes == ()
+
+
+def test_what_is_no_file_is_named_when_it_is_read_and_holds_nobody_up(tmp_path: Path) -> None:
+    root = clips(tmp_path / "set", "a.mp4")
+    os.mkfifo(root / "pipe.mp4")
+    (root / "folder.mp4").mkdir()
+    (root / "device.mp4").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(root / "socket.mp4"))
+    names = ("pipe", "folder", "socket")
+    (root / "labels.csv").write_text("path,label\na.mp4,y\n" + "".join(f"{name}.mp4,x\n" for name in names))
+    dataset = load_folder(root)
+    for sample in dataset.samples[1:]:
+        video = SourceVideo(Source(sample.id, sample.files.get("video")))
+        assert list(video.frames()) == []
+        assert video.failure is not None
+        assert (video.failure.status, video.failure.detail["why"]) == (
+            "unreadable",
+            f"is a {sample.id}, not a file",
+        )
+        assert sample.files["video"].exists()
+    for path in (root / "pipe.mp4", root / "device.mp4", root / "folder.mp4"):
+        with pytest.raises(OSError, match=r"not a file|directory"):
+            file_digest(path)
+        found = read_source(Source("x", path), Path.read_bytes)
+        assert isinstance(found, Outcome)
+        assert found.status == "unreadable"

@@ -132,7 +132,7 @@ def test_a_dataset_has_the_splits_of_the_file(tmp_path: Path) -> None:
     assert list(dataset.protocols) == ["xsub", "split1", "split"]
     assert (dataset.split().train, dataset.split().test) == (("a", "c"), ("b",))
     assert dataset.notes == (
-        "1 ids of splits 'xsub_train' and 'xsub_val' have no annotation",
+        "1 id of splits 'xsub_train' and 'xsub_val' without an annotation",
         "split 'odd_train' is not used: a protocol needs a train part and another one",
         UNNAMED,
     )

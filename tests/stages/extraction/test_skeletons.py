@@ -265,6 +265,24 @@ def test_what_pixels_lack_is_filled_in_and_named(tmp_path: Path) -> None:
     assert "assumed" not in whole.detail
 
 
+@pytest.mark.parametrize("score", [0.0, 0.9])
+def test_joints_that_all_lie_at_zero_are_nobody(tmp_path: Path, score: float) -> None:
+    """Whatever their scores say: both projects write so what was not found."""
+    nobody = {"keypoint": np.zeros((2, 3, 17, 2)), "keypoint_score": np.full((2, 3, 17), score)}
+    assert only(tmp_path, **nobody).status == "no-person"
+    points = annotation("a", [0.5, 0.25])["keypoint"]
+    points[0, 1] = 0
+    found = only(tmp_path, keypoint=points, keypoint_score=np.full(points.shape[:3], 0.9)).arrays["keypoints"]
+    assert np.isnan(found[1, 0]).all()
+    assert np.isfinite(found[[0, 2], 0]).all()
+
+
+def test_scores_a_little_above_one_are_taken(tmp_path: Path) -> None:
+    """Genuine files hold the maxima of heatmaps."""
+    scores = np.full(annotation("a", [0.5, 0.25])["keypoint_score"].shape, 1.04)
+    assert only(tmp_path, keypoint_score=scores).status == "ok"
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -272,6 +290,8 @@ def test_what_pixels_lack_is_filled_in_and_named(tmp_path: Path) -> None:
         ({"keypoint": np.full((2, 3, 17, 2), 0.5)}, "numbers up to 0.5, which are no pixels"),
         ({"keypoint": np.full((2, 3, 17, 2), 3000.0), "img_shape": None}, "joints far outside 1920 x 1080"),
         ({"keypoint": np.full((2, 3, 17, 3), 40.0), "keypoint_score": None}, "no score from 0 to 1"),
+        ({"keypoint_score": np.full((2, 3, 17), 100.0)}, "'keypoint_score' from 100 to 100, not 0 to 1; divide per"),
+        ({"keypoint_score": np.full((2, 3, 17), -3.0)}, "'keypoint_score' from -3 to -3, not 0 to 1"),
         ({"keypoint": np.full((2, 3, 17, 3), 0.75)}, "another 'keypoint_score'"),
         ({"keypoint": np.full((2, 3, 25, 3), 200.0), "keypoint_score": None}, "no metres"),
     ],

@@ -12,6 +12,7 @@ from unialign.cache.atomic import write_text
 from unialign.pipeline.ablation.results import Ablation
 from unialign.stages.training.metrics import METRICS, Metric
 from unialign.types import Json
+from unialign.words import counted
 
 FIRST_COLUMNS, LAST_COLUMNS = ("row", "seeds"), ("change", "95 % interval", "seconds", "memory (MB)")
 GPU_COLUMN = "GPU memory (MB)"
@@ -66,7 +67,7 @@ def closing(ablation: Ablation) -> str:
     """
     stores = sorted({str(name) for result in ablation.results for name in _stores(result.keys)})
     drawn = sorted({str(row["change_over"]) for row in ablation.rows() if row["change_over"]})
-    failed = f" Failed: {len(ablation.failed)} training runs." if ablation.failed else ""
+    failed = f" Failed: {counted(len(ablation.failed), 'training run')}." if ablation.failed else ""
     return (
         f"{NOTE.format(over=' or '.join(drawn) or 'nothing (one seed, no predictions)')} Samples extracted during the "
         f"sweep: {ablation.extracted}. Read from: {', '.join(stores) or 'no store'}.{failed}"

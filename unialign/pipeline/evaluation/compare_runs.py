@@ -9,6 +9,7 @@ from unialign.pipeline.training.run_data import TEXT, Row, read_data
 from unialign.pipeline.training.run_folder import is_signed, read_config, read_json, read_keys, read_result
 from unialign.stages.training.settings import NOT_IDENTITY
 from unialign.types import Json
+from unialign.words import counted
 
 EXAMPLES = 3
 LIBRARIES = ("libraries", "python")
@@ -91,11 +92,23 @@ SAID = {
 }
 
 
+ONE = {
+    "added": "sample more",
+    "removed": "sample fewer",
+    "part": "sample in another part",
+    "label": "sample with another label",
+    "source": "sample made from another file",
+    "texts": "other text",
+}
+
+
 def sentence_of(found: Mapping[str, Mapping[str, Any]]) -> str:
     """How the samples of now differ from those of a run, with the first example of each kind; "" where they do not."""
     words = {**SAID, "added": "samples more", "removed": "samples fewer"}
     return ", ".join(
-        f"{each['count']:,} {words[kind]} ({each['examples'][0]})" for kind, each in found.items() if each["count"]
+        f"{counted(each['count'], ONE[kind], words[kind])} ({each['examples'][0]})"
+        for kind, each in found.items()
+        if each["count"]
     )
 
 

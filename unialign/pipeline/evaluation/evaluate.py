@@ -33,6 +33,7 @@ from unialign.stages.training.processes import joined_processes
 from unialign.stages.training.settings import settings_from
 from unialign.stages.training.step import Stepper, Task
 from unialign.types import Json
+from unialign.words import counted
 
 LOGGER = logging.getLogger(__name__)
 
@@ -149,8 +150,8 @@ def changed_data(folder: Path, digest: str, prepared: PreparedRun) -> dict[str, 
     known = sorted(row.id for row in now if row.part == "test" and row.id in learned)
     if known:
         raise UsageError(
-            f"{folder} was trained on {len(known)} samples that {prepared.protocol} of {prepared.dataset.name} tests "
-            f"now ({known[0]}); bring back the split, or train anew."
+            f"{folder} was trained on {counted(len(known), 'sample')} that {prepared.protocol} of "
+            f"{prepared.dataset.name} tests now ({known[0]}); bring back the split, or train anew."
         )
     found = data_differences(then, now)
     return dict(found) if any(each["count"] for each in found.values()) else {}

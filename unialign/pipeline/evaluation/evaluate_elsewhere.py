@@ -63,7 +63,8 @@ def evaluate_elsewhere(
 
     readers: of that dataset, by modality. cache: where the list of the run's own dataset is looked up.
     Raises what `needed_elsewhere` raises, `StaleCache` for texts or tokens that were made otherwise than those that the
-    run was trained on, `MissingCache` for what is not there, `UsageError` for a protocol without test samples.
+    run was trained on, `MissingCache` for what is not there, `UsageError` for a protocol without test samples, or
+    with some of which the run has learned the content.
     """
     needed, config, keys = needed_elsewhere(folder), run_config(folder), read_keys(folder)
     for name in SAME:
@@ -72,8 +73,9 @@ def evaluate_elsewhere(
     prepared = prepare_again(config, dataset, readers, num_workers, protocol or dataset.default_protocol)
     if not len(prepared.test):
         raise UsageError(f"protocol {prepared.protocol} of {dataset.name} has no test samples.")
-    own = get_system(config["model"]).class_specific
-    task = build_from(prepared.build, finished_run(folder).weights, own, folder)
+    source = finished_run(folder)
+    source.check_unseen(folder, prepared, own=False)
+    task = build_from(prepared.build, source.weights, get_system(config["model"]).class_specific, folder)
     scores = predicted(prepared, task, device).scores
     side = prepared.test_side
     before = tuple(dict.fromkeys(name for name, _ in trained_on(config)))

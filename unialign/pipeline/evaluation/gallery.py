@@ -23,6 +23,7 @@ from unialign.pipeline.training.train import run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.metrics import confusion_matrix
+from unialign.words import counted
 
 
 def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_samples: int = 6) -> list[Path]:
@@ -82,7 +83,8 @@ def _predictions(run: Path, dataset: Dataset) -> dict[str, np.ndarray]:
     classes = max(int(predictions["labels"].max()) + 1, predictions["probabilities"].shape[1])
     if classes > len(dataset.classes):
         raise DamagedStore(
-            f"{run / PREDICTIONS} is of {classes} classes, and {dataset.name} has {len(dataset.classes)}."
+            f"{run / PREDICTIONS} is of {counted(classes, 'class', 'classes')}, and {dataset.name} has "
+            f"{len(dataset.classes)}."
         )
     return predictions
 

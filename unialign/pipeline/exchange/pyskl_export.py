@@ -21,6 +21,7 @@ from unialign.stages.datasets.pickles import write_pickle
 from unialign.stages.datasets.pyskl import load_pyskl
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.skeletons import PysklSkeletons
+from unialign.words import counted
 
 Progress = Callable[[int, int], None]
 
@@ -117,8 +118,9 @@ def _check_labels(reader: StoreReader, dataset: Dataset, labels: Mapping[str, in
     unknown = [name for name in reader.ids if name not in labels]
     if unknown:
         raise UsageError(
-            f"{reader.path}: {len(unknown)} samples ({unknown[0]}) have no label in dataset {dataset.name}, and a "
-            "pyskl pickle holds none without; give the dataset that lists them, or export to a .h5 file."
+            f"{reader.path}: {counted(len(unknown), 'sample has', 'samples have')} no label in dataset {dataset.name} "
+            f"({unknown[0]}), and a pyskl pickle holds none without; give the dataset that lists them, or export to a "
+            ".h5 file."
         )
     if not reader.ids:
         raise UsageError(f"{reader.path}: holds no sample with poses; there is nothing to export.")
@@ -211,9 +213,9 @@ def _not_held(reader: StoreReader, dataset: Dataset, layout: str) -> tuple[str, 
     if any(dataset.descriptions):
         phrases.append("the descriptions of the classes")
     phrases += [f"the array {spec.name}" for spec in reader.store.arrays if spec.name not in _HELD[layout]]
-    phrases += [f"{count} samples quarantined as {status}" for status, count in sorted(failed.items())]
+    phrases += [f"{counted(count, 'sample')} quarantined as {status}" for status, count in sorted(failed.items())]
     if never:
-        phrases.append(f"{never} samples of {dataset.name} that were never extracted")
+        phrases.append(f"{counted(never, 'sample')} of {dataset.name} never extracted")
     if superseded:
-        phrases.append(f"{superseded} superseded versions of samples that were extracted again")
+        phrases.append(f"{counted(superseded, 'superseded version')} of samples that were extracted again")
     return tuple(phrases)

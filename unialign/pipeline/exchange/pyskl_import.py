@@ -14,6 +14,7 @@ from unialign.pipeline.extraction.extractors import EXTRACTORS, prepare
 from unialign.pipeline.manifest import save_manifest
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.pyskl import PysklFile, read_pyskl
+from unialign.words import counted
 
 # `extract.poses.max_frames` is a multiple of this.
 _FRAMES = 16
@@ -82,7 +83,7 @@ def _not_held(file: PysklFile, known: dict[str, int]) -> tuple[str, ...]:
                     rounded += not np.array_equal(values.astype(np.float32), values, equal_nan=True)
     phrases = ["entries of annotations beside those of the format, and original_shape"]
     if outside:
-        phrases.append(f"{outside} annotations that are no sample of the dataset")
+        phrases.append(f"{counted(outside, 'annotation that is', 'annotations that are')} no sample of the dataset")
     if other:
         phrases.append(f"{other} labels that are not those of the dataset")
     if rounded:

@@ -31,6 +31,7 @@ from unialign.plugins import Table, called
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.skeleton_formats import SkeletonFormat
 from unialign.stages.extraction.base import Source
+from unialign.words import counted
 
 if TYPE_CHECKING:
     from unialign.stages.extraction.pose_features import PoseFeatures
@@ -221,7 +222,8 @@ def _of_input(modality: str, reader: StoreReader, dataset: Dataset) -> tuple[Sou
     unknown = [name for name, row in zip(ids, reader.table.find(ids).tolist(), strict=True) if row < 0]
     if unknown:
         raise MissingCache(
-            f"{len(unknown)} samples of {dataset.name} have no {modality} yet ({unknown[0]}); "
+            f"{counted(len(unknown), f'sample of {dataset.name} has', f'samples of {dataset.name} have')} "
+            f"no {modality} yet ({unknown[0]}); "
             f"run `unialign extract {modality} --dataset {dataset.name}` first."
         )
     return tuple(Source(name) for name in ids)

@@ -12,6 +12,7 @@ from unialign.cache.arrays import ArraySpec
 from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config
 from unialign.pipeline.extraction.extractors import get_row, prepare
+from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.types import Json
@@ -19,20 +20,29 @@ from unialign.types import Json
 
 @dataclass(frozen=True)
 class OnlineModality:
-    """Behaves like a `cache.reader.StoreReader`, by extracting. extract: outcomes of sources, in order."""
+    """Behaves like a `cache.reader.StoreReader`, by extracting.
+
+    inputs: what each sample is made from. digests: of the inputs, by id; "" where there is nothing to read. extract:
+    outcomes of inputs, in order.
+    """
 
     extractor: Extractor
-    sources: Mapping[str, Source]
+    inputs: Mapping[str, Source]
+    digests: Mapping[str, str]
     extract: Callable[[Sequence[Source]], Sequence[Outcome]]
 
     @property
     def ids(self) -> tuple[str, ...]:
         """All samples; whether one can be read only shows when it is."""
-        return tuple(sorted(self.sources))
+        return tuple(sorted(self.inputs))
 
     def source(self, sample: str) -> str:
-        """Nothing is recorded online."""
-        return ""
+        """Digest of what the sample is made from, as it was when training began."""
+        return self.digests[sample]
+
+    def sources(self) -> Mapping[str, str]:
+        """The same of all samples, by id."""
+        return self.digests
 
     def arrays(self) -> Sequence[ArraySpec]:
         """What the arrays of a sample look like."""
@@ -44,7 +54,7 @@ class OnlineModality:
 
     def read_one(self, sample: str) -> dict[str, np.ndarray]:
         """The arrays of one sample, extracted now. Raises `CorruptInput` for a sample that has no features."""
-        (outcome,) = self.extract([self.sources[sample]])
+        (outcome,) = self.extract([self.inputs[sample]])
         if outcome.status != "ok":
             raise CorruptInput(
                 f"sample {sample!r} cannot be used online: {outcome.status}; take it out of the dataset, or train "
@@ -66,9 +76,31 @@ def _online(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
     row = get_row(modality)
     if not row.made_from:
         prepared = prepare(modality, dataset, config)
-        sources = {source.id: source for source in prepared.sources}
-        return OnlineModality(prepared.extractor, sources, lambda asked: list(prepared.extractor.run(asked)))
+        inputs = {source.id: source for source in prepared.sources}
+        digests = _digests(modality, prepared.extractor, inputs, dataset, config)
+        return OnlineModality(prepared.extractor, inputs, digests, lambda asked: list(prepared.extractor.run(asked)))
     if row.online is None:
         raise UsageError(f"{modality} cannot be made during training; extract it and train with --cached.")
     made_from, extractor = _online(row.made_from, dataset, config), row.online(config)
-    return OnlineModality(extractor, made_from.sources, lambda asked: list(extractor.features(made_from, asked)))
+    return OnlineModality(
+        extractor, made_from.inputs, made_from.digests, lambda asked: list(extractor.features(made_from, asked))
+    )
+
+
+def _digests(
+    modality: str, extractor: Extractor, inputs: Mapping[str, Source], dataset: Dataset, config: Config
+) -> dict[str, str]:
+    """Digest of each input, "" where it cannot be read. Those of videos, which are large, are remembered in the cache."""
+    if modality == "frames" or (modality == "poses" and config.extract.poses.source == "video"):
+        memory = SourceDigests(config.cache.resolve(), dataset.collection)
+        found = {name: memory.of(source.path) if source.path else "" for name, source in inputs.items()}
+        memory.save()
+        return found
+    return {name: _digest(extractor, source) for name, source in inputs.items()}
+
+
+def _digest(extractor: Extractor, source: Source) -> str:
+    try:
+        return extractor.digest(source)
+    except OSError:
+        return ""

@@ -9,6 +9,7 @@ from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.samples import Labelled
 from unialign.types import Json
+from unialign.words import counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def covered(
     labels = {sample.id: sample.label for sample in dataset.samples}
     unknown = sorted(set(ids) - labels.keys())
     if unknown:
-        raise UsageError(f"protocol {protocol} of {dataset.name} names {len(unknown)} unknown samples ({unknown[0]}).")
+        raise UsageError(
+            f"protocol {protocol} of {dataset.name} names {counted(len(unknown), 'unknown sample')} ({unknown[0]})."
+        )
     held = {name: set(reader.ids) for name, reader in readers.items()}
     lost = {
         name: dict(sorted(Counter(dataset.classes[labels[each]] for each in ids if each not in known).items()))

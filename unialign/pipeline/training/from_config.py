@@ -19,6 +19,7 @@ from unialign.pipeline.training.train import RunResult, Show, Tell, train_model
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.corpus import read_entities
 from unialign.stages.sample_reader import SampleReader
+from unialign.words import counted
 
 
 def train_from_config(
@@ -104,7 +105,8 @@ def check_fresh(modality: str, reader: Recorded, dataset: Dataset, config: Confi
         steps = [row.made_from, modality] if row and row.made_from else [modality]
         commands = " and ".join(f"`unialign extract {step} --dataset {dataset.name}`" for step in steps)
         raise StaleCache(
-            f"{reader.where}: {len(stale)} samples were made from other sources than those there now ({stale[0]}); "
+            f"{reader.where}: {counted(len(stale), 'sample was', 'samples were')} made from other sources "
+            f"than those there now ({stale[0]}); "
             f"run {commands} again."
         )
 

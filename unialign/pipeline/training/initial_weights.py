@@ -1,7 +1,7 @@
 """Weights that a training starts from: those of a finished run, whatever classes it was for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from torch import Tensor
 from unialign.errors import UsageError
 from unialign.pipeline.systems.base import ClassSpecificWeights
 from unialign.pipeline.training.preparation import PreparedRun
-from unialign.pipeline.training.run_data import read_data
+from unialign.pipeline.training.run_data import contents, data_rows, data_text, read_data, read_learned, rows_of
 from unialign.pipeline.training.run_folder import read_config, read_keys, read_result
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.step import Task
+from unialign.words import counted
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class InitialWeights:
     """A finished run to start from.
 
     trained_on: (dataset, protocol) of it and of all that it started from, in turn. learned: ids of its own training
-    samples; empty for a run of before they were recorded.
+    samples. contents: digests of what these and the training samples of all before were made from, with dataset and id.
+    Empty for runs of before they were recorded.
     """
 
     model: str
@@ -31,14 +33,35 @@ class InitialWeights:
     trained_on: tuple[tuple[str, str], ...]
     weights: Mapping[str, Tensor]
     learned: frozenset[str] = frozenset()
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    def check_unseen(self, folder: Path, prepared: PreparedRun, *, own: bool) -> None:
+        """Raise `UsageError` where what is tested was made from the same files as what these weights have learned from.
+
+        own: samples that have a copy in the train part of `prepared` do not count; those are named by its report.
+        """
+        rows = rows_of(data_text(data_rows(prepared)))
+        excused = contents(rows, "train") if own else {}
+        known = {
+            name: self.contents[each]
+            for each, name in contents(rows, "test").items()
+            if each in self.contents and each not in excused
+        }
+        if known:
+            raise UsageError(
+                f"{folder} was trained on the content of {counted(len(known), 'sample')} that {prepared.protocol} of "
+                f"{prepared.dataset.name} tests ({min(known)} = {known[min(known)]}); start from one that has not seen "
+                "them."
+            )
 
 
 def started(prepared: PreparedRun, dataset: Dataset, folder: Path, own: ClassSpecificWeights) -> PreparedRun:
     """The same training from the last checkpoint of a finished run of the same model; its key is part of this one's.
 
-    dataset: with all samples of its splits. Raises `MissingCache` for a folder without a finished run, `UsageError` for
-    one of another model, for one that was trained on samples that are tested now, as far as the dataset's name tells,
-    and, when the task is built, for weights that are not those that this training has.
+    dataset: with all samples of its splits. Raises `MissingCache` for a folder without a finished run; `UsageError` for
+    one of another model, for one that was trained on samples that are tested now, by the dataset's name or by what they
+    were made from (also for the runs that it started from), and, when the task is built, for weights that are not those
+    that this training has.
     """
     source = finished_run(folder)
     if source.model != prepared.model:
@@ -52,12 +75,13 @@ def started(prepared: PreparedRun, dataset: Dataset, folder: Path, own: ClassSpe
             known |= tested & source.learned  # by its own table, where the split has changed since
         if known:
             raise UsageError(
-                f"{folder} was trained ({protocol}) on {len(known)} samples that {prepared.protocol} of {name} tests "
-                f"({min(known)}); start from one that has not seen them."
+                f"{folder} was trained ({protocol}) on {counted(len(known), 'sample')} that {prepared.protocol} of "
+                f"{name} tests ({min(known)}); start from one that has not seen them."
             )
+    source.check_unseen(folder, prepared, own=True)
     build = partial(build_from, prepared.build, source.weights, own, folder)
     start = {"run": source.key, "trained_on": [list(each) for each in source.trained_on]}
-    return replace(prepared, build=build, config={**prepared.config, "start": start})
+    return replace(prepared, build=build, config={**prepared.config, "start": start}, learned=source.contents)
 
 
 def finished_run(folder: Path) -> InitialWeights:
@@ -67,7 +91,10 @@ def finished_run(folder: Path) -> InitialWeights:
     weights = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).weights()
     rows = read_data(folder, keys.get("data") or "") or []
     learned = frozenset(row.id for row in rows if row.part == "train")
-    return InitialWeights(config["model"], keys["run"], trained_on(config), weights, learned)
+    seen = {each: f"{config['dataset']}/{name}" for each, name in contents(rows, "train").items()}
+    return InitialWeights(
+        config["model"], keys["run"], trained_on(config), weights, learned, read_learned(folder) | seen
+    )
 
 
 def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -130,7 +130,8 @@ class PreparedRun:
     model reads, as far as the store has them. extra: values that an export of the model needs.
     classes: what the columns of the scores mean, where they are not the dataset's; the last `unknown` ones have no
     column, since training has no sample of them. report: what a finished run says of itself beside its metrics.
-    follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`.
+    follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the weights
+    that training starts from had been trained on, see `run_data.read_learned`.
     """
 
     dataset: Dataset
@@ -153,6 +154,7 @@ class PreparedRun:
     report: Callable[[Fitted], Mapping[str, Json]] | None = None
     follow_test: bool = False
     validation: Mapping[str, Json] = field(default_factory=lambda: {"origin": "none", "why": "none was asked for"})
+    learned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:

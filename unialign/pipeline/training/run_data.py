@@ -11,20 +11,29 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from unialign.cache.bounded import read_plain
 from unialign.cache.digests import text_digest
-from unialign.cache.reader import Recorded
 from unialign.errors import DamagedStore
 from unialign.pipeline.training.preparation import PreparedRun
-from unialign.pipeline.training.run_folder import DATA, LARGEST
+from unialign.pipeline.training.run_folder import DATA, LARGEST, LEARNED, read_result, read_vouched
 from unialign.types import Json
+from unialign.words import counted
 
 TEXT = "text"
 PARTS = ("train", "val", "test", TEXT)
 SHOWN, CLASSES = 3, 8
 # Digits of a digest that the table keeps: 128 bits.
 DIGITS = 32
+
+
+@runtime_checkable
+class Sourced(Protocol):
+    """A store, or what extracts during training: both know what their samples are made from."""
+
+    def sources(self) -> Mapping[str, str]:
+        """Digest of what each sample is made from, by id."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ def data_rows(prepared: PreparedRun) -> list[Row]:
     """The samples of a run by part and id, with those that the caches lack, and then the texts that it reads."""
     names = prepared.dataset.classes
     labels = {sample.id: names[sample.label] for sample in prepared.dataset.samples}
-    sources = {name: reader.sources() for name, reader in prepared.readers.items() if isinstance(reader, Recorded)}
+    sources = {name: reader.sources() for name, reader in prepared.readers.items() if isinstance(reader, Sourced)}
     texts = sources.pop(TEXT, {})
     sides = (("test", prepared.test_side), ("train", prepared.train_side), ("val", prepared.val_side))
     rows = [
@@ -105,6 +114,43 @@ def rows_of(text: str) -> list[Row]:
     return found
 
 
+def contents(rows: Sequence[Row], part: str) -> dict[str, str]:
+    """Digests of what the features of a part's samples were made from, with the id of a sample.
+
+    A digest that every sample has (one file for all) says nothing and is left out, and so is what is no digest.
+    """
+    samples = [row for row in rows if row.part == part]
+    found = {each: row.id for row in samples for each in map(_digits, row.sources.values()) if each and ":" not in each}
+    if len(samples) > 2:
+        counts = Counter(digest for row in samples for digest in set(map(_digits, row.sources.values())))
+        found = {digest: name for digest, name in found.items() if counts[digest] < len(samples)}
+    return found
+
+
+def learned_text(learned: Mapping[str, str]) -> str:
+    """What `read_learned` reads, as CSV; "" for nothing."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(sorted(learned.items()))
+    return text.getvalue()
+
+
+def read_learned(folder: Path) -> dict[str, str]:
+    """What the weights that a run started from had been trained on: digests of sources, with dataset and id.
+
+    Empty for a run that started from none, and for those of before it was recorded. Raises `DamagedStore` for a table
+    that was changed or is gone.
+    """
+    if not (folder / LEARNED).is_file() and LEARNED not in read_result(folder).get("files", {}):
+        return {}
+    try:
+        rows = list(csv.reader(io.StringIO(read_vouched(folder / LEARNED).decode())))
+    except (ValueError, csv.Error) as error:
+        raise DamagedStore(f"{folder / LEARNED} cannot be read ({error}).") from error
+    if any(len(row) != 2 for row in rows):
+        raise DamagedStore(f"{folder / LEARNED} holds something else than digests; it is not the file of a run.")
+    return {row[0]: row[1] for row in rows}
+
+
 def _digits(source: str) -> str:
     """Enough of a digest to tell; what stands in its place is kept whole ("poses:no-person")."""
     return source.removeprefix("sha256:")[:DIGITS] if source.startswith("sha256:") else source
@@ -151,7 +197,7 @@ class Report:
             shown = ", ".join(f"{second} = {first}" for (_, first), (_, second) in across[:SHOWN])
             yield f"samples of the same content, which a model may know by heart: {counts} ({shown})."
         if within:
-            yield f"{within} samples have the content of another one in the same part."
+            yield f"{counted(within, 'sample has', 'samples have')} the content of another one in the same part."
         origin, why = self.validation["origin"], self.validation["why"]
         yield (
             f"no best epoch: nothing to choose it on ({why})." if origin == "none" else f"best epoch: chosen on {why}."

@@ -2,6 +2,7 @@
 
     <runs>/<dataset>-<model>[-<row>]-seed<seed>-<first 12 hex of the run's key>/
         config.yaml       every setting, resolved
+        learned.csv       of a run that started from another one: digests of what its weights had been trained on
         data.csv          part, label and source digests of each sample, see `run_data`
         keys.json         the stores that were read, by modality, the counts of samples, the classes in the order of the
                           model's outputs, and the digest of data.csv
@@ -52,6 +53,8 @@ from unialign.types import Json
 DATA, PREDICTIONS = "data.csv", "predictions.npz"
 # What result.json vouches for beside the predictions, since later commands believe it.
 VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
+# What came before a run that started from another one; others have none.
+LEARNED = "learned.csv"
 # Letters of a row's name in that of a folder.
 LONGEST_ROW = 40
 ANEW = "move the folder away to train anew."
@@ -201,14 +204,21 @@ def sole_writer(run: Run) -> Iterator[Run]:
 
 
 def begin(
-    run: Run, config: Mapping[str, Json], data: str, keys: Mapping[str, Json], machine: Mapping[str, Json]
+    run: Run,
+    config: Mapping[str, Json],
+    data: str,
+    keys: Mapping[str, Json],
+    machine: Mapping[str, Json],
+    learned: str = "",
 ) -> None:
-    """Write config.yaml, data.csv, keys.json and env.json; what killed writers left is removed."""
+    """Write config.yaml, data.csv, keys.json, env.json and learned.csv; what killed writers left is removed."""
     atomic.make_folder(run.folder)
     atomic.sweep(run.folder)
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     atomic.write_text(run.folder / "config.yaml", text)
     atomic.write_text(run.folder / DATA, data)
+    if learned:
+        atomic.write_text(run.folder / LEARNED, learned)
     _write_json(run.folder / "keys.json", keys)
     _write_json(run.folder / "env.json", machine)
 
@@ -225,7 +235,8 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
         atomic.write_file(run.folder / PREDICTIONS, buffer.getvalue())
         content["predictions"] = sha256(buffer.getvalue()).hexdigest()
     _write_json(run.folder / "memory.json", {"peak": peak_memory(), "gpu_peak": peak_gpu_memory()})
-    content["files"] = {name: sha256((run.folder / name).read_bytes()).hexdigest() for name in VOUCHED}
+    there = [name for name in (*VOUCHED, LEARNED) if name != LEARNED or (run.folder / name).is_file()]
+    content["files"] = {name: sha256((run.folder / name).read_bytes()).hexdigest() for name in there}
     _write_json(run.folder / "result.json", {**content, "digest": digest(content)})
 
 

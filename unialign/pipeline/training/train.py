@@ -23,7 +23,14 @@ from unialign.pipeline.training import run_folder as folders
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.initial_weights import started
 from unialign.pipeline.training.preparation import REVISION, Options, PreparedRun, Request, get_reader
-from unialign.pipeline.training.run_data import Report, data_digest, data_rows, data_text, report_of
+from unialign.pipeline.training.run_data import (
+    Report,
+    data_digest,
+    data_rows,
+    data_text,
+    learned_text,
+    report_of,
+)
 from unialign.settings import Settings, checked
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
@@ -309,6 +316,7 @@ def _begin(
         table,
         {**content, "data": data_digest(table), "revision": REVISION},
         folders.environment(processes.device, processes.world_size),
+        learned_text(prepared.learned),
     )
 
 

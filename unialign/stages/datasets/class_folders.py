@@ -10,6 +10,7 @@ from unialign.stages.datasets.labels_csv import LabelList, LabelRow
 from unialign.stages.datasets.scan import check_name, kinds_of, walk_files
 from unialign.stages.datasets.splits import check_words, part_named
 from unialign.stages.video_containers import VIDEO_SUFFIXES
+from unialign.words import counted
 
 _SHOWN = 5
 
@@ -86,7 +87,8 @@ def _check_levels(root: Path, videos: Sequence[PurePosixPath], level: int) -> No
         what = "parts of a split" if all(part_named(each) for each in inner) else "classes"
         advice = f"with the folders {_listed(inner)} as {what}, {way}; otherwise " if inner else ""
         raise UsageError(
-            f"{root}: all {len(videos)} videos are in one class folder, {only!r}, which leaves nothing to tell apart; "
+            f"{root}: all of {counted(len(videos), 'video')} lie in one class folder, {only!r}, which "
+            "leaves nothing to tell apart; "
             f"{advice}give another data root, or a CSV of path,label."
         )
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from unialign.stages.datasets.base import Dataset
 from unialign.types import Json
+from unialign.words import counted
 
 # All of NTU RGB+D 120, and a page of the terminal; the object has all.
 _CLASSES_SHOWN = 120
@@ -35,7 +36,8 @@ def shown_facts(facts: dict[str, Json]) -> dict[str, str]:
         for name, parts in facts["protocols"].items()
     ]
     shown = {
-        "dataset": f"{facts['name']}: {facts['samples']:,} clips, {len(facts['classes']):,} classes",
+        "dataset": f"{facts['name']}: {counted(facts['samples'], 'clip')}, "
+        f"{counted(len(facts['classes']), 'class', 'classes')}",
         "classes": classes,
         "splits": _some(sizes, _PROTOCOLS_SHOWN, "; "),
     }

@@ -4,9 +4,10 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from unialign.errors import UsageError
@@ -16,7 +17,11 @@ from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
 from unialign.stages.datasets.scan import refuse_collisions, refuse_link_outside
 from unialign.stages.datasets.splits import SplitRule, by_attribute, by_part, holdout, leave_groups_out
+from unialign.stages.video_containers import VIDEO_SUFFIXES
+from unialign.words import counted
 
+# Videos that are compared with a list.
+MOST_LOOKED_AT = 1_000_000
 # UCF101: v_ApplyEyeMakeup_g08_c01.avi is clip 1 of group 8. Its three official splits test these groups.
 _UCF101 = re.compile(r"v_.+_(g\d\d)_c\d\d", re.ASCII)
 _UCF101_TESTS = {f"ucf101-{n + 1}": tuple(f"g{group:02d}" for group in range(7 * n + 1, 7 * n + 8)) for n in range(3)}
@@ -45,7 +50,7 @@ def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = 
     samples = _samples(root, roots, rows, {name: index for index, name in enumerate(names)})
     if labels is not None and not any(sample.files for sample in samples):
         raise UsageError(
-            f"{labels}: none of the {len(samples)} videos it lists lies below {root}; check the data root."
+            f"{labels}: none of {counted(len(samples), 'video')} it lists lies below {root}; check the data root."
         )
     return Dataset(
         name="folder",
@@ -55,8 +60,27 @@ def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = 
         samples=samples,
         protocols=_protocols(samples),
         descriptions=_descriptions(rows, names),
-        notes=listed.notes,
+        notes=(*listed.notes, *(_unlisted(root, samples) if labels is not None else ())),
     )
+
+
+def _unlisted(root: Path, samples: Sequence[Sample]) -> list[str]:
+    """A note of the videos below the root that a list does not name, since a line may have been forgotten."""
+    listed = {str(sample.files["video"]) for sample in samples if sample.files}
+    left = sorted(path for path in islice(_videos_below(root), MOST_LOOKED_AT) if path not in listed)
+    if not left:
+        return []
+    first = os.path.relpath(left[0], root)
+    return [f"{counted(len(left), 'video')} below the data root not in the list, such as {first}"]
+
+
+def _videos_below(root: Path) -> Iterator[str]:
+    """Paths of videos by their names; links to folders and what begins with a dot are left out."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
+                yield os.path.join(folder, name)
 
 
 def slug(name: str) -> str:
@@ -91,7 +115,8 @@ def _samples(
             fine[path.parent] = any(real.is_relative_to(folder) for folder in allowed)
         if not fine[path.parent] or path.is_symlink():
             refuse_link_outside(path, root, roots)
-        files = {"video": path} if path.is_file() else {}
+        # Whatever lies there: what is not a file gets that as its reason when it is read.
+        files = {"video": path} if path.exists() else {}
         identifier = PurePosixPath(row.path).with_suffix("").as_posix() + _part_of_id(row.span)
         sample = Sample(identifier, label_of[row.label], files, row.attributes, span=row.span)
         first, other = by_id.setdefault(identifier, (sample, path))

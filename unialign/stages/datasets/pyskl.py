@@ -28,6 +28,8 @@ from unialign.stages.skeleton_layouts import COCO_17, Layout, find_layout
 
 # Height and width that pyskl and mmaction2 take where a file has none.
 DEFAULT_PICTURE = (1080, 1920)
+# Scores are maxima of heatmaps, which overshoot 0 to 1 a little in genuine files; per cents and losses lie far outside.
+LEAST_SCORE, MOST_SCORE = -0.5, 2.0
 
 # A Kinect sees 8 m far; what is far beyond is pixels. Nobody is 10 m away from the middle of a lifted pose.
 LARGEST_METRES, LARGEST_BODY = 100, 10
@@ -267,7 +269,13 @@ def completed(annotation: PysklAnnotation) -> tuple[PysklAnnotation, tuple[str, 
                 return annotation, (), f"{points.shape[2]} joints whose third number is no score from 0 to 1"
         points, score = points[..., :2], third
         assumed.append("keypoint_score: third number of keypoint")
-    elif score is None:
+    elif score is not None:
+        with np.errstate(invalid="ignore"):
+            if ((score < LEAST_SCORE) | (score > MOST_SCORE)).any():
+                low, high = np.nanmin(score), np.nanmax(score)
+                per_cent = "; divide per cents by 100" if low >= 0 and high <= 100 else ""
+                return annotation, (), f"'keypoint_score' from {low:.3g} to {high:.3g}, not 0 to 1{per_cent}"
+    else:
         score = (np.isfinite(points) & (points != 0)).any(axis=3).astype(points.dtype)
         assumed.append("keypoint_score: 1")
     finite = np.abs(points[np.isfinite(points).all(axis=3) & (points != 0).any(axis=3)])  # (joints, 2)
@@ -325,7 +333,7 @@ def _protocols(
             protocols[protocol] = partial(by_part, part_of)
             lost = sum(each not in known for each in part_of)
             if lost:
-                notes.append(f"{lost} ids of splits {shown} have no annotation")
+                notes.append(f"{lost:,} {'id' if lost == 1 else 'ids'} of splits {shown} without an annotation")
     return protocols, notes
 
 

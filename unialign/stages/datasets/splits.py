@@ -12,6 +12,7 @@ from functools import partial
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Sample, Split
+from unialign.words import counted
 
 SplitRule = Callable[[Sequence[Sample]], Split]
 
@@ -108,7 +109,8 @@ def _few(rule: SplitRule, classes: Sequence[str], shots: int, seed: int, samples
     for label, names in sorted(by_label.items()):
         if len(names) < shots:
             raise UsageError(
-                f"class {classes[label]!r} has {len(names)} training samples, but train.shots is {shots}; lower it."
+                f"class {classes[label]!r} has {counted(len(names), 'training sample')}, but train.shots is {shots}; "
+                "lower it."
             )
     kept = set().union(*(_ordered(names, f"{seed} ")[:shots] for names in by_label.values()))
     return replace(split, train=tuple(name for name in split.train if name in kept))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Split
+from unialign.words import counted
 
 # Attributes of samples that name a group; the first one that samples carry counts.
 GROUPS = ("group", "performer", "subject")
@@ -44,7 +45,7 @@ def with_validation(dataset: Dataset, protocol: str, share: float, seed: int, *,
         raise UsageError(f"train.val_share is {share}; it must be between 0 (none) and 0.5.")
     split = dataset.split(protocol)
     if split.val:
-        return Validation(split, "protocol", f"the val part of {protocol} ({len(split.val)} samples)")
+        return Validation(split, "protocol", f"the val part of {protocol} ({counted(len(split.val), 'sample')})")
     if not share:
         return Validation(split, "none", "train.val_share is 0")
     if shots:

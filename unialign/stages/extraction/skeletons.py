@@ -233,10 +233,12 @@ def _ready(annotation: PysklAnnotation, layout: Layout, unit: str) -> tuple[Pysk
 def _choose(annotation: PysklAnnotation, num_people: int) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (T, P, V, 3) with the score as third coordinate in 2-D, and who is present (T, P)."""
     points = annotation.keypoint.astype(np.float32)
+    # A person of whom no joint lies elsewhere than at 0 was not found, whatever the scores say.
+    placed = (points != 0).any(axis=3)
     if annotation.score is not None and points.shape[3] == 2:
         points = np.concatenate([points, annotation.score.astype(np.float32)[..., None]], axis=3)
     finite: Flags = np.asarray(np.isfinite(points).all(axis=3))
-    present: Flags = finite.any(axis=2) & (points != 0).any(axis=(2, 3))  # (M, T)
+    present: Flags = (finite & placed).any(axis=2)  # (M, T)
     points = np.where(present[..., None, None], points, np.float32("nan"))
     weight = present.sum(axis=1).astype(np.float64)
     if annotation.keypoint.shape[3] == 2:
