@@ -110,7 +110,6 @@ def test_whatever_a_field_says_two_runs_are_compared_or_the_field_is_named(
             refused += not answered(compared(run, finished.folder))
             answered(lambda: memory_of(run))
     assert refused > 10 or name == "memory.json"
-    print(f"{name}: {len(list(places(value))) * (len(STRANGE) + 1)} changes, {refused} rejected")
 
 
 def test_libraries_that_are_no_object_are_named(run: Path, finished: RunResult) -> None:

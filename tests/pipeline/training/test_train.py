@@ -270,7 +270,7 @@ def test_unknown_samples_of_a_protocol_are_refused(tmp_path: Path) -> None:
         smaller.samples[:-1],
         {"whole": lambda samples: smaller.protocols["whole"](smaller.samples)},
     )
-    with pytest.raises(UsageError, match="unknown samples \\(clip007\\)"):
+    with pytest.raises(UsageError, match="1 unknown sample \\(clip007\\)"):
         train_model(
             "unialign",
             broken,
