@@ -90,7 +90,7 @@ def _online(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
 def _digests(
     modality: str, extractor: Extractor, inputs: Mapping[str, Source], dataset: Dataset, config: Config
 ) -> dict[str, str]:
-    """Digest of each input, "" where it cannot be read. Those of videos, which are large, are remembered in the cache."""
+    """Digest of each input, "" where it cannot be read. Those of videos are remembered in the cache: they are large."""
     if modality == "frames" or (modality == "poses" and config.extract.poses.source == "video"):
         memory = SourceDigests(config.cache.resolve(), dataset.collection)
         found = {name: memory.of(source.path) if source.path else "" for name, source in inputs.items()}
