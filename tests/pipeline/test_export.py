@@ -31,6 +31,7 @@ def pixels(number: int, frames: int = 7) -> dict[str, np.ndarray]:
     """Two persons; the second comes late, and the first is gone in one frame."""
     random = np.random.default_rng(number)
     points = random.uniform(-5, 4000, (frames, 2, 17, 3)).astype(np.float32)
+    points[..., 2] = random.uniform(0, 1, (frames, 2, 17))
     points[: number % frames, 1] = np.nan
     points[frames // 2, 0] = np.nan
     return {"keypoints": points, "frame_size": np.array([240, 320 + number], np.int32)}
@@ -142,6 +143,7 @@ def test_an_import_for_a_dataset_takes_its_ids_and_leaves_nobody_out(tmp_path: P
     dataset = made_dataset()
     specs = pixel_specs(2048, 4)
     long = np.random.default_rng(0).uniform(1, 90, (1100, 4, 17, 3)).astype(np.float32)
+    long[..., 2] /= 100
     size = np.array([9, 9], np.int32)
     values: dict[str, dict[str, np.ndarray]] = {
         name: {"keypoints": long[: 40 + n], "frame_size": size} for n, name in enumerate(ids(20))

@@ -137,7 +137,6 @@ def test_a_list_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         ("path\tlabel\na.mp4\tx\n", "separated by tabs"),
         ("path;label\na.mp4;jump, high\n", "separated by semicolons"),
         ("a.mp4|x\n", "separated by vertical bars"),
-        ("a.mp4 0\nA.mp4 1\n", "separated by blanks"),
         ("path label\na.mp4 0\n", "separated by blanks"),
         ("path,label,\na.mp4,jump, high\n", "line 2 has 3 cells, but line 1 has 2"),
         ("path,label\na.mp4,x\x00y\n", "the label holds a control character|not CSV"),
