@@ -84,7 +84,8 @@ def doctor(
     if as_json:
         console.show_json(found)
     else:
-        console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **found["paths"]})
+        paths = {name: path or "not set" for name, path in found["paths"].items()}
+        console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **paths})
         rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
         console.show_table("ready", ("part", "ready", "if not"), rows)
     if "error" in found:

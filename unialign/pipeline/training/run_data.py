@@ -200,7 +200,7 @@ class Report:
             yield f"{counted(within, 'sample has', 'samples have')} the content of another one in the same part."
         origin, why = self.validation["origin"], self.validation["why"]
         yield (
-            f"no best epoch: nothing to choose it on ({why})." if origin == "none" else f"best epoch: chosen on {why}."
+            f"no val part, so no best epoch is chosen: {why}." if origin == "none" else f"best epoch: chosen on {why}."
         )
 
 

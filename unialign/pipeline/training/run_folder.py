@@ -110,7 +110,9 @@ def find_run(runs: Path, name: Path) -> Path:
     folders = [path for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()] if runs.is_dir() else []
     found = [path for path in folders if path.name.startswith(word) or path.name.rpartition("-")[2].startswith(word)]
     if not found:
-        raise MissingCache(f"{word} is not a run, and no run in {runs} begins with it; `unialign train` makes them.")
+        raise MissingCache(
+            f"{word} is not a run, and no run in {runs} has a name or key that begins so; `unialign train` makes runs."
+        )
     if len(found) > 1:
         raise UsageError(f"{word} may be {' or '.join(path.name for path in found[:5])}; give more of the name.")
     return found[0]
@@ -341,7 +343,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _present(path: Path) -> bytes:
     if not path.is_file():
-        raise MissingCache(f"{path} does not exist; the run has not come that far.")
+        raise MissingCache(
+            f"{path} does not exist: the run is not finished (the same command resumes it) or its folder is incomplete."
+        )
     try:
         return read_plain(path, METADATA_BYTES if path.name in FILES else LARGEST)
     except OSError as error:

@@ -73,7 +73,7 @@ def _fetch_openclip(name: str, tag: str, published: dict[str, Any]) -> Path:
             pass  # no network: reported below
     raise UsageError(
         f"the OpenCLIP weights {name}:{tag} are not on this machine and cannot be downloaded; get {source} elsewhere "
-        f"and pass `--model {name}:{tag} --weights FILE`, or use `--encoder minilm`, which needs no download."
+        f"and pass `--model {name}:{tag} --weights FILE`; `extract text --encoder minilm` needs no download."
     )
 
 
