@@ -113,6 +113,8 @@ def test_writing_again_adds_what_is_new_and_replaces_what_changed(tmp_path: Path
         ({"a": {"x": np.zeros(3)}, "b": {"x": np.zeros(3), "y": np.zeros(3)}}, "'b' has the array 'y'"),
         ({"a": {"x": np.zeros(3)}, 5: {"x": np.zeros(3)}}, "sample id 5 is not a string"),
         ([("a", {"x": np.zeros(3)}), ("a", {"x": np.zeros(3)})], "'a' is given twice"),
+        ({"a": np.zeros(3)}, "'a' is of type ndarray; give a dict of arrays"),
+        ({"a": {"x": np.zeros(3)}, "b": np.zeros(3)}, "'b' is of type ndarray; give a dict of arrays"),
     ],
 )
 def test_samples_that_do_not_fit_are_an_error_that_names_them(tmp_path: Path, samples: object, message: str) -> None:

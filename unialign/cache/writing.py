@@ -57,6 +57,7 @@ def write_store(
         raise UsageError(f"no samples to write into {modality} of {collection}; give at least one.")
     if first[0] == "" or not name:
         raise UsageError("a sample's id and the method's name must not be empty.")
+    _check_named(*first)
     specs = tuple(arrays) if arrays is not None else _seen_in(first[1])
     key = Key(
         {"extractor": name, "modality": modality, "parameters": _plain("parameters", parameters), "origin": "python"}
@@ -99,6 +100,14 @@ def _chained(first: tuple[str, Arrays], rest: Iterator[tuple[str, Arrays]]) -> I
     yield from rest
 
 
+def _check_named(identifier: str, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"sample {identifier!r} is of type {type(given).__name__}; give a dict of arrays by name, such as "
+            '{"feature": array}.'
+        )
+
+
 def _seen_in(sample: Arrays) -> tuple[ArraySpec, ...]:
     found = {name: np.asarray(value) for name, value in sample.items()}
     return tuple(
@@ -118,6 +127,7 @@ def _fresh(
         if identifier in seen:
             raise UsageError(f"sample {identifier!r} is given twice; give each id once.")
         seen.add(identifier)
+        _check_named(identifier, given)
         values = {spec.name: _fitting(identifier, spec, given) for spec in specs}
         if extra := sorted(set(given) - set(values)):
             raise UsageError(
