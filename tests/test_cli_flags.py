@@ -38,6 +38,14 @@ def test_python_m_unialign_is_the_command_line(tmp_path: Path) -> None:
     assert shown("cache", "-h", cwd=tmp_path) == shown("cache", "--help", cwd=tmp_path)
 
 
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_an_example_can_be_copied_from_the_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    text, _ = shown("extract", "frames", "-h", cwd=tmp_path)
+    words = " ".join(text[text.index("Example:") :].split())
+    assert words == "Example: unialign extract frames --dataset ntu60 --short-side 256 --num-frames 32"
+
+
 def test_the_shell_completes_commands_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_UNIALIGN_COMPLETE", "complete_bash")
     for typed, completed in (("unialign ca", "cache"), ("unialign train --ep", "--epochs")):

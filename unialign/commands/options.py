@@ -5,6 +5,7 @@ come from the field itself when help is shown, so they are said in one place.
 """
 
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,10 @@ def setting(key: str, flag: str = "", meaning: str = "", **options: Any) -> Any:
 class Command(TyperCommand):
     """A command whose help shows what the configuration says of its options, and whose summary is a whole sentence."""
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the example so that it can be copied."""
+        _write_epilog(self.epilog, formatter)
+
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence of the help, whatever its length; the list of commands wraps it."""
         return _first_sentence(self.help)
@@ -54,9 +59,21 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands, whose summary is a whole sentence."""
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the example so that it can be copied."""
+        _write_epilog(self.epilog, formatter)
+
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence of the help, whatever its length; the list of commands wraps it."""
         return _first_sentence(self.help)
+
+
+def _write_epilog(text: str | None, formatter: Any) -> None:
+    """An example in lines that break between words only: the library's own also break flags at their hyphens."""
+    if text:
+        formatter.write_paragraph()
+        for line in textwrap.wrap(text, max(formatter.width, 20), break_on_hyphens=False, break_long_words=False):
+            formatter.write(f"{line}\n")
 
 
 def _first_sentence(text: str | None) -> str:

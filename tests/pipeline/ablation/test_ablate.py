@@ -134,7 +134,7 @@ def test_a_failure_leaves_the_rows_of_the_others(tmp_path: Path) -> None:
     assert found.rows()[1]["change"] == pytest.approx(0.2)
     written = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert written["failed"] == [{"row": "video", "seed": 1, "error": "no luck.", "exit_code": 1}]
-    assert "Failed: 1 training runs" in (tmp_path / "out" / "ablation.md").read_text()
+    assert "Failed: 1 training run." in (tmp_path / "out" / "ablation.md").read_text()
 
 
 def test_where_all_fail_no_table_is_written(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from tests.made_stores import made_dataset, made_stores
 from tests.pipeline.made_training import MODEL
 from unialign import cli
-from unialign.errors import UsageError
+from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.ablation.grid import Grid, Row, Trial
 from unialign.pipeline.ablation.results import FailedTrials
 from unialign.pipeline.ablation.sweep import sweep
@@ -136,6 +137,18 @@ def test_values_that_make_no_configuration_are_rejected_before_any_training(conf
     grid = Grid(name="g", rows=rows(good=VIDEO, bad={"train.settings.epoch": 3}))
     with pytest.raises(UsageError, match=r"row 'bad': .*epoch"):
         sweep(grid, config)
+    assert not config.runs.exists()
+
+
+def test_a_row_whose_store_is_missing_is_named_before_any_training(config: Config, tmp_path: Path) -> None:
+    """Its turn may come after hours of the rows before it."""
+    alone = tmp_path / "cache"
+    made_stores(alone, made_dataset())
+    save_manifest(made_dataset(), alone)
+    shutil.rmtree(next(alone.glob("*/text")))
+    grid = Grid(name="g", rows=rows(video=VIDEO, texts=TEXT))
+    with pytest.raises(MissingCache, match=r"row 'texts': no text of .*unialign extract text"):
+        sweep(grid, with_values(config, {"cache": alone}))
     assert not config.runs.exists()
 
 

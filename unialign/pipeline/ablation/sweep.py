@@ -11,7 +11,7 @@ from unialign.cache.atomic import write_file
 from unialign.cache.index import load_table
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.store import open_store
-from unialign.errors import CacheProblem, UnialignError, UsageError
+from unialign.errors import CacheProblem, MissingCache, UnialignError, UsageError
 from unialign.pipeline.ablation.grid import Grid, Trial, trials
 from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult, rows_of
 from unialign.pipeline.ablation.tables import write_tables
@@ -20,6 +20,9 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.baselines import quick_baselines
 from unialign.pipeline.evaluation.plots import draw_ablation
+from unialign.pipeline.stores import choose_store
+from unialign.pipeline.systems.registry import get_system, section_of
+from unialign.stages.datasets.base import Dataset
 from unialign.stages.device import resolve_device
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.processes import SETTING
@@ -43,10 +46,12 @@ def sweep(
     jobs: training runs in parallel, each in a separate process; None: as many as cores and memory allow, see `trials`.
         The number does not change any result. show: progress within a training run. report: called after each trial
         with (its result or why it failed, trials done, trials).
-    Raises `UsageError` for a row whose values are not a valid configuration, before any training; `FailedTrials` if
-    training runs failed, after all others have ended and their tables are written.
+    Raises `UsageError` for a row whose values are not a valid configuration and `MissingCache` for one whose stores are
+    not there, before any training; `FailedTrials` if training runs failed, after all others have ended and their tables
+    are written.
     """
     folder = config.runs.resolve() / "ablations" / grid.name
+    check_stores(grid, config)
     on_gpu = "cuda" in {_device(config, trial) for trial in trials(grid)}
     train = partial(train_trials, config, jobs=jobs, on_gpu=on_gpu, show=show)
     try:
@@ -103,6 +108,25 @@ def run_ablation(
         ablation = replace(ablation, baselines=tuple(baselines(ablation)))
         write_tables(ablation, folder)
     return ablation
+
+
+def check_stores(grid: Grid, config: Config) -> None:
+    """Raise for the first row whose stores are not in the cache: its turn may come after hours of training runs.
+
+    Raises `MissingCache` and `UsageError`, each with the row's name; stores behind a URL are not asked for.
+    """
+    datasets: dict[str, Dataset] = {}
+    for trial in {trial.row: trial for trial in trials(grid)}.values():
+        try:
+            own = with_values(config, dict(trial.values))
+            section = own.train
+            source = repr((own.dataset, own.data, own.labels, own.roots, own.cache))
+            dataset = datasets.get(source) or datasets.setdefault(source, the_dataset(own))
+            for modality in get_system(section.model).stores(getattr(section, section_of(section.model))):
+                if "://" not in section.stores.get(modality, ""):
+                    choose_store(own.cache.resolve(), dataset.collection, modality, section.stores, dataset.name)
+        except (UsageError, MissingCache) as error:
+            raise type(error)(f"row {trial.row!r}: {error}") from error
 
 
 def baselines_of(config: Config, ablation: Ablation) -> list[Mapping[str, Json]]:

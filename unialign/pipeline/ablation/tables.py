@@ -19,7 +19,7 @@ GPU_COLUMN = "GPU memory (MB)"
 NOTHING = "-"
 NOTE = (
     "Accuracies in percent: mean and standard deviation (n - 1) over seeds. Change: paired difference in top-1 "
-    "from the first row, with a bootstrap interval over {over}. Seconds: mean of a training; memory: the largest."
+    "from the first row, with a bootstrap interval over {over}. Seconds: mean per training run; memory: the largest."
 )
 
 LATEX = {

@@ -34,6 +34,7 @@ from unialign.stages.datasets.splits import (
     part_named,
 )
 from unialign.stages.skeleton_layouts import Layout, custom_layout, find_layout, layout_from
+from unialign.words import counted
 
 REQUIRED = ("ids", "labels", "lengths", "keypoints")
 OPTIONAL = (
@@ -174,7 +175,7 @@ def read_own_skeletons(path: Path) -> OwnSkeletons:
     if "image_size" in arrays and unit == METRE:
         unused.append("image_size is not used: keypoints are in metres")
     notes = (
-        f"{count:,} samples of {joints} joints ({layout.name}) in {unit}s, up to {people} persons",
+        f"{count:,} samples of {joints} joints ({layout.name}) in {unit}s, up to {counted(people, 'person')}",
         *([note] if note else []),
         *assumed,
         *unused,
