@@ -235,8 +235,7 @@ def test_meta_the_first_one_after_a_failure_is_not_the_guilty_one(
 ) -> None:
     """Sabotage of R15: whoever comes next is blamed, without being tried alone."""
 
-    def hasty(self: Supervisor, source: Source, *, timed_out: bool) -> Outcome:
-        del timed_out
+    def hasty(self: Supervisor, source: Source) -> Outcome:
         return Outcome(source.id, "crashed", self._digest(source), detail={"why": "it came next"})
 
     monkeypatch.setattr(Supervisor, "_alone", hasty)

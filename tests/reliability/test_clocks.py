@@ -22,7 +22,7 @@ from tests.pipeline.made_training import tiny_training
 from tests.reliability.conftest import Report
 from tests.reliability.program import LOCKED
 from tests.reliability.scenes import SEED, child, sized
-from unialign.cache import owner
+from unialign.cache import lock
 from unialign.cache.digests import file_digest
 from unialign.cache.index import record_sizes
 from unialign.cache.lock import store_lock
@@ -205,7 +205,7 @@ def age(cache: Path) -> None:
     """Give all that a lock consists of the times of long ago, as after hours of standing still."""
     for path in (cache / ".locks").iterdir():
         if path.is_symlink():
-            text = json.dumps({**json.loads(owner.read_owner(path)), "since": "2001-01-01 00:00:00"})
+            text = json.dumps({**json.loads(lock.read_owner(path)), "since": "2001-01-01 00:00:00"})
             path.unlink()
             path.symlink_to(text)
         os.utime(path, (1, 1), follow_symlinks=False)

@@ -221,6 +221,7 @@ class Loader:
         return ahead(source.__getitems__, batches, threads=1, depth=settings.prefetch)
 
     def _fetched(self, picks: Sequence[BatchIndices], window_of: np.ndarray | None = None) -> Iterator[Batch]:
+        given = 0
         self.meter.start()
         if isinstance(self.source, Streamed):
             self.source.spent = self.meter.spent
@@ -234,7 +235,8 @@ class Loader:
                 self.meter.waited += time.perf_counter() - asked
                 if batch is None:
                     return
-                self.meter.samples += len(batch["indices"])
+                self.meter.samples += len(picks[given])
+                given += 1
                 yield batch
         finally:
             self.meter.stop()
