@@ -104,6 +104,14 @@ def test_prune_removes_what_no_run_names(work: Path) -> None:
     assert list(iterate_stores(work / "cache")) == [poses.path]
 
 
+def test_an_empty_or_absent_cache_is_said_instead_of_an_empty_table(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unialign", "cache", "ls", "--cache"]
+    (tmp_path / "empty").mkdir()
+    for name, sentence in (("empty", "no stores in"), ("absent", "there is no folder")):
+        done = subprocess.run([*command, name], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+        assert sentence in " ".join((done.stdout + done.stderr).split())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -38,6 +38,17 @@ def test_python_m_unialign_is_the_command_line(tmp_path: Path) -> None:
     assert shown("cache", "-h", cwd=tmp_path) == shown("cache", "--help", cwd=tmp_path)
 
 
+def test_the_list_of_commands_is_in_the_order_of_the_work(tmp_path: Path) -> None:
+    text, _ = shown("-h", cwd=tmp_path)
+    listed = re.findall(r"^  ([a-z]+)  ", text[text.index("Commands:") :], re.MULTILINE)
+    assert [name for name in listed if name in ("train", "extract", "data", "evaluate")] == [
+        "data",
+        "extract",
+        "train",
+        "evaluate",
+    ]
+
+
 @pytest.mark.parametrize("columns", ["40", "80"])
 def test_an_example_can_be_copied_from_the_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)

@@ -25,8 +25,34 @@ from unialign.commands.options import (
 )
 from unialign.errors import UnialignError
 
+# In help: in the order of the work, not of the code.
+ORDER = (
+    "demo",
+    "doctor",
+    "data",
+    "extract",
+    "cache",
+    "baseline",
+    "train",
+    "ablate",
+    "evaluate",
+    "why",
+    "models",
+    "config",
+)
+
+
+class AllCommands(Group):
+    """All commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order that they are used in; those that have no place in it come last."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
-    cls=Group,
+    cls=AllCommands,
     no_args_is_help=True,
     context_settings=CONTEXT,
     pretty_exceptions_enable=False,

@@ -32,6 +32,10 @@ def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile
     if as_json:
         console.show_json({"cache": str(root), "stores": [summary.row() for summary in found]})
         return
+    if not found:
+        there = "no stores in" if root.is_dir() else "there is no folder"
+        console.say(f"{there} {root}; `unialign extract` makes stores, and --cache names another cache.")
+        return
     rows = [
         (
             summary.collection,
