@@ -1,4 +1,4 @@
-"""Which samples of a split the caches hold, and which they lack."""
+"""Which samples of a split are in the caches, and which are missing."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from unialign.words import counted
 
 @dataclass(frozen=True)
 class Covered:
-    """One side of a split. samples: those that every store holds. missing: (id, label) of the others.
+    """One side of a split. samples: those present in every store. missing: (id, label) of the others.
 
-    lost: by store, how many samples it lacks, by class name.
+    lost: number of missing samples per store and class name.
     """
 
     samples: Labelled
@@ -25,12 +25,12 @@ class Covered:
 
     @property
     def missing_labels(self) -> list[int]:
-        """Labels of the samples that a store lacks."""
+        """Labels of the samples missing from a store."""
         return [label for _, label in self.missing]
 
     @property
     def share(self) -> float:
-        """Share of the split's side that can be used."""
+        """Usable fraction of this side of the split."""
         total = len(self.samples) + len(self.missing)
         return len(self.samples) / total if total else 1.0
 
@@ -52,10 +52,10 @@ def covered(
     protocol: str,
     minimum: float,
 ) -> Covered:
-    """What the stores hold of one side ("train" or "test") of a split, sorted by id.
+    """The samples of one side ("train" or "test") of a split that are in the stores, sorted by id.
 
-    Raises `MissingCache` below the share `minimum`, naming the command and the classes that lost samples; `UsageError`
-    for ids that the dataset lacks.
+    Raises `MissingCache` if fewer than the fraction `minimum` are present, naming the command to run and the affected
+    classes; `UsageError` for ids that are not in the dataset.
     """
     labels = {sample.id: sample.label for sample in dataset.samples}
     unknown = sorted(set(ids) - labels.keys())

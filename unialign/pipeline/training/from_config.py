@@ -1,4 +1,4 @@
-"""One training from a configuration: which dataset, which stores, which model."""
+"""One training run from a configuration: which dataset, which stores, which model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,11 +31,11 @@ def train_from_config(
     tell: Tell = lambda sentence: None,
     check: bool = True,
 ) -> RunResult:
-    """Train what the configuration says, or return the finished run of the same configuration and caches.
+    """Train as configured, or return the finished run with the same configuration and caches.
 
-    dataset: the one that the configuration names, where it was read before.
-    online: decode and run the networks of stage one during training, instead of reading the cache.
-    check: compare source files that are there with the digests in the stores; `StaleCache` where they differ.
+    dataset: the configured dataset, if it has already been loaded.
+    online: decode videos and run the stage-one networks during training instead of reading the cache.
+    check: compare the source files that exist with the digests in the stores; raises `StaleCache` if they differ.
     """
     section = config.train
     chosen = getattr(section, section_of(section.model))
@@ -75,7 +75,7 @@ def train_from_config(
 
 
 def cached_readers(needed: Sequence[str], dataset: Dataset, config: Config, *, check: bool) -> dict[str, SampleReader]:
-    """A reader for each modality. Raises `MissingCache` for one that is not there and `StaleCache` for old features."""
+    """One reader per modality. Raises `MissingCache` for a missing store and `StaleCache` for outdated features."""
     cache = config.cache.resolve()
     readers: dict[str, SampleReader] = {}
     for modality in needed:
@@ -94,10 +94,10 @@ def cached_readers(needed: Sequence[str], dataset: Dataset, config: Config, *, c
 
 
 def check_fresh(modality: str, reader: Recorded, dataset: Dataset, config: Config) -> None:
-    """Raise `StaleCache` for features that were made from other sources than those there now, through all modalities.
+    """Raise `StaleCache` for features whose sources have changed since extraction, including indirect sources.
 
-    Features of poses are compared with the poses and with the files that those are made from, so that neither step of
-    an extraction can be forgotten.
+    Pose features are compared with the poses and with the files that the poses were extracted from, so neither
+    extraction step can be forgotten.
     """
     stale = stale_samples(reader, current_sources(reader, dataset, config))
     if stale:
@@ -112,7 +112,7 @@ def check_fresh(modality: str, reader: Recorded, dataset: Dataset, config: Confi
 
 
 def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mapping[str, str]:
-    """Digest of what each sample is made from now; without those whose source is not there, for caches outlive it."""
+    """Current digest of each sample's source, by id; missing sources are omitted, since caches outlive them."""
     row = row_of(reader.store)
     if row is None:
         return {}
@@ -123,7 +123,7 @@ def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mappi
         try:
             made_from = StoreReader(find_store(config.cache.resolve(), named))
         except MissingCache:
-            # A remote store comes without the one that it was made from.
+            # A remote store comes without the store it was derived from.
             if isinstance(reader, StoreReader):
                 raise
             return {}
@@ -135,7 +135,7 @@ def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mappi
 
 
 def train_trial(base: Config, trial: Trial, show: Show = lambda progress: None) -> TrialResult:
-    """Train one trial of a grid: the base configuration with the trial's values on top."""
+    """Train one trial of a grid: the base configuration overridden with the trial's values."""
     result = train_from_config(with_values(base, {"train.name": trial.row, **dict(trial.values)}), show=show)
     return TrialResult(
         trial=trial,

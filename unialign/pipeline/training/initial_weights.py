@@ -1,4 +1,4 @@
-"""Weights that a training starts from: those of a finished run, whatever classes it was for."""
+"""Initial weights of a training run: those of a finished run, regardless of its classes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,9 +23,9 @@ from unialign.words import counted
 class InitialWeights:
     """A finished run to start from.
 
-    trained_on: (dataset, protocol) of it and of all that it started from, in turn. learned: ids of its own training
-    samples. contents: digests of what these and the training samples of all before were made from, with dataset and id.
-    Empty for runs of before they were recorded.
+    trained_on: (dataset, protocol) of this run and of every run it was started from, in turn. learned: ids of its own
+    training samples. contents: source digests of these samples and of the training samples of all earlier runs, with
+    dataset and id; empty for runs that predate this record.
     """
 
     model: str
@@ -36,9 +36,9 @@ class InitialWeights:
     contents: Mapping[str, str] = field(default_factory=dict)
 
     def check_unseen(self, folder: Path, prepared: PreparedRun, *, own: bool) -> None:
-        """Raise `UsageError` where what is tested was made from the same files as what these weights have learned from.
+        """Raise `UsageError` if test samples were made from the same files as samples these weights were trained on.
 
-        own: samples that have a copy in the train part of `prepared` do not count; those are named by its report.
+        own: ignore samples that have a copy in the train part of `prepared`; its report lists those.
         """
         rows = rows_of(data_text(data_rows(prepared)))
         excused = contents(rows, "train") if own else {}
@@ -56,12 +56,12 @@ class InitialWeights:
 
 
 def started(prepared: PreparedRun, dataset: Dataset, folder: Path, own: ClassSpecificWeights) -> PreparedRun:
-    """The same training from the last checkpoint of a finished run of the same model; its key is part of this one's.
+    """The same training run, initialized from the last checkpoint of a finished run of the same model.
 
-    dataset: with all samples of its splits. Raises `MissingCache` for a folder without a finished run; `UsageError` for
-    one of another model, for one that was trained on samples that are tested now, by the dataset's name or by what they
-    were made from (also for the runs that it started from), and, when the task is built, for weights that are not those
-    that this training has.
+    The key of that run becomes part of this run's key. dataset: with all samples of its splits. Raises `MissingCache`
+    for a folder without a finished run; `UsageError` for a run of another model, for a run that (or a predecessor of
+    which) was trained on samples that are tested now, identified by dataset name or by source digest, and, when the
+    task is built, for weights that do not fit this model.
     """
     source = finished_run(folder)
     if source.model != prepared.model:
@@ -72,7 +72,7 @@ def started(prepared: PreparedRun, dataset: Dataset, folder: Path, own: ClassSpe
     for name, protocol in source.trained_on:
         known = tested.intersection(dataset.split(protocol).train) if name == dataset.name else set()
         if name == source.trained_on[0][0] == dataset.name:
-            known |= tested & source.learned  # by its own table, where the split has changed since
+            known |= tested & source.learned  # from its own table, in case the split has changed since
         if known:
             raise UsageError(
                 f"{folder} was trained ({protocol}) on {counted(len(known), 'sample')} that {prepared.protocol} of "
@@ -85,7 +85,7 @@ def started(prepared: PreparedRun, dataset: Dataset, folder: Path, own: ClassSpe
 
 
 def finished_run(folder: Path) -> InitialWeights:
-    """What there is to start from in a run folder. Raises `MissingCache` where no run was finished."""
+    """The initial weights that a run folder provides. Raises `MissingCache` if the run is not finished."""
     config, keys = read_config(folder), read_keys(folder)
     read_result(folder)
     weights = Checkpoints(folder / "checkpoints", keys["run"]).named(LAST).weights()
@@ -98,13 +98,13 @@ def finished_run(folder: Path) -> InitialWeights:
 
 
 def trained_on(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """(dataset, protocol) of a run and of all that it started from, from its config.yaml."""
+    """(dataset, protocol) of a run and of every run it was started from, read from its config.yaml."""
     before = config.get("start", {}).get("trained_on", [])
     return ((config["dataset"], config["protocol"]), *((name, protocol) for name, protocol in before))
 
 
 def build_from(build: Callable[[], Task], state: Mapping[str, Tensor], own: ClassSpecificWeights, folder: Path) -> Task:
-    """A task with the weights of a run, but for its own. Raises `UsageError` where they do not fit."""
+    """A task with the weights of a run, except class-specific ones. Raises `UsageError` if they do not fit."""
     task = build()
     random = task.model.state_dict()
     given, needed = (

@@ -1,4 +1,4 @@
-"""What every training run is prepared into, from a dataset and its caches; used by training and by evaluation alike."""
+"""Preparation of a run from a dataset and its caches, shared by training and evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,23 +24,23 @@ from unialign.types import Json
 if TYPE_CHECKING:
     from unialign.pipeline.systems.base import System
 
-# Raised with every change that is meant to change what a model or the loop computes (golden losses change then too), so
-# that a finished run of before is not taken for one of today. 2: L_sema moves the agent bank alone. 3: training reads
-# width and height of poses' frames as extraction does. 4: a val part chooses the best epoch, and what samples were made
-# from is part of a run's identity.
+# Incremented with every intended change to what a model or the loop computes (golden losses change too), so that older
+# finished runs are not reused. 2: L_sema updates only the agent bank. 3: training reads width and height of the poses'
+# frames as extraction does. 4: a val part selects the best epoch, and source digests of the samples are part of a run's
+# identity.
 REVISION = 4
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run needs beside dataset, caches, model and settings.
+    """What a run needs besides dataset, caches, model and settings.
 
-    min_coverage: smallest share of each side of the split that the caches must hold. templates: those of the text
-    store that are used, all that every class has if empty. backbone_weights: a file of weights that the video backbone
-    starts from, or "hub" for published ones. entities: names of those in ALT's corpus, in order, with their texts; all
-    of the text store if empty. shots: training samples of each class, chosen by the seed; 0: all. val_share: of the
-    training samples, set aside to choose the best epoch on, where a split has no val part. start: folder of a finished
-    run whose weights training starts from. row: what a new run folder is called between model and seed.
+    min_coverage: minimum fraction of each side of the split that the caches must hold. templates: which templates of
+    the text store to use; if empty, all that exist for every class. backbone_weights: file with initial weights of the
+    video backbone, or "hub" for published ones. entities: names of the entities in ALT's corpus, in order, with their
+    texts; all in the text store if empty. shots: training samples per class, chosen by the seed; 0: all. val_share:
+    fraction of the training samples held out to select the best epoch if a split has no val part. start: folder of a
+    finished run to take initial weights from. row: part of a new run folder's name, between model and seed.
     """
 
     min_coverage: float = 0.95
@@ -55,14 +55,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Sides:
-    """What the stores hold of each part of a split."""
+    """The samples of each part of a split that are in the stores."""
 
     train: Covered
     val: Covered
     test: Covered
 
     def sources(self, make: Callable[[Labelled, bool], BatchSource]) -> tuple[BatchSource, BatchSource, BatchSource]:
-        """Batches of train, val and test. make: (samples, whether training reads them) -> batches."""
+        """Batch sources for train, val and test. make: (samples, whether they are for training) -> batch source."""
         return make(self.train.samples, True), make(self.val.samples, False), make(self.test.samples, False)
 
 
@@ -75,10 +75,11 @@ def covered_sides(
     *,
     tested: bool = True,
 ) -> Sides:
-    """What the stores hold of the parts of a split.
+    """The samples of each part of a split that are in the stores.
 
-    minimum: smallest share of train and of test; a val part is small, and one clip less in it does not matter.
-    Raises `MissingCache` below it, `UsageError` without any sample to train on or, if `tested`, to test.
+    minimum: minimum fraction of train and of test that must be present; not enforced for val, which is small, so that
+    a missing clip does not matter. Raises `MissingCache` below it, `UsageError` if there are no samples to train on or,
+    if `tested`, to test on.
     """
     train, val, test = (
         covered(dataset, part, ids, readers, protocol=protocol, minimum=least)
@@ -96,10 +97,10 @@ def covered_sides(
 
 @dataclass(frozen=True)
 class Request:
-    """A run that is asked for: what a system prepares from.
+    """A requested run: the input of a system's `prepare`.
 
-    name, section: of the system in `train.model` and in the configuration. dataset: with the protocol's parts settled
-    (few shots, val). readers: the stores that the system reads, by modality. config: its settings.
+    name, section: of the system, in `train.model` and in the configuration. dataset: with the parts of the protocol
+    already resolved (few shots, val). readers: the stores that the system reads, by modality. config: its settings.
     """
 
     name: str
@@ -113,8 +114,9 @@ class Request:
     options: Options
 
     def sides(self, split: Split | None = None, *, tested: bool = True) -> Sides:
-        """What the stores of samples (all but text) hold of each part of a split, by default the protocol's; see
-        `covered_sides`.
+        """The samples of each part of a split (default: the protocol's) that are in the stores, text excluded.
+
+        See `covered_sides`.
         """
         stores = {name: reader for name, reader in self.readers.items() if name != "text"}
         split = split or self.dataset.split(self.protocol)
@@ -125,13 +127,13 @@ class Request:
 class PreparedRun:
     """Everything that one run trains and evaluates.
 
-    config: resolved settings for config.yaml; `identity` of a run is made of it. val: what the best epoch is chosen on;
-    may be None. build: makes the task, with the seed of the settings. texts: ids of rows of the text store that the
-    model reads, as far as the store has them. extra: values that an export of the model needs.
-    classes: what the columns of the scores mean, where they are not the dataset's; the last `unknown` ones have no
-    column, since training has no sample of them. report: what a finished run says of itself beside its metrics.
-    follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the weights
-    that training starts from had been trained on, see `run_data.read_learned`.
+    config: resolved settings for config.yaml; part of the run's `identity`. val: samples to select the best epoch on;
+    may be None. build: creates the task, seeded from the settings. texts: ids of the text store rows that the model
+    reads, if the store has them. extra: values needed to export the model.
+    classes: classes of the score columns, if they differ from the dataset's; the last `unknown` ones have no column,
+    since training has no samples of them. report: what a finished run reports besides its metrics.
+    follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the initial
+    weights were trained on, see `run_data.read_learned`.
     """
 
     dataset: Dataset
@@ -158,14 +160,14 @@ class PreparedRun:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The classes that the columns of the scores mean, in their order."""
+        """The classes of the score columns, in order."""
         names = self.classes or self.dataset.classes
         return tuple(names[: len(names) - self.unknown])
 
     def identity(self, keys: Mapping[str, Mapping[str, Json]], data: str) -> dict[str, Json]:
-        """What decides the result: settings, keys of stores, what samples were made from, and what models compute.
+        """Everything that determines the result: settings, store keys, source digests of the samples, and revision.
 
-        data: digest of the run's table, see `run_data`.
+        data: digest of the run's data table, see `run_data`.
         """
         sides = (self.train_side, self.val_side, self.test_side)
         return {
@@ -186,10 +188,10 @@ def prepared(
     said: Mapping[str, Json] | None = None,
     **more: Any,
 ) -> PreparedRun:
-    """The run of a request, from what a system found for it.
+    """The prepared run for a request.
 
-    sources: batches of train, val and test. parts: arguments of the system's `build` beside its config. said: what
-    config.yaml says beside the settings, such as the templates; it decides the run's key. more: see `PreparedRun`.
+    sources: batch sources for train, val and test. parts: arguments of the system's `build` besides its config. said:
+    additional fields of config.yaml, such as the templates; part of the run's key. more: see `PreparedRun`.
     """
     settings = request.settings
     return PreparedRun(
@@ -218,7 +220,7 @@ def prepared(
 
 
 def build_task(system: "System", config: Settings, parts: Mapping[str, Any], seed: int) -> Task:
-    """A system with its losses; what does not start from weights is random from the seed."""
+    """A system with its losses; parameters without initial weights are initialized randomly from the seed."""
     torch.manual_seed(seed)
     model = system.build(config, **parts)
     mean, std = system.normalization(model)
@@ -226,7 +228,7 @@ def build_task(system: "System", config: Settings, parts: Mapping[str, Any], see
 
 
 def get_reader(readers: Mapping[str, SampleReader], name: str, dataset: Dataset) -> SampleReader:
-    """The reader of that modality. Raises `MissingCache` naming the command that makes the store."""
+    """The reader for a modality. Raises `MissingCache` naming the command that creates the store."""
     if name not in readers:
         raise MissingCache(
             f"the model needs {name} of {dataset.collection}, which were not given; "
@@ -236,11 +238,11 @@ def get_reader(readers: Mapping[str, SampleReader], name: str, dataset: Dataset)
 
 
 def renumbered(side: Covered, numbers: Mapping[int, int]) -> Covered:
-    """The same side with other labels: `numbers` by label of the dataset."""
+    """The same side with new labels: `numbers` maps the dataset's labels to them."""
     samples = Labelled(side.samples.ids, tuple(numbers[label] for label in side.samples.labels))
     return replace(side, samples=samples, missing=tuple((name, numbers[label]) for name, label in side.missing))
 
 
 def by_place(side: Covered, classes: Sequence[int]) -> Covered:
-    """The same side with places in `classes` as labels."""
+    """The same side with indices into `classes` as labels."""
     return renumbered(side, {label: place for place, label in enumerate(classes)})

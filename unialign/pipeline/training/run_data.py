@@ -1,8 +1,8 @@
-"""What a run is made of, sample by sample: part, label, and digests of what its features were made from.
+"""The data of a run, sample by sample: part, label, and digests of the sources of its features.
 
-The table is part of a run's identity, lies in its folder as data.csv, and says what two runs differ in. Features carry
-the digest of their first source through all modalities that are derived (pose features that of the video), so a
-changed file changes the table although all keys of stores stay.
+The table is part of a run's identity, is stored in its folder as data.csv, and shows how two runs differ. Derived
+features carry the digest of their original source (pose features that of the video), so a changed file changes the
+table even though all store keys stay the same.
 """
 
 import csv
@@ -24,23 +24,23 @@ from unialign.words import counted
 TEXT = "text"
 PARTS = ("train", "val", "test", TEXT)
 SHOWN, CLASSES = 3, 8
-# Digits of a digest that the table keeps: 128 bits.
+# Hex digits of a digest kept in the table: 128 bits.
 DIGITS = 32
 
 
 @runtime_checkable
 class Sourced(Protocol):
-    """A store, or what extracts during training: both know what their samples are made from."""
+    """A store or an online extractor: both know the sources of their samples."""
 
     def sources(self) -> Mapping[str, str]:
-        """Digest of what each sample is made from, by id."""
+        """Digest of each sample's source, by id."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sample. part: "train", "val", "test", or "text" for a row of the text store. label: the class, "" of texts.
+    """One sample. part: "train", "val", "test", or "text" for a row of the text store. label: class name, "" for texts.
 
-    sources: by modality the digest of what its features were made from, "" where that modality has none.
+    sources: source digest of its features by modality, "" if the modality has none.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Row:
 
 
 def data_rows(prepared: PreparedRun) -> list[Row]:
-    """The samples of a run by part and id, with those that the caches lack, and then the texts that it reads."""
+    """The samples of a run by part and id, including those missing from the caches, then the text rows it reads."""
     names = prepared.dataset.classes
     labels = {sample.id: names[sample.label] for sample in prepared.dataset.samples}
     sources = {name: reader.sources() for name, reader in prepared.readers.items() if isinstance(reader, Sourced)}
@@ -65,7 +65,7 @@ def data_rows(prepared: PreparedRun) -> list[Row]:
 
 
 def data_text(rows: Sequence[Row]) -> str:
-    """The table as CSV: part, id, label, and the first digits of a digest for each modality."""
+    """The table as CSV: part, id, label, and a shortened digest per modality."""
     modalities = sorted({name for row in rows for name in row.sources})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -82,9 +82,9 @@ def data_digest(text: str) -> str:
 
 
 def read_data(folder: Path, digest: str) -> list[Row] | None:
-    """The table in a run folder; None for a run of before there was one. digest: what the run's keys.json says of it.
+    """The table in a run folder; None for a run that predates it. digest: the one recorded in the run's keys.json.
 
-    Raises `DamagedStore` for a table that is not the one that was written.
+    Raises `DamagedStore` for a table that cannot be read or has been changed.
     """
     path = folder / DATA
     if not digest and not path.is_file():
@@ -102,7 +102,7 @@ def read_data(folder: Path, digest: str) -> list[Row] | None:
 
 
 def rows_of(text: str) -> list[Row]:
-    """The rows of a table that `data_text` wrote. Raises `ValueError` or `csv.Error` for anything else."""
+    """The rows of a table written by `data_text`. Raises `ValueError` or `csv.Error` for anything else."""
     head, *lines = csv.reader(io.StringIO(text)) if text else [[]]
     if head[:3] != ["part", "id", "label"] or len(set(head)) < len(head):
         raise ValueError("its first line is not part,id,label and the modalities")
@@ -115,9 +115,10 @@ def rows_of(text: str) -> list[Row]:
 
 
 def contents(rows: Sequence[Row], part: str) -> dict[str, str]:
-    """Digests of what the features of a part's samples were made from, with the id of a sample.
+    """Source digests of the features of a part's samples, each with the id of a sample.
 
-    A digest that every sample has (one file for all) says nothing and is left out, and so is what is no digest.
+    A digest shared by all samples (one file for all) carries no information and is left out, as are values that are
+    not digests.
     """
     samples = [row for row in rows if row.part == part]
     found = {each: row.id for row in samples for each in map(_digits, row.sources.values()) if each and ":" not in each}
@@ -128,17 +129,17 @@ def contents(rows: Sequence[Row], part: str) -> dict[str, str]:
 
 
 def learned_text(learned: Mapping[str, str]) -> str:
-    """What `read_learned` reads, as CSV; "" for nothing."""
+    """CSV that `read_learned` can read; "" if `learned` is empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(sorted(learned.items()))
     return text.getvalue()
 
 
 def read_learned(folder: Path) -> dict[str, str]:
-    """What the weights that a run started from had been trained on: digests of sources, with dataset and id.
+    """What a run's initial weights were trained on: source digests, with dataset and id.
 
-    Empty for a run that started from none, and for those of before it was recorded. Raises `DamagedStore` for a table
-    that was changed or is gone.
+    Empty for a run without initial weights and for runs that predate this record. Raises `DamagedStore` for a table
+    that was changed or is missing.
     """
     if not (folder / LEARNED).is_file() and LEARNED not in read_result(folder).get("files", {}):
         return {}
@@ -152,17 +153,18 @@ def read_learned(folder: Path) -> dict[str, str]:
 
 
 def _digits(source: str) -> str:
-    """Enough of a digest to tell; what stands in its place is kept whole ("poses:no-person")."""
+    """The first `DIGITS` digits of a digest; a placeholder such as "poses:no-person" is kept whole."""
     return source.removeprefix("sha256:")[:DIGITS] if source.startswith("sha256:") else source
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is to be known of a run's data before it trains.
+    """What to know about a run's data before it trains.
 
-    only_train, only_test: classes (with their samples) that the other side lacks. duplicates: ((part, id), (part, id))
-    of samples whose features were made from the same bytes; across parts first. validation: what the best epoch is
-    chosen on, or why there is none. consequence: what the classes of test that training lacks mean for the metrics.
+    only_train, only_test: classes (with their sample counts) missing from the other side. duplicates: ((part, id),
+    (part, id)) of samples whose features were made from the same bytes, pairs across parts first. validation: what the
+    best epoch is selected on, or why there is none. consequence: what test classes without training samples mean for
+    the metrics.
     """
 
     only_train: Mapping[str, int]
@@ -172,7 +174,7 @@ class Report:
     consequence: str = ""
 
     def result(self) -> dict[str, Json]:
-        """The field `data` of result.json; of the duplicates the counts by parts, and the first examples."""
+        """The field `data` of result.json; duplicates as counts per pair of parts, and the first few examples."""
         counts = Counter(f"{first}-{second}" for (first, _), (second, _) in self.duplicates)
         return {
             "only_train": dict(self.only_train),
@@ -183,7 +185,7 @@ class Report:
         }
 
     def sentences(self) -> Iterator[str]:
-        """The same for people; nothing of what is as it should be, but what the best epoch is chosen on."""
+        """The same as sentences: only what is unusual, and always what the best epoch is selected on."""
         for classes, side, so in ((self.only_test, "test", self.consequence), (self.only_train, "train", "")):
             if classes:
                 shown = ", ".join(f"{name} ({count:,})" for name, count in list(classes.items())[:CLASSES])
@@ -205,14 +207,14 @@ class Report:
 
 
 def report_of(prepared: PreparedRun, rows: Sequence[Row]) -> Report:
-    """What is to be known of these rows, which are those of `data_rows`."""
+    """The report on these rows, as returned by `data_rows`."""
     counts = {part: Counter(row.label for row in rows if row.part == part) for part in ("train", "val", "test")}
     learned, validation = counts["train"], dict(prepared.validation)
     if validation["origin"] != "none" and not len(prepared.val_side.samples):
         validation = {"origin": "none", "why": "the caches hold none of its samples"}
     tested, consequence = counts["test"], "they count as wrong" if prepared.unknown else ""
     if not tested:
-        # An encoder of a zero-shot protocol leaves them out, all of them.
+        # An encoder trained for a zero-shot protocol excludes all test samples.
         labels = {sample.id: prepared.dataset.classes[sample.label] for sample in prepared.dataset.samples}
         tested = Counter(labels[each] for each in prepared.dataset.split(prepared.protocol).test)
         consequence = "there are no others, so nothing is tested"
@@ -226,10 +228,10 @@ def report_of(prepared: PreparedRun, rows: Sequence[Row]) -> Report:
 
 
 def duplicates(rows: Sequence[Row]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Pairs of samples with the same source digest in a modality: (first, other); across parts first.
+    """Pairs (first, other) of samples with the same source digest in a modality, pairs across parts first.
 
-    Of a group of equal ones, each sample of test and val is paired with one of train, where there is one; what is left
-    with the first of the group. A digest that every sample has (one file for all) says nothing and is left out.
+    Within a group of duplicates, every other sample is paired with the first, which is a training sample if there is
+    one. A digest shared by all samples (one file for all) carries no information and is left out.
     """
     rank = {"train": 0, "val": 1, "test": 2}
     samples = [row for row in rows if row.part in rank]
