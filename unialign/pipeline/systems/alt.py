@@ -1,4 +1,4 @@
-"""ALT: a CLIP on cached frames, or an adapter on cached tokens of frames; the network is in `stages.models.alt`."""
+"""ALT: CLIP on cached frames, or an adapter on cached frame tokens; the network is in `stages.models.alt`."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -30,16 +30,15 @@ from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.token_samples import FrameTokens, TokenClips
 from unialign.types import Json
 
-# The projection settings of ALT and of the extraction of tokens: with "none", the block's output goes to a learned one.
+# Projection setting of token extraction -> that of ALT: with "none", ALT learns a projection of the block's output.
 PROJECTION_OF = {"clip": "clip", "none": "linear"}
 
 
 def prepare_alt(request: Request) -> PreparedRun:
-    """A run of ALT on frames (tower tuned or frozen) or tokens (tower cached).
+    """Prepare a run of ALT on frames (tower tuned or frozen) or tokens (tower cached).
 
-    Weights in the options are those of a CLIP, for the tower; with cached tokens there is no tower, and they are not
-    read.
-    Raises `MissingCache` for stores that hold too little, `UsageError` for inconsistent settings.
+    `backbone_weights` are CLIP weights for the tower; with cached tokens there is no tower, and they are not read.
+    Raises `MissingCache` for stores with too few samples, `UsageError` for inconsistent settings.
     """
     config, options, text, classes = request.config, request.options, request.readers["text"], request.dataset.classes
     sides = request.sides()
@@ -61,7 +60,7 @@ def prepare_alt(request: Request) -> PreparedRun:
 
 
 def check_start(config: ALTConfig, options: Options) -> None:
-    """Raises `UsageError` for a run in which weights that are never trained would stay random."""
+    """Raise `UsageError` for a run in which untrained weights would stay random."""
     if config.num_prompts and options.backbone_weights is None:
         raise UsageError("train.alt.num_prompts runs CLIP's text tower; give its weights as train.backbone_weights.")
     if config.tower == "frozen" and options.backbone_weights is None and options.start is None:
@@ -74,7 +73,7 @@ def check_start(config: ALTConfig, options: Options) -> None:
 
 
 def _sources(request: Request, sides: Sides) -> tuple[tuple[BatchSource, BatchSource, BatchSource], TokenShape | None]:
-    """Batches of train, val and test, and the shape of cached tokens."""
+    """Batch sources for train, val and test, and the shape of cached tokens."""
     config, readers, settings = request.config, request.readers, request.settings
     if config.tower == "cached":
         tokens, shape = frame_tokens(readers["tokens"], config, sides.train.samples.ids[0])
@@ -84,19 +83,19 @@ def _sources(request: Request, sides: Sides) -> tuple[tuple[BatchSource, BatchSo
 
 
 def _corpus(config: ALTConfig, reader: SampleReader, options: Options) -> tuple[Tensor | None, dict[str, Json]]:
-    """The embeddings of the entities, None where none are used, and what config.yaml says of them."""
+    """The embeddings of the entities (None if unused), and the fields that describe them in config.yaml."""
     if not config.align or config.corpus != "entities":
         return None, {"entities": {}, "corpus": None}
     names, rows = load_corpus(reader, tuple(options.entities))
-    # The description of an entity may change, and the store then holds another row.
+    # The digest detects changed entity descriptions, which change the stored rows.
     held = f"sha256:{sha256(rows.numpy().tobytes()).hexdigest()}"
     return rows, {"entities": {name: options.entities.get(name, "") for name in names}, "corpus": held}
 
 
 def frame_tokens(reader: SampleReader, config: ALTConfig, sample: str) -> tuple[FrameTokens, TokenShape]:
-    """A store of tokens with the grid of its views, and the shape of a frame's tokens, taken from one sample.
+    """A token store with the layout of its views, and the shape of a frame's tokens, taken from one sample.
 
-    Raises `MissingCache` for a store without views, `UsageError` for one that was made for another configuration.
+    Raises `MissingCache` for a store without views, `UsageError` for one extracted for another configuration.
     """
     views = reader.array_attributes("tokens").get("views")
     if not views:
@@ -119,7 +118,7 @@ def frame_tokens(reader: SampleReader, config: ALTConfig, sample: str) -> tuple[
 def load_corpus(reader: SampleReader, names: Sequence[str] = ()) -> tuple[tuple[str, ...], Tensor]:
     """Names and embeddings (entities, width) float32 of a text store's entities.
 
-    names: which, in this order; by default all in the store, sorted. Raises `MissingCache` if a row is missing.
+    names: which to load, in this order; default: all in the store, sorted. Raises `MissingCache` if a row is missing.
     """
     held = set(reader.ids)
     prefix = entity_id("")
@@ -139,10 +138,10 @@ def load_corpus(reader: SampleReader, names: Sequence[str] = ()) -> tuple[tuple[
 def prompted_words(
     config: ALTConfig, classes: Sequence[str], templates: Sequence[str], entities: Mapping[str, str]
 ) -> Words | None:
-    """Token ids of the texts that a text tower with learned prompts embeds, None without such prompts.
+    """Token ids of the strings that a text tower with learned prompts embeds; None without such prompts.
 
     entities: texts by name, needed if the configuration sends entities through the tower. Raises `UsageError` for a
-        text that is too long with the prompts, and for entities without texts.
+        string that is too long with the prompts, and for entities without texts.
     """
     if not config.num_prompts:
         return None
@@ -156,7 +155,7 @@ def prompted_words(
 
 
 def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
-    """Digest and content of a file of OpenCLIP weights. Raises `UsageError` for any other file."""
+    """Digest and content of an OpenCLIP weights file. Raises `UsageError` if there is no such file."""
     if path is None:
         return None
     if path == HUB or not path.is_file():
@@ -165,7 +164,7 @@ def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
 
 
 def _attributes(reader: SampleReader) -> Mapping[str, Any]:
-    """What the extractor declares about the store, or about itself online."""
+    """The attributes that the extractor recorded in the store, or those of the online extractor."""
     store = getattr(reader, "store", None)
     if store is not None:
         return dict(store.attributes)
@@ -174,7 +173,7 @@ def _attributes(reader: SampleReader) -> Mapping[str, Any]:
 
 
 def alt_example(config: ALTConfig) -> Example:
-    """A clip, or its tokens. The texts are as wide as those of the network."""
+    """A clip, or its tokens. Text embeddings have the width of the network's own."""
     network = image_transformer(config.network, image_size=config.image_size)
     width, tokens = int(network.output_dim), None
     batch = {"frames": torch.zeros(1, config.num_frames, 3, config.image_size, config.image_size)}
@@ -191,13 +190,13 @@ def alt_example(config: ALTConfig) -> Example:
         "tokens": tokens,
         "words": Words(torch.zeros(*texts, ASSUMED["tokens_of_a_text"], dtype=torch.int64)),
     }
-    # Which texts go through the tower does not matter here: they are embedded once, not with each view.
+    # Which strings go through the tower does not matter here: they are embedded once, not once per view.
     counted = config.replaced(prompted_texts="labels")
     return Example(counted, parts, batch, config.network, config.num_frames, config.image_size)
 
 
 def draw_entities(clip: DrawnClip) -> bytes | None:
-    """The entity of each patch, drawn over the frames that the model saw; None without region alignment."""
+    """The entity assigned to each patch, drawn over the model's input frames; None without region alignment."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_entities
 
     found = clip.outputs
@@ -221,7 +220,7 @@ ALT = System(
     rate=Network.rate,
     class_specific=ClassSpecificWeights(
         ("labels", "corpus", "texts.labels", "texts.entities", "classifier."),
-        # Adapters and prompts in a tower that was tuned before, with the text tower that prompts bring along.
+        # Adapters and prompts added to a previously tuned tower, and the text tower that prompts require.
         (".adapter.", ".ls_1.1.", "prompts.", "texts."),
     ),
     check=check_start,

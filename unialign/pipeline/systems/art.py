@@ -1,4 +1,4 @@
-"""ART: a video backbone on cached frames with texts that query regions; the network is in `stages.models.art`."""
+"""ART: a video backbone on cached frames, with text queries for regions; the network is in `stages.models.art`."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from unialign.stages.models.art.model import build_art
 
 
 def draw_tracklets(clip: DrawnClip) -> bytes | None:
-    """The tracklets, drawn over the frames that the model saw; None for a model without regions."""
+    """The tracklets, drawn over the model's input frames; None for a model without regions."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_tracklets
 
     if "region_maps" not in clip.outputs:

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a trainable system. A system is one `System`, beside the network that it trains."""
+"""The interface of a trainable system: one `System` object plus the network that it trains."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from unialign.pipeline.training.preparation import Options, PreparedRun, Request
 from unialign.settings import Settings
 from unialign.stages.training.settings import TrainSettings
 
-# The data that costs are counted with: of no dataset in particular, and the same for all systems.
+# Data sizes assumed when counting costs: not of any particular dataset, and the same for all systems.
 ASSUMED = {
     "classes": 400,
     "prompts": 16,
@@ -29,10 +29,10 @@ Colors = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class ClassSpecificWeights:
-    """What a training run does not take over from the run that it starts from: these weights and buffers start anew.
+    """Weights and buffers that a training run initializes anew instead of taking them from the run it starts from.
 
-    of_classes: beginnings of the names of what belongs to a run's classes (classifiers, texts). added: parts of the
-    names of layers that may be put into a trained network, and that the run need not have.
+    of_classes: name prefixes of weights that depend on a run's classes (classifiers, texts). added: name fragments of
+    layers that may be added to a trained network, and may therefore be absent from the earlier run.
     """
 
     of_classes: tuple[str, ...] = ()
@@ -41,9 +41,9 @@ class ClassSpecificWeights:
 
 @dataclass(frozen=True)
 class Example:
-    """What a system's cost is counted with: its parts and one clip, without values (on the device "meta").
+    """Input for counting a system's cost: its parts and one clip, without values (on the device "meta").
 
-    network, num_frames, image_size: for the table; "none" and 0 for a system that sees no images. config: the
+    network, num_frames, image_size: for the table; "none" and 0 for a system without image input. config: the
     configuration to build. views: whether evaluation runs the network once per view of a clip.
     """
 
@@ -58,10 +58,10 @@ class Example:
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """A test clip to draw. frames (T, H, W, 3) uint8: those that the model saw. outputs: the model's, of this clip.
+    """A test clip to draw. frames (T, H, W, 3) uint8: the model's input. outputs: the model's outputs for this clip.
 
-    importance: weight of each modality, where the model says so. config: of the run, as in config.yaml. stored: the
-    store of frames. poses: the store that the pose features were made from, where it is at hand.
+    importance: weight of each modality, if the model reports it. config: of the run, as in config.yaml. stored: the
+    store of frames. poses: the store that the pose features were extracted from, if available.
     """
 
     sample: str
@@ -76,7 +76,7 @@ class DrawnClip:
 
 
 def no_normalization(model: nn.Module) -> Colors:
-    """Mean and standard deviation that leave images as they are; of models that see none."""
+    """Mean and standard deviation that leave images unchanged, for models without image input."""
     del model
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -87,19 +87,19 @@ class System:
 
     config: its settings, a frozen pydantic model.
     stores: (config) -> the modalities of the cache that it reads, in order.
-    prepare: (request) -> what is trained and evaluated; see `training.preparation.prepared`.
-    build: (config, **parts) -> model, with the `parts` that `prepare` found. Raises `UsageError` for parts that do not
+    prepare: (request) -> the prepared run; see `training.preparation.prepared`.
+    build: (config, **parts) -> model, with the `parts` from `prepare`. Raises `UsageError` for parts that do not
         fit. The model is a `Trainable`: a dict of tensors in, a dict with "logits" out.
     losses: (model, outputs, labels) -> dict of weighted scalars whose sum is minimized.
-    normalization: (model) -> mean and standard deviation, per color, that frames in [0, 1] are normalized with.
-    rate: (model, name of a parameter) -> its learning rate over that of the run.
-    class_specific: what a training run that starts from another one does not take from it.
-    check: (config, options) -> raises `UsageError` for a run that makes no sense, though its model can be built.
-    no_val: (config) -> why a run needs no val part to choose its epoch on; "" where it does.
-    any_class: (config) -> nothing that is learned belongs to classes; unseen ones are recognized by their texts.
-    recipe: (config, number of training samples, settings) -> `train.settings` of its own for those that nobody set.
-    example: (config) -> what its cost is counted with, called on the device "meta"; None: its cost is not counted.
-    draw: (clip) -> a PNG of a test clip with what the model looked at, or None; None: there is nothing to draw.
+    normalization: (model) -> mean and standard deviation per color channel to normalize frames in [0, 1] with.
+    rate: (model, name of a parameter) -> the parameter's learning rate divided by that of the run.
+    class_specific: what a training run does not take from the run it starts from.
+    check: (config, options) -> raises `UsageError` for a run that makes no sense although its model can be built.
+    no_val: (config) -> why a run needs no val part to select its epoch on; "" if it does need one.
+    any_class: (config) -> True if no learned weights depend on the classes: unseen ones are recognized by their texts.
+    recipe: (config, number of training samples, settings) -> the system's own defaults for unset `train.settings`.
+    example: (config) -> input for counting its cost, called on the device "meta"; None: its cost is not counted.
+    draw: (clip) -> a PNG of a test clip that shows what the model attended to, or None; None: nothing to draw.
     """
 
     config: type[Settings]
@@ -119,7 +119,7 @@ class System:
 
 
 def refuse_start(name: str, options: Options) -> None:
-    """Raise `UsageError` where a run to start from is given: zero-shot results rest on what an encoder has seen."""
+    """Raise `UsageError` if a run to start from is given: zero-shot results depend on what an encoder has seen."""
     if options.start is not None:
         raise UsageError(
             f"{name} starts from no run (train.start): what that has seen would hide from zero-shot results which "

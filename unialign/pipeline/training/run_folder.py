@@ -1,20 +1,20 @@
-"""Run folders: what a training was, what it read, what came out.
+"""Run folders: the settings, inputs and results of a training run.
 
     <runs>/<dataset>-<model>[-<row>]-seed<seed>-<first 12 hex of the run's key>/
         config.yaml       every setting, resolved
-        learned.csv       of a run that started from another one: digests of what its weights had been trained on
+        learned.csv       only if started from another run: source digests of what its weights were trained on
         data.csv          part, label and source digests of each sample, see `run_data`
-        keys.json         the stores that were read, by modality, the counts of samples, the classes in the order of the
-                          model's outputs, and the digest of data.csv
+        keys.json         the stores read, by modality, sample counts, the classes in the order of the model's outputs,
+                          and the digest of data.csv
         env.json          versions and machine
         log.jsonl  metrics.csv  tensorboard/  checkpoints/
         predictions.npz   of the last epoch: ids, labels, probabilities, importance
-        memory.json       bytes that the process that finished it took at most, here and on its GPU
-        result.json       written last: it means that the run is finished; it vouches for the files above and for itself
+        memory.json       peak memory in bytes of the process that finished it, resident and on its GPU
+        result.json       written last, marks the run as finished; holds digests of the files above and of itself
 
-The key is the digest of everything that decides the result; the same training again finds the finished folder. What
-stands before the key in a folder's name is for people: a run is found by its key, whatever row of whatever grid trained
-it first, and so are runs made when names had neither row nor seed.
+The key is the digest of everything that determines the result; repeating a training run finds the finished folder. The
+part of a folder's name before the key is for people: a run is found by its key, regardless of which row of which grid
+trained it first, and this includes runs from when names had neither row nor seed.
 """
 
 import io
@@ -51,21 +51,21 @@ from unialign.stages.training.checkpoints import Checkpoints
 from unialign.types import Json
 
 DATA, PREDICTIONS = "data.csv", "predictions.npz"
-# What result.json vouches for beside the predictions, since later commands believe it.
+# Files covered by digests in result.json besides the predictions, since later commands rely on them.
 VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
-# What came before a run that started from another one; others have none.
+# What a run's initial weights were trained on; only in runs that were started from another run.
 LEARNED = "learned.csv"
-# Letters of a row's name in that of a folder.
+# Maximum length of the row's name in a folder name.
 LONGEST_ROW = 40
 ANEW = "move the folder away to train anew."
-# Bytes of the files of a run that are not metadata; those in use are a hundredth of it.
+# Maximum size in bytes of a run's non-metadata files; actual ones are about a hundredth of it.
 LARGEST = 4 << 30
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. identity: what its key is the digest of."""
+    """One run. identity: the content whose digest is its key."""
 
     folder: Path
     dataset: str
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def stem(self) -> str:
-        """What the folder's name begins with."""
+        """Prefix of the folder's name."""
         return f"{self.dataset}-{self.model}-"
 
     @property
@@ -91,18 +91,18 @@ class Run:
 def run_of(
     runs: Path, *, dataset: str, model: str, identity: Mapping[str, Json], row: str = "", seed: int | None = None
 ) -> Run:
-    """The run of this identity under the folder `runs`, whether it was started or not.
+    """The run with this identity in the folder `runs`, whether it has been started or not.
 
-    row, seed: what the name of a new folder says beside dataset and model; one that exists keeps its name.
+    row, seed: added to the name of a new folder after dataset and model; an existing folder keeps its name.
     """
     parts = [dataset, model, readable(row), "" if seed is None else f"seed{seed}", digest(dict(identity))[:SHORT]]
     return _found(Run(runs / "-".join(filter(None, parts)), dataset, model, identity))
 
 
 def find_run(runs: Path, name: Path) -> Path:
-    """The folder that a command's argument means: a path, or the beginning of a name or of a key in the folder `runs`.
+    """The run folder that a command's argument refers to: a path, or a prefix of a name or key in the folder `runs`.
 
-    Raises `MissingCache` where there is none of that name, `UsageError` where there are several.
+    Raises `MissingCache` if nothing matches, `UsageError` if several do.
     """
     if name.is_dir() or len(name.parts) != 1:
         return name
@@ -119,12 +119,12 @@ def find_run(runs: Path, name: Path) -> Path:
 
 
 def readable(row: str) -> str:
-    """The name of a row as a part of a folder's name: letters, digits, dots and hyphens, at most 40."""
+    """A row's name made safe for a folder name: at most 40 letters, digits, underscores, dots and hyphens."""
     return re.sub(r"[^\w.]+", "-", row.lower())[:LONGEST_ROW].strip("-._")
 
 
 def _found(run: Run) -> Run:
-    """The run in the folder that it was trained in before, under whatever name; a finished one comes first."""
+    """The run in its existing folder, regardless of the folder's name; finished folders take precedence."""
     if not run.folder.parent.is_dir():
         return run
     tail = f"-{run.key[:SHORT]}"
@@ -138,10 +138,10 @@ def _found(run: Run) -> Run:
 
 
 def finished_result(run: Run) -> dict[str, Any] | None:
-    """The content of result.json of a finished run of the same key; None when it is not finished.
+    """The content of result.json of a finished run with the same key; None if it is not finished.
 
-    Raises what `read_result` raises, `DamagedStore` for a result that belongs to another key or vouches for nothing (a
-    key of today is that of a run whose result did), and `MissingCache` where the encoder that the run exported is gone.
+    Raises what `read_result` raises, `DamagedStore` for a result with another key or without its digest (every run
+    with a current key was written with one), and `MissingCache` if the encoder that the run exported is missing.
     """
     path = run.folder / "result.json"
     if not path.is_file():
@@ -160,9 +160,9 @@ def finished_result(run: Run) -> dict[str, Any] | None:
 def read_result(folder: Path) -> dict[str, Any]:
     """The content of the result.json of a run folder, without its digest.
 
-    Runs of before it had one are read as they are, see `is_signed`; a folder with a data.csv, or whose keys.json
-    speaks of one, is none of those. Raises `MissingCache` for a run that is not finished, `DamagedStore` for a file
-    that cannot be read, was changed or is not that of a run.
+    Runs that predate the digest are read unchecked, see `is_signed`; a folder with a data.csv, or whose keys.json
+    mentions one, is not one of those. Raises `MissingCache` for an unfinished run, `DamagedStore` for a file that
+    cannot be read, was changed or does not belong to a run.
     """
     path = folder / "result.json"
     result = _parsed(path, _present(path))
@@ -174,32 +174,32 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def is_signed(folder: Path) -> bool:
-    """Whether the result.json of a run carries a digest; only those of before November 2026 do not."""
+    """Whether the result.json of a run contains a digest; only runs from before November 2026 lack one."""
     path = folder / "result.json"
     return "digest" in _parsed(path, _present(path))
 
 
 def _has_table(folder: Path) -> bool:
-    """Whether a run is of the time when it got a data.csv and its result a digest."""
+    """Whether a run is recent enough to have a data.csv and a digest in its result."""
     keys = folder / "keys.json"
     return (folder / DATA).is_file() or (keys.is_file() and "data" in _parsed(keys, _present(keys)))
 
 
 @contextmanager
 def sole_writer(run: Run) -> Iterator[Run]:
-    """Hold the run while the block runs, which gets it: in the folder that another process has made meanwhile, if any.
+    """Lock the run for the duration of the block and yield it, in the folder another process may have created.
 
-    Raises `LockedStore` when another process trains it.
+    Raises `LockedStore` if another process is training it.
     """
     with ExitStack() as stack:
         try:
-            # The same lock for whatever name the folder has.
+            # The lock does not depend on the folder's name.
             lock = run.folder.with_name(f"{run.stem}{run.key[:SHORT]}")
             stack.enter_context(store_lock(lock, run.folder.parent))
         except LockedStore as error:
             raise LockedStore(f"{run.folder}: another process trains this run; wait for it or stop it.") from error
         except OSError as error:
-            # Nothing is written into a finished run: it can be found where nothing can be.
+            # A finished run is not written to, so a read-only folder is fine.
             if not is_refused(error) or not (run.folder / "result.json").is_file():
                 raise
         yield _found(run)
@@ -213,7 +213,7 @@ def begin(
     machine: Mapping[str, Json],
     learned: str = "",
 ) -> None:
-    """Write config.yaml, data.csv, keys.json, env.json and learned.csv; what killed writers left is removed."""
+    """Write config.yaml, data.csv, keys.json, env.json and learned.csv; remove leftovers of killed writers."""
     atomic.make_folder(run.folder)
     atomic.sweep(run.folder)
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
@@ -226,9 +226,9 @@ def begin(
 
 
 def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write predictions.npz (none without arrays), memory.json, then result.json: from now on the run is finished.
+    """Write predictions.npz (unless there are no arrays), memory.json, then result.json, which marks the run finished.
 
-    result.json vouches for the predictions, for the files of `VOUCHED`, and for itself.
+    result.json holds digests of the predictions, of the files in `VOUCHED` and of itself.
     """
     content = dict(result)
     if arrays:
@@ -243,10 +243,10 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
 
 
 def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a run's predictions.npz; None for a run without.
+    """The arrays of a run's predictions.npz; None for a run without one.
 
     Always ids (N,) str, labels (N,) int and probabilities (N, L) float. Raises `DamagedStore` for a file that cannot be
-    read or holds something else, and for one that is not what the run's result vouches for.
+    read, has other content, or does not match its digest in result.json.
     """
     path = folder / PREDICTIONS
     if not path.is_file():
@@ -264,7 +264,7 @@ def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
 
 
 def _check_predictions(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise `ValueError` for arrays that are no predictions."""
+    """Raise `ValueError` for arrays that are not predictions."""
     kinds = {"ids": ("U", 1), "labels": ("i", 1), "probabilities": ("f", 2)}
     for name, (kind, axes) in kinds.items():
         if name not in arrays:
@@ -278,10 +278,10 @@ def _check_predictions(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_vouched(path: Path) -> bytes:
-    """The content of a file of a run folder; of a finished run as it was when the run ended.
+    """The content of a file in a run folder; for a finished run, checked to be unchanged since the run ended.
 
-    Runs of before result.json vouched for their files are read as they are. Raises `MissingCache` without the file,
-    `DamagedStore` for one that was changed.
+    Runs whose result.json predates file digests are read unchecked. Raises `MissingCache` if the file is missing,
+    `DamagedStore` if it was changed.
     """
     data = _present(path)
     finished = (path.parent / "result.json").is_file()
@@ -292,7 +292,7 @@ def read_vouched(path: Path) -> bytes:
 
 
 def place_of(run: Run, epochs: int) -> str:
-    """One sentence: where an interrupted run goes on."""
+    """A sentence saying where an interrupted run will resume."""
     position = Checkpoints(run.folder / "checkpoints", run.key).position()
     if position is None:
         return f"{run.folder}: no checkpoint was written yet, so the same command begins anew."
@@ -303,7 +303,7 @@ def place_of(run: Run, epochs: int) -> str:
 
 
 def memory_of(folder: Path) -> tuple[int | None, int | None]:
-    """Bytes at most (resident, on a GPU) of the process that finished a run; None where none was measured.
+    """Peak memory in bytes (resident, GPU) of the process that finished a run; None if not measured.
 
     Raises `DamagedStore` for a file that cannot be read.
     """
@@ -314,9 +314,9 @@ def memory_of(folder: Path) -> tuple[int | None, int | None]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The resolved settings of a run; those of its model are looked at by `train.run_config`.
+    """The resolved settings of a run; those of its model are validated by `train.run_config`.
 
-    Raises `MissingCache` for a folder that is none, `DamagedStore` for a file that cannot be read.
+    Raises `MissingCache` for a folder that is not a run, `DamagedStore` for a file that cannot be read.
     """
     path = folder / "config.yaml"
     if not path.is_file():
@@ -329,7 +329,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_keys(folder: Path) -> dict[str, Any]:
-    """The keys.json of a run folder, which names its "run" and, by modality, its "stores" with "key" and "store".
+    """The keys.json of a run folder: its "run" key and, by modality, its "stores" with "key" and "store".
 
     Raises what `read_json` raises.
     """
@@ -337,7 +337,7 @@ def read_keys(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a run folder. Raises what `read_vouched` raises, `DamagedStore` for what is not of a run."""
+    """A JSON file of a run folder. Raises what `read_vouched` raises, and `DamagedStore` for invalid content."""
     return _check(path, _parsed(path, read_vouched(path)))
 
 
@@ -362,7 +362,7 @@ def _parsed(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _check(path: Path, content: Any) -> dict[str, Any]:
-    """What a file of a run says, as it says it. Raises `DamagedStore` that names the first field that cannot be so."""
+    """The content of a run's file, unchanged. Raises `DamagedStore` naming the first invalid field."""
     try:
         FILES[path.name].model_validate(content)
     except ValidationError as error:
@@ -371,7 +371,7 @@ def _check(path: Path, content: Any) -> dict[str, Any]:
 
 
 def environment(device: torch.device, world_size: int) -> dict[str, Json]:
-    """Versions and machine, for the record; no host names and no paths."""
+    """Versions and machine, for the record; without host names or paths."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

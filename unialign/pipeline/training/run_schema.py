@@ -1,7 +1,8 @@
-"""What the files of a run folder may say; nothing of it is believed before it has passed here.
+"""Schema of the files in a run folder; nothing read from them is used before it has been validated here.
 
-A run may come from somebody else, who signs what they change. As in `cache.schema`, the models are strict: no number is
-made of a text. Fields that are not named here are kept as they are, since models and later versions say more.
+A run may come from somebody else, who can update the digests of what they change. As in `cache.schema`, the models are
+strict: strings are not converted to numbers. Unknown fields are kept as they are, since models and later versions add
+some.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ File = Annotated[str, AfterValidator(folder_name)]
 
 
 def store_place(place: str) -> str:
-    """The place of a store: a URL, or collection/modality/name below a cache root. Raises `ValueError` for others."""
+    """A store's location: a URL, or collection/modality/name below a cache root. Raises `ValueError` otherwise."""
     if "://" not in place:
         parts = place.split("/")
         if len(parts) != 3:
@@ -33,21 +34,21 @@ class _File(BaseModel):
 
 
 class Start(_File):
-    """The run that a training started from. trained_on: (dataset, protocol) of it and of those before it."""
+    """The run that training started from. trained_on: (dataset, protocol) of it and of its predecessors."""
 
     run: str = ""
     trained_on: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
 
 
 class ConfigFile(_File):
-    """config.yaml, but for the settings of the model, which `train.run_config` looks at."""
+    """config.yaml, except the settings of the model, which `train.run_config` validates."""
 
     model: str
     dataset: str
     protocol: str
     settings: dict[str, Any]
     templates: list[str] = []
-    # Runs of before there were prompts name them without their texts.
+    # Runs that predate prompts list only the names, without texts.
     entities: list[str] | dict[str, str] = []
     shots: Count = 0
     val_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -86,7 +87,7 @@ class MemoryFile(_File):
 
 
 class ResultFile(_File):
-    """result.json, without its own digest. best: in runs of before there was a val part its metrics lie beside it."""
+    """result.json, without its own digest. best: in runs that predate the val part, its metrics are directly in it."""
 
     key: str
     model: str

@@ -17,7 +17,7 @@ ADVICE = "run `unialign extract text` for this dataset."
 def shared_templates(reader: SampleReader, class_names: Sequence[str]) -> tuple[str, ...]:
     """The templates of a text store that have a row for every class, sorted.
 
-    Raises `MissingCache` if there is none, naming a class without any row if there is one.
+    Raises `MissingCache` if there are none, naming a class that has no rows at all, if any.
     """
     held: dict[str, set[str]] = {}
     for name in reader.ids:
@@ -36,12 +36,12 @@ def shared_templates(reader: SampleReader, class_names: Sequence[str]) -> tuple[
 
 
 def label_rows(templates: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
-    """The ids of the rows of these classes with these templates."""
+    """The row ids of these classes for these templates."""
     return tuple(label_id(template, name) for template in templates for name in class_names)
 
 
 def description_rows(reader: SampleReader, class_names: Sequence[str]) -> tuple[str, ...]:
-    """The ids of the rows that describe one of these classes, as far as a text store has them."""
+    """The ids of the description rows of these classes that exist in a text store."""
     ends = {f"|{name}" for name in class_names}
     return tuple(row for row in reader.ids if row.startswith("description|") and any(map(row.endswith, ends)))
 
@@ -56,8 +56,8 @@ def similar_classes(reader: SampleReader, class_names: Sequence[str], count: int
 def load_text_bank(reader: SampleReader, class_names: Sequence[str], templates: Sequence[str] | None = None) -> Tensor:
     """The label rows of a text store, (templates, classes, width) float32, classes in label order.
 
-    templates: which, in this order; by default `shared_templates`. Raises `MissingCache` when a row is not there,
-    `UsageError` when two classes have equal rows.
+    templates: which to load, in this order; default: `shared_templates`. Raises `MissingCache` if a row is missing,
+    `UsageError` if two classes have equal rows.
     """
     chosen = tuple(templates) if templates else shared_templates(reader, class_names)
     held = set(reader.ids)
@@ -84,7 +84,7 @@ def load_text_bank(reader: SampleReader, class_names: Sequence[str], templates: 
 def load_descriptions(reader: SampleReader, class_names: Sequence[str]) -> Tensor:
     """The mean description of each class, (classes, width) float32, from the description rows of a text store.
 
-    Raises `UsageError` when a class has none.
+    Raises `UsageError` if a class has none.
     """
     rows: dict[str, list[np.ndarray]] = {name: [] for name in class_names}
     for row in reader.ids:
@@ -104,9 +104,9 @@ def load_descriptions(reader: SampleReader, class_names: Sequence[str]) -> Tenso
 def closest_pairs(ids: Sequence[str], embeddings: np.ndarray, count: int = 10) -> list[tuple[str, str, float]]:
     """The `count` most similar pairs of classes as (class, class, cosine), most similar first.
 
-    ids: of the rows, as `text_rows` makes them; the part after the last `|` is the class. embeddings: (N, D). The rows
-    of a class are scaled to length 1 and averaged first. Cosines are rounded to 6 places, which is what single
-    precision carries; equal ones are sorted by name. Raises `ValueError` if ids and rows do not match or a class
+    ids: of the rows, as created by `text_rows`; the part after the last `|` is the class. embeddings: (N, D). The rows
+    of a class are first normalized to length 1 and averaged. Cosines are rounded to 6 decimal places, the limit of
+    single precision; ties are sorted by name. Raises `ValueError` if ids and rows do not match or a class
     has no direction (zeros, NaN).
     """
     if len(ids) != len(embeddings):

@@ -1,4 +1,4 @@
-"""One training, from prepared data to a finished run folder."""
+"""One training run, from prepared data to a finished run folder."""
 
 import contextlib
 import io
@@ -54,18 +54,18 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run holds.
+    """Contents of a finished run.
 
-    metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty where a protocol has none.
-    per_class: of the metrics that have a value for each class, those by class, None without samples. best: the epoch
-    with the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
-    heads: top-1 of each classifier that the prediction is the mean of, on "test" and "val", and of a mixture with
-    weights chosen on val, see `loop`; empty for systems with one.
-    keys: the stores that were read, by modality. samples: counts of both sides of the split.
-    extracted: samples that the records of those stores gained while the run was going.
-    data: what was to be known of the samples before training, see `run_data.Report`.
-    seconds: of the call that finished it. reused: it was finished before this call. exported: the encoder's checkpoint.
-    zero_shot: of zero-shot systems, see `zero_shot.report`; empty for others.
+    metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty if a protocol has none.
+    per_class: per-class values of the metrics that have them, None for classes without samples. best: the epoch with
+    the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
+    heads: for predictions averaged over several classifiers, top-1 of each on "test" and "val", and of a mixture with
+    weights chosen on val, see `loop`; empty for systems with a single classifier.
+    keys: the stores read, by modality. samples: sample counts for each part of the split.
+    extracted: number of samples added to the records of those stores during the run.
+    data: report on the samples before training, see `run_data.Report`.
+    seconds: duration of the call that finished the run. reused: whether the run was already finished before this call.
+    exported: the encoder's checkpoint. zero_shot: for zero-shot systems, see `zero_shot.report`; empty for others.
     """
 
     run: str
@@ -89,7 +89,7 @@ class RunResult:
     data: Mapping[str, Json] = field(default_factory=dict)
 
     def result(self) -> dict[str, Json]:
-        """The object that `--json` prints and, but for `folder` and `reused`, result.json holds."""
+        """The object that `--json` prints and that result.json holds (without `folder` and `reused`)."""
         return {**self.__dict__, "folder": str(self.folder), "exported": str(self.exported) if self.exported else None}
 
 
@@ -106,13 +106,13 @@ def train_model(
     show: Show = lambda progress: None,
     tell: Tell = lambda sentence: None,
 ) -> RunResult:
-    """Train a system on cached modalities, or return the finished run of the same configuration and caches.
+    """Train a system on cached modalities, or return the finished run with the same configuration and caches.
 
-    name: in `systems.registry.SYSTEMS`. readers: by modality of the cache. model: the system's settings, or those that
-    differ from its defaults. runs: folder of the run folders. An interrupted run goes on from its newest whole
-    checkpoint. Under torchrun all processes call it. tell: gets what is to be known of the data, a sentence at a time,
-    before training.
-    Raises `MissingCache` where the caches hold too little, `UsageError` for bad settings, `LockedStore` while another
+    name: a key of `systems.registry.SYSTEMS`. readers: by modality. model: the system's settings, or only those that
+    differ from its defaults. runs: folder that contains the run folders. An interrupted run resumes from its newest
+    complete checkpoint. Under torchrun, all processes call this. tell: called before training with the report on the
+    data, one sentence at a time.
+    Raises `MissingCache` if the caches hold too few samples, `UsageError` for bad settings, `LockedStore` while another
     process trains the same run, `UnialignError` for a loss that is not finite.
     """
     options, config = options or Options(), config_from(name, model)
@@ -124,15 +124,15 @@ def train_model(
 
 
 def config_from(name: str, model: Mapping[str, Any] | Settings) -> Settings:
-    """The settings of a system, defaults filled in. Raises `UsageError` for unknown names and values without sense."""
+    """The settings of a system with defaults filled in. Raises `UsageError` for unknown names and invalid values."""
     kind = get_system(name).config
     return model if isinstance(model, kind) else checked(kind, dict(model), f"train.{section_of(name)}")
 
 
 def run_config(folder: Path) -> dict[str, Any]:
-    """The settings of a run, with which its model can be built again.
+    """The settings of a run, from which its model can be rebuilt.
 
-    Raises what `read_config` raises, and `DamagedStore` for settings that this version does not know.
+    Raises what `read_config` raises, and `DamagedStore` for settings unknown to this version.
     """
     config = folders.read_config(folder)
     path, name = folder / "config.yaml", config["model"]
@@ -159,10 +159,10 @@ def prepare_run(
     settings: TrainSettings,
     options: Options,
 ) -> PreparedRun:
-    """A run of a system, prepared; few shots, val part and weights to start from are the same for all.
+    """Prepare a run of a system; few shots, val part and initial weights are handled here for all systems.
 
-    readers: by modality; those that the system does not use are left alone. Raises what the system's `prepare` and
-    `started` raise, `MissingCache` for a store that is not among the readers, `UsageError` for an unknown system and a
+    readers: by modality; those that the system does not use are ignored. Raises what the system's `prepare` and
+    `started` raise, `MissingCache` for a store that is not among the readers, `UsageError` for an unknown system or a
     class with too few samples.
     """
     system = get_system(name)
@@ -176,7 +176,7 @@ def prepare_run(
         name=name,
         section=section_of(name),
         system=system,
-        # One part less in train, one more to choose on; all other protocols stay as they are.
+        # Only this protocol's split changes: val samples are held out from train.
         dataset=replace(few, protocols={**few.protocols, protocol: lambda samples: found.split}),
         protocol=protocol,
         readers={store: get_reader(readers, store, dataset) for store in system.stores(config)},
@@ -193,7 +193,7 @@ def prepare_run(
 def train(
     prepared: PreparedRun, runs: Path, show: Show, tell: Tell = lambda sentence: None, row: str = ""
 ) -> RunResult:
-    """Train what was prepared, in its run folder. An interrupt carries a note that says where the run goes on."""
+    """Train a prepared run in its run folder. On an exception, a note says where the run will resume."""
     keys, rows = store_keys(prepared.readers), data_rows(prepared)
     table, report = data_text(rows), report_of(prepared, rows)
     identity = prepared.identity(keys, data_digest(table))
@@ -228,10 +228,10 @@ def train(
 
 
 def store_keys(readers: Mapping[str, SampleReader]) -> dict[str, dict[str, Json]]:
-    """By modality: the key of the store that is read, its place below the cache root, and its count of samples.
+    """By modality: the key of the store that is read, its path below the cache root, and its number of samples.
 
-    The place of a remote store is its URL. A reader that extracts online has none, and the key "online-<digest of its
-    extractor's key>"; a reader that is no store has the key "unstored".
+    The path of a remote store is its URL. A reader that extracts online has no path and the key "online-<digest of its
+    extractor's key>"; any other reader without a store has the key "unstored".
     """
     found: dict[str, dict[str, Json]] = {}
     for modality, reader in readers.items():
@@ -292,7 +292,7 @@ def _train(
             export_encoder(run.folder / "encoder.pt", network, prepared.extra)
             content["exported"] = "encoder.pt"
         folders.finish(run, content, prediction_arrays(fitted.predictions, prepared, task))
-    # The others wait until the run is on disk.
+    # The other processes wait until the run is on disk.
     content = processes.from_first(content)
     return _result(run, content, reused=False)
 
@@ -328,7 +328,7 @@ def _sides(prepared: PreparedRun) -> dict[str, dict[str, Json]]:
 def _content(
     run: folders.Run, prepared: PreparedRun, fitted: Fitted, keys: Mapping[str, Mapping[str, Json]]
 ) -> dict[str, Json]:
-    """What result.json holds."""
+    """The content of result.json."""
     return {
         "key": run.key,
         "model": prepared.model,
@@ -347,7 +347,7 @@ def _content(
 
 
 def class_metrics(prepared: PreparedRun, predictions: Predictions | None) -> dict[str, Json]:
-    """The metrics with a value for each class, as values by class; nothing where nothing was tested."""
+    """The metrics that have a value per class, keyed by class; empty if nothing was tested."""
     if predictions is None:
         return {}
     side = prepared.test_side
@@ -359,7 +359,7 @@ def class_metrics(prepared: PreparedRun, predictions: Predictions | None) -> dic
 
 
 def prediction_arrays(predictions: Predictions | None, prepared: PreparedRun, task: Task) -> dict[str, np.ndarray]:
-    """The arrays of predictions.npz: ids, labels, probabilities; if the model has it, importance and columns' names."""
+    """The arrays of predictions.npz: ids, labels, probabilities and, if available, importance with column names."""
     if predictions is None:
         return {}
     samples = prepared.test_side.samples
@@ -377,7 +377,7 @@ def prediction_arrays(predictions: Predictions | None, prepared: PreparedRun, ta
 
 
 def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, Any]) -> None:
-    """Write a skeleton encoder for `extract pose-features`: its fields and weights, on the CPU."""
+    """Write a skeleton encoder for `extract pose-features`: its fields and its weights (moved to the CPU)."""
     weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     buffer = io.BytesIO()
     torch.save({**fields, "state_dict": weights}, buffer)
@@ -385,9 +385,9 @@ def export_encoder(path: Path, network: torch.nn.Module, fields: Mapping[str, An
 
 
 def _recorded(readers: Mapping[str, SampleReader]) -> int:
-    """Samples that the records of the stores hold at this moment: an extraction adds to it, reading does not.
+    """Current number of samples in the records of the stores: extraction increases it, reading does not.
 
-    A store that was removed meanwhile counts as it was: what was read from it had been checked.
+    A store that has been removed in the meantime counts as when it was opened: what was read from it had been checked.
     """
     found = 0
     for reader in readers.values():
