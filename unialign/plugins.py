@@ -1,12 +1,12 @@
-"""Rows that other distributions add to the package's tables, and functions named as "package.module:function".
+"""Rows that other distributions add to the package's tables, and functions given as "package.module:function".
 
-A distribution adds a row by an entry point, in its pyproject.toml:
+A distribution adds a row with an entry point in its pyproject.toml:
 
     [project.entry-points."unialign.datasets"]
     my-gestures = "my_package.gestures:ROW"
 
-Names come from the metadata of what is installed; a distribution is imported when its row is asked for. So one that is
-broken costs only those who ask for it, and starting the program imports none.
+Names come from the metadata of installed distributions; a distribution is imported when its row is looked up. So a
+broken one affects only those who use it, and starting the program imports none.
 """
 
 import importlib
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class Table(Mapping[str, Row], Generic[Row]):
-    """Rows by name: the package's own, then those of plug-ins, whose names are sorted.
+    """Rows by name: the package's own, then those of plug-ins, sorted by name.
 
-    group: of the entry points. kind: class of a row. own: the package's rows, which no plug-in can replace.
+    group: of the entry points. kind: class of a row. own: the package's rows, which plug-ins cannot replace.
     `table[name]` raises `KeyError` for an unknown name, and `UsageError` that names distribution, entry point and error
     for a plug-in that cannot be imported, is not a row, or shares its name with another one.
     """
@@ -70,11 +70,11 @@ class Table(Mapping[str, Row], Generic[Row]):
         return len(self.own) + len(self.plugins())
 
     def plugins(self) -> list[str]:
-        """Names that only plug-ins have, sorted; nothing is imported."""
+        """Names that only plug-ins provide, sorted; imports nothing."""
         return sorted(name for name in self._offers if name not in self.own)
 
     def problems(self) -> list[str]:
-        """A sentence for each plug-in that cannot be used, after importing all of them."""
+        """One sentence per unusable plug-in; imports all of them."""
         found = [self._taken(name) for name in self._offers if name in self.own]
         for name in self.plugins():
             try:
@@ -110,7 +110,7 @@ class Table(Mapping[str, Row], Generic[Row]):
 
 
 def offered(group: str) -> dict[str, str]:
-    """Names of the entry points of a group, each with its distribution; nothing is imported."""
+    """Names of the entry points of a group, each with its distribution; imports nothing."""
     return {point.name: _owner(point) for point in importlib.metadata.entry_points(group=group)}
 
 
@@ -119,18 +119,18 @@ def _owner(point: EntryPoint) -> str:
 
 
 def is_reference(name: str) -> bool:
-    """Whether a name is of the form "package.module:function"."""
+    """Whether a name has the form "package.module:function"."""
     module, separator, function = name.partition(":")
     return bool(separator) and all(part.isidentifier() for part in (*module.split("."), *function.split(".")))
 
 
 def imported(reference: str) -> Callable[..., Any]:
-    """The function that "package.module:function" names, from the working folder or what is installed.
+    """The function given as "package.module:function", from the working folder or an installed package.
 
-    Raises `UsageError` for a module that is not there or cannot be imported, and for one without such a function.
+    Raises `UsageError` for a module that is missing or cannot be imported, or that has no such function.
     """
     module_name, _, name = reference.partition(":")
-    # As with `python -m`. Worker processes get the path from this one.
+    # Like `python -m`. Worker processes inherit the path from this one.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -157,8 +157,8 @@ def imported(reference: str) -> Callable[..., Any]:
 
 
 def called(function: Callable[..., Any], where: str, *positional: Any, **named: Any) -> Any:
-    """What foreign code returns. Its errors become `UsageError`, with the line that they came from; expected ones, of
-    `unialign.errors` and of the file system, are its own answer and pass.
+    """The return value of third-party code. Its exceptions become `UsageError` naming the line that raised them, except
+    expected ones, of `unialign.errors` and of the file system, which are passed through.
     """
     try:
         return function(*positional, **named)
@@ -169,7 +169,7 @@ def called(function: Callable[..., Any], where: str, *positional: Any, **named: 
 
 
 def told(error: Exception) -> str:
-    """An exception of foreign code in one line: its kind, its text, and the file and line where it was raised."""
+    """An exception of third-party code on one line: type, message, and the file and line where it was raised."""
     text = " ".join(str(error).split())
     frames = [
         frame

@@ -1,7 +1,7 @@
-"""What every section of the configuration is made of: a frozen pydantic model, checked when it is read.
+"""Base class of every configuration section: a frozen pydantic model, validated when it is read.
 
-A field says its range and its meaning once (`Field(ge=0, description=...)`); messages, `unialign config show` and
-docs/configuration.md take them from there. This module is imported before any network library, so it imports none.
+A field declares its range and description once (`Field(ge=0, description=...)`); error messages, `unialign config show`
+and docs/configuration.md use them. This module is imported before any network library, so it imports none.
 """
 
 import difflib
@@ -22,14 +22,14 @@ S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of all sections: frozen; unknown keys, infinity and NaN are errors. `strict=True` forbids "8" for 8."""
+    """Base of all sections: frozen; unknown keys, infinity and NaN are errors. `strict=True` rejects "8" for 8."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_switch_for_a_number(cls, value: Any, field: ValidationInfo) -> Any:
-        """Python counts true as 1; as `num_frames: true` it is a mistake."""
+        """Reject booleans for numbers: Python treats true as 1, but `num_frames: true` is a mistake."""
         if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation in (int, float):
             raise ValueError(f"should be a number, not {str(value).lower()}")
         return value
@@ -37,32 +37,32 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_section(cls, value: Any, field: ValidationInfo) -> Any:
-        """All lines of a section may be commented out; YAML reads null then, and nothing is set."""
+        """Treat null as an empty section: YAML yields it if all lines of the section are commented out."""
         return {} if value is None and cls.section(str(field.field_name)) else value
 
     @classmethod
     def more_sections(cls) -> Mapping[str, "type[Settings]"]:
-        """Sections that are not fields of this class, for those that take their keys from a table."""
+        """Sections that are not fields of this class, for classes that take their keys from a table."""
         return {}
 
     @classmethod
     def section(cls, name: str) -> "type[Settings] | None":
-        """The section of that name inside this one; None for a plain value and an unknown key."""
+        """The subsection with that name; None for a plain value or an unknown key."""
         field = cls.model_fields.get(name)
         inner = field.annotation if field else cls.more_sections().get(name)
         return inner if isinstance(inner, type) and issubclass(inner, Settings) else None
 
     def plain(self) -> dict[str, Any]:
-        """All fields as values that JSON and YAML have."""
+        """All fields as JSON- and YAML-compatible values."""
         return self.model_dump(mode="json")
 
     def replaced(self, **values: Any) -> Self:
-        """A copy with other values, checked. Raises `pydantic.ValidationError`."""
+        """A validated copy with some values replaced. Raises `pydantic.ValidationError`."""
         return type(self).model_validate({**dict(self), **values})
 
 
 def checked(kind: type[S], values: Mapping[str, Any], where: str) -> S:
-    """Settings from plain values, defaults filled in. Raises `UsageError`; `where` is the key that they stand under."""
+    """Settings from plain values, with defaults filled in. Raises `UsageError`. where: the key that they belong to."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
@@ -70,7 +70,7 @@ def checked(kind: type[S], values: Mapping[str, Any], where: str) -> S:
 
 
 def explained(error: ValidationError, kind: type[Settings], where: str = "") -> str:
-    """What is wrong with the values of a section, key by key; for an unknown key, the one that was probably meant."""
+    """What is wrong with the values of a section, key by key; suggests the closest match for an unknown key."""
     problems = "; ".join(_problem(each, kind, f"{where}." if where else "") for each in error.errors())
     return problems if problems.endswith("?") else f"{problems}."
 
@@ -80,11 +80,11 @@ def _problem(problem: ErrorDetails, kind: type[Settings], prefix: str) -> str:
     name = prefix + ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         return unknown_key(name, prefix + "".join(f"{part}." for part in location[:-1]), _inner(kind, location[:-1]))
-    # In the words of YAML.
+    # Use YAML terms.
     message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     message = message.replace("valid dictionary", "mapping").partition(" or instance of ")[0]
     message = f"{message[0].lower()}{message[1:]}"
-    # A sentence of ours names what it is about; pydantic's do not.
+    # Our own messages include the value; pydantic's do not.
     given = "" if problem["type"] == "value_error" or not _short(problem["input"]) else f", not {problem['input']!r}"
     return f"{name.rstrip('.')}: {message}{given}" if name else f"{message}{given}"
 
@@ -94,7 +94,7 @@ def _short(value: object) -> bool:
 
 
 def unknown_key(name: str, section: str, kind: type[Settings] | None) -> str:
-    """The message for a key that does not exist. section: where it should be, "" or "train."."""
+    """The error message for an unknown key. section: prefix of the section it is in, such as "" or "train."."""
     known = {row.key: row for row in setting_rows(kind, section)} if kind else {}
     here = [*kind.model_fields, *kind.more_sections()] if kind else []
     meant = closest(name, known, [f"{section}{each}" for each in here])
@@ -103,7 +103,7 @@ def unknown_key(name: str, section: str, kind: type[Settings] | None) -> str:
 
 
 def closest(name: str, known: Mapping[str, "SettingRow"], sections: Sequence[str] = ()) -> str:
-    """The key that a wrong one was probably meant to be: by its whole name, its last part, or its title; or ""."""
+    """The known key closest to the last part of a wrong one, compared with last parts and titles; "" if none is."""
     spellings: dict[str, str] = {}
     for key, row in known.items():
         spellings.setdefault(key.rpartition(".")[2], key)
@@ -116,7 +116,7 @@ def closest(name: str, known: Mapping[str, "SettingRow"], sections: Sequence[str
 
 
 def _inner(kind: type[Settings], location: Sequence[int | str]) -> type[Settings] | None:
-    """The section at a place inside another one."""
+    """The section at a location inside another one; None if there is none."""
     found: type[Settings] | None = kind
     for part in location:
         found = found.section(str(part)) if found else None
@@ -125,9 +125,9 @@ def _inner(kind: type[Settings], location: Sequence[int | str]) -> type[Settings
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One key of the configuration. type: in words. default: as in YAML. range: "" where any value of the type will do.
+    """One key of the configuration. type: in words. default: as in YAML. range: "" if any value of the type is valid.
 
-    title: the long name of a short key ("learning rate" of `lr`), or "".
+    title: the long name of a short key ("learning rate" for `lr`), or "".
     """
 
     key: str
@@ -139,7 +139,7 @@ class SettingRow:
 
 
 def setting_rows(kind: type[Settings], prefix: str = "") -> Iterator[SettingRow]:
-    """A row for each key of a section and of the sections in it, in order. prefix: "" or, for example, "train."."""
+    """One row per key of a section and its subsections, in order. prefix: "" or, for example, "train."."""
     defaults = kind.model_construct().plain()
     for name, field in kind.model_fields.items():
         annotation = field.annotation
@@ -164,7 +164,7 @@ LIMITS = {"ge": "at least {:g}", "gt": "above {:g}", "le": "at most {:g}", "lt":
 
 
 def _kind_of(annotation: Any) -> tuple[str, str]:
-    """A type in words, and the values that it may have, in words or ""."""
+    """A type in words, and its allowed values in words (or "")."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return NAMES[type(inner[0])], f"one of {', '.join(map(str, inner))}"

@@ -1,10 +1,10 @@
-"""Which collection of a cache belongs to a dataset whose collection is named after its folder or file.
+"""Finds the collection of a cache that belongs to a dataset whose collection is named after its folder or file.
 
-Two folders called clips, or two lists called train.pkl, are two collections even if their ids are equal; the same data
-stay one collection when they change (then their samples are stale) and when they or the cache are moved. So the name
-alone is not enough, and a digest of the content cannot be part of it: each change would start a new collection. A
-collection is that of a dataset if it was made from the same path, which is stored with its digests; or, if the path
-differs, if what the two have in common is made from the same bytes.
+Two folders named clips, or two lists named train.pkl, are separate collections even if their ids are equal; the same
+data stay one collection when they change (their samples are then stale) and when they or the cache are moved. So the
+name alone is not enough, and a content digest cannot be part of it: every change would start a new collection. A
+collection belongs to a dataset if it was created from the same path, which is stored with its digests or, if the path
+differs, if the samples they have in common were made from the same bytes.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
 from unialign.stages.datasets.base import Dataset, Sample
 
-# Number of files that are read to tell whether data at another path are the same; freshness of each clip is checked
-# elsewhere.
+# Number of files read to determine whether data at another path are the same; whether each clip is up to date is
+# checked elsewhere.
 _COMPARED = 8
 
 
 def own_collection(dataset: Dataset, cache: Path) -> Dataset:
-    """The dataset with the name of its collection in a cache: its plain name, or with eight digits where that is taken.
+    """The dataset with its collection name in a cache: its plain name, or with eight hex digits added if taken.
 
-    Reads up to eight source files when a collection of that name was made in another place.
+    Reads up to eight source files to compare with a collection of that name that was created from another path.
     """
     if dataset.published:
         return dataset
@@ -44,7 +44,7 @@ def own_collection(dataset: Dataset, cache: Path) -> Dataset:
 
 
 def claim_collection(dataset: Dataset, cache: Path) -> None:
-    """Record in the cache that the dataset's collection is made from its root; not for one that came from a list."""
+    """Record in the cache that the collection was created from the dataset's root; not for one from a manifest."""
     if dataset.published or not any(sample.files for sample in dataset.samples):
         return
     digests = SourceDigests(cache, dataset.collection)
@@ -54,14 +54,14 @@ def claim_collection(dataset: Dataset, cache: Path) -> None:
 
 
 def collection_at(root: Path, name: str, cache: Path) -> str | None:
-    """The collection that has a dataset of that name from that root, wherever the root has gone; None if unclear."""
+    """The collection that has a dataset with that name from that root, even if the root is gone; None if ambiguous."""
     found = [path.parts[-3] for path in cache.glob(f"*/datasets/{name}.json")]
     here = [each for each in found if SourceDigests(cache, each).knows(root)]
     return here[0] if len(here) == 1 else None
 
 
 def _candidates(cache: Path, plain: str) -> Iterator[str]:
-    """Collections that are not empty, the plain name first."""
+    """Names of non-empty collections, the plain name first."""
     named = re.compile(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?")
     for folder in sorted(cache.glob(f"{plain}*")):
         if named.fullmatch(folder.name) and (
@@ -74,13 +74,13 @@ def _same_place(dataset: Dataset, cache: Path, name: str) -> bool:
     digests = SourceDigests(cache, name)
     if digests.knows(dataset.root):
         return True
-    # Older collections record no root, but the files that they were made from.
+    # Older collections do not record the root, only the files they were created from.
     files = [sample for sample in dataset.samples if any(digests.knows(path) for path in sample.files.values())]
     return bool(files) and bool(_ids(dataset, cache, name) & {sample.id for sample in files})
 
 
 def _same_content(dataset: Dataset, cache: Path, name: str) -> bool:
-    """Whether half or more of some clips that both have are made from the same bytes; without any, whether ids are."""
+    """Whether at least half of up to eight shared clips come from the same bytes; without any, whether labels agree."""
     from unialign.cache.index import load_table
     from unialign.cache.store import open_store
 
@@ -93,7 +93,7 @@ def _same_content(dataset: Dataset, cache: Path, name: str) -> bool:
             chosen = shared[:: max(1, len(shared) // _COMPARED)][:_COMPARED]
             said = [table.source_of(table.row(each)) for each in chosen]
             now = [_sources(samples[each], str(store.key.fields.get("extractor"))) for each in chosen]
-            # Samples whose files are missing, now or then, are no evidence.
+            # Samples whose files are or were missing are no evidence.
             pairs = [(before, found) for before, found in zip(said, now, strict=True) if before and found]
             if pairs:
                 return 2 * sum(before in found for before, found in pairs) >= len(pairs)
@@ -102,7 +102,9 @@ def _same_content(dataset: Dataset, cache: Path, name: str) -> bool:
 
 
 def _sources(sample: Sample, extractor: str) -> tuple[str, ...]:
-    """The digests that a record may hold of a sample as it is now; a pickle's records of before hold that of all."""
+    """The source digests a record may hold for a sample in its current state; older records of pickles hold the
+    digest of the whole file.
+    """
     path = sample.files.get("video" if "skeleton" not in sample.files else "skeleton")
     if path is None or not path.is_file():
         return ()
@@ -117,7 +119,7 @@ def _ids(dataset: Dataset, cache: Path, name: str) -> set[str]:
 
 
 def _listed(dataset: Dataset, cache: Path, name: str) -> dict[str, int]:
-    """Labels by id in the list that the collection has of a dataset of that name."""
+    """Labels by id, from the collection's manifest for the dataset's name."""
     path = manifest_path(cache, name, dataset.name)
     if path.is_file():
         with suppress(CacheProblem):
@@ -126,8 +128,8 @@ def _listed(dataset: Dataset, cache: Path, name: str) -> dict[str, int]:
 
 
 def _stores(cache: Path, name: str) -> list[Path]:
-    """Stores that are made from files."""
-    from unialign.cache.inventory import iterate_stores  # as below: needs zarr, which no help text needs
+    """Stores that are extracted directly from files."""
+    from unialign.cache.inventory import iterate_stores  # imported late, as below: needs zarr, which --help does not
 
     return [path for path in iterate_stores(cache) if path.parts[-3] == name and path.parts[-2] in ("frames", "poses")]
 

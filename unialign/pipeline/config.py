@@ -157,7 +157,7 @@ class ExtractSection(Settings):
     @model_validator(mode="before")
     @classmethod
     def _with_plugins(cls, values: Any) -> Any:
-        """`extract.my_extractor` of a plug-in; what the section holds is checked when the extractor runs."""
+        """Move a plug-in's `extract.my_extractor` into `plugins`; its content is validated when the extractor runs."""
         if not isinstance(values, Mapping):
             return values
         others = {name: value for name, value in values.items() if name not in cls.model_fields}
@@ -171,8 +171,8 @@ class ExtractSection(Settings):
 
 
 class TrainSection(Settings):
-    """Stage two. Beside the fields below it has a section for each system, `train.alt` for ALT, see `systems.registry`;
-    plug-ins have one once they are named.
+    """Stage two. Besides the fields below, it has one section per system, such as `train.alt` for ALT, see
+    `systems.registry`; a plug-in has one if the configuration mentions it.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -206,18 +206,18 @@ class TrainSection(Settings):
 
     @classmethod
     def more_sections(cls) -> Mapping[str, type[Settings]]:
-        """The settings of our own systems."""
+        """The settings of the package's own systems."""
         return sections_of({})
 
     @classmethod
     def section(cls, name: str) -> type[Settings] | None:
-        """Also that of a plug-in."""
+        """Also finds the section of a plug-in."""
         return super().section(name) or sections_of({name: {}}).get(name)
 
     @model_validator(mode="before")
     @classmethod
     def _with_systems(cls, values: Any) -> Any:
-        """The sections of systems are checked here, since only the table knows which there are."""
+        """Validate the sections of systems here, since they come from the table of systems rather than from fields."""
         if not isinstance(values, Mapping):
             return values
         own = {name: value for name, value in values.items() if name in cls.model_fields}
@@ -228,7 +228,7 @@ class TrainSection(Settings):
 
 
 class Config(Settings):
-    """Everything that `unialign.yaml` may hold. Paths are relative to the working folder; ~ and $NAME are expanded."""
+    """Everything `unialign.yaml` may contain. Paths are relative to the working folder; ~ and $NAME are expanded."""
 
     data: UserPath | None = Field(None, description="Folder of the dataset, or its file (pyskl, skeletons).")
     roots: tuple[UserPath, ...] = Field(
@@ -266,7 +266,7 @@ def load_config(
     """The resolved configuration.
 
     flags: dotted names to values; None means "not given". overrides: "train.settings.epochs=5", values as YAML.
-    Raises `UsageError` that names the field for an unknown key, a value of the wrong kind, or an unset variable.
+    Raises `UsageError` naming the field for an unknown key, a value of the wrong type, or an unset variable.
     """
     environment = os.environ if environment is None else environment
     path = config_file(file, environment)
@@ -287,14 +287,14 @@ def load_config(
             ) from error
     for name, value in flags.items():
         if value is not None:
-            # As text, so that ~ is expanded: no shell does that behind the = of `--cache=~/x`.
+            # As a string, so that ~ is expanded: shells do not expand it after the = of `--cache=~/x`.
             _set(values, name, str(value) if isinstance(value, Path) else value)
     return _validated(values, path, environment)
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """The configuration with some dotted values changed. Raises `UsageError` as `load_config` does."""
-    # What nobody set stays so: systems have settings of their own in its place.
+    """The configuration with some dotted keys changed. Raises `UsageError` as `load_config` does."""
+    # Keep unset values unset: systems replace them with their own defaults.
     changed = config.model_dump(mode="python", exclude_unset=True)
     for name, value in values.items():
         _set(changed, name, value)
@@ -313,9 +313,9 @@ def _validated(values: Mapping[str, Any], path: Path, environment: Mapping[str, 
 
 
 def config_file(named: Path | None, environment: Mapping[str, str] | None = None) -> Path:
-    """The file to read: the named one, or unialign.yaml or .yml of the working folder, but not both.
+    """The file to read: the named one, or else unialign.yaml or unialign.yml in the working folder.
 
-    Raises `UsageError` for both.
+    Raises `UsageError` if the folder has both.
     """
     if named is not None:
         return expanded_path(named, os.environ if environment is None else environment)
@@ -344,7 +344,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _set(values: dict[str, Any], name: str, value: object) -> None:
     *folders, leaf = name.split(".")
     folders = [folder.replace("-", "_") for folder in folders]
-    # Stores go by the names of modalities, which have hyphens; everything else is a field.
+    # Keys of `train.stores` are modality names, which have hyphens; all other keys are fields.
     leaf = leaf if folders == ["train", "stores"] else leaf.replace("-", "_")
     for folder in folders:
         values = values.setdefault(folder, {})
@@ -354,5 +354,5 @@ def _set(values: dict[str, Any], name: str, value: object) -> None:
 
 
 def configuration_rows() -> tuple[SettingRow, ...]:
-    """Every key that unialign.yaml may hold, in order, with type, default, range and meaning; not those of plug-ins."""
+    """Every key of unialign.yaml except those of plug-ins, in order, with type, default, range and meaning."""
     return tuple(setting_rows(Config))

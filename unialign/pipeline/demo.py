@@ -39,7 +39,7 @@ JOBS = 2
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo did. pictures: of the first full run. encoder_top1: of the pose encoder alone on the test clips."""
+    """Results of the demo. pictures: of the first full run. encoder_top1: of the pose encoder alone, on test clips."""
 
     folder: Path
     ablation: Ablation
@@ -61,7 +61,7 @@ class Demo:
         }
 
     def words(self) -> list[str]:
-        """The meaning of the table, and in which way this is not a real run."""
+        """Explains the table, and how the demo differs from a real run."""
         rows = {str(row["row"]): row for row in self.ablation.rows()}
         full, video = rows["video + pose + text"], rows["video"]
         best = max(rows, key=lambda name: rows[name]["top1"])
@@ -88,9 +88,9 @@ def run_demo(
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[..., None] = lambda *at: None,
 ) -> Demo:
-    """Run the whole demo in a folder; what a previous call finished there is reused.
+    """Run the whole demo in a folder, reusing the results of a previous call there.
 
-    say: called with one line per step. progress: (done, total, text) within a step.
+    say: called with one line per step. progress: called with (done, total, text) within a step.
     """
     started = time.monotonic()
     # One thread: the networks are so small that two threads would wait for each other, and the sweep trains two in
@@ -152,7 +152,7 @@ def demo_config(folder: Path) -> Config:
             "train.unialign": MODEL,
             "train.settings": TRAINING,
             "train.encoder": ENCODER,
-            # Only the last epoch is evaluated, so there is none to choose: all five performers are used for training.
+            # Only the last epoch is evaluated, so there is no epoch to select: train on all five performers.
             "train.val_share": 0.0,
         },
     )

@@ -1,4 +1,4 @@
-"""The report of `unialign doctor`: versions, devices, and whether each part of the main job can run here."""
+"""The report of `unialign doctor`: versions, devices, and whether each part of the pipeline can run on this machine."""
 
 import importlib.util
 import os
@@ -79,7 +79,7 @@ def ffmpeg_version() -> str:
 
 
 def decoding_problem() -> str:
-    """Encode a small clip, decode it and compare; empty where the images come back, else what is wrong."""
+    """Encode a small clip, decode it and compare; returns "" if the images match, else what is wrong."""
     # Flat colors, which survive encoding to within 4 at this quality.
     pictures = [np.full((32, 48, 3), (10 * number, 240 - 10 * number, 128), dtype=np.uint8) for number in range(12)]
     try:
@@ -89,7 +89,7 @@ def decoding_problem() -> str:
             clip = Path(folder) / "clip.mp4"
             encode_clip(clip, pictures, fps=12, crf=10)
             decoded = list(Video(clip).frames())
-    except Exception as error:  # noqa: BLE001 - libraries that do not fit together raise whatever they raise
+    except Exception as error:  # noqa: BLE001 - incompatible libraries may raise anything
         problem = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
     else:
         problem = _difference(decoded, pictures)
@@ -100,7 +100,7 @@ def decoding_problem() -> str:
 
 
 def _difference(decoded: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -> str:
-    """A visible difference; empty for small encoding losses."""
+    """A description of a visible difference; "" for small encoding losses."""
     if len(decoded) != len(pictures):
         return f"{len(decoded)} of {len(pictures)} pictures come back"
     furthest = max(int(np.abs(one.astype(int) - other).max()) for one, other in zip(decoded, pictures, strict=True))

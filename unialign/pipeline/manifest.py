@@ -1,4 +1,4 @@
-"""The list of a dataset's samples, stored next to the stores, so that training needs neither videos nor annotations."""
+"""The manifest of a dataset's samples, saved next to the stores, so training needs neither videos nor annotations."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from unialign.stages.datasets.base import Dataset, Sample, Split
 
 
 class _Manifest(BaseModel):
-    """The schema of a list; later versions may say more."""
+    """The schema of a manifest; later versions may add fields."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -38,16 +38,16 @@ class _Manifest(BaseModel):
 
 
 def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
-    """Path of the list of a dataset."""
+    """Path of a dataset's manifest."""
     return cache / collection / "datasets" / f"{dataset}.json"
 
 
 def save_manifest(dataset: Dataset, cache: Path) -> None:
-    """Write ids, labels, class names and splits; nothing is written if the file already says the same."""
+    """Write ids, labels, class names and splits, unless the file already has the same content."""
     splits = {}
     for name, protocol in dataset.protocols.items():
         split = protocol(dataset.samples)
-        # A split without val is written as before the val part was introduced.
+        # A split without val is written in the format from before the val part was introduced.
         splits[name] = {part: list(ids) for part, ids in asdict(split).items() if ids or part != "val"}
     body = {
         "dataset": dataset.name,
@@ -56,7 +56,7 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
         "descriptions": [list(texts) for texts in dataset.descriptions],
         "samples": [[sample.id, sample.label, dict(sample.attributes)] for sample in dataset.samples],
         "protocols": splits,
-        # Lists of before do not say it, and keep their bytes.
+        # Written only if False, so that older manifests stay byte-identical.
         **({} if dataset.mirror else {"mirror": False}),
     }
     text = json.dumps({**body, "digest": digest(body)}, ensure_ascii=False) + "\n"
@@ -66,11 +66,11 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
 
 
 def load_manifest(cache: Path, name: str, collection: str | None = None) -> Dataset:
-    """The dataset of that name as of the last extraction into this cache; without files.
+    """The dataset with that name as of the last extraction into this cache, without source files.
 
-    collection: its collection, if several have a dataset of that name.
-    Raises `MissingCache` if nothing of it was extracted, `UsageError` if two collections have a dataset of that name,
-    and `DamagedStore` if the list was changed.
+    collection: its collection, if several have a dataset with that name.
+    Raises `MissingCache` if nothing of it was extracted, `UsageError` if two collections have a dataset with that name,
+    and `DamagedStore` if the manifest was changed.
     """
     found = sorted(cache.glob(f"{collection or '*'}/datasets/{name}.json"))
     if not found:
@@ -88,7 +88,7 @@ def load_manifest(cache: Path, name: str, collection: str | None = None) -> Data
 
 
 def read_manifest(path: Path) -> Dataset:
-    """The dataset in a list. Raises `DamagedStore` when it does not match its own digest."""
+    """The dataset in a manifest. Raises `DamagedStore` if it is invalid or does not match its own digest."""
     try:
         data = path.read_bytes()
         body = parse_json(data)

@@ -5,14 +5,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Training runs of one grid differ (views, modalities, evaluation batches): a quarter more than the largest peak so far.
+# Training runs of one grid differ (views, modalities, evaluation batches), so allow 25 % above the largest peak so far.
 MARGIN = 1.25
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process in bytes: its own, and mapped pages of local stores.
+    """Peak resident memory of this process in bytes: its own and mapped pages of local stores.
 
-    Linux's VmHWM if available: `ru_maxrss` of a started program is at least that of the program that started it.
+    Uses Linux's VmHWM if available, because a child process starts with the `ru_maxrss` of its parent.
     """
     status = _fields(Path("/proc/self/status"))
     if "VmHWM" in status:
@@ -29,18 +29,18 @@ def peak_gpu_memory() -> int | None:
 
 
 def private_memory(pid: int) -> int:
-    """Private bytes of a process, swapped out or not, without pages of files; 0 for one that has ended."""
+    """Private memory of a process in bytes, including swap, excluding file pages; 0 if it has ended."""
     status = _fields(Path(f"/proc/{pid}/status"))
     return 1024 * sum(status.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))
 
 
 def kernel_kills() -> int:
-    """Number of processes killed by the kernel for lack of memory since boot; 0 if unknown."""
+    """Number of processes killed by the kernel's out-of-memory killer since boot; 0 if unknown."""
     return _fields(Path("/proc/vmstat")).get("oom_kill", 0)
 
 
 def available_memory() -> int | None:
-    """Bytes available to new processes: on the machine, or in the control group if that has less; None if unknown."""
+    """Bytes available to new processes on the machine or, if less, in the control group; None if unknown."""
     machine = _fields(Path("/proc/meminfo")).get("MemAvailable")
     if machine is None:
         return None
@@ -50,8 +50,8 @@ def available_memory() -> int | None:
 def one_more_fits(available: int | None, need: int | None, running: Sequence[int]) -> bool:
     """Whether another training run may start.
 
-    available: free bytes. need: the largest peak seen so far; None as long as it is unknown. running: the peaks so far
-        of the running ones. One may always start; others only if they and all running ones can grow to `MARGIN` x need.
+    available: free bytes. need: the largest peak seen so far; None while unknown. running: current peaks of the running
+        ones. The first may always start; others only if all running ones and the new one can grow to `MARGIN` x need.
     """
     if not running:
         return True
@@ -62,7 +62,7 @@ def one_more_fits(available: int | None, need: int | None, running: Sequence[int
 
 
 def _fields(path: Path) -> Mapping[str, int]:
-    """The numbers in a file of `name: number` or `name number` lines; empty if it does not exist."""
+    """The numbers in a file of `name: number` or `name number` lines; empty if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _fields(path: Path) -> Mapping[str, int]:
 
 
 def _groups() -> list[Path]:
-    """The folders of this process's control groups that may limit memory, from the innermost outwards."""
+    """The folders of this process's control groups that may limit memory, innermost first."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -88,7 +88,7 @@ def _groups() -> list[Path]:
 
 
 def _left(group: Path) -> int:
-    """Bytes left below the limit of a control group (of either version), its page cache counted as free; huge
+    """Bytes left below the limit of a control group (v1 or v2), counting inactive page cache as free; `sys.maxsize`
     without a limit.
     """
     for limit, used, cached in (

@@ -1,4 +1,4 @@
-"""Which stores runs still name, so that the rest can go."""
+"""Finds the stores that runs still refer to, so that the others can be removed."""
 
 import json
 import re
@@ -21,10 +21,10 @@ _TEMPORARY = re.compile(re.escape(atomic.PREFIX) + r"[0-9a-f]{16}-")
 
 @dataclass(frozen=True)
 class Pruned:
-    """removed: stores that went (with `dry_run`: that no run names). kept: how many stay.
+    """removed: stores that were removed (with `dry_run`: would be). kept: number of remaining stores.
 
-    busy: those that no run names, but which a process is writing or reading at this moment. unreadable: those that stay
-    because they may be somebody's damaged work. temporaries: folders of killed imports and removals that went.
+    busy: unreferenced stores that a process is currently writing or reading. unreadable: stores kept because they may
+    be somebody's damaged work. temporaries: removed folders of killed imports and removals.
     """
 
     removed: tuple[Summary, ...]
@@ -35,10 +35,10 @@ class Pruned:
 
 
 def keys_of_runs(runs: Path) -> set[str]:
-    """Every key that a run folder under `runs` names in its `keys.json` or its result, at any depth.
+    """All keys in the `keys.json` and `result.json` files of run folders under `runs`, at any depth.
 
-    Raises `UsageError` without a folder of runs, and `DamagedStore` for a run whose keys are not known, which must not
-    cost it its stores: its `keys.json` is gone, cannot be read, or is not what its result vouches for.
+    Raises `UsageError` if `runs` is not a folder, and `DamagedStore` for a run whose keys are unknown, so that it does
+    not lose its stores: its `keys.json` is missing, cannot be read, or does not match the digest in its result.
     """
     if not runs.is_dir():
         raise UsageError(f"{runs} is not a folder of runs; without one every store would go. Give it with --runs.")
@@ -48,7 +48,7 @@ def keys_of_runs(runs: Path) -> set[str]:
 
 def _named_by(folder: Path) -> set[str]:
     """The keys of the stores that one run has read."""
-    # Loads torch, for a second or two.
+    # Imports torch, which takes a second or two.
     from unialign.pipeline.training.run_folder import read_result, read_vouched
 
     path = folder / "keys.json"
@@ -66,18 +66,17 @@ def _named_by(folder: Path) -> set[str]:
 def prune(
     cache: Path, runs: Path, *, dry_run: bool, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Pruned:
-    """Remove the stores that no run names, see `keys_of_runs` and `prune_stores`."""
+    """Remove the stores that no run refers to, see `keys_of_runs` and `prune_stores`."""
     return prune_stores(cache, keys_of_runs(runs), dry_run=dry_run, progress=progress)
 
 
 def prune_stores(
     cache: Path, named: set[str], *, dry_run: bool, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Pruned:
-    """Remove the stores whose key is not named, nor that of an input of a named one, and what killed removals left.
+    """Remove the stores that are neither in `named` nor inputs of those, and leftovers of killed imports and removals.
 
-    A store that cannot be read is kept, and so is one that another process writes or has open. progress: called with
-    (stores gone through, stores). Raises `DamagedStore` when a store that is named cannot be read: the stores that it
-    was made from are not known then.
+    Unreadable stores and stores that another process is writing or reading are kept. progress: called with (stores
+    processed, total). Raises `DamagedStore` if a named store cannot be read, since its input stores are then unknown.
     """
     paths = list(iterate_stores(cache))
     summaries = [summarise(path) for path in paths]
@@ -103,7 +102,7 @@ def prune_stores(
 
 
 def _with_inputs(named: set[str], stores: Mapping[Path, Store]) -> set[str]:
-    """Those keys, and the keys of the stores that theirs were made from, however many steps back."""
+    """The keys in `named`, plus those of all direct and indirect input stores."""
     needed = set(named)
     while True:
         inputs = {
@@ -118,7 +117,7 @@ def _with_inputs(named: set[str], stores: Mapping[Path, Store]) -> set[str]:
 
 
 def _removed(path: Path, store: Path, cache: Path, *, dry_run: bool) -> bool:
-    """Remove a folder unless somebody writes or reads the store; whether it went. A dry run touches no lock."""
+    """Remove a folder unless its store is being written or read; returns whether it was. A dry run takes no locks."""
     if dry_run:
         return True
     try:
@@ -130,12 +129,12 @@ def _removed(path: Path, store: Path, cache: Path, *, dry_run: bool) -> bool:
 
 
 def _leftovers(cache: Path) -> list[Path]:
-    """Unfinished folders beside the stores: of imports, of new stores, and of removals that were cut short."""
+    """Temporary folders next to the stores, left by interrupted imports, store creations and removals."""
     return sorted(path for path in cache.glob(f"*/*/{atomic.PREFIX}*") if path.suffix in {".zarr", STAGING})
 
 
 def _owner(path: Path) -> Path:
-    """The store that an unfinished folder belongs to; its lock guards both."""
+    """The store that a temporary folder belongs to; its lock protects both."""
     name = path.name
     while found := _TEMPORARY.match(name):
         name = name[found.end() :]

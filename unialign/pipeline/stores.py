@@ -1,4 +1,4 @@
-"""Which store of a modality a command reads."""
+"""Chooses the store of a modality that a command reads."""
 
 import logging
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ LOGGER = logging.getLogger(__name__)
 
 
 def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str) -> Path:
-    """The store of a modality: the one named in `chosen`, or else the only one that holds anything.
+    """The store of a modality: the one named in `chosen`, or else the only non-empty one.
 
-    chosen: modality to (the beginning of) a store's name, from `train.stores` or `--use`.
-    Raises `MissingCache` naming the command that makes it, `UsageError` when several stores could be meant.
+    chosen: modality to store name (or a prefix of it), from `train.stores` or `--use`.
+    Raises `MissingCache` naming the command that creates it, `UsageError` if several stores match.
     """
     if modality in chosen:
         return find_store(cache, chosen[modality])
@@ -40,10 +40,11 @@ def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[st
 def open_chosen(
     cache: Path, collection: str, modality: str, chosen: Mapping[str, str], dataset: str, *, keep: float
 ) -> StoreReader | RemoteReader:
-    """A reader of the store of a modality: the one behind the URL in `chosen`, or else that of `choose_store`.
+    """A reader for the store of a modality: the one at the URL in `chosen`, or else that of `choose_store`.
 
-    keep: GB of the local disk for blocks of all remote stores, below the cache root; 0: none are kept.
-    Raises what `choose_store` and `RemoteReader` raise, and `UsageError` for a remote store of something else.
+    keep: GB of local disk below the cache root for caching blocks of all remote stores; 0: no caching.
+    Raises what `choose_store` and `RemoteReader` raise, and `UsageError` for a remote store of another collection or
+    modality.
     """
     where = chosen.get(modality, "")
     if "://" not in where:
@@ -62,13 +63,13 @@ def open_chosen(
 
 
 def open_remote(url: str, cache: Path, keep: float) -> RemoteReader:
-    """A reader of a remote store; see `open_chosen` for `keep`. Raises what `RemoteReader` raises."""
+    """A reader for a remote store; see `open_chosen` for `keep`. Raises what `RemoteReader` raises."""
     return RemoteReader(url, cache / ".remote" if keep else None, int(keep * 10**9))
 
 
 def stale_samples(reader: Recorded, sources: Mapping[str, str]) -> list[str]:
-    """Ids whose features were made from other bytes than those that lie there now.
+    """Ids of samples whose source has changed since their features were extracted.
 
-    sources: current digest by id, "" or absent where the source is not there (caches outlive videos).
+    sources: current digest by id, "" or absent if the source is missing (caches outlive videos).
     """
     return sorted(name for name, source in reader.sources().items() if sources.get(name) and sources[name] != source)

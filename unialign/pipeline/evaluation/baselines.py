@@ -1,6 +1,6 @@
-"""What simple classifiers reach on cached features, to stand beside every accuracy of a network.
+"""Accuracy of simple classifiers on cached features, as a reference for the accuracy of every network.
 
-Legend: N samples, F numbers of a sample, L classes, E width of the texts.
+Legend: N samples, F features per sample, L classes, E text embedding width.
 """
 
 import importlib
@@ -33,12 +33,12 @@ from unialign.stages.training.zero_shot import pseudo_unseen_classes
 from unialign.types import Json
 
 MODALITIES = ("poses", "pose-features", "tokens", "frames")
-FRAMES = 16  # of a sample of poses
-PICTURES, SIDE = 8, 12  # of a sample of frames, in pixels
+FRAMES = 16  # per sample of poses
+PICTURES, SIDE = 8, 12  # images per sample of frames, and their side in pixels
 FOLDS = 4
-# What stands beside a training run without being asked for: these, up to so many samples.
+# Baselines computed alongside a training run by default, for at most this many samples.
 QUICK, QUICK_SAMPLES = ("1-nn", "ridge", "svm"), 3000
-# Larger training sets take kernels and coordinate descent from seconds to hours; those rows are left out, and said so.
+# Beyond these training set sizes, kernels and coordinate descent take hours; such rows are skipped and reported.
 MOST_SAMPLES = {"svm": 6000, "linear svm": 10_000, "logistic regression": 20_000, "1-nn": 100_000, "k-nn": 100_000}
 
 Features = NDArray[np.float32]
@@ -50,8 +50,8 @@ Progress = Callable[[int, int], None]
 class Row:
     """One baseline on the test samples of a protocol.
 
-    features: the modality. top1, mean_class: shares of 1, see `metrics.evaluation`. seconds: choosing, fitting and
-    testing. chosen: its settings, "" where it has none.
+    features: the modality. top1, mean_class: fractions of 1, see `metrics.evaluation`. seconds: time for selecting
+    settings, fitting and testing. chosen: the selected settings, "" if it has none.
     """
 
     baseline: str
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Baselines:
-    """The rows of one protocol. chosen_on: what settings were chosen on. skipped: rows that are left out, with why."""
+    """The rows of one protocol. chosen_on: what settings were selected on. skipped: omitted rows, with the reason."""
 
     dataset: str
     protocol: str
@@ -80,7 +80,7 @@ class Baselines:
 
     @property
     def best(self) -> Row:
-        """The row with the highest top-1, the first of equal ones."""
+        """The row with the highest top-1, the first one if tied."""
         return max(self.rows, key=lambda row: row.top1)
 
     def result(self) -> dict[str, Json]:
@@ -99,7 +99,7 @@ class Baselines:
 
 @dataclass(frozen=True)
 class Part:
-    """Samples of one side as numbers: (N, F) and (N,)."""
+    """Features (N, F) and labels (N,) of one side's samples."""
 
     features: Features
     labels: Labels
@@ -112,7 +112,7 @@ class Part:
         return Part(self.features[which], self.labels[which])
 
 
-# Settings to features of training, its labels, and features to predict the labels of.
+# (setting, training features, training labels, features to classify) -> predicted labels.
 Classifier = Callable[[float, Features, Labels, Features], Labels]
 
 
@@ -121,7 +121,7 @@ def baselines_from_config(
 ) -> Baselines:
     """Baselines on a modality of the configured dataset, or on one store.
 
-    features: a name of `MODALITIES`, or the name or URL of a store. Raises what `cached_readers` and `run_baselines`
+    features: one of `MODALITIES`, or the name or URL of a store. Raises what `cached_readers` and `run_baselines`
     raise.
     """
     modality = features
@@ -145,9 +145,9 @@ def baselines_from_config(
 
 
 def quick_baselines(config: Config, dataset: Dataset, modalities: Iterable[str]) -> tuple[Row, ...]:
-    """The strongest of the fast classifiers on each of some modalities that training read, for a look beside a network.
+    """The best of the fast classifiers on each modality that training read, to compare with a network.
 
-    Nothing where that would take more than seconds (see `QUICK_SAMPLES`), and for modalities without baselines. Raises
+    Empty if it would take more than seconds (see `QUICK_SAMPLES`); modalities without baselines are skipped. Raises
     what `run_baselines` raises.
     """
     read = set(modalities)
@@ -179,13 +179,13 @@ def run_baselines(
     names: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> Baselines:
-    """All baselines of a protocol from the store of one modality, settings chosen without a look at the test samples.
+    """All baselines of a protocol on the store of one modality; settings are selected without using test samples.
 
-    names: of `CLASSIFIERS`; all if empty. Settings are chosen on the protocol's val part or, without one, by
-    cross-validation inside train, whole groups (who is seen) at a time. A protocol that tests classes without any
-    training sample has rows of ridge regression to the texts of the classes instead; readers must hold "text" then.
-    Raises `UsageError` for a modality that has no baselines and for a test without samples, `MissingCache` for stores
-    that hold too little.
+    names: keys of `CLASSIFIERS`; all if empty. Settings are selected on the protocol's val part or, without one, by
+    cross-validation within train, keeping groups (subjects) together. For a protocol that tests classes without
+    training samples, the rows are ridge regressions to the class texts instead; readers must then include "text".
+    Raises `UsageError` for a modality without baselines and for a test part without samples, `MissingCache` for stores
+    with too few samples.
     """
     protocol = protocol or dataset.default_protocol
     if modality not in MODALITIES:
@@ -194,7 +194,7 @@ def run_baselines(
     split = dataset.split(protocol)
     sides = covered_sides(dataset, protocol, split, {modality: reader}, min_coverage)
     parts = _parts(reader, modality, sides, progress)
-    # Loading the library takes longer than most of its classifiers do, and is not their time.
+    # Import the library up front: it takes longer than most of its classifiers and must not count in their time.
     for name in ("linear_model", "neighbors", "svm"):
         importlib.import_module(f"sklearn.{name}")
     labels = {sample.id: sample.label for sample in dataset.samples}
@@ -238,7 +238,7 @@ def _supervised_rows(
 
 
 def _chosen(classifier: Classifier, values: Sequence[float], parts: Mapping[str, Part], groups: Labels | None) -> float:
-    """The value with the most right answers on val or, without val samples, over the folds; the first of equal ones."""
+    """The value with the most correct predictions on val or, without val samples, over the folds; the first if tied."""
     pairs = [(parts["train"], parts["val"])] if len(parts["val"]) else list(_folds(parts["train"], groups))
     right = [
         sum(
@@ -251,7 +251,7 @@ def _chosen(classifier: Classifier, values: Sequence[float], parts: Mapping[str,
 
 
 def _folds(train: Part, groups: Labels | None) -> Iterator[tuple[Part, Part]]:
-    """Training without a fold, and the fold: whole groups, or as many samples of each class as of any other."""
+    """Pairs of (train without a fold, the fold). Folds are whole groups, or stratified by class without groups."""
     if groups is not None:
         place = groups % FOLDS if len(np.unique(groups)) > FOLDS else groups
     else:
@@ -266,7 +266,7 @@ def _folds(train: Part, groups: Labels | None) -> Iterator[tuple[Part, Part]]:
 
 
 def _groups(dataset: Dataset, ids: Sequence[str]) -> Labels | None:
-    """(N,) number of each sample's group; None where samples have none, or there is one group only."""
+    """(N,) group index of each sample; None if samples have no groups or all are in one."""
     attribute, units = groups_of(dataset, ids)
     if not attribute or len(units) < 2:
         return None
@@ -283,7 +283,7 @@ def _zero_shot_rows(
     sides: Sides,
     readers: Mapping[str, SampleReader],
 ) -> Iterator[Row]:
-    """Ridge regression to the texts of the seen classes; the test chooses among its candidates by the cosine."""
+    """Ridge regression to the texts of the seen classes; the candidate class with the highest cosine is predicted."""
     labels = {sample.id: sample.label for sample in dataset.samples}
     generalised = any(labels[each] in set(seen) for each in tested)
     candidates = list(range(len(dataset.classes))) if generalised else list(unseen)
@@ -297,7 +297,7 @@ def _zero_shot_rows(
 
 
 def _class_texts(text: SampleReader, classes: Sequence[str]) -> dict[str, Features]:
-    """The texts of all classes (L, E), unit length, around their mean: label, description, and both side by side."""
+    """Text embeddings of all classes (L, E), centered, then unit length: labels, descriptions, both concatenated."""
 
     def unit(values: NDArray[Any]) -> Features:
         centred = values - values.mean(axis=0)
@@ -307,12 +307,12 @@ def _class_texts(text: SampleReader, classes: Sequence[str]) -> dict[str, Featur
     try:
         found["descriptions"] = unit(load_descriptions(text, classes).numpy())
     except UsageError:
-        return found  # a text store without descriptions has the row of labels alone
+        return found  # a text store without descriptions gets only the row for labels
     return {**found, "both": unit(np.concatenate([found["labels"], found["descriptions"]], axis=1))}
 
 
 def _ridge_on_pseudo_unseen(train: Part, texts: Features, seen: Sequence[int], count: int) -> float:
-    """The alpha that recognises held-out seen classes best, over several draws of them."""
+    """The alpha with the best accuracy on held-out seen classes, over several draws of them."""
     right = np.zeros(len(ALPHAS))
     for draw in range(FOLDS):
         held = np.array(pseudo_unseen_classes(seen, max(1, count), draw))
@@ -345,9 +345,9 @@ def _row(name: str, guesses: Labels, side: Covered, num_classes: int, started: f
 
 
 def _parts(reader: SampleReader, modality: str, sides: Sides, progress: Progress) -> dict[str, Part]:
-    """Train, val and test as numbers: the mean of train subtracted, and one scale for all, so that units do not matter.
+    """Train, val and test features, centered on train's mean and divided by one scale, so that units do not matter.
 
-    Not one scale per number: joints that hardly move would count as much as those that tell classes apart.
+    There is no scale per feature: joints that hardly move would count as much as those that distinguish classes.
     """
     total = sum(len(side.samples) for side in (sides.train, sides.val, sides.test))
     done, found = 0, {}
@@ -368,9 +368,9 @@ def _parts(reader: SampleReader, modality: str, sides: Sides, progress: Progress
 
 
 def pose_vector(reader: SampleReader, sample: str) -> Features:
-    """A sample's joints in body space, the first `FRAMES` centres of equal parts, flattened.
+    """A sample's joints in body space at the centers of `FRAMES` equal segments, flattened.
 
-    Up to two persons, see `body_space`. A sample in which nobody is seen (extraction keeps none) raises `CorruptInput`.
+    Up to two persons, see `body_space`. Raises `CorruptInput` for a sample without any person (extraction stores none).
     """
     attributes = reader.array_attributes("keypoints")
     layout = layout_in(attributes)
@@ -387,18 +387,18 @@ def pose_vector(reader: SampleReader, sample: str) -> Features:
 
 
 def pose_feature_vector(reader: SampleReader, sample: str) -> Features:
-    """The encoder's feature of a sample's first view."""
+    """The encoder's feature for a sample's first view."""
     return np.asarray(reader.read_one(sample)["feature"][0], np.float32).ravel()
 
 
 def token_vector(reader: SampleReader, sample: str) -> Features:
-    """The mean over frames and regions of a sample's first view."""
+    """The mean token over frames and regions of a sample's first view."""
     tokens = np.asarray(reader.read_one(sample)["tokens"][0], np.float32)
     return np.asarray(tokens.reshape(-1, tokens.shape[-1]).mean(axis=0))
 
 
 def picture_vector(reader: SampleReader, sample: str) -> Features:
-    """`PICTURES` frames of a sample, each as `SIDE` x `SIDE` pixels."""
+    """`PICTURES` frames of a sample, each resized to `SIDE` x `SIDE` pixels, flattened."""
     stored = reader.read_one(sample)
     count = len(stored["offset"]) - 1
     which = np.clip(even_positions(count, PICTURES).round(), 0, count - 1).astype(int).tolist()
@@ -427,7 +427,7 @@ def _majority(value: float, features: Features, labels: Labels, wanted: Features
 def _neighbours(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
     from sklearn.neighbors import KNeighborsClassifier
 
-    # Nearer ones count more, so that an even vote is none.
+    # Closer neighbors count more, which breaks ties.
     model = KNeighborsClassifier(min(int(value), len(labels)), weights="distance" if value > 1 else "uniform")
     return np.asarray(model.fit(features, labels).predict(wanted), np.int64)
 
@@ -443,7 +443,7 @@ def _logistic(value: float, features: Features, labels: Labels, wanted: Features
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        # The last digits of the weights do not change which class is first.
+        # Full convergence would not change which class ranks first.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=value, max_iter=200).fit(features, labels)
     return np.asarray(model.predict(wanted), np.int64)
@@ -462,7 +462,7 @@ def _svm(value: float, features: Features, labels: Labels, wanted: Features) -> 
 
 
 ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
-# By name: the values to choose from, how the chosen one is spoken of, and the classifier.
+# By name: the values to choose from, the format of the chosen one for output, and the classifier.
 CLASSIFIERS: Mapping[str, tuple[Sequence[float], str, Classifier]] = {
     "majority": ((0.0,), "", _majority),
     "1-nn": ((1.0,), "", _neighbours),
@@ -475,7 +475,7 @@ CLASSIFIERS: Mapping[str, tuple[Sequence[float], str, Classifier]] = {
 
 
 def needs_text(dataset: Dataset, protocol: str | None) -> bool:
-    """Whether a protocol tests classes that have no training sample."""
+    """Whether a protocol tests classes without training samples."""
     split = dataset.split(protocol)
     labels = {sample.id: sample.label for sample in dataset.samples}
     return not {labels[each] for each in split.test} <= {labels[each] for each in split.train}

@@ -1,4 +1,4 @@
-"""Why two runs differ: settings, code, stores, data sample by sample, libraries, hardware, and what came out."""
+"""How two runs differ: settings, code, stores, data sample by sample, libraries, hardware, and results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +17,11 @@ UNKNOWN = "not recorded: one of the runs is of before it was"
 
 
 def compare_runs(first: Path, second: Path) -> dict[str, Json]:
-    """What differs between two run folders, as the object that `--json` prints.
+    """The differences between two run folders, as the object that `--json` prints.
 
     Lists of {"field", "first", "second"}: "settings" (with "decides": whether it can change a result), "code",
-    "stores" (keys), "libraries", "hardware", "metrics". "data": see `data_differences`; None where it is not recorded.
-    "unsigned": runs whose numbers nothing vouches for, see `run_folder.is_signed`.
+    "stores" (keys), "libraries", "hardware", "metrics". "data": see `data_differences`; None if not recorded.
+    "unsigned": runs whose numbers are not covered by a digest, see `run_folder.is_signed`.
     Raises `MissingCache` for a folder that is not a run, `DamagedStore` for files that were changed.
     """
     configs = [read_config(folder) for folder in (first, second)]
@@ -48,8 +48,8 @@ def compare_runs(first: Path, second: Path) -> dict[str, Json]:
 def data_differences(first: Sequence[Row], second: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """How the samples of two runs differ: {"added", "removed", "part", "label", "source", "texts"}.
 
-    Each: {"count", "examples"}, the ids of the first few. added: in the second run only. source: the same sample, with
-    features made from other bytes. texts: rows of the text store that are in one only, or made from other texts.
+    Each is {"count", "examples"}, with the ids of the first few. added: only in the second run. source: same sample,
+    but its features were made from other bytes. texts: text store rows that only one run has, or whose texts differ.
     """
     left, right = ({row.id: row for row in rows if row.part != TEXT} for rows in (first, second))
     texts = [{row.id: row.sources for row in rows if row.part == TEXT} for rows in (first, second)]
@@ -66,7 +66,7 @@ def data_differences(first: Sequence[Row], second: Sequence[Row]) -> dict[str, d
 
 
 def rows_of_difference(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """The same as lines of a table: what, field, first, second."""
+    """The differences as table rows: what, field, first, second."""
     for kind in ("settings", "code", "stores", "libraries", "hardware", "metrics"):
         for row in found[kind]:
             what = kind if row.get("decides", True) else "settings (change no result)"
@@ -103,7 +103,7 @@ ONE = {
 
 
 def sentence_of(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """How the samples of now differ from those of a run, with the first example of each kind; "" where they do not."""
+    """How the current samples differ from those of a run, with the first example of each kind; "" if they do not."""
     words = {**SAID, "added": "samples more", "removed": "samples fewer"}
     return ", ".join(
         f"{counted(each['count'], ONE[kind], words[kind])} ({each['examples'][0]})"
@@ -136,7 +136,7 @@ def _hardware(machine: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, 
 
 
 def _metrics(folder: Path) -> dict[str, Json]:
-    """What came out, last epoch and best one; nothing of a run that has not ended."""
+    """The metrics of the last and the best epoch; empty for an unfinished run."""
     if not _is_finished(folder):
         return {}
     result = read_result(folder)

@@ -1,4 +1,4 @@
-"""The cost of systems and backbones: parameters and multiply-adds, counted without computing anything."""
+"""The cost of systems and backbones: parameters and multiply-adds, counted without running any computation."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ BACKBONE_FRAMES, BACKBONE_SIDE = 16, 224
 
 
 def model_costs(config: Config, only: Sequence[str] = ()) -> dict[str, Json]:
-    """{"assumed", "systems", "backbones"}: one row each, systems as the configuration has them.
+    """{"assumed", "systems", "backbones"}: one row per system (as configured) and per backbone.
 
-    A row: name, network, num_frames, image_size, parameters, trained, gflops_view (10^9 multiply-adds of one view of
-    one clip), views (in evaluation), gflops (of all of them). only: names of systems and backbones; empty: all of this
-    package; a plug-in only where it is named. ALT's texts are as wide as those of its network, DVTA's as those of a
-    sentence encoder. Raises `UsageError` for unknown names and bad settings.
+    A row: name, network, num_frames, image_size, parameters, trained, gflops_view (10^9 multiply-adds for one view of
+    one clip), views (in evaluation), gflops (for all views). only: names of systems and backbones; empty: all in this
+    package (plug-ins only if named). ALT's text embeddings have the width of its network's, DVTA's that of a sentence
+    encoder's. Raises `UsageError` for unknown names and bad settings.
     """
     unknown = [name for name in only if name not in SYSTEMS and name not in BACKBONES]
     if unknown:

@@ -1,4 +1,4 @@
-"""A finished run, measured again from its checkpoint and the stores that it names."""
+"""Re-evaluation of a finished run from its checkpoint and the stores it was trained on."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -40,13 +40,13 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a run's checkpoint gives today.
+    """Results of evaluating a run's checkpoint now.
 
-    metrics: see `metrics.evaluation`. per_class: see `class_rows`. confusion (L, L): row the true class, column the
-    predicted one. stored: what result.json says of the same checkpoint. agrees: every metric that the run has is what
-    it was. largest_change: of a probability, against predictions.npz, over the samples in both; None for "best", of
-    which none are stored. data: how the samples differ from those of the run, see `compare_runs.data_differences`;
-    empty where they do not, and of runs that did not record them.
+    metrics: see `metrics.evaluation`. per_class: see `class_rows`. confusion (L, L): rows are true classes, columns
+    predicted ones. stored: metrics of the same checkpoint in result.json. agrees: whether all stored metrics are
+    reproduced exactly. largest_change: of a probability relative to predictions.npz, over the samples in both; None for
+    "best", whose predictions are not stored. data: how the samples differ from those of the run, see
+    `compare_runs.data_differences`; empty if they do not, or if the run did not record them.
     """
 
     run: str
@@ -79,10 +79,10 @@ def evaluate_run(
 ) -> Evaluated:
     """Evaluate the checkpoint "last" or "best" of a run on the test samples of its protocol, in one process.
 
-    cache: root of the stores that keys.json names; or give the readers by modality. keep: see `open_stores`.
-    Raises `MissingCache` for a run, store or checkpoint that is not there, `StaleCache` for a store of another key,
-    `DamagedStore` for damaged and changed files, `UsageError` for another dataset, for one whose classes are others now
-    or that tests samples which the run was trained on, and for a run without a best epoch.
+    cache: root of the stores named in keys.json; alternatively, pass readers by modality. keep: see `open_stores`.
+    Raises `MissingCache` for a missing run, store or checkpoint, `StaleCache` for a store with another key,
+    `DamagedStore` for damaged or changed files, `UsageError` for another dataset, for one whose classes have changed or
+    that tests samples the run was trained on, and, for "best", for a run without a best epoch.
     """
     if which not in (LAST, BEST):
         raise UsageError(f"checkpoint {which!r} is unknown; it is last or best.")
@@ -108,7 +108,7 @@ def evaluate_run(
     side = prepared.test_side
     scored = scored_part(predictions.scores, side.samples.labels, side.missing_labels, unknown=prepared.unknown)
     metrics = evaluation_overall(scored)
-    # Runs of before there was a val part keep the metrics of their best epoch beside its number.
+    # Runs that predate the val part store the metrics of the best epoch next to its number.
     told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
     stored = {name: value for name, value in (told if isinstance(told, Mapping) else {}).items() if name in metrics}
     classes = prepared.classes or dataset.classes
@@ -129,7 +129,7 @@ def evaluate_run(
 
 
 def _check_classes(folder: Path, known: Sequence[str] | None, classes: Sequence[str]) -> None:
-    """Raises `UsageError` where the outputs of a run mean other classes; runs of before kept no list of theirs."""
+    """Raise `UsageError` if a run's outputs stand for other classes; older runs have no class list and pass."""
     if known is not None and list(known) != list(classes):
         raise UsageError(
             f"{folder} knows the classes {', '.join(known)}; the dataset has {', '.join(classes)} now. Bring back its "
@@ -138,9 +138,9 @@ def _check_classes(folder: Path, known: Sequence[str] | None, classes: Sequence[
 
 
 def changed_data(folder: Path, digest: str, prepared: PreparedRun) -> dict[str, Any]:
-    """How the samples differ from those of the run; empty where they do not, or where the run did not record them.
+    """How the samples differ from those of the run; empty if they do not, or if the run did not record them.
 
-    digest: of the run's data.csv. Raises `UsageError` where samples are tested now that the run was trained on.
+    digest: of the run's data.csv. Raises `UsageError` if samples are tested now that the run was trained on.
     """
     then = read_data(folder, digest)
     if then is None:
@@ -158,7 +158,7 @@ def changed_data(folder: Path, digest: str, prepared: PreparedRun) -> dict[str, 
 
 
 def predicted(prepared: PreparedRun, task: Task, device: str) -> Predictions:
-    """What a trained task says of the test samples, computed in one process."""
+    """Predictions of a trained task for the test samples, computed in one process."""
     settings = prepared.settings
     with joined_processes(device) as processes:
         if settings.precision == "fp16" and processes.device.type != "cuda":
@@ -170,9 +170,9 @@ def predicted(prepared: PreparedRun, task: Task, device: str) -> Predictions:
 def open_stores(
     named: Mapping[str, Mapping[str, Json]], cache: Path | None, keep: float = 0
 ) -> dict[str, SampleReader]:
-    """Readers of the stores of a run's keys.json. Raises `StaleCache` where another key lies at a store's place.
+    """Readers for the stores in a run's keys.json. Raises `StaleCache` if the store at that path has another key.
 
-    keep: GB of the local disk for blocks of remote stores, below the cache root; 0: none are kept.
+    keep: GB of local disk below the cache root for caching blocks of remote stores; 0: no caching.
     """
     if cache is None:
         raise UsageError("give the cache folder whose stores the run has read.")
@@ -196,13 +196,13 @@ def prepare_again(
     num_workers: int,
     protocol: str = "",
 ) -> PreparedRun:
-    """The data and model of a run, from its config.yaml. protocol: of the dataset, another than the run's."""
-    # The weights that training started from are in the checkpoint by now; a gap in the caches is reported, not refused.
+    """Prepare a run again from its config.yaml. protocol: of the dataset, if other than the run's."""
+    # Initial weights are not needed: the checkpoint replaces them. Missing samples are reported, not rejected.
     entities = config.get("entities", {})
     options = Options(
         min_coverage=0.0,
         templates=tuple(config.get("templates", ())),
-        # Runs of before there were prompts name them without their texts.
+        # Runs that predate prompts list only the names, without texts.
         entities=entities if isinstance(entities, Mapping) else dict.fromkeys(entities, ""),
         shots=config.get("shots", 0),
         val_share=config.get("val_share", 0.0),
@@ -220,8 +220,8 @@ def prepare_again(
 
 
 def class_rows(classes: tuple[str, ...], scored: Scored) -> tuple[dict[str, Json], ...]:
-    """A row per class, in label order: how many samples, how many the caches lack, how many are right, and the metrics
-    that have a value for each class.
+    """One row per class, in label order: number of samples, of samples missing from the caches and of correct
+    predictions, and the metrics that have a value per class.
     """
     values = evaluation_by_class(scored)
     counts = [np.bincount(each, minlength=len(classes)) for each in (scored.labels, scored.missing)]
@@ -239,7 +239,7 @@ def class_rows(classes: tuple[str, ...], scored: Scored) -> tuple[dict[str, Json
 
 
 def largest_change(folder: Path, prepared: PreparedRun, predictions: Predictions) -> float | None:
-    """Largest difference of a probability to a run's stored ones, over the samples in both; None without any."""
+    """Largest difference from a run's stored probabilities, over the samples in both; None if there are none."""
     stored = read_predictions(folder)
     if stored is None:
         return None

@@ -1,7 +1,7 @@
-"""A finished run measured on a dataset that it was not trained on, whose classes it recognises by their texts.
+"""Evaluation of a finished run on a dataset it was not trained on, whose classes it recognizes by their texts.
 
 Protocol: zero-shot transfer as in ALT (Chen et al., CVPR 2024, its table of zero-shot results): trained on one dataset,
-tested on the classes and the test samples of another; nothing is learned from that one.
+tested on the classes and test samples of another, without any training on the latter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.metrics import evaluation_overall, scored_part
 from unialign.types import Json
 
-# What another dataset's store must be made with the same settings for, since the model learned from those.
+# Modalities whose stores must have been extracted with the same settings as those the model was trained on.
 SAME = ("text", "tokens")
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a run gives on another dataset.
+    """Results of a run on another dataset.
 
-    metrics, per_class: as in `evaluate.Evaluated`. trained_on: datasets of the run and of those it started from.
-    shared: names of classes that one of those has too, so that zero-shot is too much to say of them; None where the
-    names of one are not in the cache.
+    metrics, per_class: as in `evaluate.Evaluated`. trained_on: datasets of the run and of the runs it started from.
+    shared: names of classes that also occur in one of those datasets, for which results are not strictly zero-shot;
+    None if the class names of one are not in the cache.
     keys: of the stores that were read.
     """
 
@@ -61,10 +61,10 @@ def evaluate_elsewhere(
 ) -> Elsewhere:
     """Evaluate the last checkpoint of a run on the test samples of another dataset's protocol.
 
-    readers: of that dataset, by modality. cache: where the list of the run's own dataset is looked up.
-    Raises what `needed_elsewhere` raises, `StaleCache` for texts or tokens that were made otherwise than those that the
-    run was trained on, `MissingCache` for what is not there, `UsageError` for a protocol without test samples, or
-    with some of which the run has learned the content.
+    readers: of that dataset, by modality. cache: where the manifest of the run's own dataset is looked up.
+    Raises what `needed_elsewhere` raises, `StaleCache` for texts or tokens extracted with other settings than those the
+    run was trained on, `MissingCache` for missing stores or files, `UsageError` for a protocol without test samples or
+    with test samples whose content the run was trained on.
     """
     needed, config, keys = needed_elsewhere(folder), run_config(folder), read_keys(folder)
     for name in SAME:
@@ -93,7 +93,7 @@ def evaluate_elsewhere(
 
 
 def needed_elsewhere(folder: Path) -> tuple[str, ...]:
-    """The modalities that a run reads. Raises `UsageError` for a model that knows only the classes of its training."""
+    """The modalities that a run reads. Raises `UsageError` for a model that is limited to its training classes."""
     config = run_config(folder)
     name = config["model"]
     system, chosen = get_system(name), config_from(name, config[section_of(name)])
@@ -106,7 +106,7 @@ def needed_elsewhere(folder: Path) -> tuple[str, ...]:
 
 
 def shared_classes(cache: Path, names: Sequence[str], dataset: Dataset) -> tuple[str, ...] | None:
-    """Classes of a dataset that one of those called `names` has too, by name but for case; None without their lists."""
+    """Classes of a dataset that also occur in one of the datasets `names`, ignoring case; None without manifests."""
     try:
         known = {each.casefold() for name in names for each in load_manifest(cache, name).classes}
     except MissingCache:

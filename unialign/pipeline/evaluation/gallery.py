@@ -1,6 +1,6 @@
-"""Pictures of a finished run: confusion matrix, and test clips as its system draws them (`System.draw`).
+"""Images of a finished run: confusion matrix, and test clips as drawn by its system (`System.draw`).
 
-Systems without anything to draw, and runs that read no frames, have the confusion matrix alone.
+Systems without a `draw` function and runs that read no frames only get the confusion matrix.
 """
 
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ from unialign.words import counted
 
 
 def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_samples: int = 6) -> list[Path]:
-    """Write the pictures of a run into its folder `pictures/`; returns their paths, the confusion matrix first.
+    """Write the images of a run into its folder `pictures/`; returns their paths, the confusion matrix first.
 
-    Samples are spread over the classes: the first test clip of every few, wrong predictions first where there are any.
-    keep: see `open_stores`. Raises `MissingCache` for a run that is not finished.
+    Up to half of the samples are wrong predictions; the rest are first test clips of evenly spaced classes.
+    keep: see `open_stores`. Raises `MissingCache` for an unfinished run.
     """
     predictions = _predictions(run, dataset)
     predicted = predictions["probabilities"].argmax(axis=1)
@@ -48,7 +48,7 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     prepared = prepare_again(config, dataset, readers, 0)
     tested = {name: place for place, name in enumerate(prepared.test_side.samples.ids)}
     places = _chosen(predictions["labels"], predicted, num_samples)
-    # Samples that are not tested any more cannot be drawn.
+    # Samples that are no longer in the test part cannot be drawn.
     places = [place for place in places if str(predictions["ids"][place]) in tested]
     if not places:
         return written
@@ -100,8 +100,8 @@ def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]
 def _outputs(
     run: Path, prepared: PreparedRun, key: str, places: list[int]
 ) -> tuple[np.ndarray, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """Of some test samples: the frames (samples, T, H, W, 3) uint8 that the last checkpoint sees, its outputs, and the
-    weight of each modality by name.
+    """For some test samples: the model's input frames (samples, T, H, W, 3) uint8, its outputs at the last checkpoint,
+    and the weight of each modality by name.
     """
     task = prepared.build()
     Checkpoints(run / "checkpoints", key).named(LAST).load_into(task.model)
@@ -109,7 +109,7 @@ def _outputs(
     batch = prepared.test.__getitems__([(0, place) for place in places])
     with torch.inference_mode():
         outputs = task.model(task.inputs(batch, torch.device("cpu")))
-    # Views of a clip are clips of their own; the first one is drawn.
+    # Views of a clip are separate entries of the batch; the first one is drawn.
     count = len(outputs["logits"])
     views = count // len(places)
     found = {name: value[::views].numpy() for name, value in outputs.items() if value.shape[:1] == (count,)}
@@ -120,7 +120,7 @@ def _outputs(
 
 
 def _poses(features: object, cache: Path) -> StoreReader | None:
-    """The poses that the pose features were made from; None where they do not say it or came without them."""
+    """The poses that the pose features were extracted from; None if not recorded or, for remote stores, missing."""
     if not isinstance(features, Recorded) or "poses" not in features.store.key.fields:
         return None
     try:

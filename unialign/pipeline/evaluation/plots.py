@@ -1,6 +1,6 @@
-"""Images of a run: confusion matrix, skeletons and regions over frames, weights, bars of an ablation.
+"""Images of a run: confusion matrix, skeletons and regions over frames, weights, ablation bar charts.
 
-Each function returns the bytes of a PNG; drawing happens without a screen.
+Functions return PNG bytes (`draw_skeleton` an image) and need no display.
 """
 
 import io
@@ -27,7 +27,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
-    """A confusion matrix (L, L) of counts, rows true, columns predicted, shaded by share of the row."""
+    """A confusion matrix (L, L) of counts, rows true, columns predicted, shaded by the fraction of the row."""
     size = max(4.0, 0.45 * len(classes))
     figure = Figure(figsize=(size + 2.5, size))
     axes = figure.subplots()
@@ -45,7 +45,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
 
 
 def draw_ablation(names: Sequence[str], means: Sequence[float], points: Sequence[Sequence[float]]) -> bytes:
-    """Accuracy of each row: a bar for the mean, a dot for each seed; values in percent."""
+    """Accuracy per row: a bar for the mean, a dot per seed; values in percent."""
     figure = Figure(figsize=(6.5, 0.6 + 0.45 * len(names)))
     axes = figure.subplots()
     positions = np.arange(len(names))[::-1]
@@ -64,7 +64,7 @@ def draw_ablation(names: Sequence[str], means: Sequence[float], points: Sequence
 def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray, bones: Sequence[tuple[int, int]]) -> Image.Image:
     """A frame (H, W, 3) uint8 with persons (M, V, 2) drawn on it, in pixels of the frame; NaN joints are left out.
 
-    bones: pairs of joints that a line connects. Small frames are enlarged first, so that lines hide less of them.
+    bones: pairs of joints to connect with a line. Small frames are enlarged first, so that lines hide less of them.
     """
     scale = max(1, -(-LEAST_SIDE // min(frame.shape[:2])))
     image = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BICUBIC)
@@ -82,13 +82,13 @@ def draw_skeleton(frame: np.ndarray, keypoints: np.ndarray, bones: Sequence[tupl
 def draw_sample(
     frames: Sequence[Image.Image], weights: np.ndarray | None, title: str, importance: dict[str, float]
 ) -> bytes:
-    """Frames of one clip in a row, with the weight of each frame under it and the weight of each modality beside.
+    """Frames of one clip in a row, with each frame's weight below it and the modality weights to the right.
 
-    weights: (number of frames,) share of each frame in the similarity of CMSA, or None where the model has none.
+    weights: (number of frames,) share of each frame in CMSA's similarity, or None if the model has none.
     importance: share of each modality.
     """
     figure = Figure(figsize=(1.7 * len(frames) + 3, 2.8))
-    # An empty column before the last: room for the names of the modalities.
+    # The second-to-last column is empty to leave room for the modality names.
     ratios = [1.0] * len(frames) + [0.35, 1.1]
     grid = figure.add_gridspec(2, len(frames) + 2, height_ratios=[3, 1], width_ratios=ratios, wspace=0.06)
     top = float(weights.max()) if weights is not None and len(weights) else 1.0
@@ -116,9 +116,9 @@ def draw_sample(
 def draw_tracklets(
     frames: np.ndarray, maps: np.ndarray, weights: np.ndarray, names: Sequence[str], title: str
 ) -> bytes:
-    """Where each tracklet of a clip looks: a row per tracklet, a column per frame, brighter where its map is higher.
+    """Where each tracklet of a clip attends: one row per tracklet, one column per frame, brighter for higher values.
 
-    frames (T, H, W, 3) uint8; maps (T, K, H', W'); weights (T, K): of the frames in each tracklet; names: K of them.
+    frames (T, H, W, 3) uint8; maps (T, K, H', W'); weights (T, K): frame weights per tracklet; names: K tracklet names.
     """
     figure = Figure(figsize=(1.5 * len(frames) + 1.5, 1.75 * len(names) + 0.5))
     axes = figure.subplots(len(names), len(frames), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.25})
@@ -138,9 +138,9 @@ def draw_tracklets(
 
 
 def draw_entities(frames: np.ndarray, entities: np.ndarray, names: Sequence[str], title: str) -> bytes:
-    """Which entity each patch of a clip's frames was given; the most frequent ones have a color, others none.
+    """The entity assigned to each patch of a clip's frames; only the most frequent ones are colored.
 
-    frames (T, H, W, 3) uint8; entities (T, H', W') places in `names`.
+    frames (T, H, W, 3) uint8; entities (T, H', W') indices into `names`.
     """
     found, counts = np.unique(entities, return_counts=True)
     shown = found[np.argsort(-counts, kind="stable")[: len(COLOURS)]]

@@ -1,8 +1,8 @@
 """DVTA on cached pose features and texts: zero-shot, so classes matter more than samples.
 
-A run tests on the unseen classes of its protocol, or, with `held_out`, on classes of the training side that play them:
-that is where epochs and the calibration of generalised runs are chosen without a look at the test. The network is in
-`stages.models.dvta`.
+A run tests on the unseen classes of its protocol or, with `held_out`, on pseudo-unseen classes of the training side:
+those serve to select the epoch and the calibration of generalized runs without using the test samples. The network is
+in `stages.models.dvta`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,11 +46,11 @@ from unialign.types import Json
 
 @dataclass(frozen=True)
 class Roles:
-    """Classes of a run, as labels of the dataset, ascending.
+    """Classes of a run by role, as labels of the dataset, ascending.
 
-    candidates: what evaluation chooses from, the columns of its scores. stranger: those of them that training has no
-    sample of, where the others are seen ones (generalised runs; otherwise empty). unseen: those of the protocol. seen:
-    all others.
+    candidates: the classes that evaluation chooses from, the columns of its scores. stranger: candidates without
+    training samples, in generalized runs, where the other candidates are seen classes; otherwise empty. unseen: the
+    unseen classes of the protocol. seen: all others.
     """
 
     candidates: tuple[int, ...]
@@ -60,16 +60,16 @@ class Roles:
 
     @property
     def of_val(self) -> tuple[int, ...]:
-        """What evaluation on val, which is of seen classes, chooses from: these, or in a generalised run all."""
+        """Candidate classes for val samples, which are of seen classes: the seen ones, or all in a generalized run."""
         return self.candidates if self.stranger else self.seen
 
 
 def prepare_dvta(request: Request) -> PreparedRun:
-    """A run of DVTA.
+    """Prepare a run of DVTA.
 
-    Raises `MissingCache` for stores that hold too little, `UsageError` for settings that make no sense, a protocol
-    without unseen classes, a text store without descriptions where they are wanted, and features of an encoder that has
-    been trained on an unseen class.
+    Raises `MissingCache` for stores with too few samples, `UsageError` for invalid settings, a protocol without unseen
+    classes, a text store without descriptions if they are needed, and features of an encoder that was trained on an
+    unseen class.
     """
     config, settings, dataset = request.config, request.settings, request.dataset
     features, text = request.readers["pose-features"], request.readers["text"]
@@ -107,10 +107,10 @@ def prepare_dvta(request: Request) -> PreparedRun:
 
 
 def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple[Split, Roles]:
-    """Ids of both sides of a run and the part that each class plays in it.
+    """Sample ids of both sides of a run and the role of each class in it.
 
-    Unseen are all classes without a training sample in the protocol, whether or not the test has samples of them.
-    Raises `UsageError` for a protocol without any and for settings that do not go with it.
+    All classes without a training sample in the protocol are unseen, whether or not the test has samples of them.
+    Raises `UsageError` for a protocol without unseen classes and for settings that are incompatible with it.
     """
     split = dataset.split(protocol)
     labels = {sample.id: sample.label for sample in dataset.samples}
@@ -134,15 +134,15 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
     tested = tuple(name for name in split.train if labels[name] in pseudo)
     if not generalised:
         return Split(tuple(sample.id for sample in kept), tested), Roles(pseudo, (), unseen, seen)
-    parts = holdout(kept)  # samples of seen classes, too, must be new to the model
+    parts = holdout(kept)  # test samples of seen classes must also be new to the model
     return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen, seen)
 
 
 def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
-    """True where the encoder of the features has seen no unseen class; None where the store does not tell.
+    """True if the encoder that computed the features has seen no unseen class; None if the store does not say.
 
-    Classes are compared by name, so an encoder of another data set that calls any class otherwise is not known to be
-    clean. Raises `UsageError` where it has seen one, and for other names of the same data set.
+    Classes are compared by name, so an encoder trained on another dataset that names a class differently is not known
+    to be clean. Raises `UsageError` if it has seen one, and for different class names of the same dataset.
     """
     attributes = reader.store.attributes if isinstance(reader, Recorded) else {}
     trained = dict(attributes.get("trained_on", {}))
@@ -164,7 +164,7 @@ def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: 
 
 
 def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
-    """The features of some samples, for batches. Raises `UsageError` for a source that is no store."""
+    """The features of some samples, for batches. Raises `UsageError` for a reader that is not a store."""
     if not isinstance(reader, Recorded):
         raise UsageError("dvta trains from a store of pose features; leave out --online.")
     return reader_of({FEATURE: Wanted(reader, FEATURE)}, ids)
@@ -173,13 +173,13 @@ def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
 def report_zero_shot(
     roles: Roles, config: DVTAConfig, encoder_clean: bool | None, labels: Sequence[int], fitted: Fitted
 ) -> Mapping[str, Json]:
-    """The field `zero_shot` of result.json. labels: of the test samples, places in `roles.candidates`.
+    """The field `zero_shot` of result.json. labels: of the test samples, indices into `roles.candidates`.
 
-    rule, epoch, top1: how the epoch was chosen, which one it is (from 1), and its accuracy over the candidates.
-    clean: no unseen test sample took part in that choice. encoder_clean: nor in the training of the pose encoder; None
-    where that is not known. held_out: labels of the seen classes that were tested as unseen ones.
-    Of generalised runs also seen, unseen, harmonic, area of the last epoch with the configured calibration; with
-    held_out classes `calibration`, the best one for them, in their place.
+    rule, epoch, top1: how the epoch was selected, its number (from 1), and its accuracy over the candidates.
+    clean: whether that selection used no unseen test samples. encoder_clean: the same for the training of the pose
+    encoder; None if unknown. held_out: labels of the seen classes that were tested as unseen ones.
+    For generalized runs also seen, unseen, harmonic and area of the last epoch with the configured calibration; with
+    held_out classes, instead `calibration`, the best one for them.
     """
     name = "validation" if config.held_out else "unseen"
     history = [
@@ -198,7 +198,7 @@ def report_zero_shot(
     }
     if not roles.stranger or fitted.predictions is None:
         return found
-    # The softmax of what may be far apart: below the smallest number all are equally improbable.
+    # Softmax underflows for widely spread logits; scores below the smallest float32 are treated as equal.
     scores = np.log(np.maximum(fitted.predictions.scores, np.finfo(np.float32).tiny))
     truth = [labels[index] for index in fitted.predictions.indices]
     stranger = [place for place, label in enumerate(roles.candidates) if label in roles.stranger]
@@ -211,7 +211,7 @@ def report_zero_shot(
 
 
 def dvta_example(config: DVTAConfig) -> Example:
-    """One vector against all classes; frames and images are the pose encoder's, whose cost is not counted."""
+    """One feature vector against all classes; frames go to the pose encoder, whose cost is not counted."""
     texts = torch.zeros(1, ASSUMED["classes"], ASSUMED["sentence_width"])
     parts = {
         "num_classes": ASSUMED["classes"],

@@ -1,7 +1,7 @@
 """ST-GCN++ on cached poses: a skeleton encoder, exported for `extract pose-features`.
 
-The network is in `stages.models.skeleton`. An encoder's classes are those of its protocol's training samples, so one
-for a zero-shot protocol has not seen its unseen classes.
+The network is in `stages.models.skeleton`. An encoder's classes are those of its protocol's training samples, so an
+encoder for a zero-shot protocol has not seen the unseen classes.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ NUM_PERSONS = 2
 
 
 class EncoderTraining(nn.Module):
-    """A skeleton encoder behind the contract of the training loop: a dict in, a dict out."""
+    """Adapts a skeleton encoder to the training loop's interface: a dict in, a dict out."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class EncoderTraining(nn.Module):
         return outputs
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Nothing moves beside the weights."""
+        """Nothing to update besides the weights."""
 
 
 def classification_loss(model: nn.Module, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
@@ -46,10 +46,10 @@ def classification_loss(model: nn.Module, outputs: Mapping[str, Tensor], labels:
 
 
 def prepare_encoder(request: Request) -> PreparedRun:
-    """A run of ST-GCN++. Joint layout and recipe follow from the store of poses.
+    """Prepare a run of ST-GCN++. Joint layout and recipe are derived from the pose store.
 
-    Test samples of classes that training has no sample of count as wrong; where there are no others (zero-shot
-    protocols), nothing is evaluated.
+    Test samples of classes without training samples count as wrong; if there are no others (zero-shot protocols),
+    nothing is evaluated.
     """
     config, dataset, reader = request.config, request.dataset, request.readers["poses"]
     layout = layout_of_poses(reader)
@@ -79,15 +79,15 @@ def prepare_encoder(request: Request) -> PreparedRun:
 
 
 def build_encoder(config: EncoderConfig, *, num_classes: int, layout: str | Mapping[str, Json]) -> EncoderTraining:
-    """ST-GCN++ with random weights, as the training loop runs it."""
+    """ST-GCN++ with random weights, wrapped for the training loop."""
     network = STGCNPlusPlus(layout=layout, num_classes=num_classes, width=config.width, dropout=config.dropout)
     return EncoderTraining(network)
 
 
 def seen_classes(request: Request) -> tuple[dict[int, int], list[int], Sides]:
-    """Places of the training classes by label of the dataset, tested classes beside them, and the relabelled parts.
+    """Class indices of the training classes by dataset label, the evaluated classes not in training, relabeled sides.
 
-    The tested classes that training lacks have the places behind; the test is empty where there are no others.
+    Classes not in training get the indices after those; the test side is empty if it has only such classes.
     """
     dataset = request.dataset
     split = dataset.split(request.protocol)
@@ -103,7 +103,7 @@ def seen_classes(request: Request) -> tuple[dict[int, int], list[int], Sides]:
 
 
 def layout_of_poses(reader: SampleReader) -> Layout:
-    """The joint layout of a store of poses. Raises `UsageError` for an unknown order of joints."""
+    """The joint layout of a pose store. Raises `UsageError` for an unknown joint order."""
     layout = layout_in(reader.array_attributes("keypoints"))
     if layout is None:
         raise UsageError(f"the poses' joints are of an unknown order; known are {', '.join(LAYOUTS)}.")

@@ -1,7 +1,7 @@
-"""Everything that `train.model` may name: a row for each system of this package, and those of plug-ins.
+"""The valid values of `train.model`: one row per system of this package, plus those of plug-ins.
 
-Rows are read with the configuration, before torch is imported: a row holds the class of the settings, and only names
-the system. A distribution of its own adds a row as an entry point of the group `unialign.systems`, see `plugins`.
+Rows are read with the configuration, before torch is imported: a row holds the settings class but only the import path
+of the system. Other distributions add rows as entry points of the group `unialign.systems`, see `plugins`.
 """
 
 import pkgutil
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class SystemRow:
     """A system by its name in `train.model`.
 
-    config: its settings, a frozen pydantic model (`unialign.settings.Settings`); its module must not import torch, if
-    mistakes in a configuration are to be told at once. system: "module:name" of its `base.System`, which is imported
-    when it is trained or evaluated. section: of `train` and of a run's config.yaml, where the settings are; by default
-    the name, with _ for each hyphen.
+    config: its settings, a frozen pydantic model (`unialign.settings.Settings`); its module should not import torch, so
+    that configuration errors are reported immediately. system: "module:name" of its `base.System`, imported when it is
+    trained or evaluated. section: key of the settings in `train` and in a run's config.yaml; default: the name with
+    hyphens replaced by underscores.
     """
 
     config: type[Settings]
@@ -52,14 +52,14 @@ SYSTEMS: Table[SystemRow] = Table(
 
 
 def get_row(name: str) -> SystemRow:
-    """The row of that name. Raises `UsageError` for an unknown one and for a plug-in that cannot be loaded."""
+    """The row with that name. Raises `UsageError` for an unknown name and for a plug-in that cannot be loaded."""
     if name not in SYSTEMS:
         raise UsageError(f"there is no model {name!r}; known are {', '.join(SYSTEMS)}.")
     return SYSTEMS[name]
 
 
 def get_system(name: str) -> "System":
-    """The system of that name; imports what it is trained with. Raises `UsageError` as `get_row` does."""
+    """The system with that name; imports its training code. Raises `UsageError` as `get_row` does."""
     from unialign.pipeline.systems.base import System
 
     place = get_row(name).system
@@ -75,12 +75,12 @@ def get_system(name: str) -> "System":
 
 
 def section_of(name: str) -> str:
-    """Where the settings of a system are: a key of `train`, and of a run's config.yaml."""
+    """The key of a system's settings in `train` and in a run's config.yaml."""
     return get_row(name).section or _section(name)
 
 
 def sections_of(values: Mapping[str, Any]) -> dict[str, type[Settings]]:
-    """The settings of systems that the values of `train` hold, by section: our own, and those of plug-ins in use.
+    """The settings classes of the systems that `train` may configure, by section: our own and plug-ins in use.
 
     Raises `UsageError` for an unknown `model`, and for a plug-in in use that cannot be loaded.
     """
@@ -88,11 +88,11 @@ def sections_of(values: Mapping[str, Any]) -> dict[str, type[Settings]]:
     model = values.get("model")
     if isinstance(model, str) and model not in names:
         names.append(model)
-    # Importing none that is not named: their sections are known only by their names.
+    # Plug-ins that are not mentioned are not imported; their sections are recognized by name only.
     names += [name for name in SYSTEMS.plugins() if name != model and _section(name) in values]
     return {section_of(name): get_row(name).config for name in names}
 
 
 def _section(name: str) -> str:
-    # As all keys of the configuration: no hyphens.
+    # Configuration keys have no hyphens.
     return name.replace("-", "_")

@@ -1,8 +1,8 @@
-"""A skeleton encoder in body space, for small data as well: exported for `extract pose-features`, as ST-GCN++ is.
+"""A skeleton encoder in body space, also for small datasets: exported for `extract pose-features`, like ST-GCN++.
 
-What differs from `encoder`, the published recipe: coordinates of the body instead of the frame or camera, streams of
+Differences from `encoder`, the published recipe: body coordinates instead of frame or camera coordinates, streams of
 joints, bones and motion, the augmentation of the skeleton literature, a moving average of the weights, and a size and
-schedule that fit the number of samples. docs/systems.md has the figures that chose each.
+schedule that fit the number of samples. docs/systems.md has the measurements behind each choice.
 """
 
 import copy
@@ -24,16 +24,16 @@ from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.skeleton_augmentation import SkeletonAugmentation
 from unialign.types import Json
 
-# So many steps of 32 clips are enough for a small network; few samples are seen more often, but not without end.
+# 1600 steps of 32 clips suffice for a small network; small datasets get more epochs, up to a limit.
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1600, 30, 300
-FIRST_STEPS = 10  # of the moving average, which follows faster before
+FIRST_STEPS = 10  # warm-up of the moving average, which follows the weights faster at first
 
 
 class SkeletonTraining(nn.Module):
-    """An encoder behind the contract of the training loop, with the moving average of its weights.
+    """Adapts an encoder to the training loop's interface, with a moving average of its weights.
 
-    `learning` is what gradients move; `network`, its average, is what is evaluated and exported. Without an average
-    they are one.
+    `learning` is updated by gradients; `network`, its average, is evaluated and exported. Without averaging they are
+    the same object.
     """
 
     steps: Tensor
@@ -46,14 +46,14 @@ class SkeletonTraining(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens, feature and logits of a batch's keypoints; in training also what the loss needs of a mixture."""
+        """Tokens, feature and logits of a batch's keypoints; in training also the mixup labels and shares, if any."""
         network = self.learning if self.training else self.network
         outputs: dict[str, Tensor] = network(batch["keypoints"], batch["present"])
         mixed = {name: batch[name] for name in ("partner_labels", "share") if name in batch}
         return {**outputs, **mixed}
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
-        """Move the average towards the weights, after each optimizer step."""
+        """Move the average toward the weights, after each optimizer step."""
         if not self.average:
             return
         self.steps += 1
@@ -70,7 +70,7 @@ class SkeletonTraining(nn.Module):
 
 
 def skeleton_losses(model: Any, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """Smoothed cross-entropy of each network, their mean; of mixtures by the share of each label."""
+    """Mean over the streams of the label-smoothed cross-entropy; with mixup, weighted by the share of each label."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(logits.float(), targets, label_smoothing=model.smoothing, reduction="none")
@@ -84,7 +84,7 @@ def skeleton_losses(model: Any, outputs: Mapping[str, Tensor], labels: Tensor) -
 
 
 def prepare_skeleton(request: Request) -> PreparedRun:
-    """A run of an encoder in body space; classes are those of `encoder.seen_classes`."""
+    """Prepare a run of an encoder in body space; its classes are those of `encoder.seen_classes`."""
     config, dataset, reader = request.config, request.dataset, request.readers["poses"]
     layout = layout_of_poses(reader)
     numbers, unknown, sides = seen_classes(request)
@@ -124,20 +124,20 @@ def prepare_skeleton(request: Request) -> PreparedRun:
 
 
 def network_settings(config: SkeletonConfig) -> dict[str, Any]:
-    """What the network itself is built with, beside layout, classes and coordinates."""
+    """The network's constructor arguments, besides layout, classes and coordinates."""
     names = ("network", "streams", "fusion", "width", "blocks", "dropout", "head_dropout")
     plain = config.plain()
     return {name: plain[name] for name in names}
 
 
 def build_skeleton(config: SkeletonConfig, **parts: Any) -> SkeletonTraining:
-    """The encoder with random weights, as the training loop runs it."""
+    """The encoder with random weights, wrapped for the training loop."""
     network = SkeletonStreams(**parts, **network_settings(config))
     return SkeletonTraining(network, average=config.average, smoothing=config.label_smoothing)
 
 
 def skeleton_recipe(config: SkeletonConfig, num_train: int, settings: TrainSettings) -> dict[str, Any]:
-    """How an encoder trains where nothing else was set: AdamW with a cosine, as many epochs as the samples ask for."""
+    """Default training settings: AdamW with a cosine schedule, epochs depending on the number of samples."""
     del config
     epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, round(32 * STEPS / max(1, num_train))))
     if "epochs" in settings.model_fields_set:

@@ -1,6 +1,6 @@
 """UniAlign: a video backbone on cached frames with texts and pose features; the network is in `stages.models.unialign`.
 
-Other systems around a video backbone (ART) are prepared in the same way.
+Other systems with a video backbone (ART) are prepared the same way.
 """
 
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
 
-# Instead of a file: weights published by timm or torchvision.
+# In place of a file path: weights published by timm or torchvision.
 HUB = Path("hub")
 STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
 
 
 def prepare_clips(request: Request) -> PreparedRun:
-    """A run of a video backbone: clips of cached frames, with pose features and texts if the system reads them.
+    """Prepare a run of a video backbone: clips of cached frames, with pose features and texts if the system reads them.
 
-    Raises `MissingCache` for stores that hold too little, `UsageError` for inconsistent settings.
+    Raises `MissingCache` for stores with too few samples, `UsageError` for inconsistent settings.
     """
     config, readers, classes = request.config, request.readers, request.dataset.classes
     sides = request.sides()
@@ -57,13 +57,13 @@ def prepare_clips(request: Request) -> PreparedRun:
 
 
 def frames_of(reader: SampleReader, config: Any) -> CachedFrames:
-    """The store of frames, and the clips that a configuration (num_frames, image_size) makes of it."""
+    """A frame store together with the clip shape of a configuration (num_frames, image_size)."""
     encoding = str(reader.array_attributes("pictures")["encoding"])
     return CachedFrames(reader, encoding, config.num_frames, config.image_size)
 
 
 def pose_tokens(reader: SampleReader) -> PoseTokens:
-    """A store of pose features and the grid of its views."""
+    """A pose feature store with the layout of its views. Raises `MissingCache` for a store without views."""
     views = reader.array_attributes("tokens").get("views")
     if not views:
         raise MissingCache("the pose features do not say which views they hold; extract pose-features again.")
@@ -71,7 +71,7 @@ def pose_tokens(reader: SampleReader) -> PoseTokens:
 
 
 def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]] | None:
-    """Digest and content of a file of weights, or, for the path "hub", of the backbone's published ones."""
+    """Digest and content of a weights file or, for the path "hub", of the backbone's published weights."""
     if path is None:
         return None
     if path == HUB:
@@ -88,12 +88,12 @@ def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]]
 
 
 def backbone_normalization(model: Any) -> Colors:
-    """The mean and standard deviation that the video backbone was made for."""
+    """The mean and standard deviation that the video backbone expects."""
     return tuple(model.backbone.mean), tuple(model.backbone.std)
 
 
 def clip_example(config: Any, *, pose: bool) -> Example:
-    """A clip for a video backbone, and what is built around it."""
+    """One clip for a video backbone, and the parts for building the system around it."""
     parts = {
         "num_classes": ASSUMED["classes"],
         "text_bank": torch.zeros(ASSUMED["prompts"], ASSUMED["classes"], ASSUMED["text_width"]),
@@ -106,16 +106,14 @@ def clip_example(config: Any, *, pose: bool) -> Example:
 
 
 def draw_importance(clip: DrawnClip) -> bytes:
-    """Skeletons drawn over the kept frames, with CMSA's weights of the frames below and of the modalities beside
-    them.
-    """
+    """Skeletons drawn over the cached frames, with CMSA's frame weights below and its modality weights beside them."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_sample, draw_skeleton
 
     stored = clip.stored.read_one(clip.sample)
     encoding = str(clip.stored.array_attributes("pictures")["encoding"])
     kept = len(stored["frame_index"])
     weights = clip.outputs["token_importance_video"]
-    # The model saw the middle of each segment of the kept frames; segments are shown evenly.
+    # The model saw the middle frame of each segment of the cached frames; the segments shown are evenly spaced.
     shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
     which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
     pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
@@ -129,7 +127,7 @@ def draw_importance(clip: DrawnClip) -> bytes:
 
 
 def _people(clip: DrawnClip, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Joints (M, V, 2) in pixels of the stored image; empty if there are no poses of that frame."""
+    """Joints (M, V, 2) in pixels of the stored image; empty if there are no poses for that frame."""
     if clip.poses is None or clip.sample not in clip.poses.ids:
         return np.empty((0, 0, 2))
     arrays = clip.poses.read_one(clip.sample)
