@@ -3,8 +3,8 @@
 Two folders named clips, or two lists named train.pkl, are separate collections even if their ids are equal; the same
 data stay one collection when they change (their samples are then stale) and when they or the cache are moved. So the
 name alone is not enough, and a content digest cannot be part of it: every change would start a new collection. A
-collection belongs to a dataset if it was created from the same path, which is stored with its digests or, if the path
-differs, if the samples they have in common were made from the same bytes.
+collection belongs to a dataset if it was created from the same path, which is stored with its digests, or, if the path
+differs, if the samples they have in common come from the same bytes.
 """
 
 import hashlib

@@ -114,7 +114,7 @@ class TokensSection(Settings):
 
 
 class ExtractSection(Settings):
-    """How stage one runs. Uncompressed stores are right on local disks: float16 features shrink by only 5-10 %."""
+    """Settings of stage one. Stores are uncompressed by default: float16 features shrink by only 5-10 %."""
 
     cluster: str = Field(
         "",

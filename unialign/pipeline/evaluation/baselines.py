@@ -108,7 +108,7 @@ class Part:
         return len(self.labels)
 
     def of(self, which: NDArray[Any]) -> "Part":
-        """Some of its samples, by index or mask."""
+        """A subset of the samples, by index or mask."""
         return Part(self.features[which], self.labels[which])
 
 

@@ -60,7 +60,7 @@ def prepare_alt(request: Request) -> PreparedRun:
 
 
 def check_start(config: ALTConfig, options: Options) -> None:
-    """Raise `UsageError` for a run in which untrained weights would stay random."""
+    """Raise `UsageError` for a run in which weights that are never trained would stay random."""
     if config.num_prompts and options.backbone_weights is None:
         raise UsageError("train.alt.num_prompts runs CLIP's text tower; give its weights as train.backbone_weights.")
     if config.tower == "frozen" and options.backbone_weights is None and options.start is None:
@@ -155,7 +155,7 @@ def prompted_words(
 
 
 def read_clip(path: Path | None) -> tuple[str, dict[str, Tensor]] | None:
-    """Digest and content of an OpenCLIP weights file. Raises `UsageError` if there is no such file."""
+    """Digest and content of an OpenCLIP weights file. Raises `UsageError` for a missing or different file."""
     if path is None:
         return None
     if path == HUB or not path.is_file():

@@ -17,7 +17,7 @@ def draw_tracklets(clip: DrawnClip) -> bytes | None:
         return None
     maps, weights = clip.outputs["region_maps"], clip.outputs["frame_weights"]
     shown = np.linspace(0, len(maps) - 1, min(SHOWN_FRAMES, len(maps))).round().astype(int)
-    # A backbone may halve the temporal resolution: the middle frame of each of its steps.
+    # A backbone may halve the temporal resolution: show the middle frame of each temporal step.
     seen = clip.frames[((shown + 0.5) * len(clip.frames) / len(maps)).astype(int)]
     names = [clip.classes[int(label)] for label in clip.outputs["semantic_classes"]]
     return draw_tracklets(seen, maps[shown], weights[shown], names, clip.title)
