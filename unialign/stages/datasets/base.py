@@ -10,7 +10,7 @@ from pathlib import Path
 from unialign.errors import UsageError
 from unialign.stages.datasets.skeleton_formats import SkeletonFormat
 
-# Seconds as exact fractions, so that 2.5 and 2.50 are one time and a frame at the very start is never lost.
+# Seconds as exact fractions, so that 2.5 and 2.50 are the same time and a frame at the very start is never lost.
 Span = tuple[Fraction, Fraction]
 
 
@@ -21,9 +21,9 @@ class Sample:
     id: stable within the collection, never a machine path.
     label: class index, from 0.
     files: the source files that exist for it, by kind: "video", "skeleton".
-    attributes: what splits are made of, for example {"setup": 1, "camera": 2, "performer": 3}.
-    digest: of its part of a file that holds many samples, "sha256:<hex>"; "" where its files are its own.
-    span: where in its video the sample is, (start, end) in seconds from the first frame; None for all of it.
+    attributes: what splits are based on, for example {"setup": 1, "camera": 2, "performer": 3}.
+    digest: of its part of a file that holds many samples, "sha256:<hex>"; "" if it has files of its own.
+    span: the sample's part of its video, (start, end) in seconds from the first frame; None for the whole video.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Split:
-    """Sample ids of one protocol; the parts never overlap. val: to choose a model by; empty where there is none."""
+    """Sample ids of one protocol; the parts never overlap. val: for model selection; empty if there is none."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -48,16 +48,16 @@ class Dataset:
     """A labeled view of a collection.
 
     classes: names in label order, as a person would say them ("drink water").
-    samples: sorted by id, ids unique.
-    protocols: name to a function of the samples that returns a `Split`; the first is the default.
-    descriptions: per class (by label) any number of longer texts; empty when there are none.
-    notes: what of the source is not used, or not as it stands there, a phrase each.
-    published: the data are the same wherever they lie. Otherwise the name of the collection is that of a root, and two
-    roots are two collections, see `pipeline/collection.py`.
+    samples: sorted by id; ids are unique.
+    protocols: maps a name to a function of the samples that returns a `Split`; the first is the default.
+    descriptions: per class (by label) any number of longer descriptions; empty if there are none.
+    notes: what is not used from the source, or not as it is there, one phrase each.
+    published: the data are the same wherever they are stored. Otherwise the collection's name belongs to one root, and
+    two roots are two collections, see `pipeline/collection.py`.
     skeleton_format: how the "skeleton" files are read; or, for formats with extractors of their own, a key of
     `SKELETON_FORMATS` in `pipeline/extraction/extractors.py`.
-    mirror: whether a mirrored clip keeps its class; training refuses flips where it does not.
-    listed: by protocol the part of every clip that the official lists name, here or not.
+    mirror: whether a mirrored clip keeps its class; training rejects flips if it does not.
+    listed: per protocol, the part of every clip in the official lists, whether the clip is present or not.
     """
 
     name: str
@@ -91,10 +91,10 @@ class Dataset:
         return self.rule(protocol)(self.samples)
 
     def rule(self, protocol: str | None = None) -> Callable[[Sequence[Sample]], Split]:
-        """The protocol of that name, or the one that "subject=anna,ben" describes: these are tested, all others train.
+        """The protocol of that name, or the one described by "subject=anna,ben": test on these, train on all others.
 
         The word before the = is an attribute of the samples other than split. Raises `UsageError` for a name, attribute
-        or value that the dataset does not have, and where nobody would be left to train on.
+        or value that the dataset does not have, and if no samples would be left to train on.
         """
         name = protocol or self.default_protocol
         if name in self.protocols:

@@ -21,19 +21,19 @@ Columns = NDArray[np.int64]
 _NOISE_FRAMES = 11
 _NOISE_SPREAD = 0.8
 _NOISE_SHARE = 0.69754
-# Bodies that st-gcn, 2s-AGCN and mmaction2 look at in each frame before they compare energies.
+# Bodies that st-gcn, 2s-AGCN and mmaction2 consider in each frame before they compare energies.
 _ENERGY_SLOTS = 4
 
 
 def choose_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion") -> Columns:
-    """The column of the clip that is person p in frame t, (T, P); -1 where it is absent. `of_bodies` takes it.
+    """The column of the clip that is person p in frame t, (T, P); -1 if absent. Input of `of_bodies`.
 
     rule:
       "motion" (default): bodies by id; short and spread-out ones are dropped while others remain; the rest in order
-        of falling motion, each given to the first person that has nobody in that stretch of time. Source:
+        of falling motion, each given to the first person that is free in that time span. Source:
         data/ntu/get_raw_denoised_data.py of https://github.com/Uason-Chen/CTR-GCN. Deviations: a body that
-        disappears for some frames keeps its frame numbers; if all bodies are noise they are kept; frames
-        without a body stay.
+        disappears for some frames keeps its frame numbers; if all bodies are noise, they are kept; frames
+        without a body are kept.
       "energy": the first four bodies of each frame's list, whatever their ids; of these four, those with the largest
         sum of standard deviations of x, y and z. Source: 2s-AGCN and tools/data/skeleton/gen_ntu_rgbd_raw.py of
         https://github.com/open-mmlab/mmaction2. Deviation: equal energies keep the order of the list.
@@ -47,7 +47,7 @@ def choose_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion")
 
 
 def of_bodies(values: Floats, columns: Columns) -> Floats:
-    """The values of bodies (T, M, ...) for the persons of `choose_bodies`: (T, P, ...); NaN if one is absent."""
+    """The values of bodies (T, M, ...) for the persons of `choose_bodies`: (T, P, ...); NaN if a person is absent."""
     chosen = np.full((*columns.shape, *values.shape[2:]), np.nan, values.dtype)
     frames, persons = np.nonzero(columns >= 0)
     chosen[frames, persons] = values[frames, columns[frames, persons]]

@@ -1,4 +1,4 @@
-"""Every dataset that the program knows, by name: the package's own, and those of plug-ins."""
+"""Every dataset known to the program, by name: the package's own and those of plug-ins."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ from unialign.stages.datasets.base import Dataset
 class DatasetRow:
     """One dataset; docs/datasets.md has an example.
 
-    load: a function that returns a `Dataset`, or its place, "package.module:function", which is imported when it is
-    used. It gets the data root, an absolute path, and those of these arguments that it has: `name`, that of the row;
-    `roots`, other folders that links and absolute paths in lists may lead into; `labels`, the file of `--labels`.
-    title: what it is, in a phrase.
-    root: what the data root is. labels: what the file of `--labels` holds; empty where the dataset takes none.
+    load: a function that returns a `Dataset`, or its location, "package.module:function", which is imported on first
+    use. It gets the data root, an absolute path, and whichever of these arguments it accepts: `name`, the name of the
+    row; `roots`, other folders that links and absolute paths in lists may point into; `labels`, the file of `--labels`.
+    title: a short description.
+    root: what the data root is. labels: what the file of `--labels` holds; empty if the dataset takes none.
     sizes: published number of samples, by protocol and part.
     """
 
@@ -36,7 +36,7 @@ DATASETS: Table[DatasetRow] = Table(
     "unialign.datasets",
     DatasetRow,
     {
-        # Without the skeletons that are missing; videos are 40,320 / 16,560 (xsub) and 37,920 / 18,960 (xview).
+        # Without missing skeletons; videos are 40,320 / 16,560 (xsub) and 37,920 / 18,960 (xview).
         "ntu60": DatasetRow(
             f"{_HERE}.ntu:load_ntu",
             "NTU RGB+D 60",
@@ -61,7 +61,7 @@ DATASETS: Table[DatasetRow] = Table(
         "diving48": DatasetRow(
             f"{_HERE}.diving48:load_diving48", "Diving48 V2", sizes={"official": {"train": 15_027, "test": 1_970}}
         ),
-        # Of the copies that mmaction2 describes; the official lists are longer than what can still be downloaded.
+        # Of the copies described by mmaction2; the official lists are longer than what can still be downloaded.
         "k400": DatasetRow(
             f"{_HERE}.kinetics:load_kinetics", "Kinetics-400", sizes={"official": {"train": 240_436, "val": 19_796}}
         ),
@@ -116,11 +116,11 @@ DATASETS: Table[DatasetRow] = Table(
 
 
 def load_dataset(name: str, root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset of that name, a key of `DATASETS` or "package.module:function", read from `root`; it has that name.
+    """The dataset with that name, a key of `DATASETS` or "package.module:function", read from `root`.
 
-    roots: other folders that links, and absolute paths in lists, may lead into. labels: see `DatasetRow`.
-    Raises `UsageError` for an unknown name, a root that does not exist or holds no samples, two files of one sample,
-    labels that cannot be read, and for functions of others that cannot be imported, fail, or return something else;
+    roots: other folders that links, and absolute paths in lists, may point into. labels: see `DatasetRow`.
+    Raises `UsageError` for an unknown name, a root that does not exist or holds no samples, two files for one sample,
+    labels that cannot be read, and third-party functions that cannot be imported, fail, or return something else;
     `CorruptInput` for a broken or unsafe pickle.
     """
     if name in DATASETS:

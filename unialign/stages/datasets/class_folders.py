@@ -1,4 +1,4 @@
-"""Folders of videos as labels: one folder a class, or train/, val/ and test/ with class folders in each."""
+"""Folders of videos as labels: one folder per class, or train/, val/ and test/ with class folders in each."""
 
 import os
 from collections import defaultdict
@@ -16,13 +16,14 @@ _SHOWN = 5
 
 
 def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
-    """One row per video: its class is the folder below the root, or below the part of the split.
+    """One row per video: its class is the folder below the root, or below the folder of the split's part.
 
-    Where every folder with videos is called as a part of a split (see `splits.PARTS`), the folders in these are the
-    classes, and the rows have the part as their split. In a class folder the videos may lie deeper (class/person/clip).
-    Notes name folders that are no class because no file in them is read, and count the files that are not.
-    Raises `UsageError` with what was seen for videos beside class folders, parts beside classes, class folders on
-    different levels, and a single class; for names and links as `check_name` and `walk_files` do.
+    If every folder with videos is named like a part of a split (see `splits.PARTS`), the folders inside are the
+    classes, and the rows have the part as their split. Videos may be nested deeper in a class folder
+    (class/person/clip). Notes name folders that are not used as classes because they contain no readable file, and
+    count the files that are skipped.
+    Raises `UsageError`, listing what was found, for videos next to class folders, parts next to classes, class folders
+    on different levels, and a single class; for names and links as `check_name` and `walk_files` do.
     """
     videos: list[PurePosixPath] = []
     others: list[PurePosixPath] = []
@@ -48,7 +49,7 @@ def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
 
 
 def _level_of_classes(root: Path, videos: Sequence[PurePosixPath]) -> int:
-    """0 where the folders in the root are classes, 1 where they are the parts of a split."""
+    """0 if the folders in the root are classes, 1 if they are the parts of a split."""
     tops = sorted({name.parts[0] for name in videos if len(name.parts) > 1})
     parts = [top for top in tops if part_named(top)]
     if parts and len(parts) < len(tops):
@@ -94,7 +95,7 @@ def _check_levels(root: Path, videos: Sequence[PurePosixPath], level: int) -> No
 
 
 def _same_inside(videos: Sequence[PurePosixPath], level: int) -> list[str]:
-    """A note where several classes have folders of one name: those may be the classes, and the outer ones persons."""
+    """A note if several classes have subfolders of one name: those may be the classes, the outer ones persons."""
     outer: dict[str, set[str]] = defaultdict(set)
     for name in videos:
         if len(name.parts) > level + 2:
@@ -111,7 +112,7 @@ def _same_inside(videos: Sequence[PurePosixPath], level: int) -> list[str]:
 def _silent_folders(
     root: Path, videos: Sequence[PurePosixPath], others: Sequence[PurePosixPath], level: int
 ) -> list[str]:
-    """A note for each folder without a video where classes are, so that no class goes without a word."""
+    """A note for each folder without a video at the class level, so that no class is dropped silently."""
     spoken = {name.parts[:end] for name in videos for end in (1, 2)}
     notes = []
     for parent in [root, *(root / part for part in sorted({name.parts[0] for name in videos}))][: None if level else 1]:

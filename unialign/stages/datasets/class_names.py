@@ -14,13 +14,13 @@ _NUMBERED = re.compile(r"(\d+)[\s,:.)]+(\S.*)")
 
 
 def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """The names in their order: "take_off" is "take off", "ApplyEyeMakeup" is "apply eye makeup".
+    """The names in their order: "take_off" becomes "take off", "ApplyEyeMakeup" becomes "apply eye makeup".
 
-    Underscores are blanks. A name without blanks whose words begin with capitals is cut before each capital and each
-    number, in lower case but for abbreviations ("CPRTraining" is "CPR training"); where one name of a list is
-    written so, capitalised single words of it are in lower case too. Brackets around a placeholder ("[something]") go.
-    Raises `UsageError` beginning with `where` for an empty name, and for two that differ only in what is changed here,
-    in case, in the Unicode form of a letter, in characters that are not seen, or in zeros before a number.
+    Underscores become spaces. A name without spaces whose words are capitalized is split before each capital and each
+    number, in lower case except for abbreviations ("CPRTraining" becomes "CPR training"); if one name of a list is
+    written this way, its capitalized single words are lowercased too. Brackets around a placeholder ("[something]") are
+    removed. Raises `UsageError` beginning with `where` for an empty name, and for two that differ only in what is
+    changed here, in case, in the Unicode form of a letter, in invisible characters, or in leading zeros of a number.
     """
     camel = any(_is_camel(word) for name in names if " " not in name for word in name.split("_"))
     known: dict[str, str] = {}
@@ -32,7 +32,7 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
         if not words:
             raise UsageError(f"{where}: the class {name!r} has no letters; rename it.")
         seen = looks(words)
-        # 1 and 01 are one number.
+        # 1 and 01 are the same number.
         other = known.setdefault((seen.lstrip("0") or "0") if seen.isdecimal() else seen, name)
         if other != name:
             raise UsageError(f"{where}: the classes {other!r} and {name!r} read the same; rename one.")
@@ -41,10 +41,10 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names of a UTF-8 text, one per line in label order, as `spoken_names` has them.
+    """The names in a UTF-8 text file, one per line in label order, normalized by `spoken_names`.
 
-    Where every line begins with its number, counted from 0 or 1 (as in UCF101's classInd.txt), the number is left out.
-    Raises `UsageError` for a file that cannot be read, without names, or with such numbers in another order, and as
+    If every line begins with its number, counted from 0 or 1 (as in UCF101's classInd.txt), the number is dropped.
+    Raises `UsageError` for a file that cannot be read, has no names, or has such numbers in another order, and as
     `spoken_names` does.
     """
     try:
@@ -79,7 +79,7 @@ def _is_camel(word: str) -> bool:
 
 
 def _parts(word: str) -> list[str]:
-    """The word cut before each capital that begins a word, and before and behind numbers; "3D" and "v2" stay whole."""
+    """The word split before each capital that begins a word, and around numbers; "3D" and "v2" stay whole."""
     if word[:1].islower():
         return [word]
     cuts = [0]
@@ -94,5 +94,5 @@ def _parts(word: str) -> list[str]:
 
 
 def _lower(word: str) -> str:
-    # Words that begin with a small letter ("iPhone") are written as they mean to be.
+    # Words that begin with a small letter ("iPhone") are kept as they are.
     return word if word[:1].islower() or (len(word) > 1 and word.isupper()) else word.lower()

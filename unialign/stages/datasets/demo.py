@@ -1,4 +1,4 @@
-"""The demonstration set: what `stages.demo` renders, named and laid out like NTU RGB+D."""
+"""The demo dataset: what `stages.demo` renders, named and laid out like NTU RGB+D."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,10 +17,10 @@ TRAIN_CAMERAS = frozenset(range(2, 1000))
 def load_demo(root: Path, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "demo": `rgb/<name>_rgb.mp4`, `skeletons/<name>.skeleton` and `classes.csv` below `root`.
 
-    `classes.csv` has the columns label (from 0), name, description; several rows of a label add descriptions.
-    Protocols: "xsub" trains on performers with odd numbers, "xview" on all cameras but the first. The label of a
-    sample is its action number minus one. Raises `UsageError` for a missing or broken `classes.csv`, an action that
-    it does not name, and a root without samples.
+    `classes.csv` has the columns label (from 0), name, description; several rows for a label add descriptions.
+    Protocols: "xsub" trains on performers with odd numbers, "xview" on all cameras but the first. The label of a sample
+    is its action number minus one. Raises `UsageError` for a missing or broken `classes.csv`, an action that it does
+    not name, and a root without samples.
     """
     classes, descriptions = _read_classes(root / "classes.csv")
     samples = []

@@ -1,8 +1,8 @@
-"""Diving48, version 2: 48 dives, told apart by take-off, somersault, twist and flight position.
+"""Diving48, version 2: 48 dives, distinguished by take-off, somersault, twist and flight position.
 
 Source: Y. Li et al., RESOUND, ECCV 2018; the cleaned labels of 2020: `Diving48_V2_train.json` and
 `Diving48_V2_test.json`, lists of {"vid_name", "label", ...}, `Diving48_vocab.json`, 48 lists of four attributes,
-`rgb/<vid_name>.mp4`. Labels of version 1 are wrong in many places, so its files are refused.
+`rgb/<vid_name>.mp4`. Labels of version 1 are wrong in many places, so its files are rejected.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ NUM_CLASSES = 48
 
 
 def load_diving48(root: Path, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "diving48" of the V2 lists and the videos below `root`.
+    """The dataset "diving48" from the V2 lists and the videos below `root`.
 
-    Raises `UsageError` without the three files, for files of another form, and as `listed_dataset`.
+    Raises `UsageError` without the three files, for files in another format, and as `listed_dataset` does.
     """
     found = find_lists(
         root,

@@ -1,4 +1,4 @@
-"""What was understood of a data set, before anything is made of it."""
+"""What was understood of a dataset, shown before any computation starts."""
 
 from collections import Counter
 
@@ -6,13 +6,13 @@ from unialign.stages.datasets.base import Dataset
 from unialign.types import Json
 from unialign.words import counted
 
-# All of NTU RGB+D 120, and a page of the terminal; the object has all.
+# All of NTU RGB+D 120 fits, and so does one terminal page; the object has all.
 _CLASSES_SHOWN = 120
 _PROTOCOLS_SHOWN = 12
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Json]:
-    """Samples of each class, sizes of the parts of each protocol, and notes, as the object that `--json` prints."""
+    """Samples per class, sizes of the parts of each protocol, and notes, as the object that `--json` prints."""
     counts = Counter(sample.label for sample in dataset.samples)
     splits = {name: dataset.split(name) for name in dataset.protocols}
     return {
@@ -29,7 +29,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Json]:
 
 
 def shown_facts(facts: dict[str, Json]) -> dict[str, str]:
-    """The same as lines for people."""
+    """The same as human-readable lines."""
     classes = _some([f"{name} {count:,}" for name, count in facts["classes"].items()], _CLASSES_SHOWN)
     sizes = [
         f"{name}: {', '.join(f'{count:,} {part}' for part, count in parts.items() if count or part != 'val')}"
@@ -41,7 +41,7 @@ def shown_facts(facts: dict[str, Json]) -> dict[str, str]:
         "classes": classes,
         "splits": _some(sizes, _PROTOCOLS_SHOWN, "; "),
     }
-    # A line each, below one another.
+    # One line each, below one another.
     return shown | ({"notes": f"\n{' ' * 9}".join(facts["notes"])} if facts["notes"] else {})
 
 

@@ -18,7 +18,8 @@ from unialign.stages.datasets.official_lists import find_lists, listed_dataset, 
 NUM_CLASSES = {"gym99": 99, "gym288": 288}
 _LINE = re.compile(r"([\w-]{11}_E_\d{6}_\d{6}_A_\d{4,6}_\d{4,6}) (\d{1,3})", re.ASCII)
 _CATEGORY = re.compile(r"Clabel:\s*(\d+);\s*set:\s*(\d+);\s*Glabel:\s*\d+;\s*(\S.*)")
-# Of set_categories.txt. Some elements have one name in two sets, as a salto within an exercise and as its dismount.
+# From set_categories.txt. Some elements have the same name in two sets, such as a salto within an exercise and as its
+# dismount.
 _SETS = {
     1: "vault",
     21: "leap, jump, hop",
@@ -39,10 +40,10 @@ _SETS = {
 
 
 def load_finegym(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "gym99" or "gym288"; val is what is tested.
+    """The dataset "gym99" or "gym288"; val is used for testing.
 
-    Raises `UsageError` without the three lists, with both versions of the training list, for lists of another form, and
-    as `listed_dataset`.
+    Raises `UsageError` without the three lists, with both versions of the training list, for lists in another format,
+    and as `listed_dataset` does.
     """
     found = find_lists(
         root,

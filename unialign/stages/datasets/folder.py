@@ -1,4 +1,4 @@
-"""Any folder of videos: one folder a class, or a CSV that gives each video its label."""
+"""Any folder of videos: one folder per class, or a CSV that gives each video its label."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from unialign.stages.datasets.splits import SplitRule, by_attribute, by_part, ho
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.words import counted
 
-# Videos that are compared with a list.
+# Maximum number of videos that are compared with a list.
 MOST_LOOKED_AT = 1_000_000
 # UCF101: v_ApplyEyeMakeup_g08_c01.avi is clip 1 of group 8. Its three official splits test these groups.
 _UCF101 = re.compile(r"v_.+_(g\d\d)_c\d\d", re.ASCII)
@@ -30,15 +30,15 @@ _UCF101_TESTS = {f"ucf101-{n + 1}": tuple(f"g{group:02d}" for group in range(7 *
 def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "folder": class folders with videos, or the clips of a CSV (`labels`, else `labels.csv` in the root).
 
-    roots: other folders that links and absolute paths may lead into. Ids are paths relative to the root (of those, to
-    their folder) without their suffix ("emergency/roomA_00"). Classes are the folder names, see `read_class_folders`,
-    or the labels of the CSV, sorted (by value when all are whole numbers), as `spoken_names` has them. Protocols, the
-    first is the default: "split" where the CSV has such a column or the folders are the parts of a split; "ucf101-1" to
-    "ucf101-3" where all files are named as in UCF101; "group" where the CSV has a column of groups (or UCF101 has)
-    with two or more values; "holdout" always. A video that the CSV lists and the disk lacks stays a sample without
-    files. Descriptions of a class are the different texts of its rows, those of rows marked as test left out.
-    Raises `UsageError` for hostile or colliding names, links out of the root, double ids, unreadable lists, and folders
-    that `read_class_folders` refuses.
+    roots: other folders that links and absolute paths may lead into. Ids are paths relative to the root (or to the
+    folder in `roots`) without their suffix ("emergency/roomA_00"). Classes are the folder names, see
+    `read_class_folders`, or the labels of the CSV, sorted (by value when all are whole numbers), normalized by
+    `spoken_names`. Protocols, the first is the default: "split" if the CSV has such a column or the folders are the
+    parts of a split; "ucf101-1" to "ucf101-3" if all files are named as in UCF101; "group" if the CSV (or UCF101's file
+    names) has groups with two or more values; "holdout" always. A video that is in the CSV but not on disk stays a
+    sample without files. The descriptions of a class are the distinct ones of its rows, except rows marked as test.
+    Raises `UsageError` for hostile or colliding names, links out of the root, duplicate ids, unreadable lists, and
+    folders that `read_class_folders` rejects.
     """
     if labels is None and (root / "labels.csv").is_file():
         labels = root / "labels.csv"
@@ -65,7 +65,7 @@ def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = 
 
 
 def _unlisted(root: Path, samples: Sequence[Sample]) -> list[str]:
-    """A note of the videos below the root that a list does not name, since a line may have been forgotten."""
+    """A note on the videos below the root that a list does not name, since a line may have been forgotten."""
     listed = {str(sample.files["video"]) for sample in samples if sample.files}
     left = sorted(path for path in islice(_videos_below(root), MOST_LOOKED_AT) if path not in listed)
     if not left:
@@ -75,7 +75,7 @@ def _unlisted(root: Path, samples: Sequence[Sample]) -> list[str]:
 
 
 def _videos_below(root: Path) -> Iterator[str]:
-    """Paths of videos by their names; links to folders and what begins with a dot are left out."""
+    """Paths of videos by name; links to folders and hidden files are left out."""
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in names:
@@ -84,13 +84,13 @@ def _videos_below(root: Path) -> Iterator[str]:
 
 
 def slug(name: str) -> str:
-    """The name in lower-case letters, digits and single hyphens; eight digits of its SHA-256 where none remain."""
+    """The name in lower-case letters, digits and single hyphens; eight digits of its SHA-256 if nothing remains."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return plain[:64] or hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def _with_groups(rows: Sequence[LabelRow]) -> Sequence[LabelRow]:
-    """The rows with UCF101's groups, where all are named so and the list has no groups of its own."""
+    """The rows with UCF101's groups, if all are named that way and the list has no groups of its own."""
     found = [_UCF101.fullmatch(PurePosixPath(row.path).stem) for row in rows]
     if any(name in rows[0].attributes for name in GROUP_COLUMNS):
         return rows
@@ -106,7 +106,7 @@ def _samples(
     root: Path, roots: Sequence[Path], rows: Sequence[LabelRow], label_of: Mapping[str, int]
 ) -> tuple[Sample, ...]:
     allowed = [os.path.realpath(folder) for folder in (root, *roots)]
-    fine: dict[Path, bool] = {}  # folders, whether they are where links may lead
+    fine: dict[Path, bool] = {}  # folder, whether links may point into it
     by_id: dict[str, tuple[Sample, Path]] = {}
     for row in rows:
         path = (row.folder or root) / row.path
@@ -115,7 +115,7 @@ def _samples(
             fine[path.parent] = any(real.is_relative_to(folder) for folder in allowed)
         if not fine[path.parent] or path.is_symlink():
             refuse_link_outside(path, root, roots)
-        # Whatever lies there: what is not a file gets that as its reason when it is read.
+        # Whatever is there: anything that is not a file is reported when it is read.
         files = {"video": path} if path.exists() else {}
         identifier = PurePosixPath(row.path).with_suffix("").as_posix() + _part_of_id(row.span)
         sample = Sample(identifier, label_of[row.label], files, row.attributes, span=row.span)
@@ -129,7 +129,7 @@ def _samples(
 
 
 def _part_of_id(span: Span | None) -> str:
-    """What a part of a video has behind its id: "@2.5-4" of that from 2.5 to 4 seconds."""
+    """The suffix of the id of a part of a video: "@2.5-4" for 2.5 to 4 seconds."""
     return "" if span is None else "@" + "-".join(f"{float(each):.6f}".rstrip("0").rstrip(".") for each in span)
 
 

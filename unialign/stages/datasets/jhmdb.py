@@ -5,9 +5,9 @@ Legend: T frames, V joints (15, layout "jhmdb-15").
 Source: H. Jhuang et al., Towards understanding action recognition, ICCV 2013. As released:
 `joint_positions/<class>/<clip>/joint_positions.mat` with pos_img (2, 15, T) in pixels,
 `splits/<class>_test_split<k>.txt` with lines `<clip>.avi 1` (training) or `2` (testing), and
-`ReCompress_Videos/<class>/<clip>.avi`. Read too: the pickles
+`ReCompress_Videos/<class>/<clip>.avi`. Also read: the pickles
 `GT_train_<k>.pkl` and `GT_test_<k>.pkl` of fandulu/DD-Net, whose joints are the release's pos_world: relative to the
-middle of the image, in units of its height and of the person's size.
+image center, in units of the image height and the person's size.
 """
 
 import re
@@ -31,7 +31,7 @@ from unialign.stages.datasets.skeleton_formats import PIXEL, KeypointClip, Skele
 from unialign.stages.datasets.splits import SplitRule, by_part, holdout
 from unialign.stages.skeleton_layouts import JHMDB_15
 
-# Folder names, in alphabetical order, which is the order of labels.
+# Folder names in alphabetical order, which is the label order.
 ACTIONS = (
     *("brush_hair", "catch", "clap", "climb_stairs", "golf", "jump", "kick_ball", "pick", "pour", "pullup", "push"),
     *("run", "shoot_ball", "shoot_bow", "shoot_gun", "sit", "stand", "swing_baseball", "throw", "walk", "wave"),
@@ -39,7 +39,7 @@ ACTIONS = (
 _SPOKEN = {"pullup": "pull-up"}
 IMAGE_SIZE = (240, 320)
 NUM_JOINTS = len(JHMDB_15.joints)
-# Genuine clips have 15 to 40 frames; the bounds keep hostile files from taking the memory.
+# Genuine clips have 15 to 40 frames; the bounds keep hostile files from exhausting memory.
 MAX_FRAMES, MAX_LINES = 10_000, 10_000
 
 _SPLIT = re.compile(rf"({'|'.join(ACTIONS)})_test_split([123])\.txt", re.ASCII)
@@ -51,10 +51,9 @@ _PARTS = {"1": "train", "2": "test", "0": ""}
 def load_jhmdb(root: Path, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "jhmdb": joint positions, videos and splits as released, or DD-Net's pickles, below `root`.
 
-    Protocols: "split1" to "split3", those that are there; "holdout" where there are none. Clips of the pickles have no
-    names; they are `split1/train/0000` and so on, in the order of the file, with the classes that occur.
-    Raises `UsageError` for a root without either and links out of it, `CorruptInput` for pickles and lists that are not
-    as described.
+    Protocols: "split1" to "split3", as far as present; "holdout" if there are none. Clips of the pickles have no names;
+    they become `split1/train/0000` and so on, in file order, with the classes that occur.
+    Raises `UsageError` for a root without either and links out of it, `CorruptInput` for malformed pickles and lists.
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     lists: dict[tuple[str, str], Path] = {}
@@ -104,7 +103,7 @@ def _add(files: dict[str, Path], kind: str, path: Path) -> None:
 
 
 def _protocols(lists: Mapping[tuple[str, str], Path], known: set[str]) -> tuple[dict[str, SplitRule], tuple[str, ...]]:
-    """The splits that the lists tell, and notes on clips of them that are not here."""
+    """The splits defined by the lists, and notes on listed clips that are missing."""
     parts: dict[str, dict[str, str]] = defaultdict(dict)
     for (action, number), path in sorted(lists.items(), key=lambda item: item[0][::-1]):
         for line, text in enumerate(_lines(path), 1):
@@ -134,10 +133,10 @@ def _lines(path: Path) -> list[str]:
 def read_jhmdb_skeleton(path: Path, _sample: str = "") -> KeypointClip:
     """The joints of a joint_positions.mat, (T, 1, V, 3): x, y in pixels of 320 x 240 and a score of 1.
 
-    Raises `CorruptInput` for a file that is not as described.
+    Raises `CorruptInput` for a malformed file.
     """
     found = read_mat_arrays(path, {"pos_img": 2 * NUM_JOINTS * MAX_FRAMES})["pos_img"]
-    if found.ndim == 2:  # MATLAB drops the axis of a single frame.
+    if found.ndim == 2:  # MATLAB drops the axis if there is only one frame.
         found = found[..., None]
     if found.shape[:2] != (2, NUM_JOINTS) or found.ndim != 3 or not 1 <= found.shape[2] <= MAX_FRAMES:
         raise CorruptInput(f"{path}: pos_img is {found.shape}, not 2 x {NUM_JOINTS} x 1 to {MAX_FRAMES} frames.")
@@ -145,7 +144,7 @@ def read_jhmdb_skeleton(path: Path, _sample: str = "") -> KeypointClip:
 
 
 def _scored(place: np.ndarray) -> np.ndarray:
-    """Places (T, V, 2) as keypoints (T, 1, V, 3) with a score of 1."""
+    """Positions (T, V, 2) as keypoints (T, 1, V, 3) with a score of 1."""
     keypoints = np.concatenate([place, np.ones((*place.shape[:2], 1))], axis=2)
     keypoints[~np.isfinite(keypoints).all(axis=2) | (np.abs(keypoints) > 1e6).any(axis=2)] = np.nan
     return keypoints[:, None].astype(np.float32)
@@ -182,7 +181,7 @@ def _from_pickles(root: Path, pickles: Mapping[tuple[str, str], Path]) -> Datase
 
 @remembered
 def _read_pickle(path: Path) -> list[tuple[str, np.ndarray]]:
-    """Label and joints (T, V, 2) of each clip of a pickle of DD-Net."""
+    """Label and joints (T, V, 2) of each clip of a DD-Net pickle."""
     content = load_restricted(path)
     poses, labels = (content.get(name) if isinstance(content, dict) else None for name in ("pose", "label"))
     if not (isinstance(poses, list) and isinstance(labels, list) and len(poses) == len(labels)):
@@ -203,7 +202,7 @@ def _place(path: Path, at: int, place: Any) -> np.ndarray:
 
 
 def read_jhmdb_pickle(path: Path, sample: str) -> KeypointClip:
-    """A clip of a pickle, (T, 1, V, 3), as if the person were of the size 1: pixels of an image of 320 x 240.
+    """A clip of a pickle, (T, 1, V, 3), as if the person's size were 1: pixels of an image of 320 x 240.
 
     Raises `KeyError` for an id that the file does not hold, `CorruptInput` as the dataset does.
     """
@@ -212,7 +211,7 @@ def read_jhmdb_pickle(path: Path, sample: str) -> KeypointClip:
 
 
 def jhmdb_pickle_digest(path: Path, sample: str) -> str:
-    """Digest of a clip of a pickle. Raises as `read_jhmdb_pickle`."""
+    """Digest of a clip of a pickle. Raises as `read_jhmdb_pickle` does."""
     return arrays_digest(_of_pickle(path, sample))
 
 

@@ -2,8 +2,8 @@
 
 Source: W. Kay et al., The Kinetics Human Action Video Dataset, 2017, and its successors: `label,youtube_id,time_start,
 time_end,split` (and more), clips `<youtube_id>_<start, 6 digits>_<end>.mp4` in any folder. Labels are numbered in the
-alphabetical order of the training labels. Videos vanish from YouTube: copies differ, and the digest of what was found
-is part of every run.
+alphabetical order of the training labels. Videos vanish from YouTube: copies differ, so the digest of what was found is
+part of every run.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ _WORDS = {"validate": "val", "validation": "val"}
 
 
 def load_kinetics(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "k400", "k600" or "k700": all CSV files below `root` with Kinetics' columns, and the clips of them.
+    """The dataset "k400", "k600" or "k700": all CSV files below `root` with Kinetics' columns, and their clips.
 
-    Rows without a label (the official test lists) are not used. Raises `UsageError` without such a file, for rows of
-    another form, a clip in two parts, and as `listed_dataset`.
+    Rows without a label (the official test lists) are not used. Raises `UsageError` without such a file, for malformed
+    rows, a clip in two parts, and as `listed_dataset` does.
     """
     found = find_lists(root, roots, {"lists": lambda each: each.endswith(".csv")})["lists"]
     labels: dict[str, str] = {}

@@ -25,11 +25,11 @@ GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participan
 MAX_BYTES = 256 * 2**20
 MAX_ROWS, MAX_ROW = 2_000_000, 1 << 20
 
-# Lists of mmaction2 and others: the path of a video, which may hold blanks, and the number of its class.
+# Lists of mmaction2 and others: the path of a video, which may contain spaces, and its class number.
 _MMACTION = re.compile(r"(\S.*\.\w+)\s+(\d{1,6})", re.ASCII)
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
-# A description with an unclosed quote continues over the next clips of the list.
+# A description with an unclosed quote swallows the next clips of the list.
 _NEXT_CLIP = re.compile(rf"[\r\n][^\r\n,]*({'|'.join(re.escape(each) for each in VIDEO_SUFFIXES)})\"?,", re.IGNORECASE)
 
 
@@ -38,11 +38,11 @@ class LabelRow:
     """One labeled clip of a CSV.
 
     path: relative to the folder, with "/".
-    attributes: the values of the columns split ("train", "val" or "test") and those of `GROUP_COLUMNS`, where the file
+    attributes: the values of the columns split ("train", "val" or "test") and those in `GROUP_COLUMNS`, if the file
         has them.
     description: "" when there is none.
-    folder: that `path` is relative to, where it is not the data root.
-    span: where in the video the clip is, (start, end) in seconds; None for all of it.
+    folder: what `path` is relative to, if not the data root.
+    span: the clip's part of the video, (start, end) in seconds; None for the whole video.
     """
 
     line: int
@@ -56,14 +56,14 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class LabelList:
-    """All labeled clips of a source. notes: what of it is not used, a phrase each."""
+    """All labeled clips of a source. notes: what is not used, one phrase each."""
 
     rows: tuple[LabelRow, ...]
     notes: tuple[str, ...] = ()
 
 
 class _Lines:
-    """The lines of a file for `csv.reader`. size: characters since the last row, which may continue over many lines."""
+    """The lines of a file for `csv.reader`. size: characters since the last row, which may span many lines."""
 
     def __init__(self, file: TextIO) -> None:
         self.size = 0
@@ -78,11 +78,11 @@ class _Lines:
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Every line that is not blank, as its line number and its cells without surrounding blanks.
+    """Every line that is not blank, as its line number and its cells without surrounding whitespace.
 
-    A row that continues over several lines (in quotes) has the number of its first one. Raises `UsageError` for a file
-    that is not readable, not UTF-8, not CSV or larger than 256 MiB, 2 million
-    rows, or a mebibyte a row.
+    A row that spans several lines (in quotes) has the number of its first line. Raises `UsageError` for a file that is
+    not readable, not UTF-8, not CSV or larger than 256 MiB, 2 million
+    rows, or one mebibyte per row.
     """
     rows: list[tuple[int, list[str]]] = []
     try:
@@ -110,10 +110,10 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
     """The clips of a CSV with or without a header line; their paths are relative, or below `root` or one of `roots`.
 
     A header names a path column (path, file) and a label column (label, class); split, the columns of `GROUP_COLUMNS`,
-    description and source_description are used where present. Without a header the file has exactly two columns: path,
-    label; or each line is a path, a blank and a class number, as mmaction2 writes them. A split is one of `PARTS`, in
-    any case. Raises `UsageError` naming the line for anything else, for rows with more cells than the first line (an
-    unquoted comma), for hostile paths, for files that are no videos, and for a path that is listed twice.
+    description and source_description are used if present. Without a header the file has exactly two columns: path,
+    label; or each line is a path, a space and a class number, as mmaction2 writes them. A split is one of `PARTS`,
+    case-insensitive. Raises `UsageError` naming the line for anything else, for rows with more cells than the first
+    line (an unquoted comma), for hostile paths, for files that are not videos, and for a path that is listed twice.
     """
     rows = read_rows(path)
     if not rows:
@@ -150,7 +150,7 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
 
 
 def _check_groups(path: Path, rows: Iterable[LabelRow]) -> None:
-    """Raise `UsageError` for two groups that look the same, but for case: one person would train and be tested."""
+    """Raise `UsageError` for two groups that differ only in case: one person would be in both train and test."""
     seen: dict[tuple[str, int | str], LabelRow] = {}
     for row in rows:
         for column in GROUP_COLUMNS:
@@ -167,7 +167,7 @@ def _check_groups(path: Path, rows: Iterable[LabelRow]) -> None:
 
 
 def _path_and_number(path: Path, line: int, cells: Sequence[str]) -> list[str]:
-    """Path and label of a line of mmaction2's lists. Raises `UsageError` for a line of another form."""
+    """Path and label of a line of mmaction2's lists. Raises `UsageError` for a malformed line."""
     match = _MMACTION.fullmatch(cells[0]) if len(cells) == 1 else None
     if match is None:
         raise UsageError(f"{path}: line {line} is not `path number` like line 1; a class is a number from 0.")
@@ -175,7 +175,7 @@ def _path_and_number(path: Path, line: int, cells: Sequence[str]) -> list[str]:
 
 
 def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
-    """Where each known column stands, None for a file without a header line."""
+    """Column index of each known column, None for a file without a header line."""
     names = [cell.lower() for cell in first]
     path_column = next((name for name in PATH_COLUMNS if name in names), None)
     label_column = next((name for name in LABEL_COLUMNS if name in names), None)
@@ -233,7 +233,7 @@ def _label_row(
 
 
 def _span(path: Path, line: int, start: str, end: str) -> Span | None:
-    """Start and end as exact seconds; None where both are empty. Raises `UsageError` for anything else."""
+    """Start and end as exact seconds; None if both are empty. Raises `UsageError` for anything else."""
     if not start and not end:
         return None
     if not (_SECONDS.fullmatch(start) and _SECONDS.fullmatch(end)) or not Fraction(start) < Fraction(end):

@@ -1,7 +1,7 @@
 """Reading arrays of numbers and strings from a MATLAB file (level 5, MATLAB 5 to 7.2).
 
-scipy's reader crashes the process (segmentation fault) on some damaged files, which an extraction has to survive; so
-this reader supports what skeleton datasets need and rejects the rest.
+scipy's reader crashes the process (segmentation fault) on some damaged files, which an extraction must survive; so this
+reader supports what skeleton datasets need and rejects the rest.
 
 The file: 128 bytes of header, then elements of a type, a size and data padded to 8 bytes. A variable is an element of
 type 14 that contains four others: flags, sizes of the axes, name and values; often zlib-compressed as a whole (type
@@ -25,7 +25,7 @@ _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: np.float64, 7: np.float32}  # of the array in MATLAB; values may be stored as a smaller type
 _TEXT = 4
-_UTF = {16: "u1", 17: "u2"}  # texts: of UTF-8 only ASCII is read
+_UTF = {16: "u1", 17: "u2"}  # strings: for UTF-8 only ASCII is read
 _WHOLE = {
     8: np.int8,
     9: np.uint8,
@@ -43,8 +43,8 @@ _HEADER, _NAMES = 128, 1024
 def read_mat_array(path: Path, name: str, max_values: int) -> NDArray[Any]:
     """The variable of that name, a real float32 or float64 array as it was in MATLAB, of at most `max_values` numbers.
 
-    Raises `CorruptInput` naming the file for one that cannot be read, is larger than such an array can make it, is
-    damaged, or has no such variable.
+    Raises `CorruptInput` naming the file if it cannot be read, is larger than such an array can make it, is damaged, or
+    has no such variable.
     """
     found = _variables(path, {name: max_values}, frozenset(_CLASSES))
     if name not in found:
@@ -53,9 +53,9 @@ def read_mat_array(path: Path, name: str, max_values: int) -> NDArray[Any]:
 
 
 def read_mat_arrays(path: Path, names: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """The variables of these names, each a real array of any type, of at most this many numbers; texts as their codes.
+    """The variables of these names, each a real array of any type with at most this many numbers; strings as codes.
 
-    Raises `CorruptInput` as `read_mat_array`, also where one of the variables is missing.
+    Raises `CorruptInput` as `read_mat_array` does, also if one of the variables is missing.
     """
     found = _variables(path, names, frozenset({*_CLASSES, *_WHOLE, _TEXT}))
     for name in names:
@@ -92,7 +92,7 @@ def _variables(path: Path, names: Mapping[str, int], classes: frozenset[int]) ->
 
 
 def _elements(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and data of the elements from `start` on. Raises ValueError where one ends behind the data's end."""
+    """Type and data of the elements from `start` on. Raises ValueError if one extends past the end of the data."""
     while start < len(data):
         if len(data) - start < 8:
             raise ValueError("an element is cut off")
@@ -110,18 +110,18 @@ def _elements(data: bytes, start: int, order: str) -> Iterator[tuple[int, bytes]
 
 
 def _inflated(content: bytes, order: str, limit: int) -> bytes | None:
-    """The matrix that an element holds compressed; None when it is larger than `limit`."""
+    """The matrix in a compressed element; None if it is larger than `limit`."""
     stream = zlib.decompressobj()
     whole = stream.decompress(content, limit)
     if stream.unconsumed_tail:
         return None
-    # MATLAB wrote some streams without their end (two files of Penn Action); it is enough that the matrix is complete.
+    # MATLAB wrote some streams without their end (two files of Penn Action); it is enough if the matrix is complete.
     kind, matrix = next(_elements(whole, 0, order), (0, b""))
     return matrix if kind == _MATRIX else None
 
 
 def _array(matrix: bytes, names: Mapping[str, int], order: str, classes: frozenset[int]) -> dict[str, NDArray[Any]]:
-    """The array of a variable by its name; empty when it has another name or is no array of these classes."""
+    """The array of a variable by its name; empty if it has another name or is not an array of these classes."""
     parts = _elements(matrix, 0, order)
     # Other kinds of variables (cells, structures, objects) have other parts after their names.
     kinds, contents = zip(*(next(parts, (0, b"")) for _ in range(3)), strict=True)

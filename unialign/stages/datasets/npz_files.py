@@ -1,7 +1,7 @@
 """Arrays of an npz file by name: nothing is unpickled, memory is bounded, and large arrays are mapped.
 
-An npz is a zip archive of npy files. What `np.savez` writes is stored as it is, so a large array is mapped from the
-file instead of read; what `np.savez_compressed` writes is inflated, within a bound.
+An npz is a zip archive of npy files. `np.savez` stores arrays uncompressed, so a large array is mapped from the file
+instead of read; what `np.savez_compressed` writes is decompressed, up to a limit.
 """
 
 import struct
@@ -15,17 +15,17 @@ import numpy as np
 
 from unialign.errors import CorruptInput
 
-# Skeletons compress to a half, padding of one value to next to nothing; more than this is made to fill the memory.
+# Skeletons compress to about half, constant padding to next to nothing; a higher ratio is meant to exhaust memory.
 MOST_GROWTH, ALWAYS_ALLOWED = 64, 2**28
 MAX_ARRAYS = 1000
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def read_npz_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name; those that are stored uncompressed are read-only and read from the disk when used.
+    """The arrays of a file by name; those stored uncompressed are read-only and read from disk on use.
 
-    Raises `CorruptInput` naming the file (and the array) for one that is no npz, is damaged, holds Python objects, or
-    would inflate to far more than its size.
+    Raises `CorruptInput` naming the file (and the array) if it is not an npz, is damaged, holds Python objects, or
+    would decompress to far more than its size.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -77,7 +77,7 @@ def _mapped(
     shape: tuple[int, ...],
     columns: bool,
 ) -> np.ndarray:
-    """The array where it lies in the file, `offset` bytes into its member."""
+    """The array mapped from the file, `offset` bytes into its member."""
     file.seek(member.header_offset)
     mark, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length + offset
@@ -91,7 +91,7 @@ def _mapped(
 
 
 def texts(path: Path, name: str, values: np.ndarray) -> list[str]:
-    """An array of texts as a list; bytes are UTF-8. Raises `CorruptInput` for an array of something else."""
+    """An array of strings as a list; bytes are UTF-8. Raises `CorruptInput` for anything else."""
     if values.dtype.kind not in "US":
         raise CorruptInput(f"{path}: {name!r} is an array of {values.dtype}, not of texts.")
     try:
@@ -101,7 +101,7 @@ def texts(path: Path, name: str, values: np.ndarray) -> list[str]:
 
 
 def whole_numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
-    """An array of whole numbers as int64, also where they are stored as floats. Raises `CorruptInput` for others."""
+    """An array of whole numbers as int64, even if stored as floats. Raises `CorruptInput` for others."""
     if values.dtype.kind not in "iuf":
         raise CorruptInput(f"{path}: {name!r} is an array of {values.dtype}, not of whole numbers.")
     if values.size and not (np.abs(values.astype(np.float64)) < 2**53).all():
@@ -113,6 +113,6 @@ def whole_numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
 
 
 def check_shape(path: Path, arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], meaning: str) -> None:
-    """Raise `CorruptInput` where an array that is there has another shape. meaning: what the numbers are."""
+    """Raise `CorruptInput` if an array is present with another shape. meaning: what the numbers are."""
     if name in arrays and arrays[name].shape != shape:
         raise CorruptInput(f"{path}: {name!r} has the shape {arrays[name].shape}, not {shape} ({meaning}).")

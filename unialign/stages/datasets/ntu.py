@@ -1,4 +1,4 @@
-"""NTU RGB+D 60 and 120: two datasets of one collection, told apart by setup and action number.
+"""NTU RGB+D 60 and 120: two datasets of one collection, distinguished by setup and action number.
 
 Source: A. Shahroudy et al., "NTU RGB+D", CVPR 2016; J. Liu et al., "NTU RGB+D 120", TPAMI 2020;
 https://github.com/shahroudy/NTURGB-D for the file names, subject lists and samples with missing skeletons.
@@ -53,7 +53,7 @@ class NtuName:
 
     @property
     def attributes(self) -> dict[str, int | str]:
-        """What splits are made of."""
+        """The attributes that splits are based on."""
         return {
             "setup": self.setup,
             "camera": self.camera,
@@ -64,7 +64,7 @@ class NtuName:
 
 @dataclass(frozen=True)
 class _Edition:
-    """The highest numbers that the names of one dataset hold."""
+    """The highest numbers in the names of one dataset."""
 
     setup: int
     performer: int
@@ -73,7 +73,7 @@ class _Edition:
 
 
 def _zero_shot_protocols(name: str, rule: SplitRule) -> dict[str, SplitRule]:
-    """Each published list of unseen classes of a dataset, with and without seen classes in the test."""
+    """Each published list of unseen classes of a dataset, with and without seen classes in the test part."""
     unseen = {each: split.unseen for each, split in ZERO_SHOT_SPLITS.items() if split.dataset == name}
     plain: dict[str, SplitRule] = {each: partial(zero_shot, classes, rule) for each, classes in unseen.items()}
     return plain | {f"generalised-{each}": partial(generalised_zero_shot, unseen[each], rule) for each in unseen}
@@ -104,7 +104,7 @@ _EDITIONS = {
 
 
 def parse_name(name: str) -> NtuName:
-    """The numbers of a name such as "S001C002P003R002A013". Raises `UsageError` for any other text."""
+    """The numbers of a name such as "S001C002P003R002A013". Raises `UsageError` for any other string."""
     match = _NAME_ONLY.fullmatch(name)
     if match is None:
         raise UsageError(f"{name!r} is not a sample name of NTU RGB+D; they look like S001C002P003R002A013.")
@@ -119,11 +119,11 @@ def missing_skeletons() -> frozenset[str]:
 
 
 def find_ntu_files(root: Path, roots: Sequence[Path] = ()) -> tuple[dict[str, dict[str, Path]], tuple[str, ...]]:
-    """The files below `root` by sample name and kind ("video", "skeleton"), and notes on those that look like some.
+    """The files below `root` by sample name and kind ("video", "skeleton"), and notes on files that look similar.
 
-    Those are `<name>_rgb.avi` (or .mp4, .mkv) and `<name>.skeleton`; others with such endings are noted. roots: where
-    links may lead beside the root. Raises `UsageError` for two files of one kind with the same name and for links that
-    lead elsewhere.
+    Expected are `<name>_rgb.avi` (or .mp4, .mkv) and `<name>.skeleton`; others with such endings are noted. roots:
+    where links may point besides the root. Raises `UsageError` for two files of one kind with the same name and for
+    links that point elsewhere.
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     others: list[Path] = []
@@ -148,13 +148,13 @@ def find_ntu_files(root: Path, roots: Sequence[Path] = ()) -> tuple[dict[str, di
 def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "ntu60" or "ntu120" (collection "ntu") from all folders below `root`.
 
-    "ntu60" takes setups 1-17 and actions 1-60, also where the folder holds the 120 extension. The published list of
-    missing skeletons is applied to skeletons only: a sample on it has no "skeleton" file. With its video it stays (RGB
-    experiments use all 56,880 and 114,480 samples), without one it is left out (skeleton experiments use 56,578 and
-    113,945). Raises `UsageError` for a root without samples, double files, links out of the root, and numbers that
+    "ntu60" takes setups 1-17 and actions 1-60, even if the folder holds the 120 extension. The published list of
+    missing skeletons applies to skeletons only: a sample on it has no "skeleton" file. If it has a video, it is kept
+    (RGB experiments use all 56,880 and 114,480 samples), otherwise it is left out (skeleton experiments use 56,578 and
+    113,945). Raises `UsageError` for a root without samples, duplicate files, links out of the root, and numbers that
     the dataset does not have.
 
-    Protocols: "xsub" and "xview" or "xset"; on the subjects of "xsub" the published zero-shot ones, such as
+    Protocols: "xsub" and "xview" or "xset"; on the subjects of "xsub" the published zero-shot splits, such as
     "synse-55-5", which test on unseen classes only, and "generalised-synse-55-5", which test on all.
     """
     edition = _EDITIONS[name]

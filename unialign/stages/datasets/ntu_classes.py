@@ -1,7 +1,7 @@
 """The 120 action names of NTU RGB+D 120 in label order; the first 60 are those of NTU RGB+D.
 
-Source: the list of actions in https://github.com/shahroudy/NTURGB-D, lower case, with straight apostrophes; the
-spelling "hush (quite)" of the list is corrected to "hush (quiet)".
+Source: the list of actions in https://github.com/shahroudy/NTURGB-D, in lower case, with straight apostrophes; the
+list's spelling "hush (quite)" is corrected to "hush (quiet)".
 """
 
 NTU_CLASSES: tuple[str, ...] = (

@@ -1,7 +1,7 @@
-"""What the adapters of published video data sets share: clips that lists name, found below the data root.
+"""What the adapters of published video datasets share: clips named by lists, found below the data root.
 
-A list decides which clips belong to a data set, their classes and their parts; the videos may lie anywhere below the
-root. Clips that are not here are left out and counted, since every copy of these data sets lacks some.
+A list decides which clips belong to a dataset, their classes and their parts; the videos may be anywhere below the
+root. Missing clips are left out and counted, since every copy of these datasets lacks some.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from unialign.stages.datasets.splits import by_part
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.types import Json
 
-# The list of Something-Something V2 has 30 MB, that of Kinetics-700 as many; a row has a path and a sentence.
+# The list of Something-Something V2 is 30 MB, and so is that of Kinetics-700; a row has a path and a sentence.
 MAX_BYTES, MAX_ROWS, MAX_ROW = 2**28, 2_000_000, 2**16
 
 # Protocol: id: "train", "val" or "test".
@@ -26,7 +26,7 @@ Parts = Mapping[str, Mapping[str, str]]
 
 
 def find_lists(root: Path, roots: Sequence[Path], wanted: Mapping[str, Callable[[str], bool]]) -> dict[str, list[Path]]:
-    """The list files below `root` by what they are. wanted: for each kind whether a file name, in lower case, is one.
+    """The list files below `root` by kind. wanted: for each kind a predicate on the file name, in lower case.
 
     Raises `UsageError` for links out of the root.
     """
@@ -41,7 +41,7 @@ def find_lists(root: Path, roots: Sequence[Path], wanted: Mapping[str, Callable[
 
 
 def the_list(found: Mapping[str, Sequence[Path]], kind: str, root: Path, named: str) -> Path:
-    """The one list of a kind. named: what it is called in the release. Raises `UsageError` for none and for several."""
+    """The only list of a kind. named: its name in the release. Raises `UsageError` for none and for several."""
     paths = found[kind]
     if len(paths) != 1:
         what = f"{paths[0]} and {paths[1]} are both one" if paths else "there is none"
@@ -50,7 +50,7 @@ def the_list(found: Mapping[str, Sequence[Path]], kind: str, root: Path, named: 
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 list that are not empty. Raises `UsageError` for a file that cannot be such a list."""
+    """The non-empty lines of a UTF-8 list. Raises `UsageError` for a file that cannot be such a list."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of clips.")
@@ -65,7 +65,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Json:
-    """The value of a JSON list. Raises `UsageError` for a file that is none or is larger than a list of clips is."""
+    """The value of a JSON list. Raises `UsageError` for a file that is not JSON or is larger than any list of clips."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of clips.")
@@ -88,10 +88,10 @@ def listed_dataset(
     mirror: bool = True,
     notes: Iterable[str] = (),
 ) -> Dataset:
-    """A data set of the clips that are listed and here.
+    """A dataset of the clips that are listed and present.
 
-    labels: class of each listed clip by id. id_of: the id of a video file. Raises `UsageError` where no listed clip is
-    here, and for two files of one clip and links out of the root.
+    labels: class of each listed clip by id. id_of: the id of a video file. Raises `UsageError` if no listed clip is
+    present, and for two files for one clip and links out of the root.
     """
     videos: dict[str, Path] = {}
     strangers = 0

@@ -1,11 +1,11 @@
-"""Own skeletons in one npz file, made with a few lines of numpy: `--dataset skeletons --root FILE.npz`.
+"""User skeletons in one npz file, made with a few lines of numpy: `--dataset skeletons --root FILE.npz`.
 
 Legend: N samples, T frames of a sample, M persons, V joints, C coordinates, E edges.
 
-Arrays: `ids` (N) text, `labels` (N) numbers or names, `lengths` (N) frames of each sample, `keypoints`
-(sum of T, M, V, C) with NaN for what is absent. Optional: `scores` (sum of T, M, V), `splits` (N) train, val or test,
+Arrays: `ids` (N) strings, `labels` (N) numbers or names, `lengths` (N) frames of each sample, `keypoints`
+(sum of T, M, V, C) with NaN where absent. Optional: `scores` (sum of T, M, V), `splits` (N) train, val or test,
 `groups` (N), `classes` names, `joints` (V) names, `edges` (E, 2), `mirror` (V), `centre`, `units` ("pixel" or "metre"),
-`image_size` (N, 2) height and width, `layout`, the name of a known one. docs/own-dataset.md walks through it.
+`image_size` (N, 2) height and width, `layout`, the name of a known layout. docs/own-dataset.md walks through it.
 """
 
 from collections import Counter
@@ -46,18 +46,18 @@ UNITS: Mapping[str, str] = {
     **dict.fromkeys(("metre", "metres", "meter", "meters", "m"), METRE),
 }
 MAX_CLASSES, MAX_PEOPLE, MAX_SIDE = 100_000, 64, 100_000
-# A room is smaller than this in metres, and images are larger in pixels.
+# A room is smaller than this in meters, and images are larger in pixels.
 LARGEST_METRES = 100
-# Frames that are looked at where the numbers have to tell unit or layout, and that are in memory at once.
+# Number of frames inspected to infer unit or layout from the values, all in memory at once.
 _LOOKED_AT, _AT_ONCE = 2000, 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class OwnSkeletons:
-    """A file that has been checked, samples in its order.
+    """A file that has been checked, samples in file order.
 
     keypoints: (sum of T, M, V, C). scores: (sum of T, M, V) or None. starts: first frame of each sample and the end.
-    image_size: (N, 2) height and width, or None for metres. assumed: what was taken in place of what is absent.
+    image_size: (N, 2) height and width, or None for meters. assumed: what was assumed for missing data.
     """
 
     ids: tuple[str, ...]
@@ -79,9 +79,9 @@ class OwnSkeletons:
 def load_own_skeletons(root: Path) -> Dataset:
     """The dataset "skeletons" of one npz file; every sample's "skeleton" file is that file.
 
-    Protocols: "split" where the file has `splits`, "group" where it has `groups`, and "holdout"; the first is the
-    default. Raises `CorruptInput` naming the file and the array for a file that is not as described, `UsageError` for
-    ids and classes that cannot be used and joints that make no skeleton.
+    Protocols: "split" if the file has `splits`, "group" if it has `groups`, and "holdout"; the first is the default.
+    Raises `CorruptInput` naming the file and the array for a malformed file, `UsageError` for ids and classes that
+    cannot be used and joints that do not form a skeleton.
     """
     file = read_own_skeletons(root)
     samples = [
@@ -122,7 +122,7 @@ def load_own_skeletons(root: Path) -> Dataset:
 
 
 def read_own_skeleton(path: Path, sample: str) -> KeypointClip:
-    """The clip of a sample. Raises `KeyError` for an id that the file does not hold, else as `load_own_skeletons`."""
+    """The clip of a sample. Raises `KeyError` for an id not in the file, else as `load_own_skeletons` does."""
     file = read_own_skeletons(path)
     at = file.places[sample]
     frames = slice(int(file.starts[at]), int(file.starts[at + 1]))
@@ -141,7 +141,7 @@ def read_own_skeleton(path: Path, sample: str) -> KeypointClip:
 
 
 def own_skeleton_digest(path: Path, sample: str) -> str:
-    """Digest of keypoints, scores and image size of a sample, not of its label. Raises as `read_own_skeleton`."""
+    """Digest of keypoints, scores and image size of a sample, not of its label. Raises as `read_own_skeleton` does."""
     file = read_own_skeletons(path)
     at = file.places[sample]
     frames = slice(int(file.starts[at]), int(file.starts[at + 1]))
@@ -152,7 +152,7 @@ def own_skeleton_digest(path: Path, sample: str) -> str:
 
 @remembered
 def read_own_skeletons(path: Path) -> OwnSkeletons:
-    """The file, checked. Raises as `load_own_skeletons`."""
+    """The file, checked. Raises as `load_own_skeletons` does."""
     arrays = read_npz_arrays(path)
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
@@ -233,7 +233,7 @@ def _looked_at(keypoints: np.ndarray) -> np.ndarray:
 
 
 def _unit(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray, scores: np.ndarray | None) -> str:
-    """ "pixel" or "metre": as the file says, or as two or three coordinates and their size tell."""
+    """ "pixel" or "metre": as the file says, or inferred from the number of coordinates and their magnitude."""
     if "units" in arrays:
         (said,) = texts(path, "units", arrays["units"]) if arrays["units"].size == 1 else ("",)
         unit = UNITS.get(said.strip().lower())
@@ -258,7 +258,7 @@ def _unit(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray, s
 def _image_sizes(
     path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray, count: int
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Height and width (N, 2) of each sample's image; where the file says none, the smallest that holds all joints."""
+    """Height and width (N, 2) of each sample's image; if not in the file, the smallest that contains all joints."""
     if "image_size" in arrays:
         sizes = whole_numbers(path, "image_size", arrays["image_size"])
         if sizes.shape == (2,):
@@ -280,7 +280,7 @@ def _image_sizes(
 
 
 def _layout(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray, unit: str) -> tuple[Layout, str]:
-    """The layout that the file brings, names, or has by its number of joints; and a note on how it was found."""
+    """The layout that the file defines, names, or matches by its number of joints; and a note on how it was found."""
     count = keypoints.shape[2]
     if "joints" in arrays or "edges" in arrays:
         if "joints" in arrays:
@@ -317,7 +317,7 @@ def _layout(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray,
 
 
 def _classes(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> tuple[tuple[int, ...], tuple[str, ...], bool]:
-    """Label of each sample, names of the classes, and whether these are names at all."""
+    """Label of each sample, names of the classes, and whether these are real names."""
     given = texts(path, "classes", arrays["classes"]) if "classes" in arrays else None
     if arrays["labels"].dtype.kind in "US":
         names = texts(path, "labels", arrays["labels"])
@@ -336,7 +336,7 @@ def _classes(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> tuple[
 
 
 def _parts(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> tuple[str, ...]:
-    """The part of each sample, "" for a sample that is in none; empty where the file has no splits."""
+    """The part of each sample, "" for a sample that is in none; empty if the file has no splits."""
     if "splits" not in arrays:
         return ()
     check_shape(path, arrays, "splits", (count,), "one for each id")

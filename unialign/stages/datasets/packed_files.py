@@ -14,9 +14,9 @@ Content = TypeVar("Content")
 
 
 def remembered(read: Callable[[Path], Content]) -> Callable[[Path], Content]:
-    """`read`, which reads a file once as long as it does not change; only the last file is kept.
+    """`read`, cached as long as the file does not change; only the last file is kept.
 
-    Raises `CorruptInput` where the file cannot be looked at.
+    Raises `CorruptInput` if the file's status cannot be read.
     """
 
     @lru_cache(maxsize=1)
@@ -35,7 +35,7 @@ def remembered(read: Callable[[Path], Content]) -> Callable[[Path], Content]:
 
 
 def arrays_digest(*arrays: np.ndarray | None, facts: str = "") -> str:
-    """SHA-256, "sha256:<hex>", of types, shapes and bytes of arrays, and of what else decides what they mean."""
+    """SHA-256, "sha256:<hex>", of types, shapes and bytes of arrays, and of whatever else affects their meaning."""
     found = hashlib.sha256(facts.encode())
     for array in arrays:
         if array is not None:

@@ -21,17 +21,17 @@ from unialign.stages.datasets.skeleton_formats import PIXEL, KeypointClip, Skele
 from unialign.stages.datasets.splits import by_part
 from unialign.stages.skeleton_layouts import PENN_13
 
-# In the order of the dataset's own table, which published scores (lshiwjx/PGCN) number from 0; names as in the files.
+# In the order of the dataset's own table, numbered from 0 by published scores (lshiwjx/PGCN); names as in the files.
 ACTIONS = (
     *("baseball_pitch", "clean_and_jerk", "pullup", "strum_guitar", "baseball_swing", "golf_swing", "pushup"),
     *("tennis_forehand", "bench_press", "jumping_jacks", "situp", "tennis_serve", "bowl", "jump_rope", "squat"),
 )
-# What a class is called where its name in the files is not how a person would say it.
+# Natural names of classes whose names in the files are not.
 _SPOKEN = {"pullup": "pull-up", "pushup": "push-up", "situp": "sit-up"}
 NUM_JOINTS = len(PENN_13.joints)
-# Genuine clips have 18 to 663 frames; the bound keeps a hostile file from taking the memory.
+# Genuine clips have 18 to 663 frames; the bound keeps a hostile file from exhausting memory.
 MAX_FRAMES = 10_000
-# An annotated joint that cannot be seen. Its place is known, so it is not absent; recipes drop scores up to 0.01.
+# An annotated joint that is not visible. Its position is known, so it is not absent; recipes drop scores up to 0.01.
 OCCLUDED = 0.5
 
 _FILE = re.compile(r"(\d{4})\.mat", re.ASCII)
@@ -42,7 +42,7 @@ def load_penn_action(root: Path, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "penn-action" from the label files `NNNN.mat` below `root`.
 
     Action and split are read from each file, so this takes a few seconds for all 2,326. Raises `UsageError` for a root
-    without label files, two files of one clip and links out of the root; `CorruptInput` for a label file that cannot
+    without label files, two files for one clip and links out of the root; `CorruptInput` for a label file that cannot
     be read or names no action of the dataset.
     """
     files: dict[str, Path] = {}
@@ -88,8 +88,8 @@ def _action_and_part(path: Path) -> tuple[int, str]:
 def read_penn_skeleton(path: Path, _sample: str = "") -> KeypointClip:
     """The joints of a label file, (T, 1, V, 3): x, y in pixels, and a score of 1 (visible) or 0.5 (occluded).
 
-    A joint at (1, 1) that is not visible is where the annotators put what is outside the image: it is absent (NaN), as
-    is one that is not finite. Raises `CorruptInput` for a file that is not as described.
+    The annotators put joints outside the image at (1, 1), not visible: these are absent (NaN), as are non-finite ones.
+    Raises `CorruptInput` for a malformed file.
     """
     size = NUM_JOINTS * MAX_FRAMES
     found = read_mat_arrays(path, {"x": size, "y": size, "visibility": size, "dimensions": 3})

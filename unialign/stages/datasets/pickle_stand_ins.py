@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-# Numbers and fixed-width text; everything else, above all arrays of Python objects, is rejected.
+# Numbers and fixed-width strings; everything else, above all arrays of Python objects, is rejected.
 _DTYPE_NAME = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[0-9]{1,4})")
 _MAX_AXES = 8
 
@@ -43,7 +43,7 @@ class DtypeStandIn:
 
 class Budget:
     """Budget of bytes that the names of one pickle may copy; a small string that is referred to repeatedly would
-    fill memory.
+    exhaust memory.
     """
 
     __slots__ = ("_left",)
@@ -52,14 +52,14 @@ class Budget:
         self._left = size
 
     def take(self, size: int) -> None:
-        """Spend some bytes. Raises `ValueError` if the budget is used up."""
+        """Consume some bytes. Raises `ValueError` if the budget is used up."""
         self._left -= size
         if self._left < 0:
             raise ValueError("more bytes than the file holds")
 
 
 class ArrayStandIn:
-    """Stands for a `numpy.ndarray` while the pickle is read; `value` is set once its bytes have come."""
+    """Stands for a `numpy.ndarray` while the pickle is read; `value` is set once its bytes have arrived."""
 
     __slots__ = ("_budget", "value")
 
@@ -132,7 +132,7 @@ def _set(budget: Budget, *parts: object) -> set[object]:
 
 
 class Allowed:
-    """A name that a pickle may call. Without attributes, so that no opcode can change what it does."""
+    """A name that a pickle may call. Without attributes, so that no opcode can change its behavior."""
 
     __slots__ = ("_call",)
 
@@ -140,7 +140,7 @@ class Allowed:
         self._call = call
 
     def __call__(self, *arguments: object) -> object:
-        """The result of the stand-in for the arguments that the pickle gives."""
+        """The result of the stand-in for the arguments given by the pickle."""
         return self._call(*arguments)
 
     def __setstate__(self, state: object) -> None:

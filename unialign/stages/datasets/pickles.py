@@ -1,8 +1,8 @@
-"""Annotation pickles: reading untrusted ones without running anything that they name, and writing plain ones.
+"""Annotation pickles: reading untrusted ones without executing anything that they name, and writing plain ones.
 
 A pickle is a program. This reader knows the few names that numbers, strings, containers and numpy arrays need, replaces
 them with its own stand-ins (numpy functions receive nothing from the file but plain bytes of a checked length), and
-rejects every other name. Pickles of protocols 0 to 5, written under numpy 1 and 2, can be read.
+rejects every other name. Pickles of protocols 0 to 5, written with numpy 1 and 2, can be read.
 """
 
 import os
@@ -20,7 +20,7 @@ from unialign.stages.pickle_scan import Refused, check_opcodes
 
 _MAX_DEPTH = 32
 _COPIES, _COPIES_AT_LEAST = 4, 1 << 20
-# What the standard library raises for files that are not pickles, or for stand-ins used unlike arrays.
+# What the standard library raises for files that are not pickles, or for stand-ins not used like arrays.
 _MALFORMED = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -52,7 +52,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 def load_restricted(path: Path) -> Any:
     """The value of a pickle: dicts, lists, tuples, sets, numbers, strings, bytes, None and numpy arrays.
 
-    Arrays may be read-only. Raises `CorruptInput` for a pickle that names anything else than these need, for one
+    Arrays may be read-only. Raises `CorruptInput` for a pickle that names anything beyond these, for one
     that is damaged, nested more than 32 levels deep or refers to itself, for one whose loading would take far more
     steps or bytes than it has, and for one that does not fit in memory.
     """
@@ -88,7 +88,7 @@ def load_restricted(path: Path) -> Any:
 def write_pickle(path: Path, value: Any) -> None:
     """Write dicts, lists, tuples, numbers, strings and numpy arrays as a pickle of protocol 4, atomically.
 
-    The arrays name `numpy._core`, which numpy 1.26 and later know. The pickle is in memory once beside the value.
+    The arrays name `numpy._core`, which numpy 1.26 and later know. The pickle is held in memory next to the value.
     """
     write_file(path, pickle.dumps(value, protocol=4))
 

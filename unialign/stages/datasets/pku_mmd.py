@@ -1,9 +1,9 @@
-"""PKU-MMD, phase 1: long Kinect v2 recordings of 51 actions, cut to their instances.
+"""PKU-MMD, phase 1: long Kinect v2 recordings of 51 actions, cut into action instances.
 
 Legend: T frames, M bodies (2), V joints (25, layout "ntu-25").
 
 Source: C. Liu et al., PKU-MMD, 2017 (ECHO960/PKU-MMD): skeletons `PKU_Skeleton_Renew/0002-L.txt` (or .skeleton), a line
-per frame of 150 numbers, two bodies of 25 joints in meters, zeros for a body that is not there; labels
+per frame of 150 numbers, two bodies of 25 joints in meters, zeros for an absent body; labels
 `Train_Label_PKU_final/0002-L.txt`, lines `label,start,end,confidence` with labels and frames from 1, both ends
 included; `cross-subject.txt` and `cross-view.txt`, a header, training names, a header, validation names.
 """
@@ -41,7 +41,7 @@ PKU_CLASSES = (
 )
 VIEWS = {"L": 1, "M": 2, "R": 3}
 NUM_VALUES = 150
-# Genuine recordings have some 6,000 frames in 10 MB; the bounds keep hostile ones from taking the memory.
+# Genuine recordings have about 6,000 frames in 10 MB; the bounds keep hostile ones from exhausting memory.
 MAX_BYTES, MAX_FRAMES = 2**28, 100_000
 
 _FILE = re.compile(r"(\d{4})-([LMR])\.(?:txt|skeleton)", re.ASCII)
@@ -54,9 +54,9 @@ _ID = re.compile(r"\d{4}-[LMR]@(\d+)-(\d+)", re.ASCII)
 def load_pku_mmd(root: Path, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "pku-mmd": a sample for each labeled instance, "0002-L@123-189" for frames 123 to 189 of 0002-L.
 
-    Protocols: "xsub" and "xview" where their lists are there; with "xsub" the published zero-shot splits; else
-    "holdout". Raises `UsageError` for a root without labels, labels of another form, two files of one recording, and
-    links out of the root. A recording without a skeleton file stays, without files.
+    Protocols: "xsub" and "xview" if their lists are present; with "xsub" the published zero-shot splits; else
+    "holdout". Raises `UsageError` for a root without labels, malformed labels, two files for one recording, and links
+    out of the root. A recording without a skeleton file is kept, without files.
     """
     skeletons, labels, lists = _found(root, roots)
     if not labels:
@@ -179,13 +179,13 @@ def _recording(path: Path) -> np.ndarray:
 
 
 def read_pku_skeleton(path: Path, sample: str) -> KeypointClip:
-    """The frames of an instance. Raises `KeyError` for an id of another form, `CorruptInput` for files that are damaged
-    or end before the instance does."""
+    """The frames of an instance. Raises `KeyError` for a malformed id, `CorruptInput` for files that are damaged or end
+    before the instance does."""
     return KeypointClip(_instance(path, sample))
 
 
 def pku_digest(path: Path, sample: str) -> str:
-    """Digest of the frames of an instance. Raises as `read_pku_skeleton`; "" where the file ends before it."""
+    """Digest of the frames of an instance. Raises as `read_pku_skeleton` does; "" if the file ends before it."""
     try:
         return arrays_digest(_instance(path, sample))
     except CorruptInput:

@@ -26,12 +26,12 @@ from unialign.stages.datasets.skeleton_formats import METRE, PIXEL
 from unialign.stages.datasets.splits import PARTS, SplitRule, by_part, check_words, holdout
 from unialign.stages.skeleton_layouts import COCO_17, Layout, find_layout
 
-# Height and width that pyskl and mmaction2 take where a file has none.
+# Height and width that pyskl and mmaction2 assume if a file has none.
 DEFAULT_PICTURE = (1080, 1920)
-# Scores are maxima of heatmaps, which overshoot 0 to 1 a little in genuine files; per cents and losses lie far outside.
+# Scores are heatmap maxima, which slightly overshoot 0 to 1 in genuine files; percentages and losses are far outside.
 LEAST_SCORE, MOST_SCORE = -0.5, 2.0
 
-# A Kinect sees 8 m far; what is far beyond is pixels. Nobody is 10 m away from the middle of a lifted pose.
+# A Kinect sees 8 m far; anything far beyond is pixels. Nobody is 10 m away from the center of a lifted pose.
 LARGEST_METRES, LARGEST_BODY = 100, 10
 
 _PART = re.compile(
@@ -43,10 +43,10 @@ _PART = re.compile(
 class PysklAnnotation:
     """One clip.
 
-    id: as a plain relative path ("./vids//clip" is "vids/clip").
-    keypoint: (M, T, V, C) of any float type; C is 2 (pixels) or 3 (metres, or pixels and score).
+    id: as a plain relative path ("./vids//clip" becomes "vids/clip").
+    keypoint: (M, T, V, C) of any float type; C is 2 (pixels) or 3 (meters, or pixels and score).
     score: (M, T, V), or None (3-D files have none).
-    img_shape: height and width of the picture that the pixels refer to (without it, original_shape), or None.
+    img_shape: height and width of the image that the pixels refer to (without it, original_shape), or None.
     """
 
     id: str
@@ -58,7 +58,7 @@ class PysklAnnotation:
 
     @property
     def digest(self) -> str:
-        """SHA-256, "sha256:<hex>", of what poses are made of: keypoints, scores and picture size, not the label."""
+        """SHA-256, "sha256:<hex>", of what poses are made of: keypoints, scores and image size, not the label."""
         found = hashlib.sha256(f"{self.img_shape} {self.total_frames}".encode())
         for array in (self.keypoint, self.score):
             if array is not None:
@@ -69,7 +69,7 @@ class PysklAnnotation:
 
 @dataclass(frozen=True, eq=False)
 class PysklFile:
-    """A whole file; ids are unique, splits name ids (not all of which need be among the annotations)."""
+    """A whole file; ids are unique, splits name ids (which need not all be among the annotations)."""
 
     annotations: tuple[PysklAnnotation, ...]
     splits: Mapping[str, tuple[str, ...]]
@@ -79,8 +79,8 @@ def read_pyskl(path: Path) -> PysklFile:
     """The annotations and splits of a pickle; a bare list of annotations (older files) has no splits.
 
     Whole numbers as keypoints or scores become float32. Raises `CorruptInput` for a pickle that is not safe to load,
-    and naming the annotation and field for one in another layout, Kinetics files that keep their keypoints elsewhere
-    included; `UsageError` for hostile ids.
+    and naming the annotation and field for one in another format, including Kinetics files that keep their keypoints
+    elsewhere; `UsageError` for hostile ids.
     """
     content = load_restricted(path)
     if isinstance(content, list):
@@ -107,12 +107,12 @@ def read_pyskl(path: Path) -> PysklFile:
 def load_pyskl(root: Path, labels: Path | None = None) -> Dataset:
     """The dataset "pyskl" of one pickle; every sample's "skeleton" file is the pickle itself.
 
-    Classes are the lines of `labels` (UTF-8 text), or "class 0", "class 1", ... without it. Splits whose names say a
-    part of `PARTS` and otherwise the same (xsub_train and xsub_val, train_xsub and test_xsub, training and validation,
-    train1, val1 and test1) are a protocol ("xsub", "split", "split1"); val is what is tested where there is no test. A
-    file without any has the protocol "holdout". Splits that are not used, and ids without an annotation, which are left
-    out, are in the notes.
-    Raises `CorruptInput` as `read_pyskl`, and for a split whose parts overlap or are there twice; `UsageError` for
+    Classes are the lines of `labels` (UTF-8), or "class 0", "class 1", ... without it. Splits whose names differ only
+    in a word of `PARTS` (xsub_train and xsub_val, train_xsub and test_xsub, training and validation, train1, val1 and
+    test1) form a protocol ("xsub", "split", "split1"); val is used for testing if there is no test. A file without
+    splits has the protocol "holdout". Splits that are not used, and ids without an annotation, which are left out, are
+    in the notes.
+    Raises `CorruptInput` as `read_pyskl` does, and for a split whose parts overlap or occur twice; `UsageError` for
     unusable labels, hostile ids and a file without annotations.
     """
     file = read_pyskl(root)
@@ -148,7 +148,7 @@ def _annotation(path: Path, number: int, entry: Any) -> PysklAnnotation:
     if "raw_file" in entry:
         raise CorruptInput(f"{where} keeps its keypoints in another file ('raw_file'); this layout is not supported.")
     label, total_frames = entry.get("label"), entry.get("total_frames")
-    # The bound keeps a damaged label from asking for a million class names.
+    # The bound keeps a damaged label from requesting a million class names.
     if type(label) is not int or not 0 <= label < 100_000:
         raise CorruptInput(f"{where}: 'label' is not a class number from 0.")
     keypoint = _floats(entry.get("keypoint"))
@@ -190,9 +190,9 @@ def _picture_size(where: str, name: str, entry: Mapping[Any, Any]) -> tuple[int,
 
 
 def unit_of(annotation: PysklAnnotation) -> str:
-    """ "pixel" or "metre": two coordinates are pixels, and three with a score last; other three are meters.
+    """ "pixel" or "metre": two coordinates are pixels, and so are three with a score last; other three are meters.
 
-    17 joints are those of detectors unless they have depths of a room and no score: then they would be Human3.6M's.
+    17 joints come from detectors unless they have room-scale depths and no score: then they would be Human3.6M's.
     """
     points = annotation.keypoint
     if points.shape[3] == 2:
@@ -206,9 +206,9 @@ def unit_of(annotation: PysklAnnotation) -> str:
 
 
 def annotated_layout(annotations: Sequence[PysklAnnotation], where: str) -> tuple[Layout, str, str]:
-    """The known layout and unit of a file's first clip that has one, and a note where there was a choice.
+    """The known layout and unit of the first clip in a file that has one, and a note if there was a choice.
 
-    Raises `UsageError` where no clip has, see `find_layout`.
+    Raises `UsageError` if no clip has one, see `find_layout`.
     """
     problem: UsageError | None = None
     shapes = set()
@@ -229,7 +229,7 @@ def annotated_layout(annotations: Sequence[PysklAnnotation], where: str) -> tupl
 
 
 def _joints(root: Path, annotations: Sequence[PysklAnnotation]) -> list[str]:
-    """What the joints are taken for where that is a choice, or why no layout is known."""
+    """What the joints are assumed to be if there is a choice, or why no layout is known."""
     try:
         note = annotated_layout(annotations, "extract poses")[2]
     except UsageError as error:
@@ -252,11 +252,11 @@ def _taken(annotations: Sequence[PysklAnnotation]) -> list[str]:
 
 
 def completed(annotation: PysklAnnotation) -> tuple[PysklAnnotation, tuple[str, ...], str]:
-    """A clip as pixels, scores and a picture size; what was filled in; or why it cannot be.
+    """A clip as pixels, scores and an image size; what was filled in; or why this is not possible.
 
     Scores may be the third number of each joint (0 to 1); without any they are 1, and 0 for joints at (0, 0), which is
-    how both projects write what is absent. Without a size the picture is `DEFAULT_PICTURE`, their own default, unless
-    the numbers are no pixels of it.
+    how both projects mark absent joints. Without a size the image is `DEFAULT_PICTURE`, their own default, unless the
+    values do not fit into it.
     """
     points, score, size = annotation.keypoint, annotation.score, annotation.img_shape
     assumed: list[str] = []
@@ -302,7 +302,7 @@ def _class_names(root: Path, num_classes: int, labels: Path | None) -> tuple[str
 def _protocols(
     root: Path, splits: Mapping[str, Sequence[str]], known: Collection[str]
 ) -> tuple[dict[str, SplitRule], list[str]]:
-    """The protocols that the names of the splits tell, and a note for each split that is in none."""
+    """The protocols implied by the names of the splits, and a note for each split that belongs to none."""
     named: dict[str, dict[str, str]] = defaultdict(dict)  # protocol, part: the split of the file
     notes = []
     check_words((match["part"] for name in splits for match in _PART.finditer(name)), str(root))
@@ -338,10 +338,10 @@ def _protocols(
 
 
 def _protocol_and_part(name: str) -> tuple[str, str]:
-    """The protocol and the part that the name of a split tells: ("xsub", "val") of "xsub_val" and of "val_xsub".
+    """The protocol and the part implied by the name of a split: ("xsub", "val") for "xsub_val" and for "val_xsub".
 
-    A number at the part's word belongs to the protocol: ("split1", "test") of "test1". ("", "") where the name has no
-    word of `PARTS` between underscores, hyphens, dots or blanks, or two of them.
+    A number attached to the part's word belongs to the protocol: ("split1", "test") for "test1". ("", "") if the name
+    has no word of `PARTS` between underscores, hyphens, dots or spaces, or two of them.
     """
     found = list(_PART.finditer(name))
     if len(found) != 1:

@@ -13,16 +13,16 @@ _KINDS_SHOWN = 5
 
 
 def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[str]]:
-    """Every file below `root`, folder by folder in sorted order; names that begin with a dot are left out.
+    """Every file below `root`, folder by folder in sorted order; hidden files and folders are left out.
 
-    roots: other folders that links may lead into. Linked folders there are followed, under the names of the links; a
-    link to a folder inside the root is only where that is hidden (others are found by themselves). Links to files are
-    yielded; whoever uses one calls `refuse_link_outside`. Raises `UsageError` for a folder that cannot be listed, for a
-    link to a folder elsewhere, and for two links to one folder.
+    roots: other folders that links may point into. Linked folders there are followed, under the names of the links; a
+    link to a folder inside the root is followed only if that is hidden (others are found by themselves). Links to files
+    are yielded; whoever uses one calls `refuse_link_outside`. Raises `UsageError` for a folder that cannot be listed,
+    for a link to a folder elsewhere, and for two links to one folder.
     """
     pending = [str(root)]
     real_root = os.path.realpath(root)
-    # Bounds the cost of links to folders that contain links, and ends loops.
+    # Bounds the cost of links to folders that contain links, and stops loops.
     linked: dict[str, str] = {}
     while pending:
         folder = pending.pop()
@@ -35,7 +35,7 @@ def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[s
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_symlink() and os.path.isdir(entry.path):  # False for a link that leads to itself
+            if entry.is_symlink() and os.path.isdir(entry.path):  # False for a link that points to itself
                 refuse_link_outside(Path(entry.path), root, roots)
                 real = os.path.realpath(entry.path)
                 if Path(real).is_relative_to(real_root) and not _hidden(Path(real).relative_to(real_root)):
@@ -56,7 +56,7 @@ def _hidden(name: Path) -> bool:
 
 
 def refuse_link_outside(path: Path, root: Path, roots: Sequence[Path] = ()) -> None:
-    """Raise `UsageError` when `path`, with all links resolved, is not an existing thing below `root` or `roots`."""
+    """Raise `UsageError` if `path`, with all links resolved, does not exist below `root` or `roots`."""
     real = os.path.realpath(path)
     if not any(Path(real).is_relative_to(os.path.realpath(allowed)) for allowed in (root, *roots)):
         raise UsageError(
@@ -68,10 +68,10 @@ def refuse_link_outside(path: Path, root: Path, roots: Sequence[Path] = ()) -> N
 
 
 def relative_name(name: str, root: Path, roots: Sequence[Path], where: str) -> tuple[str, Path]:
-    """The plain name of a file that a list names (see `check_name`), and the folder below which it lies.
+    """The plain name of a file named by a list (see `check_name`), and the folder that it is below.
 
-    An absolute path below `root` or one of `roots` is that folder and the rest, so that no id holds where a machine
-    keeps its data. Raises `UsageError` as `check_name`, and for an absolute path elsewhere.
+    An absolute path below `root` or one of `roots` is split into that folder and the rest, so that no id reveals where
+    a machine keeps its data. Raises `UsageError` as `check_name` does, and for an absolute path elsewhere.
     """
     path = Path(name)
     if not path.is_absolute() or ".." in path.parts or "\0" in name:
@@ -88,10 +88,10 @@ def relative_name(name: str, root: Path, roots: Sequence[Path], where: str) -> t
 
 
 def check_name(name: str, where: str) -> str:
-    """The name again, as a relative path with plain "/" separators and no "." parts.
+    """The name normalized to a relative path with "/" separators and no "." parts.
 
     `where` begins the message: the file (and line) that the name comes from. Raises `UsageError` for a name that is
-    empty, absolute, longer than 300 characters, leads upwards, or holds control characters or backslashes.
+    empty, absolute, longer than 300 characters, leads upwards, or contains control characters or backslashes.
     """
     shown = ascii(name if len(name) <= 80 else name[:77] + "...")
     if not name.strip():
@@ -115,7 +115,7 @@ def check_name(name: str, where: str) -> str:
 
 
 def refuse_collisions(ids: Iterable[str], where: str) -> None:
-    """Raise `UsageError` when two ids differ only in case or in the Unicode form of a letter.
+    """Raise `UsageError` if two ids differ only in case or in the Unicode form of a letter.
 
     Such ids are one file on some file systems and two on others.
     """
@@ -129,9 +129,7 @@ def refuse_collisions(ids: Iterable[str], where: str) -> None:
 
 
 def looks(name: str) -> str:
-    """The common form of names that look the same, except for case: Unicode form and invisible characters do not
-    count.
-    """
+    """The common form of names that look the same except for case: ignores Unicode form and invisible characters."""
     return _folded("".join(each for each in name if unicodedata.category(each) != "Cf"))
 
 
@@ -140,7 +138,7 @@ def _folded(name: str) -> str:
 
 
 def kinds_of(names: Sequence[PurePath]) -> str:
-    """Number of files of each extension, the most common first: "12 .mts, 1 .txt"."""
+    """Number of files per extension, the most common first: "12 .mts, 1 .txt"."""
     counts = Counter(name.suffix.lower() or "without ending" for name in names).most_common()
     more = len(names) - sum(count for _, count in counts[:_KINDS_SHOWN])
     shown = [f"{count} {kind}" for kind, count in counts[:_KINDS_SHOWN]]

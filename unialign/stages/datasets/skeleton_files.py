@@ -63,8 +63,8 @@ class _Record:
 def read_skeleton(path: Path) -> SkeletonClip:
     """The clip of a `.skeleton` file.
 
-    Raises `CorruptInput` naming the file and the line: status "truncated" when the file ends early, "unreadable" for
-    everything else that is not as described above, lines after the last frame included.
+    Raises `CorruptInput` naming the file and the line: status "truncated" if the file ends early, "unreadable" for any
+    other deviation from the format above, including lines after the last frame.
     """
     lines = _read_lines(path)
     num_frames, records = _find_bodies(path, lines)
@@ -90,7 +90,7 @@ def read_skeleton(path: Path) -> SkeletonClip:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The lines of the file without blank ones at its end."""
+    """The lines of the file without trailing blank ones."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CorruptInput(f"{path}: larger than {MAX_BYTES} bytes; this is no skeleton file.")
@@ -106,7 +106,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _find_bodies(path: Path, lines: list[str]) -> tuple[int, list[_Record]]:
-    """The number of frames, and every body of every frame in the order of the file."""
+    """The number of frames, and every body of every frame in file order."""
     num_frames = _count(path, lines, 0, "number of frames")
     records = []
     at = 1
@@ -130,7 +130,7 @@ def _count(path: Path, lines: list[str], at: int, what: str) -> int:
     if at >= len(lines):
         raise _truncated(path, lines)
     text = lines[at].strip()
-    # Nine digits are more than any real count; longer numbers are damage.
+    # Nine digits are more than any real count; longer numbers indicate damage.
     if not text.isdigit() or len(text) > 9:
         raise _malformed(path, at, f"should be the {what}")
     return int(text)

@@ -1,4 +1,4 @@
-"""What a dataset says of its existing skeletons: how a file of them is read, and what is in it.
+"""What a dataset declares about its existing skeletons: how a file of them is read, and what is in it.
 
 Legend: T frames, M persons, V joints, C coordinates.
 """
@@ -18,12 +18,12 @@ PIXEL, METRE = "pixel", "metre"
 
 @dataclass(frozen=True, eq=False)
 class KeypointClip:
-    """The persons of one sample, as a file has them.
+    """The persons of one sample, as stored in a file.
 
-    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in meters; NaN for what is absent.
-    image_size: height and width of the image that pixels refer to; None for meters.
+    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in meters; NaN where absent. image_size:
+    height and width of the image that pixels refer to; None for meters.
     scores: (T, M, V) float32 of 3-D joints, or None.
-    assumed: what the file lacks and what was taken in its place, a phrase each.
+    assumed: what the file lacks and what was assumed instead, one phrase each.
     """
 
     keypoints: "np.ndarray"
@@ -36,14 +36,14 @@ class KeypointClip:
 class SkeletonFormat:
     """How the "skeleton" files of a dataset are read.
 
-    name: of the format; part of the key of a store, so that a change of what `read` returns needs a new name.
+    name: of the format; part of the store's key, so a change of what `read` returns needs a new name.
     unit: "pixel" (2-D with a score) or "metre" (3-D).
-    read: the clip of a file and a sample id, a function of a module. It raises `CorruptInput` that begins with the
-        file's path for a file that is not as described, and `KeyError` where a file of many samples lacks the id.
-    digest: of one sample's part of a file of many samples, "sha256:<hex>"; None where each sample has its own file.
-    max_people: most persons of a sample, where the format says so; 0 where any number may be there.
+    read: the clip for a file and a sample id, a module-level function. It raises `CorruptInput` that begins with the
+        file's path for a malformed file, and `KeyError` if a file of many samples lacks the id.
+    digest: of one sample's part of a file of many samples, "sha256:<hex>"; None if each sample has its own file.
+    max_people: maximum number of persons per sample, if the format limits it; 0 for any number.
     scored: whether 3-D joints have scores.
-    source, license, citation: for readers of a store.
+    source, license, citation: for users of a store.
     """
 
     name: str

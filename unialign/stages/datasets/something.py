@@ -1,8 +1,8 @@
-"""Something-Something V2: 174 templates of what somebody does with something.
+"""Something-Something V2: 174 templates of actions with objects.
 
 Source: R. Goyal et al., ICCV 2017; version 2 as Qualcomm releases it: `labels.json`, `train.json`, `validation.json`
 and `test.json` (also with `something-something-v2-` in front), videos `<id>.webm`. A mirrored clip changes its class
-("pushing something from left to right"), so flips are refused.
+("pushing something from left to right"), so flips are rejected.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _PREFIX = "something-something-v2-"
 
 
 def load_ssv2(root: Path, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "ssv2": classes are the templates without brackets, in the numbers of labels.json; val is tested.
+    """The dataset "ssv2": classes are the templates without brackets, numbered as in labels.json; val is the test part.
 
-    The test list has no labels and is not used. Raises `UsageError` without the lists, for lists of another form, and
-    as `listed_dataset`.
+    The test list has no labels and is not used. Raises `UsageError` without the lists, for malformed lists, and as
+    `listed_dataset` does.
     """
     found = find_lists(root, roots, {kind: partial(_is_list, kind) for kind in ("labels", "train", "validation")})
     path = the_list(found, "labels", root, "labels.json")

@@ -1,6 +1,6 @@
 """Rules that divide samples into train, val and test, used as the protocols of datasets.
 
-Each takes the samples last, so that `functools.partial` makes a protocol of it; the parts never overlap.
+Each takes the samples last, so that `functools.partial` makes it a protocol; the parts never overlap.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from unialign.words import counted
 
 SplitRule = Callable[[Sequence[Sample]], Split]
 
-# What the parts of a split are called by lists, folders and pickles, in any case.
+# Names for the parts of a split in lists, folders and pickles, case-insensitive.
 PARTS: Mapping[str, str] = {
     "train": "train",
     "training": "train",
@@ -32,17 +32,17 @@ PARTS: Mapping[str, str] = {
 # "trainset", "test_set", "val-split".
 _SUFFIX = re.compile(r"[ _-]?(set|split|data)$")
 
-# One in four: large enough to tell classes apart in sets of a few dozen clips.
+# One in four: large enough to distinguish classes in datasets of a few dozen clips.
 TEST_SHARE = 4
 
 
 def part_named(name: str) -> str | None:
-    """The part that a word of `PARTS` means, in any case, also before set, split or data; None for any other text."""
+    """The part that a word of `PARTS` means, case-insensitive, also before set, split or data; None for others."""
     return PARTS.get(_SUFFIX.sub("", name.strip().casefold()))
 
 
 def check_words(words: Iterable[str], where: str) -> None:
-    """Raise `UsageError` where words of `PARTS` that are used together leave open what is tested."""
+    """Raise `UsageError` if words of `PARTS` that are used together are ambiguous about what is tested."""
     used = {_SUFFIX.sub("", word.strip().casefold()) for word in words}
     if "eval" in used and used & {"test", "testing"}:
         raise UsageError(f"{where}: has both a test and an eval part; call the one to choose a model by val.")
@@ -57,9 +57,9 @@ def by_attribute(attribute: str, train: Container[int | str], samples: Sequence[
 
 
 def by_part(part_of: Mapping[str, str], samples: Sequence[Sample]) -> Split:
-    """The part that `part_of` names for each id ("train", "val" or "test"); a sample without one is in none.
+    """The part given by `part_of` for each id ("train", "val" or "test"); a sample without one is in none.
 
-    Where nobody is in test, val is what is tested: data sets that publish two parts call the second one either.
+    If test is empty, val is used for testing: datasets that publish two parts use either name for the second one.
     """
     train, val, test = (
         tuple(each.id for each in samples if part_of.get(each.id) == part) for part in ("train", "val", "test")
@@ -70,7 +70,7 @@ def by_part(part_of: Mapping[str, str], samples: Sequence[Sample]) -> Split:
 def holdout(samples: Sequence[Sample]) -> Split:
     """A quarter of each class for testing, at least one sample of a class that has two or more.
 
-    Which ones is decided by the SHA-256 of the ids: the same samples give the same split on every machine.
+    Chosen by the SHA-256 of the ids: the same samples give the same split on every machine.
     """
     by_label: dict[int, list[str]] = defaultdict(list)
     for sample in samples:
@@ -86,12 +86,12 @@ def leave_groups_out(attribute: str, samples: Sequence[Sample]) -> Split:
 
 
 def few_shots(dataset: Dataset, shots: int, seed: int, protocol: str | None = None) -> Dataset:
-    """The dataset with `shots` training samples of each class in every protocol; val and test stay. 0: all, as it is.
+    """The dataset with `shots` training samples per class in every protocol; val and test are kept. 0: all samples.
 
-    protocol: one that may be described rather than named, see `Dataset.rule`.
+    protocol: one that may be described instead of named, see `Dataset.rule`.
 
-    Which ones is decided by the SHA-256 of seed and id: those of fewer shots are among those of more. A split raises
-    `UsageError` where a class has fewer training samples.
+    Chosen by the SHA-256 of seed and id: the samples of fewer shots are a subset of those of more. A split raises
+    `UsageError` if a class has fewer training samples.
     """
     if not shots:
         return dataset

@@ -21,9 +21,9 @@ _HMDB_PARTS = {"1": "train", "2": "test"}
 
 
 def load_ucf101(root: Path, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "ucf101": clips named as released (`v_YoYo_g08_c01`) in any folder below `root`, beside the lists.
+    """The dataset "ucf101": clips named as released (`v_YoYo_g08_c01`) in any folder below `root`, next to the lists.
 
-    Raises `UsageError` without classInd.txt and a pair of lists, for lists of another form, and as `listed_dataset`.
+    Raises `UsageError` without classInd.txt and a pair of lists, for malformed lists, and as `listed_dataset` does.
     """
     found = find_lists(
         root,
@@ -57,10 +57,10 @@ def load_ucf101(root: Path, roots: Sequence[Path] = ()) -> Dataset:
 
 
 def load_hmdb51(root: Path, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "hmdb51": `<class>/<clip>.avi` below `root`, beside the split lists; ids are `<class>/<clip>`.
+    """The dataset "hmdb51": `<class>/<clip>.avi` below `root`, next to the split lists; ids are `<class>/<clip>`.
 
-    Clips that a split marks as unused are in none of its parts. Raises `UsageError` without lists, for lists of another
-    form, and as `listed_dataset`.
+    Clips that a split marks as unused are in none of its parts. Raises `UsageError` without lists, for malformed lists,
+    and as `listed_dataset` does.
     """
     found = find_lists(root, roots, {"lists": lambda name: bool(_HMDB_LIST.fullmatch(name))})["lists"]
     matches = sorted((match.groups(), path) for path in found if (match := _HMDB_LIST.fullmatch(path.name)))

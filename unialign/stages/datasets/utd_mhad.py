@@ -3,7 +3,7 @@
 Legend: T frames, V joints (20, layout "utd-20").
 
 Source: C. Chen, R. Jafari, N. Kehtarnavaz, UTD-MHAD, ICIP 2015. Files are `a<action>_s<subject>_t<trial>_skeleton.mat`
-with the array `d_skel` (20, 3, T) in meters; the color videos, where they lie there too, `..._color.avi`.
+with the array `d_skel` (20, 3, T) in meters; the color videos, if present, are `..._color.avi`.
 """
 
 import re
@@ -27,7 +27,7 @@ NUM_CLASSES = 27
 NUM_JOINTS = 20
 TRAIN_SUBJECTS = frozenset({1, 3, 5, 7})
 
-# Genuine files have 41 to 125 frames; the bound keeps a hostile one from taking the memory.
+# Genuine files have 41 to 125 frames; the bound keeps a hostile one from exhausting memory.
 MAX_FRAMES = 10_000
 
 _FILE = re.compile(r"(a(\d{1,2})_s(\d)_t(\d))_(?:skeleton\.mat|color\.(?:avi|mp4|mkv))", re.ASCII)
@@ -37,11 +37,11 @@ _HIGHEST = {"action": NUM_CLASSES, "subject": 8, "trial": 4}
 def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
     """The dataset "utd-mhad" from all folders below `root`.
 
-    labels: UTF-8 text with the 27 class names in order, one per line; "class 0", "class 1", ... without it.
-    Protocols: "subject-odd" trains on subjects 1, 3, 5, 7 and tests on the others; "zero-shot-1" to "zero-shot-3" do
-    the same with 22 seen classes for training and 5 unseen ones for testing; "generalised-1" to "generalised-3" test on
-    all classes. Raises `UsageError` for a root without samples, numbers that the dataset does not have, two files of
-    one sample, links out of the root, and labels that cannot be used.
+    labels: UTF-8 file with the 27 class names in order, one per line; "class 0", "class 1", ... without it. Protocols:
+    "subject-odd" trains on subjects 1, 3, 5, 7 and tests on the others; "zero-shot-1" to "zero-shot-3" do the same with
+    22 seen classes for training and 5 unseen ones for testing; "generalised-1" to "generalised-3" test on all classes.
+    Raises `UsageError` for a root without samples, numbers that the dataset does not have, two files for one sample,
+    links out of the root, and labels that cannot be used.
     """
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     numbers: dict[str, dict[str, int]] = {}
@@ -84,10 +84,10 @@ def load_utd_mhad(root: Path, labels: Path | None = None, roots: Sequence[Path] 
 
 
 def read_utd_skeleton(path: Path) -> NDArray[np.float32]:
-    """The keypoints of a skeleton file, (T, V, 3) float32: x, y, z in meters of the camera's space.
+    """The keypoints of a skeleton file, (T, V, 3) float32: x, y, z in meters in camera space.
 
-    A joint whose position is not finite is NaN. Raises `CorruptInput` naming the file for one that cannot be read or is
-    not as described above.
+    A joint with a non-finite position is NaN. Raises `CorruptInput` naming the file if it cannot be read or is
+    malformed.
     """
     values = read_mat_array(path, "d_skel", NUM_JOINTS * 3 * MAX_FRAMES)
     if values.shape[:2] != (NUM_JOINTS, 3):

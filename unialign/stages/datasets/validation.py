@@ -1,8 +1,9 @@
-"""The part of a split that an epoch is chosen on: its own val part, or a share of train, so that test never is.
+"""The part of a split used to select an epoch: its own val part, or a fraction of train, never test.
 
-A share of train is drawn by the seed and the SHA-256 of ids: the same on every machine. Where samples carry a group
-(who is seen, which recording), whole groups go, so that nobody is on both sides; then as many as come near the share of
-each class. Without groups the share is that of each class, at least one sample of each that has two.
+A fraction of train is drawn by the seed and the SHA-256 of ids: the same on every machine. If samples have a group
+(person, recording), whole groups are held out, so that no group is on both sides; the number of groups is chosen to
+come close to the fraction of each class. Without groups it is the fraction of each class, at least one sample of each
+class that has two.
 """
 
 import hashlib
@@ -14,19 +15,19 @@ from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset, Split
 from unialign.words import counted
 
-# Attributes of samples that name a group; the first one that samples carry counts.
+# Sample attributes that name a group; the first one that samples have is used.
 GROUPS = ("group", "performer", "subject")
 # With fewer val samples one clip more or less is ten points; with fewer groups one of them is a third of train.
 LEAST_SAMPLES, LEAST_GROUPS = 10, 4
-# Where groups are large, the first one is taken although it is more than the share, up to this.
+# If groups are large, the first one is held out even if it exceeds the fraction, up to this.
 LARGEST = 1 / 3
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A split with what an epoch is chosen on. origin: "protocol" (the val part is the split's own), "train" or "none".
+    """A split with the part for selecting an epoch. origin: "protocol" (the split's own val part), "train" or "none".
 
-    why: one sentence that says what was set aside, or why nothing was.
+    why: one sentence that says what was held out, or why nothing was.
     """
 
     split: Split
@@ -35,11 +36,11 @@ class Validation:
 
 
 def with_validation(dataset: Dataset, protocol: str, share: float, seed: int, *, shots: int = 0) -> Validation:
-    """The split of a protocol with a val part, where one can be had.
+    """The split of a protocol with a val part, if there can be one.
 
-    share: of the training samples, in [0, 0.5]; 0 sets none aside. shots: training samples of each class, where they
-    are few by choice: they are all that a run may see, so none of them is set aside. Raises `UsageError` for a share
-    outside.
+    share: fraction of the training samples, in [0, 0.5]; 0 holds out none. shots: training samples per class, if
+    deliberately few: they are all that a run may see, so none of them is held out. Raises `UsageError` for a share out
+    of range.
     """
     if not 0 <= share <= 0.5:
         raise UsageError(f"train.val_share is {share}; it must be between 0 (none) and 0.5.")
@@ -68,7 +69,7 @@ def with_validation(dataset: Dataset, protocol: str, share: float, seed: int, *,
 
 
 def groups_of(dataset: Dataset, ids: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
-    """The attribute that groups these samples ("" for none) and the ids of each group; each sample its own without.
+    """The attribute that groups these samples ("" for none) and the ids of each group; without groups, one per sample.
 
     A sample that lacks the attribute is a group of its own.
     """
@@ -84,10 +85,10 @@ def groups_of(dataset: Dataset, ids: Sequence[str]) -> tuple[str, Mapping[str, S
 
 
 def chosen(units: Mapping[str, Sequence[str]], labels: Mapping[str, int], share: float, seed: int) -> set[str]:
-    """The ids of the units that are set aside: about the share of each class, and every class keeps a sample in train.
+    """The ids of the held-out units: about the fraction of each class; every class keeps a sample in train.
 
-    Units come in the order of the SHA-256 of seed and name. One is taken where at least half of it is what classes
-    still lack; where that takes none, the first one that is at most `LARGEST` of all.
+    Units are visited in the order of the SHA-256 of seed and name. A unit is held out if at least half of it is what
+    classes still lack; if that selects none, the first one that is at most `LARGEST` of all.
     """
     left = Counter(labels[name] for names in units.values() for name in names)
     total = sum(left.values())

@@ -1,8 +1,8 @@
 """Which classes are unseen in zero-shot recognition: published lists, and a seeded rule for datasets without one.
 
-Source: "synse-": SynSE (skelemoa/synse-zsl); its newest README agrees with the code of DVTA, SMIE and STAR on 96/24,
-older versions of it list another set. "smie-": the random splits of SMIE (YujieOuO/SMIE), used by DVTA too. Class
-indices are from 0 here: action A11 of NTU RGB+D is 10.
+Source: "synse-": SynSE (skelemoa/synse-zsl); its newest README agrees with the code of DVTA, SMIE and STAR on 96/24;
+older versions list another set. "smie-": the random splits of SMIE (YujieOuO/SMIE), also used by DVTA. Class indices
+are from 0 here: action A11 of NTU RGB+D is 10.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from unialign.stages.datasets.splits import SplitRule
 
 @dataclass(frozen=True)
 class ZeroShotSplit:
-    """Classes of one split: `unseen`, ascending, of `num_classes`; `dataset` is whose labels they are."""
+    """Classes of one split: `unseen`, ascending, out of `num_classes`; `dataset` is the one whose labels they are."""
 
     dataset: str
     num_classes: int
@@ -34,10 +34,10 @@ class ZeroShotSplit:
 
 
 def seeded_unseen(num_classes: int, num_unseen: int, num_splits: int, seed: int = 0) -> tuple[tuple[int, ...], ...]:
-    """For each of `num_splits` splits its unseen classes, ascending; no class is unseen in two of them.
+    """The unseen classes of each of `num_splits` splits, ascending; no class is unseen in two of them.
 
-    Classes are ordered by the SHA-256 of "<seed>/<class>" and dealt out from the start: the same on every machine.
-    Raises ValueError if there are too few classes.
+    Classes are ordered by the SHA-256 of "<seed>/<class>" and assigned in that order: the same on every machine. Raises
+    ValueError if there are too few classes.
     """
     if num_splits * num_unseen > num_classes or num_unseen >= num_classes:
         raise ValueError(f"{num_splits} splits of {num_unseen} unseen classes need more than {num_classes} classes")
@@ -78,7 +78,7 @@ ZERO_SHOT_SPLITS: Mapping[str, ZeroShotSplit] = {
 def zero_shot(unseen: Sequence[int], rule: SplitRule, samples: Sequence[Sample]) -> Split:
     """Train on seen classes of the rule's train side, test on unseen classes of its test side.
 
-    Unseen classes of the train side are in neither, as are seen ones of the test side (SMIE's reading, which DVTA
+    Unseen classes of the train side and seen classes of the test side are dropped (SMIE's interpretation, which DVTA
     shares). With `rule` and `unseen` bound it is a protocol.
     """
     return _kept(rule(samples), samples, hidden=unseen, tested=unseen)
