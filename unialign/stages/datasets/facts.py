@@ -6,7 +6,7 @@ from unialign.stages.datasets.base import Dataset
 from unialign.types import Json
 from unialign.words import counted
 
-# All of NTU RGB+D 120 fits, and so does one terminal page; the object has all.
+# Limits of the lines for people: all of NTU RGB+D 120, about one terminal page. The object has everything.
 _CLASSES_SHOWN = 120
 _PROTOCOLS_SHOWN = 12
 

@@ -48,7 +48,7 @@ UNITS: Mapping[str, str] = {
 MAX_CLASSES, MAX_PEOPLE, MAX_SIDE = 100_000, 64, 100_000
 # A room is smaller than this in meters, and images are larger in pixels.
 LARGEST_METRES = 100
-# Number of frames inspected to infer unit or layout from the values, all in memory at once.
+# Frames inspected to infer unit or layout from the values, and frames held in memory at once.
 _LOOKED_AT, _AT_ONCE = 2000, 10_000
 
 

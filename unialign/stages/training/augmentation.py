@@ -1,4 +1,4 @@
-"""What happens to the images of a clip before the network sees them, as functions of their arguments only.
+"""Augmentation of the images of a clip before the network reads them, as functions of their arguments only.
 
 Legend: T frames of a clip, H W height and width of stored images, S side of the network's input.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# So many bytes at their largest add up to what 16 bits hold.
+# The most bytes whose sum always fits in 16 bits.
 _LINES = (2**16 - 1) // 255
 
 
@@ -27,7 +27,7 @@ class Region:
 def sparse_frames(num_kept: int, num_frames: int, places: np.ndarray | float) -> np.ndarray:
     """Indices (num_frames,) of frames in [0, num_kept): one from each of `num_frames` equal segments.
 
-    places: where in its segment each frame lies, in [0, 1); 0.5 is the middle. A clip with fewer frames repeats some.
+    places: the position of each frame in its segment, in [0, 1); 0.5 is the middle. Shorter clips repeat frames.
 
     Source: TSN (Wang et al., "Temporal Segment Networks", ECCV 2016), sparse sampling.
     """
@@ -42,9 +42,9 @@ def random_region(
 ) -> Region:
     """A rectangle inside an image of `size` (height, width).
 
-    Its area is a share in `scale` of the largest square's area and its width over height lies in `ratio`; both are
-    drawn uniformly (the ratio's logarithm), and sides longer than the image's are cut to it. The square, not the whole
-    image, is the measure, so that a wide image does not squeeze the person.
+    Its area is a fraction in `scale` of the largest square's area and its width over height is in `ratio`; both are
+    drawn uniformly (the ratio's logarithm), and sides longer than the image's are clipped to it. The square is the
+    reference, not the whole image, so that a wide image does not squeeze the person.
     """
     height, width = size
     area = generator.uniform(*scale) * min(height, width) ** 2
@@ -57,7 +57,7 @@ def random_region(
 
 
 def fixed_regions(size: tuple[int, int], num_crops: int) -> list[Region]:
-    """Squares as large as the image allows: the middle one, or three along the longer side from start to end."""
+    """Squares as large as the image allows: the center one, or three along the longer side from start to end."""
     height, width = size
     side = min(height, width)
     shares = (0.5,) if num_crops == 1 else (0.0, 0.5, 1.0)
@@ -67,26 +67,26 @@ def fixed_regions(size: tuple[int, int], num_crops: int) -> list[Region]:
 def resized(pictures: np.ndarray, region: Region, image_size: int, out: np.ndarray | None = None) -> Tensor:
     """The region of images (T, H, W, 3) as (T, 3, S, S), uint8, antialiased.
 
-    out: memory (T, S, S, 3) uint8 for it, of which the result is a view.
+    out: memory (T, S, S, 3) uint8 for the result, which is a view of it.
     """
     part = pictures[:, region.top : region.top + region.height, region.left : region.left + region.width]
     if out is None:
         out = np.empty((len(pictures), image_size, image_size, 3), dtype=np.uint8)
-    # As views of (T, H, W, 3) these have torch's channels-last order, which its resampling is fastest with.
+    # As views of (T, H, W, 3) these are in torch's channels-last format, which its resampling handles fastest.
     images, target = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in (part, out))
-    # What `functional.interpolate` calls with these arguments; but that takes no memory to write to.
+    # What `functional.interpolate` calls with these arguments, except that it has no parameter for an output buffer.
     torch.ops.aten._upsample_bilinear2d_aa.out(images, [image_size, image_size], False, None, None, out=target)
     return target
 
 
 def recoloured_levels(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """What each of the 256 levels of a clip's images becomes, (256,) uint8.
+    """The new value of each of the 256 levels of a clip's images, (256,) uint8.
 
     images: (T, S, S, 3) uint8, contiguous. factors: of brightness and of contrast, (2,).
     """
     brightness, contrast = factors
     lines = images.reshape(-1, *images.shape[-3:]).reshape(-1, images.shape[-3], images.shape[-2] * 3)
-    # Line upon line in as few bits as hold the sums: a tenth of the time of a sum over all.
+    # Summed line by line, in the narrowest type that holds the sums: a tenth of the time of one sum over all.
     narrow = np.uint16 if lines.shape[1] <= _LINES else np.uint32
     grey = int(lines.sum(axis=1, dtype=narrow).sum(dtype=np.int64)) / images.size
     values = (np.arange(256) - grey) * contrast + grey * brightness
@@ -102,9 +102,9 @@ def network_frames(
 ) -> Tensor:
     """Frames (B, ..., 3, S, S) uint8 as the network reads them: recolored, normalized and mirrored, float32.
 
-    mean, std: per color, of values in [0, 1]. levels: (B, 256) uint8, what each level of a clip becomes. mirrored:
-    (B,) bool. A level has one value in the end, so it is looked up in a table that the processor computes: the result
-    is the same to the last bit on every device.
+    mean, std: per color, of values in [0, 1]. levels: (B, 256) uint8, the new value of each level of a clip. mirrored:
+    (B,) bool. Each level maps to a single value, so it is looked up in a table computed on the CPU: the result is
+    identical to the last bit on every device.
     """
     values = torch.arange(256, dtype=torch.float32).expand(3, 256) / 255  # (3, 256)
     table = (values - torch.tensor(mean).view(3, 1)) / torch.tensor(std).view(3, 1)

@@ -1,7 +1,7 @@
-"""Batches whose samples each take some computation: images to decode, clips of keypoints to cut.
+"""Batches whose samples each need some computation: images to decode, clips of keypoints to cut.
 
 The inputs of a batch are read from the stores for the whole batch at once. Then threads compute its samples, each into
-its row of reused memory, so that many cores work on the batch that the loop waits for.
+its row of reused memory, so that many cores work on the batch that the loop is waiting for.
 """
 
 import threading
@@ -31,7 +31,7 @@ Kind = tuple[np.dtype[Any], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Rows:
-    """What the rows of a batch look like: by name their type and shape, (B, *shape)."""
+    """Format of a batch: type and shape of each array by name, (B, *shape)."""
 
     kinds: Mapping[str, Kind]
 
@@ -56,7 +56,7 @@ class Rows:
 class BySample(Streamed, Generic[Read]):
     """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
 
-    A subclass says what it reads for a batch, how it makes a sample of that, and what it gives away.
+    A subclass defines what it reads for a batch, how it makes a sample from that, and what it returns.
     """
 
     def __init__(self, samples: Labelled, rows: Rows) -> None:
@@ -66,7 +66,7 @@ class BySample(Streamed, Generic[Read]):
         self.scratch = threading.local()
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but the memory: that stays in its process."""
+        """Everything but the memory, which stays in its process."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_pool", "scratch")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -75,19 +75,19 @@ class BySample(Streamed, Generic[Read]):
 
     @abstractmethod
     def read(self, picks: Sequence[tuple[int, int]]) -> Read:
-        """What a batch needs of the stores, with everything drawn that is random."""
+        """What a batch needs from the stores, with all random draws made."""
 
     @abstractmethod
     def bytes_of(self, read: Read) -> int:
-        """How many bytes that are."""
+        """Its size in bytes."""
 
     @abstractmethod
     def make(self, read: Read, place: int, rows: Mapping[str, np.ndarray]) -> None:
-        """Make one sample of the batch, in its place of the rows. Called by several threads at once."""
+        """Compute one sample of the batch into its place in the rows. Called by several threads at once."""
 
     @abstractmethod
     def finished(self, read: Read, batch: Batch) -> Batch:
-        """The batch as it is given away. batch: a tensor over each of the rows, "indices" and "labels"."""
+        """The batch as it is returned. batch: a tensor for each of the rows, "indices" and "labels"."""
 
     def __getitems__(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of these picks, see the class. Fresh memory."""
@@ -98,7 +98,7 @@ class BySample(Streamed, Generic[Read]):
 
     def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
         """See `Streamed`."""
-        # Copying from a map is a thousandth of the work; waiting for servers is done by several.
+        # Copying from a memory map is a thousandth of the work; waiting for servers is spread over several threads.
         readers = threads if isinstance(self.reader, FetchingReader) else 1
         read = ahead(self._timed_read, batches, threads=readers, depth=depth + readers)
         return self._stream(read, batches, threads, depth)
@@ -108,7 +108,7 @@ class BySample(Streamed, Generic[Read]):
     ) -> Iterator[Batch]:
         """See `Streamed`."""
         made = windowed(self._timed_read, self.mapped, batches, window_of, threads)
-        # What `windowed` waits for is the disk; the loop must not.
+        # `windowed` waits for the disk; the loop must not.
         read = ahead(lambda number: next(made), range(len(batches)), threads=1, depth=depth)
         try:
             yield from self._stream(read, batches, threads, depth)
@@ -153,7 +153,7 @@ class BySample(Streamed, Generic[Read]):
 
     def _awaited(self, read: Read, seconds: float, batch: Batch, jobs: list[Future[float]]) -> Batch:
         seconds += sum(job.result() for job in jobs)
-        # Compressed stores are unpacked by other threads too, whose time is not known here.
+        # Other threads decompress compressed stores too, and their time is not known here.
         self.spent.add(seconds if isinstance(self.reader, BatchReader) else 0.0, self.bytes_of(read))
         return self.finished(read, batch)
 

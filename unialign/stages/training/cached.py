@@ -1,7 +1,7 @@
-"""Cached arrays as a dataset: batches of tensors straight from the stores, at the speed of memory.
+"""Cached arrays as a dataset: batches of tensors straight from the stores, at memory speed.
 
-Works under a stock `torch.utils.data.DataLoader` with any number of workers (fork, spawn, forkserver), and faster under
-`loader.Loader`, whose threads fill memory that is used again.
+Works with a stock `torch.utils.data.DataLoader` with any number of workers (fork, spawn, forkserver), and faster with
+`loader.Loader`, whose threads fill reused memory.
 """
 
 import threading
@@ -21,18 +21,18 @@ from unialign.stages.training.samples import Batch
 from unialign.stages.training.streamed import Spent, Streamed
 from unialign.stages.training.windows import windowed
 
-# Batches whose crops are drawn at once.
+# Number of batches whose crops are drawn at once.
 _DRAWN = 32
 
 
 class CachedArrays(Streamed):
     """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
 
-    A batch holds one tensor (B, *shape) for each column of the reader, and `indices` and `labels`, (B,) int64.
-    Columns with a window get a crop of it: in training at a place that is a function of (seed, epoch, index), otherwise
-    in the middle. Columns whose samples are equally long, such as keypoints and their scores, are cropped alike.
-    Tensors may be kept; those that `batches` gives are page-locked where there is a GPU.
-    repeats: windows that a batch holds of each sample, one behind the other, (B * repeats, *shape).
+    A batch holds one tensor (B, *shape) for each column of the reader, and `indices` and `labels`, (B,) int64. Columns
+    with a window are cropped to it: in training at a position that is a function of (seed, epoch, index), otherwise in
+    the middle. Columns whose samples have equal lengths, such as keypoints and their scores, share the crop. Tensors
+    may be kept; those from `batches` are page-locked if there is a GPU.
+    repeats: windows per sample in a batch, one after the other, (B * repeats, *shape).
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class CachedArrays(Streamed):
         self._pool: BufferPool | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but the memory: that stays in its process."""
+        """Everything but the memory, which stays in its process."""
         return {**self.__dict__, "_pool": None}
 
     def __getitems__(self, picks: Sequence[tuple[int, int]] | Sequence[int]) -> Batch:
-        """The batch of these picks, see the class; plain indices count as those of epoch 0. Fresh memory.
+        """The batch of these picks, see the class; plain indices count as epoch 0. Fresh memory.
 
-        Raises `ValueError` for picks of several epochs.
+        Raises `ValueError` for picks from several epochs.
         """
         epoch, indices = _plain(picks)
         return self._read(epoch, indices, self.reader.buffers(len(indices) * self.repeats))
 
     def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
-        """The batches in order, made by threads, `depth` of them ready ahead of the loop, in memory used again.
+        """The batches in order, made by threads, up to `depth` of them ahead of the loop, in reused memory.
 
-        A loop that would wait for a batch of mapped stores makes one itself, see `cache.batches.work_ring`.
+        A loop that would have to wait for a batch from mapped stores makes one itself, see `cache.batches.work_ring`.
         """
         self._make_pool(batches)
         if isinstance(self.reader, BatchReader):
@@ -76,7 +76,7 @@ class CachedArrays(Streamed):
         self._make_pool(batches)
         made = windowed(self._batch, self.mapped, batches, window_of, threads)
         try:
-            # One thread gathers, beside those that read: copying is ten times as fast as any disk.
+            # One thread gathers, next to those that read: copying is ten times as fast as any disk.
             yield from ahead(lambda number: next(made), range(len(batches)), threads=1, depth=depth)
         finally:
             made.close()
@@ -91,7 +91,7 @@ class CachedArrays(Streamed):
         began = time.thread_time()
         with self._pool.lend() as buffers:
             batch = self._read(picks.epoch, picks.indices, buffers)
-        # Compressed stores are unpacked by other threads too, whose time is not known here.
+        # Other threads decompress compressed stores too, and their time is not known here.
         seconds = time.thread_time() - began if isinstance(self.reader, BatchReader) else 0.0
         self.spent.add(seconds, len(picks) * self.repeats * self.reader.sample_bytes)
         return batch
@@ -99,11 +99,11 @@ class CachedArrays(Streamed):
     def _gathered(
         self, reader: BatchReader, batches: Sequence[BatchIndices], threads: int, depth: int
     ) -> Generator[Batch]:
-        # Brings a compiler along, which a command that finds a finished run does not need.
+        # Imports a compiler, which a command that only finds a finished run does not need.
         from unialign.cache.batches.work_ring import Gathering
 
         assert self._pool is not None
-        # The loop is one of those that gather; more of them than cores would only take turns.
+        # The loop gathers too; more threads than cores would only take turns.
         count = max(1, min(threads, usable_cores() - 1))
         depth += count
         work = Gathering(reader, self._pool.size, depth)
@@ -149,11 +149,11 @@ class CachedArrays(Streamed):
         return np.repeat(indices, self.repeats) if self.repeats > 1 else indices
 
     def _finished(self, batch: Batch) -> Batch:
-        """What is given away of a batch once its arrays hold their values; for subclasses."""
+        """What is returned of a batch once its arrays hold their values; for subclasses."""
         return batch
 
     def _cropped_picks(self, batches: Sequence[BatchIndices]) -> Iterator[tuple[BatchIndices, np.ndarray | None]]:
-        """The batches with their crops, which are drawn for many at once: that costs little more than for one."""
+        """The batches with their crops, drawn for many at once: that costs little more than for one."""
         for first in range(0, len(batches), _DRAWN):
             some = batches[first : first + _DRAWN]
             starts = self._starts(some[0].epoch, np.concatenate([picks.indices for picks in some]))
@@ -163,7 +163,7 @@ class CachedArrays(Streamed):
                 yield picks, None if starts is None else starts[begin:end]
 
     def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray | None:
-        """(B * repeats, columns) the first entry of each window; what is not cropped begins at 0; for subclasses."""
+        """(B * repeats, columns) the first entry of each window; uncropped columns begin at 0; for subclasses."""
         if not any(self._cropped):
             return None
         indices = self._positions(indices)
@@ -194,11 +194,11 @@ FEATURE = "feature"
 
 
 class PooledFeatures(CachedArrays):
-    """`CachedArrays` of the column "feature" (V, P), the mean over tokens, with its mean over some views in its place.
+    """`CachedArrays` of the column "feature" (V, P), averaged over tokens; returns its mean over some views instead.
 
     A batch holds pose_features (B, P), and `indices` and `labels`, (B,) int64. Training and evaluation read the same:
-    the published method augments nothing. candidates: the classes to choose from in evaluation, as `candidates` (U,)
-    int64 in each batch; in training there are none.
+    the published method augments nothing. candidates: the classes to choose from, in evaluation only, as `candidates`
+    (U,) int64 in each batch.
     """
 
     def __init__(

@@ -5,8 +5,8 @@
     checkpoints/best.pt, best.json         the model only, at its best evaluation
 
 The `.json` next to a `.pt` holds its size, SHA-256, position and run: if it is missing or does not match, the `.pt` is
-ignored. It is written first, so that a kill in between leaves a note without a file, which is not a checkpoint, rather
-than a file without a checksum. Files are loaded with torch's `weights_only`, which runs no code from them.
+ignored. It is written first, so that a kill in between leaves a `.json` without a `.pt`, which is not a checkpoint,
+rather than a file without a checksum. Files are loaded with torch's `weights_only`, which runs no code from them.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Loaded:
     skipped: tuple[str, ...]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights of the model, by name. Raises `DamagedStore` where it holds none."""
+        """The weights of the model, by name. Raises `DamagedStore` if there are none."""
         found = self.state.get("model")
         if not isinstance(found, Mapping) or not all(isinstance(each, torch.Tensor) for each in found.values()):
             raise DamagedStore(f"{self.path} holds no weights of a model; it is not the checkpoint of a run.")
@@ -68,8 +68,8 @@ class Checkpoints:
     def save(self, state: Mapping[str, Any], position: Position) -> Path:
         """Store a state under its position and as "last"; returns the numbered file.
 
-        Older ones beyond `keep` are removed afterwards; only whole ones count. Raises `UnialignError` when the disk
-        does not take it; what was there before stays.
+        Older ones beyond `keep` are removed afterwards; only valid ones count. Raises `UnialignError` if it cannot be
+        written to disk; existing checkpoints are kept.
         """
         data = _serialised(state)
         name = f"{position.epoch:06d}-{position.samples:09d}"
@@ -106,21 +106,21 @@ class Checkpoints:
         return None
 
     def position(self) -> Position | None:
-        """The position of the newest checkpoint, from its note alone; None if there is none."""
+        """The position of the newest checkpoint, from its `.json` alone; None if there is none."""
         found = [self._rank(path)[:2] for path in self.folder.glob("*.pt") if path.stem != BEST]
         epoch, samples = max(found, default=(-1, -1))
         return Position(epoch, samples) if epoch >= 0 else None
 
     def settle(self, found: Loaded) -> None:
-        """Make "last" the same as the numbered checkpoint, in case a kill came before that was done."""
+        """Make "last" the same as the numbered checkpoint, in case the run was killed before that was done."""
         if found.path.stem != LAST:
             note = self._note(found.path)
             self._write(LAST, self._checked(found.path), Position(note["epoch"], note["samples"]))
 
     def named(self, name: str) -> Loaded:
-        """The checkpoint "best" or "last". Raises `MissingCache` when there is none, `DamagedStore` when it is damaged.
+        """The checkpoint "best" or "last". Raises `MissingCache` if there is none, `DamagedStore` if it is damaged.
 
-        For a damaged "last" the newest whole numbered one is taken.
+        If "last" is damaged, the newest valid numbered one is used.
         """
         path = self.folder / f"{name}.pt"
         if name == LAST and (found := self.newest()) is not None:
@@ -154,7 +154,7 @@ class Checkpoints:
         return path
 
     def _note(self, path: Path) -> dict[str, Any]:
-        """The note next to a checkpoint. Raises `DamagedStore` if it cannot be used."""
+        """The `.json` next to a checkpoint. Raises `DamagedStore` if it cannot be used."""
         beside = path.with_suffix(".json")
         try:
             note = parse_json(read_plain(beside, METADATA_BYTES))
@@ -188,7 +188,7 @@ class Checkpoints:
             raise DamagedStore(f"{path} holds something else than plain weights.") from error
 
     def _rank(self, path: Path) -> tuple[int, int, bool]:
-        """Newest first; at the same position, "last" first. A file without a note is placed by its name."""
+        """Newest first; at the same position, "last" first. A file without a `.json` is ordered by its name."""
         try:
             note = self._note(path)
             return int(note["epoch"]), int(note["samples"]), path.stem == LAST
@@ -209,7 +209,7 @@ class Checkpoints:
                 else:
                     whole += 1
                     continue
-            # The note is written first: a kill in between leaves a file that does not match its note.
+            # The `.json` is written first: a kill in between leaves a file that does not match it.
             atomic.remove(path.with_suffix(".json"))
             atomic.remove(path)
 

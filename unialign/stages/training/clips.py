@@ -1,4 +1,4 @@
-"""Clips of cached frames and pose features: what a data loader asks for, a batch at a time.
+"""Clips of cached frames and pose features, requested by a data loader one batch at a time.
 
 Legend: B clips, V views of a clip (only in evaluation), T frames, H W height and width of stored images, S side of
 an image, N_p pose tokens, D their width.
@@ -32,7 +32,7 @@ from unialign.stages.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class CachedFrames:
-    """The store of frames and what clips are made of them. encoding: of the array "pictures"."""
+    """The store of frames and how clips are made from them. encoding: of the array "pictures"."""
 
     reader: SampleReader
     encoding: str
@@ -48,7 +48,7 @@ class PoseTokens:
     flips: tuple[bool, ...]
 
     def views(self, *, mirrored: bool) -> list[int]:
-        """Places of the views that are mirrored, or of those that are not."""
+        """Indices of the views that are mirrored, or of those that are not."""
         return [view for view, flipped in enumerate(self.flips) if flipped == mirrored]
 
 
@@ -65,9 +65,9 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a batch is made of. sizes: (B, 2). pictures: the distinct ones of each temporal clip of each sample in turn.
+    """The inputs of a batch. sizes: (B, 2). pictures: the distinct images of each temporal clip of each sample in turn.
 
-    first: (B,) the first of a sample's among them. pose_tokens: (B, N_p, D) float32.
+    first: (B,) index of a sample's first image among them. pose_tokens: (B, N_p, D) float32.
     """
 
     ids: tuple[str, ...]
@@ -83,13 +83,13 @@ class Clips(BySample[_Read]):
 
     A batch holds
         frames (B, T, 3, S, S) uint8; (B, V, T, 3, S, S) where evaluation averages V > 1 views;
-        levels (B, 256) uint8, with `settings.colour` in training: what each level of the frames becomes;
-        mirrored (B,) bool, with `settings.flip` in training: whether the frames are to be mirrored;
+        levels (B, 256) uint8, with `settings.colour` in training: the new value of each level of the frames;
+        mirrored (B,) bool, with `settings.flip` in training: whether to mirror the frames;
         pose_tokens (B, N_p, D) float32, with pose features: in training one view of the grid, mirrored if the frames
             are; in evaluation the first one, or the mean of those that are not mirrored;
         labels, indices (B,) int64.
-    `augmentation.network_frames` makes of the first three what a network reads, on its device.
-    Everything random comes from (seed, epoch, index), so neither workers nor their order change a batch.
+    `augmentation.network_frames` turns the first three into the network's input, on its device.
+    All randomness is a function of (seed, epoch, index), so neither workers nor their order change a batch.
 
     Raises `UsageError` for mirrored training with a grid of pose features that has no mirrored views.
     """
@@ -203,7 +203,7 @@ class Clips(BySample[_Read]):
         return grids[:, self.pose.views(mirrored=False)].float().mean(dim=1)
 
     def _scratch(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Memory of this thread for decoded images; each call overwrites what the one before gave."""
+        """Per-thread memory for decoded images; each call overwrites the result of the one before."""
         size, held = int(np.prod(shape)), getattr(self.scratch, "memory", None)
         if held is None or len(held) < size:
             held = self.scratch.memory = np.empty(size, dtype=np.uint8)
@@ -211,7 +211,7 @@ class Clips(BySample[_Read]):
 
 
 def _stretches(sample: str, offset: np.ndarray, num_bytes: int, which: np.ndarray) -> np.ndarray:
-    """(n, 2) first byte and end of some images of a sample. Raises `DamagedStore` where it has none there."""
+    """(n, 2) first byte and end of some images of a sample. Raises `DamagedStore` if the sample does not have them."""
     begin, end = offset[which], offset[which + 1]
     if ((begin < 0) | (end < begin) | (end > num_bytes)).any():
         raise DamagedStore(

@@ -1,4 +1,4 @@
-"""How much each head of a system is worth: weights of a mixture, from samples that it was not trained on.
+"""Weights of a mixture of a system's heads, fitted on samples that it was not trained on.
 
 Legend: N samples, L classes.
 """
@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# As if each head had been right on so many samples more; few val samples then leave the weights near equal.
+# As if each head had been right on this many more samples; with few val samples the weights stay nearly equal.
 PRIOR = 1.0
 ROUNDS = 200
 LEAST = 1e-12
 
 
 def reliable_weights(heads: Mapping[str, NDArray[np.floating]], labels: Sequence[int]) -> dict[str, float]:
-    """Weights of the heads that sum to 1 and make the labels most likely under the mixture of their probabilities.
+    """Weights of the heads, summing to 1, that maximize the likelihood of the labels under the mixture.
 
-    heads: (N, L) probabilities of each. labels: (N,); those that no head has a column for (from L on) do not count.
-    Expectation maximization of a mixture's weights (the problem is concave, so it ends in the best ones), with a prior
-    that draws them to equal ones. Without any sample all are equal.
+    heads: (N, L) probabilities of each. labels: (N,); those without a column in the heads (from L on) are ignored.
+    Expectation maximization of mixture weights (the problem is concave, so it converges to the optimum), with a prior
+    that pulls them towards equal. Without samples all are equal.
     """
     truth = np.asarray(labels, np.int64)
     known = truth < next(iter(heads.values())).shape[1]

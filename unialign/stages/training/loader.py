@@ -1,4 +1,4 @@
-"""Batches in the order of `order`, decoded beside the training loop, with a meter of the time that the loop waits."""
+"""Batches in the order of `order`, decoded in parallel to the training loop, with a meter of its waiting time."""
 
 import os
 import time
@@ -20,7 +20,7 @@ from unialign.stages.training.streamed import Spent, Streamed
 
 
 class BatchSource(Protocol):
-    """A dataset that makes whole batches: `Clips` or `PoseClips`."""
+    """A dataset that returns whole batches: `Clips` or `PoseClips`."""
 
     def __len__(self) -> int: ...
 
@@ -30,7 +30,7 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run is: the epoch (from 0) and the samples of it that are done, over all processes."""
+    """Position of a run: the epoch (from 0) and how many of its samples are done, over all processes."""
 
     epoch: int = 0
     samples: int = 0
@@ -40,7 +40,7 @@ class Position:
 class Meter:
     """How long one pass over a loader took, from start to end (or until now), and how much of it was waiting.
 
-    samples: that it gave. spent: what making them has cost; complete once the pass has ended. threads: that made them.
+    samples: number returned. spent: cost of making them; complete once the pass has ended. threads: that made them.
     """
 
     waited: float = 0.0
@@ -51,12 +51,12 @@ class Meter:
     threads: int = 1
 
     def start(self) -> None:
-        """A pass begins."""
+        """Start a pass."""
         self.waited, self.started, self.ended = 0.0, time.perf_counter(), None
         self.samples, self.spent = 0, Spent()
 
     def stop(self) -> None:
-        """It is over."""
+        """End the pass."""
         self.ended = time.perf_counter()
 
     @property
@@ -68,17 +68,17 @@ class Meter:
 
     @property
     def share(self) -> float:
-        """Share of the pass that the loop waited for batches, in [0, 1]."""
+        """Fraction of the pass that the loop waited for batches, in [0, 1]."""
         return min(1.0, self.waited / self.seconds) if self.seconds else 0.0
 
     @property
     def megabytes_per_second(self) -> float:
-        """Read from the stores, of 10^6 bytes; 0 where that is not known (worker processes, extraction online)."""
+        """Data read from the stores, in 10^6 bytes; 0 if unknown (worker processes, extraction online)."""
         return self.spent.bytes / 1e6 / self.seconds if self.seconds else 0.0
 
     @property
     def samples_alone(self) -> float:
-        """Samples a second that the loader would reach if it waited for nobody and had its cores; 0 if not known."""
+        """Samples per second that the loader would reach if it waited for nobody and had its cores; 0 if unknown."""
         return self.threads * self.samples / self.spent.seconds if self.spent.seconds else 0.0
 
 
@@ -87,8 +87,8 @@ class RankBatch:
     """One batch of one process.
 
     count: samples of this process that count; a process that has none left gets one sample with count 0, so that all
-    take the same number of steps. total: samples of the batch over all processes. batch, num_batches: its number in
-    the epoch and how many the epoch has. after: the position once it is done.
+    processes take the same number of steps. total: samples of the batch over all processes. batch, num_batches: its
+    number in the epoch and the number of batches in the epoch. after: the position once it is done.
     """
 
     data: Batch
@@ -100,7 +100,7 @@ class RankBatch:
 
 
 class _Sampler:
-    """The batch sampler: what the next pass over the loader shall fetch."""
+    """The batch sampler: what the next pass over the loader fetches."""
 
     def __init__(self) -> None:
         self.batches: Sequence[BatchIndices] = ()
@@ -115,9 +115,9 @@ class _Sampler:
 class Loader:
     """Batches of a dataset for one process of a run.
 
-    With `settings.num_workers` of 0 threads prepare the next batches while the loop works, otherwise processes do.
-    Batches are the same for any number of workers; their union over processes is the same for any number of those.
-    device: where there is a GPU, batches are copied there beside the loop, on a stream of their own.
+    If `settings.num_workers` is 0, threads prepare the next batches while the loop works, otherwise processes do.
+    Batches are the same for any number of workers; their union over processes is the same for any number of processes.
+    device: if it is a GPU, batches are copied there in parallel to the loop, on a separate stream.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Loader:
         self.settings = settings
         self.rank, self.world_size = rank, world_size
         self.device = device
-        # Processes of one machine share its cores.
+        # Processes on one machine share its cores.
         mine = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.threads = settings.read_threads or max(1, mine)
         self.meter = Meter(threads=self.threads)
@@ -152,7 +152,7 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=settings.prefetch if workers else None,
             pin_memory=torch.cuda.is_available(),
-            # Its own generator: each pass draws a seed, which must not move the one that dropout uses.
+            # A separate generator: each pass draws a seed, which must not advance the one that dropout uses.
             generator=torch.Generator().manual_seed(settings.seed),
         )
 
@@ -160,7 +160,7 @@ class Loader:
         return len(self.source)
 
     def epoch(self, position: Position) -> Iterator[RankBatch]:
-        """The rest of an epoch of training, shuffled."""
+        """The rest of a training epoch, shuffled."""
         order, window_of = self._order(position.epoch)
         shares = rank_slice(
             order,
@@ -170,7 +170,7 @@ class Loader:
             start=position.samples,
         )
         size, end = self.settings.batch_size, len(order)
-        # Where this process has nothing in the last batch, it takes the batch's first sample with a count of 0.
+        # If this process has no samples in the last batch, it takes the batch's first sample with a count of 0.
         starts = range(position.samples, end, size)
         batches = [
             BatchIndices(position.epoch, share if len(share) else order[first : first + 1])
@@ -185,21 +185,21 @@ class Loader:
             yield RankBatch(data, len(share), total, done + number, done + len(starts), after)
 
     def in_order(self) -> Iterator[Batch]:
-        """Every sample once over all processes, in order, for evaluation; no sample comes twice to fill a batch."""
+        """Every sample once over all processes, in order, for evaluation; no sample is repeated to fill a batch."""
         size = self.settings.batch_size
         shares = rank_slice(np.arange(len(self.source)), rank=self.rank, world_size=self.world_size, batch_size=size)
         yield from self._fetched([BatchIndices(0, share) for share in shares if len(share)])
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader is: behind the batch that it gave last. The same on all processes of a run."""
+        """The loader's position: after the last batch that it returned. The same on all processes of a run."""
         return {"epoch": self._position.epoch, "samples": self._position.samples}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from there with `resume`, also with other workers or on another number of processes."""
+        """Continue from there with `resume`, even with other workers or another number of processes."""
         self._position = Position(state["epoch"], state["samples"])
 
     def resume(self) -> Iterator[RankBatch]:
-        """The rest of the epoch that `load_state_dict` tells, or that was left; the next whole one behind its end."""
+        """The rest of the epoch loaded with `load_state_dict` or interrupted; once that has ended, the next whole one."""
         return self.epoch(self._position)
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -245,5 +245,5 @@ class Loader:
 
 
 def _whole(batch: Any) -> Any:
-    """The batch as the dataset made it."""
+    """The batch as returned by the dataset."""
     return batch

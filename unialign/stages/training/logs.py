@@ -18,14 +18,14 @@ Row = Mapping[str, float]
 class RunLog:
     """The logs of one run folder.
 
-    log.jsonl: one JSON object per line, append-only; a resumed run writes the steps since its checkpoint again, so the
+    log.jsonl: one JSON object per line, append-only; a resumed run rewrites the steps since its checkpoint, so the
         last line for a step counts.
     metrics.csv: one row per epoch, rewritten each time from the whole history, so it is correct after any kill.
     tensorboard/: the same numbers as curves.
     """
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
-        """Open the logs; `step` is the first step that will be written, older curves stay up to it."""
+        """Open the logs; `step` is the first step to be written; older curves are kept up to it."""
         # Not needed to find a finished run.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -62,7 +62,7 @@ class RunLog:
 
 
 def _line(fields: Mapping[str, Any]) -> str:
-    # JSON has no infinity: the gradient norm of a step that fp16 overflowed reads null.
+    # JSON has no infinity: the gradient norm of a step with an fp16 overflow is null.
     finite = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()
     }
@@ -70,7 +70,7 @@ def _line(fields: Mapping[str, Any]) -> str:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """The rows as CSV, a column for each name in order of first appearance, empty where a row lacks it."""
+    """The rows as CSV, a column for each name in order of first appearance, empty if a row lacks it."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [",".join(names)]
     lines += [",".join(repr(row[name]) if name in row else "" for name in names) for row in rows]
@@ -78,7 +78,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a log.jsonl; a line that a kill has cut is left out."""
+    """The objects of a log.jsonl; a line cut off by a kill is left out."""
     objects = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("{") and line.endswith("}"):

@@ -47,7 +47,7 @@ class Progress:
 class Part:
     """Samples to evaluate on: their loader in this process, and the labels of all of them.
 
-    missing: labels of the part's samples that the caches lack. unknown: classes that the model has no score for.
+    missing: labels of the part's samples that are not in the caches. unknown: classes without a score in the model.
     """
 
     loader: Loader
@@ -61,17 +61,17 @@ class Part:
         return evaluation(predictions.scores, labels, self.missing, unknown=self.unknown)
 
     def top1(self, predictions: Predictions, scores: np.ndarray) -> float:
-        """Share of the samples that other scores (N, L) of the same predictions have right."""
+        """Accuracy of other scores (N, L) for the same predictions."""
         labels = [self.labels[index] for index in predictions.indices]
         return evaluation(scores, labels, self.missing, unknown=self.unknown)["top1"]
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains on and evaluates on, in this process; None where a part has no samples.
+    """What a run trains and evaluates on, in this process; None for a part without samples.
 
-    val chooses the best epoch. test never chooses anything: it is evaluated once training has ended. follow_test: after
-    each evaluated epoch too, for rules of zero-shot systems that say of themselves what they look at.
+    val selects the best epoch. test never selects anything: it is evaluated once training has ended. follow_test: also
+    after each evaluated epoch, for zero-shot systems whose selection rules declare what they look at.
     """
 
     train: Loader
@@ -161,7 +161,7 @@ class _Run:
         self.log: RunLog | None = None
 
     def resume(self) -> dict[str, Any]:
-        """Continue from the newest checkpoint; returns what to say of it, nothing without one."""
+        """Continue from the newest checkpoint; returns a message about it, empty without a checkpoint."""
         # Only the first process looks, so that all continue from the same file.
         found = self.checkpoints.newest() if self.processes.first else None
         if found:
@@ -185,7 +185,7 @@ class _Run:
         return {"checkpoint": found.path.name, "skipped": list(found.skipped), **_place(self.position)}
 
     def train_epoch(self) -> None:
-        """The rest of the current epoch; checkpoints on the way if the settings ask for them."""
+        """The rest of the current epoch; saves checkpoints along the way if the settings ask for them."""
         settings, loader = self.settings, self.data.train
         self.stepper.task.model.train()
         self.trained = 0
@@ -200,14 +200,14 @@ class _Run:
             self.trained += share.total
             self._tell(share, report, rate)
             last = share.after.epoch > self.position.epoch
-            # An epoch's end is not a position of its own before the evaluation, see `finish_epoch`.
+            # The end of an epoch is not a separate position before the evaluation, see `finish_epoch`.
             self.position = Position(self.position.epoch, len(loader)) if last else share.after
             by_count = settings.checkpoint_batches and (share.batch + 1) % settings.checkpoint_batches == 0
             if not last and (by_count or self._overdue()):
                 self.save()
 
     def finish_epoch(self) -> None:
-        """Evaluate, note the epoch's row, and store a checkpoint, each where it is due; val alone says what is best."""
+        """Evaluate, record the epoch's row, store a checkpoint, each if due; only val decides which epoch is best."""
         settings, epoch = self.settings, self.position.epoch
         samples = self.sums.pop("samples", 0.0)
         row = {"epoch": epoch + 1, **{name: value / samples for name, value in self.sums.items()}}
@@ -248,9 +248,9 @@ class _Run:
         return part.metrics(predictions) if part and predictions else {}
 
     def measured_best(self, last: Mapping[str, float]) -> dict[str, Any]:
-        """The best epoch with its metrics on test; `last`: those of the last epoch. Leaves the weights as they are.
+        """The best epoch with its metrics on test; `last`: those of the last epoch. Leaves the weights unchanged.
 
-        "test" is {} where the weights of that epoch are not there any more, which the log says.
+        "test" is {} if the weights of that epoch no longer exist, which is logged.
         """
         if not self.best or self.best["epoch"] == self.settings.epochs:
             return {**self.best, "test": dict(last)} if self.best else {}
@@ -270,8 +270,8 @@ class _Run:
     def measured_heads(self, tested: Predictions | None) -> dict[str, Any]:
         """Top-1 of each head of the last epoch on test and, with a val part, on val; {} for models with one head.
 
-        "weighted": the top-1 on test of a mixture whose weights the val samples chose, see `fusion`, beside the mean
-        that is the model's prediction.
+        "weighted": the top-1 on test of a mixture with weights fitted on the val samples, see `fusion`, next to the
+        mean that is the model's prediction.
         """
         if not tested or not tested.heads or not self.data.test:
             return {}
@@ -286,7 +286,7 @@ class _Run:
         return {**found, "weighted": {"weights": weights, "test": self.data.test.top1(tested, mixed)}}
 
     def _best_weights(self) -> tuple[dict[str, Any] | None, str]:
-        """The weights of the best epoch, or why there are none: damaged, or of an epoch that came out otherwise."""
+        """The weights of the best epoch, or why they cannot be used: damaged, or the epoch had another result."""
         try:
             state = self.checkpoints.named(BEST).state
         except (DamagedStore, MissingCache) as error:
@@ -299,11 +299,11 @@ class _Run:
         """Whether the last checkpoint is too old, by the clock of the first process."""
         minutes = self.settings.checkpoint_minutes
         if not minutes or (self.processes.world_size > 1 and self.step % self.settings.log_every):
-            return False  # processes ask each other only now and then
+            return False  # processes communicate about this only now and then
         return bool(self.processes.from_first(time.monotonic() - self.saved >= 60 * minutes))
 
     def save(self) -> None:
-        """Store a checkpoint of this moment."""
+        """Store a checkpoint of the current state."""
         self.saved = time.monotonic()
         random: dict[str, torch.Tensor] = {"cpu": torch.get_rng_state()}
         if self.processes.device.type == "cuda":

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.int64], k: int) -> float:
     """Fraction of samples whose label is among the k best classes, in [0, 1]. scores (N, L), labels (N,).
 
-    Classes with equal scores rank in class order, so a constant output does not get lucky.
+    Classes with equal scores rank in class order, so a constant output gains nothing by chance.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # (N, k)
     return float((best == labels[:, None]).any(axis=1).mean())
@@ -30,7 +30,7 @@ def mean_class_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Mean over the classes in the labels of the accuracy on their samples, in [0, 1]. Both (N,).
 
     The class list is that of the labels, whatever is predicted: with "labels or predictions", which some programs use,
-    the denominator depends on the model.
+    the denominator would depend on the model.
     """
     guesses, truth = np.asarray(predictions), np.asarray(labels)
     if not truth.size:
@@ -153,7 +153,7 @@ def scored_part(
 
 
 def shown(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Metrics for people, by their titles, with four digits; also those that an earlier version has computed."""
+    """Metrics for people, by their titles, with four digits; also those computed by an earlier version."""
     return {
         METRICS[name].title if name in METRICS else name.replace("_", " "): f"{value:.4f}"
         for name, value in metrics.items()

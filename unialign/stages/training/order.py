@@ -2,7 +2,7 @@
 
 An epoch is one fixed permutation of the samples, cut into batches for the whole run and then distributed over its
 processes. So neither the number of workers nor that of processes changes the content of a batch, and a resumed run,
-even on another number of processes, skips the prefix that was done.
+even with another number of processes, skips the prefix that is already done.
 
 Source: the elastic sampling of litData (streaming/elastic.py) and the index functions of google/grain; own code.
 """
@@ -48,15 +48,16 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def sample_generator(seed: int, epoch: int, sample_index: int) -> np.random.Generator:
-    """The random numbers that one sample may use in one epoch."""
+    """The random numbers for one sample in one epoch."""
     return np.random.Generator(np.random.Philox(_stream(seed, _SAMPLE, epoch, sample_index)))
 
 
 def sample_words(seed: int, epoch: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first two words, (B,) uint64 each, of the `sample_generator` of each of these samples.
 
-    samples: (B,) places in the list, below 2^32. Setting up a generator takes 20 microseconds a sample, this less than
-    one. Source: numpy's SeedSequence, and Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+    samples: (B,) indices in the list, below 2^32. Setting up a generator takes 20 microseconds per sample, this less
+    than one. Source: numpy's SeedSequence, and Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+    2011).
     """
     # All but the last word of the entropy is the same for all samples, so only that one is mixed in for each.
     first = _words(seed)
@@ -98,7 +99,7 @@ def _mixed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _philox(key: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first two words of Philox4x64-10 under these keys."""
+    """The first two words of Philox4x64-10 for these keys."""
     counter = [np.full_like(key, word) for word in (1, 0, 0, 0)]
     for number in range(10):
         if number:
@@ -154,7 +155,7 @@ def crop_starts(seed: int, epoch: int, samples: np.ndarray, spare: np.ndarray) -
 
 
 def process_seed(seed: int, epoch: int, samples_done: int, rank: int) -> int:
-    """A seed for torch's own generators (dropout) of one process from this moment of a run on."""
+    """A seed for torch's own generators (dropout) of one process, starting at this point of a run."""
     state = _stream(seed, _PROCESS, epoch, samples_done, rank).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 

@@ -28,9 +28,9 @@ MIDDLE = View(offset=0, num_offsets=1, flip=False)
 
 @dataclass(frozen=True)
 class CachedPoses:
-    """The store of poses and how clips are made of them.
+    """The store of poses and how clips are made from them.
 
-    recipe: name in `pose_clips.RECIPES`. crop: shortest random part of a sample, as a share of its frames.
+    recipe: name in `pose_clips.RECIPES`. crop: minimum length of a random part, as a fraction of the sample's frames.
     """
 
     reader: SampleReader
@@ -42,7 +42,7 @@ class CachedPoses:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a batch is made of. keypoints: (T, M, V, C) of each sample. sizes: (B, 2), None for poses without."""
+    """The inputs of a batch. keypoints: (T, M, V, C) of each sample. sizes: (B, 2), None for poses without."""
 
     picks: Sequence[tuple[int, int]]
     keypoints: Entries
@@ -54,10 +54,10 @@ class PoseClips(BySample[_Read]):
 
     A batch holds keypoints (B, M, T, V, C) float32, present (B, M) bool, labels and indices (B,) int64.
 
-    In training a random part of the frames that show somebody is cut into segments, and each gives one random frame (a
-    part with fewer frames than the clip is read round and round); mirrored with the probability `settings.flip`.
-    Evaluation reads the first view of the extraction's grid, so it sees what extraction will.
-    Batches raise `CorruptInput` for a sample that shows nobody.
+    In training a random part of the frames with a person is cut into segments, and each contributes one random frame (a
+    part with fewer frames than the clip is repeated cyclically); mirrored with probability `settings.flip`. Evaluation
+    reads the first view of the extraction's grid, the same as extraction does.
+    Batches raise `CorruptInput` for a sample without any person.
 
     Source: PYSKL, UniformSampleFrames in training mode; the random part is this project's.
     """
@@ -108,10 +108,10 @@ class PoseClips(BySample[_Read]):
 
 @dataclass(frozen=True)
 class _ReadBodies:
-    """What a batch in body space is made of. keypoints: (T, M, V, C) of each sample, then of each partner.
+    """The inputs of a batch in body space. keypoints: (T, M, V, C) of each sample, then of each partner.
 
-    generators: of each clip, in training; the next draws are its augmentation. shares: (B,) float32, weight of the clip
-    itself in its mixture. partners: (B,) int64, whom the rest is of; empty without mixtures.
+    generators: one per clip, in training; the next draws are its augmentation. shares: (B,) float32, weight of the clip
+    itself in its mixture. partners: (B,) int64, the samples mixed in; empty without mixtures.
     """
 
     picks: Sequence[tuple[int, int]]
@@ -122,13 +122,13 @@ class _ReadBodies:
 
 
 class BodyClips(BySample[_ReadBodies]):
-    """Clips in body space over picks (epoch, index); a batch holds what one of `PoseClips` does.
+    """Clips in body space over picks (epoch, index); a batch has the same arrays as one of `PoseClips`.
 
-    With an augmentation (training) a random part of a sample is read at random positions, changed as
-    `skeleton_augmentation` says, mirrored with the probability `settings.flip`, and with mixup > 0 half of the clips
-    are mixtures with one of another sample: a batch then also holds partner_labels (B,) int64 and share (B,) float32,
-    the weight of the clip's own label. Without one it is what extraction reads: the first view of its grid.
-    Batches raise `CorruptInput` for a sample that shows nobody.
+    With an augmentation (training) a random part of a sample is read at random positions, augmented as in
+    `skeleton_augmentation`, mirrored with probability `settings.flip`, and with mixup > 0 half of the clips are mixed
+    with a clip of another sample: a batch then also holds partner_labels (B,) int64 and share (B,) float32, the weight
+    of the clip's own label. Without one it is what extraction reads: the first view of its grid.
+    Batches raise `CorruptInput` for a sample without any person.
     """
 
     def __init__(
@@ -212,8 +212,8 @@ def random_part(
 ) -> np.ndarray:
     """Frames of a random part of keypoints (T, M, V, C), at most `clip_len` of them, in order.
 
-    shown: indices of the frames that show somebody; the part's length is a share in [crop, 1] of them. A sample
-    without any is returned as it is.
+    shown: indices of the frames with a person; the part's length is a fraction in [crop, 1] of them. A sample without
+    any is returned unchanged.
     """
     if not len(shown):
         return keypoints
@@ -226,7 +226,7 @@ def random_part(
 
 
 def frames_with_somebody(keypoints: np.ndarray, *, scored: bool) -> np.ndarray:
-    """Indices of the frames of (T, M, V, C) that show a joint. scored: the last coordinate is a score (2-D poses)."""
+    """Indices of the frames of (T, M, V, C) with any joint. scored: the last coordinate is a score (2-D poses)."""
     seen = np.isfinite(keypoints).all(axis=-1)
     if scored:
         seen &= keypoints[..., -1] > LOWEST_SCORE

@@ -17,10 +17,10 @@ from unialign.stages.training.step import Stepper
 
 @dataclass(frozen=True)
 class Predictions:
-    """indices (N,): places of the samples in the split, ascending. scores (N, L): probabilities, rows sum to 1.
+    """indices (N,): positions of the samples in the split, ascending. scores (N, L): probabilities, rows sum to 1.
 
-    importance (N, M): weights of the modalities, None for models without. heads: probabilities (N, L) of each of the
-    classifiers that the scores are made of, by name; empty for models that have one.
+    importance (N, M): weights of the modalities, None for models without. heads: probabilities (N, L) of each
+    classifier that contributes to the scores, by name; empty for models with only one.
     """
 
     indices: np.ndarray
@@ -36,7 +36,7 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
     `UnialignError` if the model returns NaN or infinity.
     """
     model, processes = stepper.task.model, stepper.processes
-    # Each process has had its own batch statistics since its last step; those of the first one are stored.
+    # Each process has had its own batch statistics since its last step; those of the first one are saved.
     processes.agree(model.buffers())
     was_training = model.training
     model.eval()

@@ -24,7 +24,7 @@ _PAGE = 4096
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int) -> Generator[Result]:
     """`work` of each item, in order, at most `depth` items ahead of the loop.
 
-    An error in `work` is raised here, in its turn. Leaving the loop early ends the threads.
+    An error in `work` is raised here, in its turn. Leaving the loop early stops the threads.
     """
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
@@ -40,7 +40,7 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item], *, threads: int
 
 
 class Layout(Protocol):
-    """How batches lie in memory: a `Joined`, or `by_sample.Rows`."""
+    """Memory format of batches: a `Joined`, or `by_sample.Rows`."""
 
     def buffer_bytes(self, size: int, /) -> int:
         """Bytes of a batch of at most `size` samples."""
@@ -51,7 +51,7 @@ class Layout(Protocol):
 
 @dataclass
 class _Piece:
-    """Buffers, the array that owns their memory, and its reference count while nobody else holds a view of it."""
+    """Buffers, the array that owns their memory, and its reference count when nobody else holds a view of it."""
 
     buffers: Buffers
     owner: np.ndarray
@@ -60,22 +60,22 @@ class _Piece:
 
 
 class BufferPool:
-    """Memory for batches that is used again once nobody holds anything that was made from it.
+    """Memory for batches that is reused once nothing that was made from it is referenced any more.
 
     A fresh 2 MB for every batch costs a sixth of the reading rate in page faults. Whether memory is still in use is
-    seen from its owner's reference count: every view and every tensor of it holds one. So a loop may keep a batch for
-    as long as it likes, and gets no other numbers in it.
+    determined from its owner's reference count: every view and every tensor of it holds one. So a loop may keep a batch
+    for as long as it likes without it being overwritten.
     """
 
     def __init__(self, layout: Layout, size: int, *, pinned: bool = False) -> None:
-        """size: samples that each piece of memory holds. pinned: page-locked, for copies to a GPU."""
+        """size: samples per buffer. pinned: page-locked, for copies to a GPU."""
         self._layout, self.size, self._pinned = layout, size, pinned
         self._pieces: list[_Piece] = []
         self._lock = threading.Lock()
 
     @contextmanager
     def lend(self) -> Iterator[Buffers]:
-        """Buffers that nobody uses. What is to outlive the `with` must be a view of them by then."""
+        """Unused buffers. Whatever must outlive the `with` must be a view of them by then."""
         with self._lock:
             free = [each for each in self._pieces if not each.lent and sys.getrefcount(each.owner) == each.idle]
             piece = free[0] if free else self._new()
@@ -86,7 +86,7 @@ class BufferPool:
             piece.lent = False
 
     def __len__(self) -> int:
-        """Pieces of memory so far."""
+        """Number of buffers so far."""
         return len(self._pieces)
 
     def _new(self) -> _Piece:
@@ -96,8 +96,8 @@ class BufferPool:
             memory = owner
         else:
             owner = np.empty(size + _PAGE, dtype=np.uint8)
-            # At a page: memory that begins 16 bytes behind one, where malloc puts it, is copied into at a fifth of
-            # the speed from sources at a page (the processor takes the two for the same address).
+            # Page-aligned: memory that begins 16 bytes after a page, where malloc puts it, is filled at a fifth of the
+            # speed from page-aligned sources (the processor mistakes the two for the same address).
             start = -owner.ctypes.data % _PAGE
             memory = owner[start : start + size]
         piece = _Piece(self._layout.buffers(self.size, memory), owner)
@@ -110,7 +110,7 @@ class BufferPool:
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """The same batches on a CUDA device; the copy of the next one runs while the loop works on this one.
 
-    Host memory stays held until its copy is done. Not tested without a GPU.
+    Host memory is held until its copy is done. Not tested without a GPU.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ready: tuple[Batch, Batch, torch.cuda.Event] | None = None
@@ -131,7 +131,7 @@ def _arrived(ready: tuple[Batch, Batch, torch.cuda.Event], device: torch.device)
     current = torch.cuda.current_stream(device)
     current.wait_event(event)
     for tensor in moved.values():
-        # The memory was taken on the other stream; it must not be given away while this one still reads it.
+        # The memory was allocated on the other stream; it must not be freed while this one still reads it.
         tensor.record_stream(current)
     # The host's memory may be overwritten as soon as it is released.
     event.synchronize()

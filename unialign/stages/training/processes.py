@@ -1,4 +1,4 @@
-"""The processes of a run: one alone, or those that torchrun started."""
+"""The processes of a run: a single one, or those that torchrun started."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ class Processes:
         return values
 
     def from_first(self, value: Any) -> Any:
-        """The first process' value, in all of them."""
+        """The first process's value, in all processes."""
         if self.world_size == 1:
             return value
         values = [value]
@@ -61,8 +61,8 @@ class Processes:
 def joined_processes(device: str) -> Iterator[Processes]:
     """The role of this process while the block runs.
 
-    Under torchrun (RANK and WORLD_SIZE in the environment) the processes are joined, over NCCL on GPUs and Gloo
-    otherwise; a group that the caller has already joined is used and left as it is.
+    Under torchrun (RANK and WORLD_SIZE in the environment) the processes join a group, over NCCL on GPUs and Gloo
+    otherwise; a group that the caller has already joined is used and left as is.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

@@ -34,7 +34,7 @@ class Wanted:
 def reader_of(columns: Mapping[str, Wanted], ids: Sequence[str], by_entry: Collection[str] = ()) -> Joined:
     """The reader of these columns, joined by id: memory-mapped if all stores allow it, fetching otherwise.
 
-    by_entry: see `Joined`. Raises `MissingCache` for a sample that a store lacks.
+    by_entry: see `Joined`. Raises `MissingCache` for a sample that is not in a store.
     """
     stored = {
         name: Column(wanted.reader, wanted.array, wanted.window)

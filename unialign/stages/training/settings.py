@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from unialign.settings import Settings, checked
 
-# Fields that change how fast or how safely a run goes, but not what it computes.
+# Fields that change how fast or how safely a run works, but not what it computes.
 NOT_IDENTITY = (
     "num_workers",
     "prefetch",
@@ -21,12 +21,12 @@ NOT_IDENTITY = (
     "log_every",
 )
 
-# Fields that came after keys of runs were written: where they say what was done before, keys stay as they were.
+# Fields added after run keys were first written: with the former behavior as their value, keys stay the same.
 YOUNGER = {"compile": False}
 
 
 class TrainSettings(Settings, strict=True):
-    """Everything that training needs beside data and model."""
+    """Everything that training needs besides data and model."""
 
     epochs: int = Field(50, ge=1, description="Passes over the training samples.")
     batch_size: int = Field(24, ge=1, description="Clips per optimizer step, over all processes together.")
@@ -117,7 +117,7 @@ class TrainSettings(Settings, strict=True):
         return self
 
     def with_unset(self, values: Mapping[str, Any]) -> Self:
-        """A copy with these values where nobody set one: neither file, flag nor program."""
+        """A copy with these values for fields that nobody set: neither file, flag nor program."""
         left = {name: value for name, value in values.items() if name not in self.model_fields_set}
         return self.replaced(**left) if left else self
 
@@ -133,9 +133,9 @@ def settings_from(values: Mapping[str, Any], defaults: TrainSettings | None = No
 
 
 def learning_rate(settings: TrainSettings, progress: float) -> float:
-    """The rate at a moment of a run, in epochs from 0 (start) to `settings.epochs` (end).
+    """The learning rate at a point of a run, in epochs from 0 (start) to `settings.epochs` (end).
 
-    A function of the moment, so a resumed run needs no scheduler's state.
+    A function of the position, so a resumed run needs no scheduler state.
     """
     if progress < settings.warmup_epochs:
         # Never 0: the first step learns too.

@@ -1,4 +1,4 @@
-"""Random changes of a body in training: other viewpoints, sizes and speeds, noise, joints and frames that are missing.
+"""Random augmentation of a body in training: viewpoint, size, speed, noise, missing joints and frames.
 
 Legend: P persons, T frames of a sample, S frames of a clip, V joints, D = 2 or 3 coordinates.
 
@@ -74,7 +74,7 @@ def augmented(body: Body, generator: np.random.Generator, augmentation: Skeleton
         kept = generator.random((len(joints), joints.shape[2])) >= augmentation.joint_dropout  # (P, V)
         joints = joints * kept[:, None, :, None]
         seen = seen & kept[:, None]
-        # A person who was present still is.
+        # A person who was present stays present.
         seen = np.where(np.asarray(seen.any(axis=(1, 2)))[:, None, None], seen, body.seen)
     return Body(joints.astype(np.float32), seen, root.astype(np.float32))
 
@@ -91,7 +91,7 @@ def _change(num_axes: int, generator: np.random.Generator, augmentation: Skeleto
 
     change = rotation(0, 1, augmentation.tilt)
     if num_axes == 3:
-        # y is vertical in the space of cameras and of Kinect.
+        # y is vertical in camera space and in Kinect's space.
         change = rotation(1, 2, augmentation.tilt) @ rotation(0, 2, augmentation.turn) @ change
     scale = np.diag(generator.uniform(1 - augmentation.scale, 1 + augmentation.scale, num_axes))
     shear = np.eye(num_axes)

@@ -21,7 +21,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def same_rate(name: str) -> float:
-    """1: every parameter learns at the rate of the run."""
+    """1: every parameter uses the run's learning rate."""
     del name
     return 1.0
 
@@ -34,7 +34,7 @@ class Task:
         `update(outputs, labels)` is called once after each optimizer step: moving averages and the like.
     losses: (model, outputs, labels) to weighted scalars whose sum is minimized.
     mean, std: per color, what `frames` in [0, 1] are normalized with; not used where a batch holds none.
-    rate: from a parameter's name to its learning rate over that of the run.
+    rate: maps a parameter's name to its learning rate relative to that of the run.
     """
 
     model: nn.Module
@@ -44,7 +44,7 @@ class Task:
     rate: Callable[[str], float] = same_rate
 
     def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """The batch on a device: frames as normalized float32, views of a clip as clips of their own."""
+        """The batch on a device: frames as normalized float32, views of a clip as separate clips."""
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         if "frames" in moved:
             frames = moved["frames"]
@@ -58,7 +58,7 @@ class Task:
 
 
 class _WithLosses(nn.Module):
-    """Model and losses as one module, because only what happens inside `forward` is safe under DDP."""
+    """Model and losses as one module, because only what happens inside `forward` is safe with DDP."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Stepper:
             self._whole.compile()
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision as the settings ask for."""
+        """Mixed precision as configured in the settings."""
         half = HALF.get(self.settings.precision)
         return torch.autocast(self.device.type, dtype=half or torch.bfloat16, enabled=half is not None)
 
@@ -104,7 +104,7 @@ class Stepper:
         """Train on one batch; returns the mean "loss", its terms, and the gradient's norm before clipping.
 
         rate: the current learning rate of the run; those of parameter groups are proportional to it.
-        Raises `UnialignError` if loss or gradient are not finite; the model is unchanged then.
+        Raises `UnialignError` if loss or gradient is not finite; the model is unchanged in that case.
         """
         for group in self.optimizer.param_groups:
             # Older checkpoints have no factors.
@@ -126,7 +126,7 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.task.model.parameters(), limit))
-        # With fp16 an overflow is normal: the scaler skips the step and scales less from then on.
+        # With fp16 an overflow is normal: the scaler skips the step and reduces its scale.
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             raise UnialignError(f"the gradient is not finite at a loss of {report['loss']:.4g}; {self._where(share)}")
         self.scaler.step(self.optimizer)
@@ -181,8 +181,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of the settings; parameters with fewer than two axes have no weight decay.
 
-    rate: from a parameter's name to its factor of the learning rate, kept as "factor" of its group. The groups of
-    factor 1 come first, so the rate of the first group is that of the run.
+    rate: maps a parameter's name to its learning-rate factor, stored as "factor" of its group. The groups with factor 1
+    come first, so the rate of the first group is that of the run.
     """
     members: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

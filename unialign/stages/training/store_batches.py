@@ -32,7 +32,7 @@ def joined(
     that a batch holds of arrays whose samples differ in length. arrays: their names; all by default. An array name that
     two stores have becomes "<modality>.<array>".
     Raises `UsageError` for no stores, an unknown array, and samples that differ in length without a window;
-    `MissingCache` where no sample is in all stores, or one of `ids` is not.
+    `MissingCache` if no sample is in all stores, or if one of `ids` is not.
     """
     if not stores:
         raise UsageError("no stores are given; open some with unialign.open_store(path).")
@@ -101,9 +101,9 @@ class StoreDataset(Dataset[Any]):
 class Batches:
     """Batches of joined stores as dicts of tensors, gathered by threads ahead of the loop.
 
-    Each pass over the object is the next epoch; `epoch(n)` is a certain one. The order is a function of (seed, epoch),
+    Each pass over the object is the next epoch; `epoch(n)` is a specific one. The order is a function of (seed, epoch),
     a window of (seed, epoch, sample), so the same arguments give the same batches on every machine.
-    ids: the samples, in the order that "indices" of a batch counts.
+    ids: the samples, in the order that "indices" of a batch refers to.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Batches:
         window_shards: int = 0,
     ) -> None:
         settings = settings_from(
-            # Numbers of NumPy too.
+            # NumPy integers too.
             {"batch_size": int(batch_size), "seed": int(seed), "window_shards": int(window_shards)}
         )
         self.ids = reader.ids

@@ -27,11 +27,11 @@ class Spent:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __reduce__(self) -> tuple[type["Spent"], tuple[()]]:
-        """Another process begins to count anew."""
+        """Another process starts counting from zero."""
         return Spent, ()
 
     def add(self, seconds: float, size: int) -> None:
-        """So much more; any thread may call it."""
+        """Add to the counts; any thread may call it."""
         with self.lock:
             self.seconds += seconds
             self.bytes += size
@@ -40,7 +40,7 @@ class Spent:
 class Streamed(Dataset[Batch]):
     """A dataset over the samples of a reader that returns whole batches, one by one or as a stream.
 
-    spent: by the stream in use; a caller may set it anew for each pass.
+    spent: by the current stream; a caller may replace it for each pass.
     """
 
     reader: Joined
@@ -61,20 +61,20 @@ class Streamed(Dataset[Batch]):
     def windows(
         self, batches: Sequence[BatchIndices], window_of: np.ndarray, *, threads: int, depth: int
     ) -> Iterator[Batch]:
-        """The batches in order, while threads read the shards of the next window, and done ones are released.
+        """The batches in order, while threads read the shards of the next window, and finished ones are released.
 
         window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
-        windows in use and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
+        current windows and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
         """
 
     @property
     def shards(self) -> np.ndarray:
-        """(N,) the shard of each sample, for orders that keep to few of them. Raises `UsageError`, see `windows`."""
+        """(N,) the shard of each sample, for orders that access few at a time. Raises `UsageError`, see `windows`."""
         return self.mapped.shard_numbers()
 
     @property
     def mapped(self) -> BatchReader:
-        """The reader, where it is one of mapped memory. Raises `UsageError`, see `windows`."""
+        """The reader, if it is memory-mapped. Raises `UsageError`, see `windows`."""
         if not isinstance(self.reader, BatchReader):
             raise UsageError("train.settings.window_shards is for local, uncompressed stores; set it to 0.")
         return self.reader

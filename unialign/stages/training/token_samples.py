@@ -1,6 +1,6 @@
-"""Clips of cached tokens of frames: what ALT trains on with a cached tower.
+"""Clips of cached frame tokens: what ALT trains on with a cached tower.
 
-Legend: B clips, V views of a clip (only in evaluation), T frames, N tokens of a frame, D their width.
+Legend: B clips, V views of a clip (only in evaluation), T frames, N tokens per frame, D their width.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from unialign.stages.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class FrameTokens:
-    """The store of tokens of frames. flips: for each view of the cached grid, whether it is mirrored."""
+    """The store of frame tokens. flips: for each view of the cached grid, whether it is mirrored."""
 
     reader: SampleReader
     flips: tuple[bool, ...]
@@ -28,11 +28,11 @@ class TokenClips(CachedArrays):
     """`CachedArrays` of the views of tokens that are drawn; nothing else is read.
 
     A batch holds
-        tokens (B, T, N, D) in the store's type: in training a view of the grid, mirrored with the probability
+        tokens (B, T, N, D) in the store's type: in training one view of the grid, mirrored with probability
         `settings.flip`; in evaluation `test_clips` of the views that are not mirrored, evenly spaced, (B, V, T, N, D)
         if that is more than one;
         labels, indices (B,) int64.
-    Crops and colors are those of the extraction. Everything random comes from (seed, epoch, index).
+    Crops and colors are those of the extraction. All randomness is a function of (seed, epoch, index).
 
     Raises `UsageError` for settings that the cached grid cannot satisfy.
     """
@@ -71,7 +71,7 @@ class TokenClips(CachedArrays):
         drawn = np.empty(len(indices), dtype=np.int64)
         for flip, views in self._views.items():
             mine = np.flatnonzero(mirrored == flip)
-            # As numpy draws an integer below a bound (Lemire 2019); it repeats one draw in billions.
+            # The way numpy draws an integer below a bound (Lemire 2019); it redraws once in billions of draws.
             product = (second[mine] & np.uint64(0xFFFFFFFF)) * np.uint64(len(views))
             drawn[mine] = np.array(views, dtype=np.int64)[(product >> np.uint64(32)).astype(np.int64)]
             for place in mine[(product & np.uint64(0xFFFFFFFF)) < len(views)].tolist():

@@ -21,18 +21,18 @@ def windowed(
     window_of: np.ndarray,
     threads: int,
 ) -> Generator[Made]:
-    """The batches in order; `threads` read the shards that the next window needs while this one is used.
+    """The batches in order; `threads` read the shards that the next window needs while the current one is used.
 
     make: a batch of samples whose shards are open. window_of: (N,) the window of each sample; the batches follow the
-    order of windows. Open are the shards of the window in use, of the next one, and of the last one as long as a batch
-    reaches into it. A shard is closed behind the last window that needs it.
+    order of windows. Open are the shards of the current window, of the next one, and of the previous one as long as a
+    batch extends into it. A shard is closed after the last window that needs it.
     """
     needed = _needed(reader, batches, window_of)
     uses = Counter(file for files in needed.values() for file in files)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="shards")
 
     def open_window(window: int) -> int:
-        # The disk is busy with many files at once then, while their checksums are computed one after the other.
+        # This keeps the disk busy with many files at once while their checksums are computed one after the other.
         for file in needed[window]:
             reader.announce_shard(*file)
         for done in [pool.submit(reader.open_shard, *file) for file in needed[window]]:
@@ -51,7 +51,7 @@ def windowed(
                     if not uses[file]:
                         closing.append(pool.submit(reader.close_shard, *file))
             while not in_use or in_use[-1] < windows.max():
-                # The budget holds only if these are gone before another window begins to be read.
+                # The budget holds only if these are released before the next window starts to be read.
                 while closing:
                     closing.pop().result()
                 in_use.append(next(opened))

@@ -1,7 +1,7 @@
 """Zero-shot accuracies, and choosing a calibration and an epoch without using the unseen classes.
 
 Legend: N samples, L classes. Scores (N, L) are logits or log-probabilities, one column per class; calibration subtracts
-from them, so probabilities are not suitable. "Seen" classes had samples in training, "unseen" ones had none.
+from them, so probabilities are not suitable. "Seen" classes had samples in training, "unseen" ones did not.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ VALIDATION, PUBLISHED = "validation", "best epoch on the unseen test classes"
 class Calibration:
     """The value subtracted from the scores of seen classes, and the classes on whose samples it was chosen.
 
-    classes: all that played the role of unseen ones; a test on any of them would not be clean.
+    classes: all that served as unseen ones; a test on any of them would not be clean.
     """
 
     value: float
@@ -49,8 +49,7 @@ def generalised_accuracy(
     Also "area" under the curve of seen over unseen accuracy, over all calibrations (AUSUC).
     Source: calibrated stacking and AUSUC, W.-L. Chao et al., ECCV 2016 (there with means over classes, here over
     samples as in SynSE). Without a calibration nothing is subtracted.
-    Raises ValueError for a calibration that was chosen on one of the unseen classes, and if there are no samples of a
-    kind.
+    Raises ValueError for a calibration that was chosen on one of the unseen classes, and if either kind has no samples.
     """
     leaked = sorted(set(unseen) & set(calibration.classes)) if calibration else []
     if leaked:
@@ -83,8 +82,7 @@ def choose_calibration(
 
 
 def pseudo_unseen_classes(seen: Sequence[int], count: int, seed: int = 0) -> tuple[int, ...]:
-    """`count` of the seen classes, ascending, that play the role of unseen ones to choose settings; the same
-    everywhere.
+    """`count` of the seen classes, ascending, that serve as unseen ones for choosing settings; deterministic.
 
     Raises ValueError unless at least one is chosen and one remains.
     """
@@ -98,9 +96,9 @@ def select_epoch(history: Sequence[Mapping[str, float]], *, published_rule: bool
     """The epoch to report: the one with the best "validation", or the last one if no epoch was validated.
 
     history: rows with "validation", a score on classes or samples that are not part of the test, and optionally
-        "unseen", top-1 on the unseen test classes. The first of equal epochs.
-    published_rule: the one with the best "unseen" instead, as in DVTA's code; the result is marked as not clean.
-    Raises `UsageError` for a history without what the rule needs.
+        "unseen", top-1 on the unseen test classes. Ties go to the first epoch.
+    published_rule: the one with the best "unseen" instead, as in DVTA's code; the result is marked as not clean. Raises
+    `UsageError` for a history without what the rule needs.
     """
     if not history:
         raise UsageError("no epoch to choose from; train for at least one.")
@@ -117,8 +115,7 @@ def select_epoch(history: Sequence[Mapping[str, float]], *, published_rule: bool
 class _Curve:
     """Each sample's best seen score minus its best unseen one, and whether the label is the best of its own kind.
 
-    A sample is assigned to the seen classes if its difference is above the calibration (equal scores: to the unseen
-    ones).
+    A sample is assigned to the seen classes if its difference is above the calibration (ties: to the unseen ones).
     """
 
     gaps: NDArray[np.float64]
