@@ -8,8 +8,8 @@ from unialign.errors import UsageError
 def resolve_device(name: str, *, setting: str, local_rank: int = 0) -> torch.device:
     """The device for "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
 
-    setting: where the name was set, for the message ("extract.device"). local_rank: the GPU of this process, where the
-    name has no number. Raises `UsageError` for a device that is unknown or not there.
+    setting: where the name was set, for the message ("extract.device"). local_rank: the GPU of this process if the name
+    has no number. Raises `UsageError` for an unknown or unavailable device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

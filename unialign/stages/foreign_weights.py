@@ -12,7 +12,7 @@ from unialign.stages.archives import check_weights
 
 
 def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
-    """The content of a file of plain PyTorch weights. what: of which network ("a skeleton encoder"), for the message.
+    """The content of a file of plain PyTorch weights. what: which network's ("a skeleton encoder"), for the message.
 
     Raises `CorruptInput` for a file that is something else or that would run code.
     """
@@ -45,6 +45,6 @@ def load_clip_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(file: BinaryIO) -> Any:
-    """What a PyTorch file holds. Raises what torch raises, and `ValueError` for one that costs more than it says."""
+    """The content of a PyTorch file. Raises what torch raises, and `ValueError` if loading costs more than declared."""
     check_weights(file)
     return torch.load(file, map_location="cpu", weights_only=True)

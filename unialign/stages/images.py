@@ -24,7 +24,7 @@ def encode_image(image: np.ndarray, encoding: str, quality: int) -> bytes:
 
 
 def checked_size(size: np.ndarray) -> tuple[int, int]:
-    """(height, width) of stored images. Raises `DamagedStore` for a size that none is stored with."""
+    """(height, width) of stored images. Raises `DamagedStore` for a size that no stored image can have."""
     height, width = int(size[0]), int(size[1])
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise DamagedStore(f"no stored image has {height} x {width} pixels; extract the frames again.")
@@ -39,7 +39,7 @@ def decode_images(
     data: the bytes of all images, one after the other. offset: (count + 1,) where each begins, and the end.
     size: (height, width). encoding: "jpeg" or "rgb24".
 
-    Raises `IndexError` for an image that the sample does not have, `DamagedStore` when its bytes cannot be decoded.
+    Raises `IndexError` for an image that the sample does not have, `DamagedStore` if its bytes cannot be decoded.
     """
     height, width = checked_size(size)
     out = np.empty((len(which), height, width, 3), dtype=np.uint8)
@@ -52,9 +52,9 @@ def decode_images(
 
 
 def decode_into(encoded: np.ndarray, encoding: str, out: np.ndarray, index: int) -> None:
-    """One image of a known size into `out`, (H, W, 3) uint8, contiguous. Python's lock is free while it is decoded.
+    """One image of a known size into `out`, (H, W, 3) uint8, contiguous. Releases the GIL while decoding.
 
-    encoded: its bytes. index: its number, for messages. Raises `DamagedStore` when the bytes cannot be decoded.
+    encoded: its bytes. index: its number, for messages. Raises `DamagedStore` if the bytes cannot be decoded.
     """
     height, width, _ = out.shape
     if encoding == "rgb24":

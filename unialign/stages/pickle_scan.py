@@ -1,8 +1,8 @@
 """Scanning a pickle without running it: the names in it, and the cost of loading it.
 
-A value that a pickle refers to many times takes no memory, but each use of it can take time: a tuple that contains one
-tuple twice, and so on thirty times, is hashed in 2^30 steps when it becomes the key of a dict. So the number of hashed
-values is counted beforehand, with shared values expanded.
+A value that a pickle refers to many times takes no memory, but each use of it can take time: a tuple that contains the
+same tuple twice, nested thirty levels deep, takes 2^30 steps to hash when it becomes a dict key. So the number of
+hashed values is counted beforehand, with shared values expanded.
 """
 
 import pickletools
@@ -33,7 +33,7 @@ _MARK: _Cost = [0, 0]
 _DEEPEST = 100
 # Hashed values per step of the pickle. A genuine one hashes less than one: names of fields and ids.
 _HASHED, _HASHED_AT_LEAST = 10, 10_000
-# Opcodes that push one value of their own, and those that push one for two that they take off.
+# Opcodes that push one value of their own, and those that push one for two that they pop.
 _PLAIN = frozenset(
     opcode.name for opcode in pickletools.opcodes if not opcode.stack_before and len(opcode.stack_after) == 1
 ) - {"MARK", "EMPTY_LIST", "EMPTY_TUPLE", *_GET}
@@ -81,17 +81,17 @@ def _count(costs: "_Costs", name: str, argument: object, count: int) -> None:
 
 
 def _cost(parts: list[_Cost]) -> _Cost:
-    """Of a container, by the cost that it has (first) and those of what it gets."""
+    """Of a container: its own cost (first) and the costs of what is added to it."""
     weight = sum(weight for weight, _ in parts)
     depth = max(parts[0][1], 1, *(1 + depth for _, depth in parts[1:]))
     if depth > _DEEPEST:
         raise ValueError(f"nested more than {_DEEPEST} levels deep")
-    # As large as need be: more than that is rejected as soon as it is hashed.
+    # Cap: anything larger is rejected as soon as it is hashed.
     return [min(weight, 2**62), depth]
 
 
 class _Costs:
-    """The stack of an unpickler, with what each value on it costs. hashed: values hashed so far."""
+    """The stack of an unpickler, with the cost of each value on it. hashed: values hashed so far."""
 
     def __init__(self) -> None:
         self.hashed = 0
@@ -122,7 +122,7 @@ class _Costs:
         elif name == "POP_MARK":
             self._above_mark()
         elif name == "REDUCE":
-            # What a set is made of.
+            # The items of a set.
             self.hashed += self._taken(2)[1][0]
             stack.append(_ONE)
         elif name in _PAIRS:

@@ -1,4 +1,4 @@
-"""What extractors and training read cached samples from: a store, or anything that answers like one."""
+"""What extractors and training read cached samples from: a store, or anything with the same interface."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -20,4 +20,4 @@ class SampleReader(Protocol):
         """Digest of what a sample was made from, "sha256:<hex>"."""
 
     def array_attributes(self, name: str, /) -> Mapping[str, Any]:
-        """Units, order of the joints, encoding and the like of one array."""
+        """Units, joint order, encoding and similar attributes of one array."""

@@ -1,9 +1,9 @@
-"""Joint layouts: names, bones, left/right pairs and center of every skeleton that the program knows or is given.
+"""Joint layouts: names, bones, left/right pairs and center of every skeleton that is built in or provided by the user.
 
 Legend: V joints, E bones.
 
-Graphs, mirror images, plots and importers follow this table. A layout that is not in it comes with the data (see
-`custom_layout`); it then travels with the store and with the encoder that was trained on it.
+Graphs, mirror images, plots and importers use this table. A layout that is not in it comes with the data (see
+`custom_layout`); it is then stored with the store and with the encoder that was trained on it.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from unialign.errors import UsageError
 from unialign.types import Json
 
-# The most joints of a layout that comes with data: body, hands and face of whole-body estimators are 133.
+# Maximum number of joints of a layout that comes with data: whole-body estimators have 133 (body, hands and face).
 MAX_JOINTS = 256
 MAX_NAME = 64
 
@@ -29,11 +29,11 @@ class Layout:
     """One order of joints.
 
     joints: names in order; a pair is named "left ..." and "right ..." (the person's own left and right).
-    bones: (child, parent) pairs that point towards `center` and make a tree.
+    bones: (child, parent) pairs that point towards `center` and form a tree.
     center: the joint that all bones lead to.
-    spine: (lower, upper) joint that 3-D recipes turn parallel to z; the upper is their origin. None for 2-D layouts.
-    shoulders: (right, left) joint that 3-D recipes turn parallel to x; None where there is no spine to turn by.
-    mirror: for each joint the index of its counterpart on the other side of the body; itself on the middle line.
+    spine: (lower, upper) joint that 3-D recipes rotate parallel to z; the upper is their origin. None for 2-D layouts.
+    shoulders: (right, left) joint that 3-D recipes rotate parallel to x; None if there is no spine. mirror: for each
+    joint the index of its counterpart on the other side of the body; its own index on the midline.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Layout:
 
     @property
     def is_known(self) -> bool:
-        """Whether it is a layout of the table, so that its name says everything."""
+        """Whether it is a layout of the table, so that its name identifies it."""
         return LAYOUTS.get(self.name) == self
 
     @property
     def plain(self) -> str | dict[str, Json]:
-        """Its name where that says everything, and else all of it; `layout_from` reads either."""
+        """Its name if that identifies it, otherwise the full description; `layout_from` reads either."""
         return self.name if self.is_known else self.described()
 
     def described(self) -> dict[str, Json]:
-        """All of it in plain values, from which `layout_in` makes it again."""
+        """The full description in plain values, from which `layout_in` recreates it."""
         return {
             "layout": self.name,
             "joints": list(self.joints),
@@ -70,20 +70,20 @@ class Layout:
 
 
 def mirror_by_name(joints: Sequence[str]) -> tuple[int, ...]:
-    """For each joint the one whose name says the other side: left and right, or l and r where they stand alone.
+    """For each joint the one named for the other side: left and right, or l and r as separate words.
 
-    A joint without such a counterpart is its own.
+    A joint without such a counterpart maps to itself.
     """
     plain = [_side_first(name) for name in joints]
     swap = {"left": "right", "right": "left"}
     other = [(swap.get(side, ""), rest) for side, rest in plain]
     found = [plain.index(name) if name in plain else at for at, name in enumerate(other)]
-    # Of two joints that read the same ("l_hand", "left hand") one has no counterpart of its own.
+    # If two joints have the same side and name ("l_hand", "left hand"), one has no counterpart of its own.
     return tuple(at if found[joint] != at else joint for at, joint in enumerate(found))
 
 
 def _side_first(name: str) -> tuple[str, str]:
-    """("left", "knee") of "left knee", "Knee_Left", "LKnee" and "l_knee"; ("", "nose") of "nose"."""
+    """("left", "knee") for "left knee", "Knee_Left", "LKnee" and "l_knee"; ("", "nose") for "nose"."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", " ", name)
     words = [word for word in re.split(r"[\s_.-]+", apart.lower()) if word]
     sides = {"left": "left", "l": "left", "right": "right", "r": "right"}
@@ -99,12 +99,12 @@ def custom_layout(
     mirror: Sequence[int] | None = None,
     where: str,
 ) -> Layout:
-    """The layout that data bring along; a layout of the table where it is one of them by names and bones.
+    """The layout that comes with data; a layout of the table if names and bones match one.
 
-    edges: pairs of joints in any direction that connect all joints without a circle. center: the joint in the middle of
-    that tree (the one with the least distance to the farthest) where it is not given. mirror: by the names' left and
-    right where it is not given. Its name is "own-" with V and a digest of all this. where: begins the messages.
-    Raises `UsageError` for names or numbers that make no skeleton.
+    edges: pairs of joints in any direction that connect all joints without a cycle. center: by default the middle joint
+    of that tree (the one with the smallest distance to the farthest joint). mirror: by default from left and right in
+    the names. Its name is "own-" with V and a digest of all this. where: start of the messages. Raises `UsageError` for
+    names or numbers that do not form a skeleton.
     """
     names = tuple(str(name) for name in joints)
     _check_joints(names, where)
@@ -163,7 +163,7 @@ def _check_mirror(mirror: Sequence[int], count: int, where: str) -> None:
 
 
 def _distances(neighbors: Mapping[int, set[int]], start: int) -> dict[int, int]:
-    """Bones between `start` and each joint that it is connected to."""
+    """Number of bones between `start` and each joint that it is connected to."""
     found, waiting = {start: 0}, deque([start])
     while waiting:
         joint = waiting.popleft()
@@ -174,7 +174,7 @@ def _distances(neighbors: Mapping[int, set[int]], start: int) -> dict[int, int]:
 
 
 def layout_of(joints: str | Sequence[str]) -> Layout | None:
-    """The known layout with this name, or with these joint names in this order; None when there is none."""
+    """The known layout with this name, or with these joint names in this order; None if there is none."""
     if isinstance(joints, str):
         return LAYOUTS.get(joints)
     plain = tuple(name.replace("_", " ") for name in joints)
@@ -182,9 +182,9 @@ def layout_of(joints: str | Sequence[str]) -> Layout | None:
 
 
 def layout_in(attributes: Mapping[str, Json], where: str = "the poses") -> Layout | None:
-    """The layout that an array of keypoints, or an encoder, says it has: in full, by name, or by its joints' names.
+    """The layout declared by an array of keypoints or an encoder: in full, by name, or by its joint names.
 
-    None where it says nothing that is known. Raises `UsageError` for a description that is not a skeleton.
+    None if it declares nothing known. Raises `UsageError` for a description that is not a skeleton.
     """
     if "bones" not in attributes:
         return layout_of(attributes.get("layout") or attributes.get("joints") or "")
@@ -202,7 +202,7 @@ def layout_in(attributes: Mapping[str, Json], where: str = "the poses") -> Layou
 
 
 def layout_from(plain: str | Mapping[str, Json], where: str = "the layout") -> Layout:
-    """The layout of a name, or of a description (see `Layout.plain`). Raises `UsageError` where it is not known."""
+    """The layout for a name or a description (see `Layout.plain`). Raises `UsageError` if it is unknown."""
     found = layout_of(plain) if isinstance(plain, str) else layout_in(plain, where)
     if found is None:
         name = plain if isinstance(plain, str) else plain.get("layout")
@@ -216,11 +216,11 @@ def units_of(layout: Layout) -> tuple[str, ...]:
 
 
 def find_layout(num_joints: int, unit: str, keypoints: NDArray[np.floating] | None, where: str) -> tuple[Layout, str]:
-    """The known layout of this many joints in "pixel" or "metre", and a note where there was a choice ("" otherwise).
+    """The known layout with this many joints in "pixel" or "metre", and a note if there was a choice ("" otherwise).
 
-    keypoints: (T, V, C) of some persons, NaN where absent. Where several layouts have as many joints, they tell which:
-    in the right one bones are short, since they lead to neighbors. Raises `UsageError` where none has, or where that
-    does not tell.
+    keypoints: (T, V, C) of some persons, NaN where absent. If several layouts have this number of joints, they decide:
+    in the right one bones are short, since they connect neighbors. Raises `UsageError` if none has, or if that is
+    inconclusive.
     """
     found = [LAYOUTS[name] for name in _UNITS[unit] if len(LAYOUTS[name].joints) == num_joints]
     if not found:
@@ -244,17 +244,17 @@ def find_layout(num_joints: int, unit: str, keypoints: NDArray[np.floating] | No
 
 
 def _extent(layout: Layout, shared: Collection[frozenset[int]], keypoints: NDArray[np.floating]) -> float:
-    """Length of the bones that are not `shared`, together, the median over frames; infinite where none is seen."""
+    """Total length of the bones that are not `shared`, median over frames; infinite if none is visible."""
     children, parents = np.array([bone for bone in layout.bones if frozenset(bone) not in shared]).T
     lengths = np.linalg.norm(keypoints[:, children].astype(np.float64) - keypoints[:, parents], axis=2)  # (T, E)
     shown = lengths[np.isfinite(lengths).all(axis=1)]
     return float(np.median(shown.sum(axis=1))) if len(shown) else float("inf")
 
 
-# How much shorter bones must be in the right layout than in the next one.
+# How much shorter bones must be in the right layout than in the next best one.
 _CLEARLY = 0.7
 
-# Source: the joint table of NTU RGB+D (Kinect v2); bones as in PYSKL, where tips and thumbs hang on the hand.
+# Source: the joint table of NTU RGB+D (Kinect v2); bones as in PYSKL, where tips and thumbs are attached to the hand.
 NTU_25 = Layout(
     name="ntu-25",
     joints=(
@@ -280,7 +280,7 @@ NTU_25 = Layout(
     shoulders=(8, 4),
 )
 
-# Source: the COCO keypoint order; bones as in PYSKL, where the hips hang on the shoulders.
+# Source: the COCO keypoint order; bones as in PYSKL, where the hips are attached to the shoulders.
 COCO_17 = Layout(
     name="coco-17",
     joints=(
@@ -315,7 +315,7 @@ UTD_20 = Layout(
     shoulders=(8, 4),
 )
 
-# Source: the joint numbers of the Kinect for Windows SDK 1 (JointType), which other Kinect v1 datasets keep.
+# Source: the joint numbers of the Kinect for Windows SDK 1 (JointType), also used by other Kinect v1 datasets.
 KINECT_20 = Layout(
     name="kinect-20",
     joints=(
@@ -371,7 +371,7 @@ BODY_25 = Layout(
     shoulders=(2, 5),
 )
 
-# Source: MediaPipe Pose (BlazePose); the trunk hangs on the shoulders as in COCO-17.
+# Source: MediaPipe Pose (BlazePose); the trunk is attached to the shoulders as in COCO-17.
 MEDIAPIPE_33 = Layout(
     name="mediapipe-33",
     joints=(
@@ -394,7 +394,7 @@ MEDIAPIPE_33 = Layout(
     shoulders=(12, 11),
 )
 
-# Source: the 17 joints of Human3.6M as facebookresearch/VideoPose3D keeps them.
+# Source: the 17 joints of Human3.6M in the order of facebookresearch/VideoPose3D.
 H36M_17 = Layout(
     name="h36m-17",
     joints=(
@@ -412,7 +412,7 @@ H36M_17 = Layout(
     shoulders=(14, 11),
 )
 
-# Source: the README of Penn Action; the hips hang on the shoulders as in COCO-17.
+# Source: the README of Penn Action; the hips are attached to the shoulders as in COCO-17.
 PENN_13 = Layout(
     name="penn-13",
     joints=(
@@ -444,7 +444,7 @@ JHMDB_15 = Layout(
 _ALL = (NTU_25, COCO_17, UTD_20, KINECT_20, COCO_18, BODY_25, MEDIAPIPE_33, H36M_17, PENN_13, JHMDB_15)
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL}
 
-# Which layouts data of a unit can have: detectors give pixels, sensors and lifting networks meters.
+# Possible layouts per unit: detectors give pixels, sensors and lifting networks meters.
 _UNITS: Mapping[str, tuple[str, ...]] = {
     "pixel": ("coco-17", "coco-18", "body-25", "mediapipe-33", "penn-13", "jhmdb-15"),
     "metre": ("ntu-25", "utd-20", "kinect-20", "h36m-17", "mediapipe-33"),

@@ -45,7 +45,7 @@ ANY_TAGS = {"metadata_errors": "replace"} if OLD_PYAV else {}
 ENCODER = {"threads": "1", "x264-params": "cpu-independent=1"}
 # Pixels this close to square count as square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
 SQUARE = 0.01
-# Seconds by which a part may be said to end after the video: annotations are rounded.
+# Tolerance in seconds by which a span may end after the video: annotations are rounded.
 OVERSHOOT = 1
 # The first entries of a display matrix: (a, b, c, d).
 Matrix = tuple[float, float, float, float]
@@ -87,8 +87,8 @@ class Video:
     corrupt: frames or packets that FFmpeg marks as damaged.
     size: (height, width) as shown: upright, with square pixels; (0, 0) before the first frame.
     pixel_aspect: width of a coded pixel over its height, such as Fraction(4, 3); 1 for square pixels.
-    fps: average frames per second; NaN when the container does not say.
-    span: (start, end) in seconds from the first frame: only frames that begin in it are given. None: all of them.
+    fps: average frames per second; NaN if not in the container.
+    span: (start, end) in seconds from the first frame: only frames that begin in it are returned. None: all frames.
     reason: why the clip was rejected, without its path; "" if it was not.
     """
 
@@ -107,11 +107,11 @@ class Video:
     def frames(self) -> Iterator[np.ndarray]:
         """Frames in display order as RGB uint8 (H, W, 3), as a player shows them.
 
-        If a file has several video streams, the default one is used, else the largest; cover art does not count.
-        Frames are rotated and mirrored as the file specifies, to the nearest quarter turn. If pixels are not square (by
-        more than 1 %), the shorter side of a pixel is stretched: 720 x 576 with pixels of 64:45 becomes 1024 x 576.
-        Frames that an edit list hides are left out. There is one decoder thread, so that damage is met in the same
-        order everywhere.
+        If a file has several video streams, the default one is used, else the largest; cover art does not count. Frames
+        are rotated and mirrored as the file specifies, to the nearest quarter turn. If pixels are not square (by more
+        than 1 %), the shorter side of a pixel is stretched: 720 x 576 with pixels of 64:45 becomes 1024 x 576. Frames
+        that an edit list hides are left out. There is one decoder thread, so that damage is detected in the same order
+        everywhere.
 
         Raises `CorruptInput`, in some cases only after the last frame, so use nothing before the end. Its status:
         "missing-file"; "unreadable" (no video, a container that is not in `CONTAINERS`, a decoder error, a frame of
@@ -130,7 +130,7 @@ class Video:
             context = stream.codec_context
             self._check_size(context.height, context.width)
             context.thread_count = 1
-            # Otherwise left cropping is skipped where its width is not a multiple of the processor's register size.
+            # Otherwise cropping on the left is skipped if its width is not a multiple of the processor's register size.
             context.flags |= Flags.unaligned
             context.options = {"max_pixels": str(MAX_PIXELS)}
             if self.span is not None:
@@ -199,7 +199,7 @@ class Video:
         zero = Fraction(stream.start_time or 0) * stream.time_base
         wanted = int((zero + start) / stream.time_base)
         last = Fraction(-1)
-        # Some containers seek by the time of decoding and come out too late; then it is read from the beginning.
+        # Some containers seek by decoding time and end up too late; then the file is read from the beginning.
         for seek in (wanted, None):
             container.seek(stream.start_time or 0 if seek is None else seek, stream=stream, backward=True)
             for frame in self._timed(container, stream):
@@ -298,7 +298,7 @@ def square_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, i
 
 
 def display_matrix(frame: Any) -> Matrix | None:
-    """How a frame is displayed: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None where not stated."""
+    """How a frame is displayed: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None if not stated."""
     data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
         return None

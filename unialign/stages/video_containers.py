@@ -1,4 +1,4 @@
-"""Which video files are read: the names of containers in libavformat, and the file extensions of each."""
+"""Supported video files: names of containers in libavformat, and the file extensions of each."""
 
 # Excluded, since they open other files or URLs: concat, hls, dash, imf, sdp, and the image sequences (image2 and the
 # *_pipe formats). Extensions that mostly mean something else (.ogg, .dat, .webp, .swf) are left out too. The content

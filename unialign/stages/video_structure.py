@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 # ASF: the GUID of the object that holds the file's size (8CABDCA1-A947-11CF-8EE4-00C00C205365).
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-# Maximum number of steps through a file's structure, after which the check gives up: a gif of 500 MB has as many.
+# Maximum number of steps through a file's structure before the check gives up: a gif of 500 MB has as many.
 MOST_STEPS = 2_000_000
 # Packets of a transport stream: length (plain, with a leading timestamp, with a trailing checksum), offset of "G".
 TS_PACKETS = ((188, 0), (192, 4), (204, 0))
@@ -54,7 +54,7 @@ def _boxes(file: BinaryIO, size: int) -> bool:
             return False
         place += length
         if place > size:
-            # Other data that some phones append after the boxes is not a loss.
+            # Other data that some phones append after the boxes is not damage.
             return kind in (b"moof", b"mdat", b"moov")
     return False
 

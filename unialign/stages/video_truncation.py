@@ -1,4 +1,4 @@
-"""Whether the end of a video is missing, or a part of it: what its container declares against what was read."""
+"""Whether the end of a video or a part of it is missing: what its container declares against what was read."""
 
 import itertools
 import statistics
@@ -17,7 +17,7 @@ MAX_FRAMES = 10_000_000
 MICROSECOND = 1e-6
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-# What each container declares. The others declare nothing that survives a cut; for them only gaps are detected.
+# What each container declares. The others declare nothing that survives truncation; for them only gaps are detected.
 COUNT = (MP4, "avi", "ivf")
 DURATION = ("matroska,webm", "flv", "asf")
 OWN_DURATION = ("mxf",)
@@ -105,7 +105,7 @@ class Tally:
             self.last_stamp = max(self.last_stamp, stream.index_entries[-1].timestamp)
 
     def missing(self, decoded: int) -> str:
-        """What is missing, in words; "" when nothing is.
+        """What is missing, in words; "" if nothing is.
 
         - fewer frames than the container counts, not counting frames at an open start whose reference frames are gone;
         - the last packet of all streams ends more than 3 frames and 2 % before the stated duration;
@@ -164,7 +164,7 @@ def stated_rate(stream: Any) -> float:
 
 
 def is_unshown(packet: Any, codec: str) -> bool:
-    """Whether a packet gives no frame by design: a repeated frame in MPEG-4, a hidden reference frame in VP8."""
+    """Whether a packet yields no frame by design: a repeated frame in MPEG-4, a hidden reference frame in VP8."""
     if codec == "vp8":
         return not memoryview(packet)[0] & 16
     return codec in ("mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3") and packet.size <= LARGEST_REPEAT

@@ -1,4 +1,4 @@
-"""A store in formats that others read: npz, npy files with a CSV, WebDataset, and a Hugging Face dataset folder.
+"""A store in common formats: npz, npy files with a CSV, WebDataset, and a Hugging Face dataset folder.
 
     npz, npy     one array each, samples in order of id along the first axis; a ragged array is all samples end to end,
                  and <array>_lengths says how long each is. `ids` (npz) or samples.csv (npy) has ids, labels, parts.
@@ -6,7 +6,7 @@
     folder       Hugging Face: data/<part>.jsonl with one object per sample, NaN as null, and README.md that names the
                  parts, so that `datasets.load_dataset(FOLDER)` reads it
 
-Samples without features are left out. Source, license and key of the store are written beside the data.
+Samples without features are left out. Source, license and key of the store are written next to the data.
 """
 
 import csv
@@ -31,15 +31,15 @@ from unialign.stages.datasets.base import Dataset
 from unialign.types import Json
 
 Progress = Callable[[int, int], None]
-# The words of the Hugging Face hub.
+# Terms used by the Hugging Face hub.
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
-# How archives are written: into an `_Outlet` in memory, whose bytes `atomic.write_parts` puts on the disk.
+# How archives are written: into an in-memory `_Outlet`, whose bytes `atomic.write_parts` writes to disk.
 _INTO_OUTLET: Literal["w"] = "w"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What is known of a sample beside its arrays; label -1 where no dataset says it."""
+    """What is known about a sample besides its arrays; label -1 if no dataset provides it."""
 
     id: str
     label: int = -1
@@ -68,8 +68,8 @@ def export_arrays(
     """Write a store as "npz", "npy", "webdataset" or "huggingface"; returns how many bytes were written.
 
     dataset: adds labels, class names and the parts of a protocol. overwrite: replace what is there.
-    Raises `UsageError` where the target exists, or for a
-    store without samples of the dataset; `MissingCache` and `DamagedStore` for one that cannot be read.
+    Raises `UsageError` if the target exists, or for a store without samples of the dataset; `MissingCache` and
+    `DamagedStore` for one that cannot be read.
     """
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; remove it, give another name, or pass --overwrite.")
@@ -128,7 +128,7 @@ def _lengths(content: _Content, spec: ArraySpec) -> list[int]:
 
 @contextmanager
 def _folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that has its name only once it is complete."""
+    """A folder to write into that gets its final name only once it is complete."""
     temporary = atomic.temporary_name(target)
     atomic.make_folder(temporary)
     try:
@@ -158,7 +158,7 @@ def _counter(content: _Content, progress: Progress, each: int = 1) -> Callable[[
 
 
 class _Outlet(io.RawIOBase):
-    """A file that archives write to and that gives their bytes away piece by piece."""
+    """A file that archives write to and that returns their bytes piece by piece."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
@@ -179,7 +179,7 @@ class _Outlet(io.RawIOBase):
         return self.size
 
     def take(self) -> list[bytes]:
-        """What was written since the last time."""
+        """The bytes written since the last call."""
         found, self.parts = self.parts, []
         return found
 
@@ -205,7 +205,7 @@ def _write_npz(content: _Content, target: Path, progress: Progress) -> int:
 
 
 def _columns(content: _Content) -> dict[str, np.ndarray]:
-    """The arrays of an npz beside those of the store."""
+    """The arrays of an npz in addition to those of the store."""
     rows = content.rows
     found: dict[str, np.ndarray] = {"ids": np.array([row.id for row in rows])}
     if rows[0].label >= 0:

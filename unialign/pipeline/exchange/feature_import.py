@@ -1,9 +1,9 @@
-"""Ready-made features of others as a store: per sample (skeleton features of SynSE, SMIE and others) or per class.
+"""Precomputed third-party features as a store: per sample (skeleton features of SynSE, SMIE and others) or per class.
 
 Legend: N rows of a file, D width of a feature.
 
-Read are .npy, .npz, .pt and .pth (weights only), .csv and HDF5; nothing is unpickled. A row is a vector (D), or for
-samples also (views, D).
+Supported are .npy, .npz, .pt and .pth (weights only), .csv and HDF5; nothing is unpickled. A row is a vector (D), or
+for samples also (views, D).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from unialign.stages.datasets.npz_files import read_npz_arrays, texts
 from unialign.stages.extraction.text import description_id, label_id
 
 ENDINGS = (".npy", ".npz", ".pt", ".pth", ".csv", ".h5", ".hdf5")
-# What a file may call its features and its ids, the first that is there.
+# Possible names of the features and the ids in a file; the first one present is used.
 FEATURES, IDS = ("features", "feature", "embeddings", "embedding", "x"), ("ids", "id", "names", "sample_name")
 MODALITIES = ("pose-features", "text")
 MAX_WIDTH = 65_536
@@ -35,7 +35,7 @@ _BARE = "{}"
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a file holds: values (N, ...) float32, all finite, and the ids of the rows, or None where it has none."""
+    """The content of a file: values (N, ...) float32, all finite, and the ids of the rows, or None if it has none."""
 
     values: np.ndarray
     ids: tuple[str, ...] | None
@@ -54,11 +54,11 @@ def import_features(
 ) -> StoreReader:
     """Write the features of a file into a store of a dataset, and return a reader of it.
 
-    modality: "pose-features" (one row for each sample) or "text" (one row for each class, in label order).
-    ids: a text with one sample id a line, for files that have none. rows: of classes, "label" or "description"; files
-    of one source go into one store, so a file of labels and one of descriptions can be joined.
-    source: where the features come from, the file's name by default; it is part of the store's key. license: recorded.
-    Raises `CorruptInput` for a file that is not as described, `UsageError` for rows that do not fit the dataset.
+    modality: "pose-features" (one row per sample) or "text" (one row per class, in label order).
+    ids: a text file with one sample id per line, for files without ids. rows: of classes, "label" or "description";
+    files with the same source go into one store, so a file of labels and one of descriptions can be joined.
+    source: where the features come from, by default the file's name; it is part of the store's key. license: recorded.
+    Raises `CorruptInput` for a malformed file, `UsageError` for rows that do not fit the dataset.
     """
     if modality not in MODALITIES:
         raise UsageError(f"features of the modality {modality!r} are not imported; known are {', '.join(MODALITIES)}.")
@@ -136,7 +136,7 @@ def _as_text(found: Features) -> tuple[dict[str, np.ndarray], tuple[ArraySpec, .
 
 
 def _as_pose_features(found: Features) -> tuple[dict[str, np.ndarray], tuple[ArraySpec, ...]]:
-    """The arrays that extracted pose features have: a feature for each view, and a single token for each."""
+    """The same arrays as extracted pose features: a feature for each view, and a single token for each."""
     feature = found.values if found.values.ndim == 3 else found.values[:, None]  # (N, views, D)
     views = [{"offset": at, "num_offsets": feature.shape[1], "flip": False} for at in range(feature.shape[1])]
     held = {"views": views}
@@ -149,7 +149,7 @@ def _as_pose_features(found: Features) -> tuple[dict[str, np.ndarray], tuple[Arr
 
 
 def read_features(path: Path) -> Features:
-    """The features of a file. Raises `CorruptInput` for one that holds something else, `UsageError` for its ending."""
+    """The features of a file. Raises `CorruptInput` for a malformed one, `UsageError` for an unsupported extension."""
     readers = {
         ".npy": _from_npy,
         ".npz": _from_npz,
@@ -185,7 +185,8 @@ _Found = tuple[np.ndarray, Sequence[str] | None]
 
 def _from_npy(path: Path) -> _Found:
     try:
-        # Mapped: an array that its header says is larger than the file is refused, whatever memory there is.
+        # Memory-mapped: an array whose header declares more than the file holds is rejected, however much memory there
+        # is.
         return np.load(path, mmap_mode="r", allow_pickle=False), None
     except (OSError, ValueError, EOFError) as error:
         raise CorruptInput(f"{path}: is no npy file of numbers ({str(error)[:100]}).") from error
@@ -198,7 +199,7 @@ def _from_npz(path: Path) -> _Found:
 
 
 def _picked(path: Path, wide: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The features among arrays: by name, or the only one with rows; and what the file calls its ids."""
+    """The features among arrays: by name, or the only one with rows; and the name of the ids in the file."""
     name = next((each for each in FEATURES if each in wide), None) or (next(iter(wide)) if len(wide) == 1 else None)
     if name is None:
         raise CorruptInput(
@@ -216,7 +217,7 @@ def _from_torch(path: Path) -> _Found:
     try:
         with path.open("rb") as file:
             content = read_weights(file)
-    except Exception as error:  # torch.load answers foreign bytes with errors of many kinds
+    except Exception as error:  # torch.load raises many kinds of errors for foreign bytes
         raise CorruptInput(f"{path}: is no file of plain tensors; save tensors, lists and texts only.") from error
     if isinstance(content, torch.Tensor):
         return _numpy(content), None
@@ -226,7 +227,7 @@ def _from_torch(path: Path) -> _Found:
     }
     flat = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor) and value.ndim == 1}
     if len(flat) > 1 and not wide and len({value.shape for value in flat.values()}) == 1 and len(flat) == len(tensors):
-        return np.stack([_numpy(value) for value in flat.values()]), list(flat)  # a vector by id
+        return np.stack([_numpy(value) for value in flat.values()]), list(flat)  # a vector per id
     values, ids = _picked(path, wide, tensors)
     if ids is not None and not (isinstance(ids, list | tuple) and all(isinstance(each, str) for each in ids)):
         raise CorruptInput(f"{path}: the ids are no list of texts.")
@@ -269,7 +270,7 @@ def _from_hdf5(path: Path) -> _Found:
             held = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
             wide = {name: item for name, item in held.items() if item.ndim >= 2 and item.dtype.kind in "fiu"}
             values, ids = _picked(path, wide, held)
-            # Chunks that were never written take no room in the file, but all of it in memory.
+            # Chunks that were never written take no space in the file, but do in memory.
             if values.nbytes > 64 * max(path.stat().st_size, 2**20) or values.is_virtual or values.external:
                 raise CorruptInput(f"{path}: its features would take {values.nbytes} bytes; the file is far smaller.")
             names = None

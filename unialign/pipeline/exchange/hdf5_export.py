@@ -1,4 +1,4 @@
-"""A whole store as one HDF5 file, for readers that have h5py and nothing else; `hdf5_import` makes the store again.
+"""A whole store as one HDF5 file, for readers that only have h5py; `hdf5_import` restores the store.
 
     /                    attributes: format, version, collection, modality, store, key, num_shards, index, digest
     /metadata            text: the store's own `zarr.json` (key field by field, arrays, shard_samples, license)
@@ -45,9 +45,9 @@ def export_hdf5(
 ) -> int:
     """Write the store at `path` to a new file, put in place when it is complete; returns its size in bytes.
 
-    progress: called with (rows written, rows). Memory: one sample, and what the records say.
-    Raises `MissingCache` without a store, `DamagedStore` for one that is not what was written, and `UsageError` if the
-    file exists and may not be overwritten.
+    progress: called with (rows written, rows). Memory: one sample, plus the records.
+    Raises `MissingCache` without a store, `DamagedStore` for one that differs from what was written, and `UsageError`
+    if the file exists and may not be overwritten.
     """
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another name, or --overwrite to replace it.")
@@ -114,7 +114,7 @@ def head_digest(file: h5py.File) -> str:
 
 
 def metadata_of(file: h5py.File) -> bytes:
-    """The text of the store's `zarr.json`. Raises what `plain` raises."""
+    """The content of the store's `zarr.json`, as a string. Raises what `plain` raises."""
     return bytes(plain(file, "metadata")[()])
 
 

@@ -1,4 +1,4 @@
-"""A store restored from an HDF5 file that `hdf5_export` wrote: the same bytes, or nothing."""
+"""A store restored from an HDF5 file written by `hdf5_export`: the same bytes, or nothing."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ from unialign.pipeline.exchange.hdf5_export import (
     row_lengths,
 )
 
-# An incomplete store lies beside the finished one, under a name that is never listed as a store.
+# An incomplete store is next to the finished one, under a name that is never listed as a store.
 STAGING = ".import"
 # What h5py, numpy and JSON raise on files that are not exports, or on values of another type than those in one.
 _MALFORMED = (

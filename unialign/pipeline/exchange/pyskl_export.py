@@ -55,7 +55,7 @@ def export_pyskl(
     and split is recovered. The format is a single object, so writing takes twice the memory of all poses. progress:
     called with (steps done, steps), two per sample.
     Raises `UsageError` if the file exists and may not be overwritten, and for everything that the format cannot
-    hold, with the reason; `DamagedStore` if the store is not what was written.
+    hold, with the reason; `DamagedStore` if the store differs from what was written.
     """
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another name, or --overwrite to replace it.")

@@ -1,4 +1,4 @@
-"""What samples are made from now: the digests that those of a store are compared with, to find stale features."""
+"""What samples would be made from now: digests to compare with those of a store, to find stale features."""
 
 from unialign.cache.digests import file_digest, spanned_digest
 from unialign.cache.reader import Recorded
@@ -9,7 +9,7 @@ from unialign.stages.datasets.pyskl import read_pyskl
 
 
 def files_now(kind: str, dataset: Dataset, config: Config) -> dict[str, str]:
-    """Digest of each sample's file of a kind ("video"); without those whose file is not there."""
+    """Digest of each sample's file of a kind ("video"); samples without that file are left out."""
     digests = SourceDigests(config.cache.resolve(), dataset.collection)
     found = {
         # A file of many samples has a digest for each.
@@ -31,9 +31,9 @@ def poses_now(reader: Recorded, dataset: Dataset, config: Config) -> dict[str, s
 
 
 def pickled_sources(reader: Recorded, dataset: Dataset, config: Config) -> dict[str, str]:
-    """The same for samples of a pickle, the dataset's own or else the configured one; empty where it is not there.
+    """The same for samples of a pickle, the dataset's own or else the configured one; empty if there is none.
 
-    Records of before there was a digest of each annotation hold that of the whole file, which stands for all of them.
+    Records written before there was a digest per annotation hold that of the whole file, which stands for all of them.
     """
     pickle = config.extract.poses.pickle or dataset.root
     found = {sample.id: sample.digest for sample in dataset.samples if sample.digest}

@@ -205,7 +205,7 @@ def _update(
 
 
 def _file_digest(digests: SourceDigests | None, source: Source) -> str:
-    """Digest of a source's file, or of its part; "" where there is none."""
+    """Digest of a source's file, or of its part; "" if there is none."""
     return spanned_digest(digests.of(source.path), source.span) if digests and source.path else ""
 
 

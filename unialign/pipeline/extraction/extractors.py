@@ -1,4 +1,4 @@
-"""Every extractor that the program knows, by name: one row each, and how it is made from the configuration."""
+"""Every extractor known to the program, by name: one row each, and how it is created from the configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 def prepare(name: str, dataset: Dataset, config: Config) -> PreparedExtraction:
     """The extractor of that name with the samples of a dataset, as configured.
 
-    Raises `UsageError` for an unknown name and settings that do not fit, `MissingCache` when an input modality was not
-    extracted yet.
+    Raises `UsageError` for an unknown name and settings that do not fit, `MissingCache` if an input modality has not
+    been extracted yet.
     """
     row = get_row(name)
     settings = settings_of(name, config)
@@ -66,7 +66,7 @@ def get_row(name: str) -> ExtractorRow:
 
 
 def settings_of(name: str, config: Config) -> BaseModel:
-    """The settings of an extractor. Raises `UsageError` for wrong ones of a plug-in."""
+    """The settings of an extractor. Raises `UsageError` for invalid ones of a plug-in."""
     section = name.replace("-", "_")
     if name in EXTRACTORS.own:
         own: BaseModel = getattr(config.extract, section)
@@ -83,7 +83,7 @@ def settings_of(name: str, config: Config) -> BaseModel:
 
 
 def row_of(store: Store) -> ExtractorRow | None:
-    """The extractor that made a store; None where that is not known here, as of a store written from Python."""
+    """The extractor that made a store; None if unknown here, such as for a store written from Python."""
     fields = store.key.fields
     made_by = str(fields.get("extractor"))
     if fields.get("origin") == "python":
@@ -103,7 +103,7 @@ def extract_configured(
     dry_run: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Extraction:
-    """Run the extractor of that name on a dataset as configured, and list the dataset beside the stores.
+    """Run the extractor of that name on a dataset as configured, and list the dataset next to the stores.
 
     Raises what `prepare` and `run_extraction` raise.
     """
@@ -339,7 +339,7 @@ def _left_out(done: Extraction, _: Sequence[str]) -> Mapping[str, str]:
 
 
 def _similar_classes(done: Extraction, classes: Sequence[str]) -> Mapping[str, str]:
-    """The pairs of classes whose texts are hardest to tell apart."""
+    """The pairs of classes whose prompts are hardest to distinguish."""
     from unialign.pipeline.training.text_bank_start import similar_classes
 
     found = similar_classes(StoreReader(done.store), tuple(classes), 3)

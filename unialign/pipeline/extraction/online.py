@@ -1,4 +1,4 @@
-"""Training without the cache, for comparison: every modality is computed again each time that a sample is read.
+"""Training without the cache, for comparison: every modality is recomputed each time a sample is read.
 
 Nothing is stored; the networks of stage one run inside the training loop.
 """
@@ -22,7 +22,7 @@ from unialign.types import Json
 class OnlineModality:
     """Behaves like a `cache.reader.StoreReader`, by extracting.
 
-    inputs: what each sample is made from. digests: of the inputs, by id; "" where there is nothing to read. extract:
+    inputs: what each sample is made from. digests: of the inputs, by id; "" if there is nothing to read. extract:
     outcomes of inputs, in order.
     """
 
@@ -33,7 +33,7 @@ class OnlineModality:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """All samples; whether one can be read only shows when it is."""
+        """All samples; whether one can be read is only known once it is read."""
         return tuple(sorted(self.inputs))
 
     def source(self, sample: str) -> str:
@@ -41,15 +41,15 @@ class OnlineModality:
         return self.digests[sample]
 
     def sources(self) -> Mapping[str, str]:
-        """The same of all samples, by id."""
+        """The same for all samples, by id."""
         return self.digests
 
     def arrays(self) -> Sequence[ArraySpec]:
-        """What the arrays of a sample look like."""
+        """The specifications of the arrays of a sample."""
         return self.extractor.arrays()
 
     def array_attributes(self, name: str) -> Mapping[str, Json]:
-        """Units, joint order and the like of one array."""
+        """Units, joint order and similar attributes of one array."""
         return next(spec for spec in self.arrays() if spec.name == name).attributes
 
     def read_one(self, sample: str) -> dict[str, np.ndarray]:
@@ -65,14 +65,14 @@ class OnlineModality:
 
 
 def online_readers(needed: Sequence[str], dataset: Dataset, config: Config) -> dict[str, OnlineModality]:
-    """An online source for each modality. Raises `UsageError` where the data root is not there."""
+    """An online source for each modality. Raises `UsageError` if the data root does not exist."""
     if not dataset.root.exists() or not dataset.samples or not any(sample.files for sample in dataset.samples):
         raise UsageError("--online reads the videos; give the data root with --root, UNIALIGN_DATA or `data:`.")
     return {modality: _online(modality, dataset, config) for modality in needed}
 
 
 def _online(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
-    """A modality from the samples' files, or through the one that it is made from."""
+    """A modality computed from the samples' files, or through the one that it is made from."""
     row = get_row(modality)
     if not row.made_from:
         prepared = prepare(modality, dataset, config)
@@ -90,7 +90,7 @@ def _online(modality: str, dataset: Dataset, config: Config) -> OnlineModality:
 def _digests(
     modality: str, extractor: Extractor, inputs: Mapping[str, Source], dataset: Dataset, config: Config
 ) -> dict[str, str]:
-    """Digest of each input, "" where it cannot be read. Those of videos are remembered in the cache: they are large."""
+    """Digest of each input, "" if it cannot be read. Those of videos are cached: the files are large."""
     if modality == "frames" or (modality == "poses" and config.extract.poses.source == "video"):
         memory = SourceDigests(config.cache.resolve(), dataset.collection)
         found = {name: memory.of(source.path) if source.path else "" for name, source in inputs.items()}

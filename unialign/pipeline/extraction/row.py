@@ -1,4 +1,4 @@
-"""What one extractor is to the rest of the program: a row of `extractors.EXTRACTORS`, or of a plug-in."""
+"""The interface of an extractor to the rest of the program: a row of `extractors.EXTRACTORS`, or of a plug-in."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,27 +31,27 @@ class DerivedExtractor(Extractor, Protocol):
     """An extractor whose samples are made from those of another modality."""
 
     def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order, made from what the reader has of it."""
+        """One outcome per source, in order, made from the source's data in the reader."""
 
 
 @dataclass(frozen=True)
 class ExtractorRow:
     """One extractor, which `unialign extract NAME` runs.
 
-    modality: what it makes. Several extractors may make one: systems find stores by modality.
+    modality: what it makes. Several extractors may make the same one: systems find stores by modality.
     title: one sentence, for the help of the command.
     prepare: (dataset, config, settings) -> the extractor with its sources. settings: an instance of `settings`.
-        Raises `UsageError` for settings that do not fit, `MissingCache` for an input that was not extracted yet.
-    settings: a pydantic model whose fields all have defaults. They are keys of the configuration, under
-        `extract.<name>` with _ for each hyphen, and of a plug-in also flags of the command.
-    shard_samples: samples in a shard of a new store. A shard is what a kill loses, so slow extractors get small ones.
-    reads: kind of the files of a sample that it is made from ("video", "skeleton"), whose digests tell whether features
-        are stale; "" where it is made from no files.
-    current: in place of `reads`: (reader, dataset, config) -> digest by id of what samples are made from now.
-    made_from: the modality of the cache that it is made from, whose store its key names in a field of that name.
-    online: (config) -> the extractor for training without a cache, where it is made from another modality.
-    counts: of the details in a sample's record, those that the summary adds up.
-    told: (extraction, classes) -> what a user should know after it, as title and text.
+        Raises `UsageError` for settings that do not fit, `MissingCache` for an input that has not been extracted yet.
+    settings: a pydantic model whose fields all have defaults. They are configuration keys, under
+        `extract.<name>` with _ for each hyphen, and for a plug-in also flags of the command.
+    shard_samples: samples per shard of a new store. A kill loses one shard, so slow extractors get small ones. reads:
+    kind of the sample files that it is made from ("video", "skeleton"), whose digests tell whether features
+        are stale; "" if it is not made from files.
+    current: instead of `reads`: (reader, dataset, config) -> digest by id of what samples are made from now. made_from:
+    the modality of the cache that it is made from, whose store its key names in a field of that name. online: (config)
+    -> the extractor for training without a cache, if it is made from another modality.
+    counts: the details in a sample's record that the summary adds up.
+    told: (extraction, classes) -> what a user should know afterwards, as title and text.
     """
 
     modality: str
@@ -68,7 +68,7 @@ class ExtractorRow:
 
 
 def files(dataset: Dataset, kind: str) -> tuple[Source, ...]:
-    """A source for each sample: its file of that kind, or none, and of a video the part that it is."""
+    """A source for each sample: its file of that kind, or none, and for a video the part that the sample covers."""
     return tuple(
         Source(sample.id, sample.files.get(kind), span=sample.span if kind == "video" else None)
         for sample in dataset.samples

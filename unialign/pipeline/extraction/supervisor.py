@@ -288,15 +288,15 @@ class Worker:
         return Failure("crashed", f"the process that worked on it was ended by {signal.Signals(-code).name}")
 
     def end(self) -> int:
-        """Kill it and all that it has started, unless it is dead already; returns its exit code or minus a signal."""
+        """Kill it and everything it has started, unless it is dead already; returns its exit code or minus a signal."""
         if self.code is None:
             for kill in (os.killpg, os.kill):
-                # Its group is not there yet when it has only just begun; then it has started nothing.
+                # Its process group does not exist yet if it has only just begun; then it has started nothing.
                 with contextlib.suppress(ProcessLookupError):
                     kill(self.pid, signal.SIGKILL)
             try:
                 self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            except ChildProcessError:  # another part of this program waits for all children, and has taken it
+            except ChildProcessError:  # another part of this program waits for all children, and has reaped it
                 self.code = -signal.SIGKILL
             self.connection.close()
             if self.folder:
@@ -305,7 +305,7 @@ class Worker:
 
 
 def can_fork() -> bool:
-    """Whether a fork of this process can compute: it cannot use a GPU whose driver is loaded already."""
+    """Whether a fork of this process can compute: it cannot use a GPU whose driver is already loaded."""
     try:
         loaded = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -318,8 +318,9 @@ def _fork(assignment: Assignment) -> tuple[int, Connection]:
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
-        # Python 3.12 warns where there are other threads. What they may hold is freed by the libraries themselves
-        # (zarr, OpenBLAS, logging) or not used by a worker; one that waits for ever is ended at its deadline.
+        # Python 3.12 warns if there are other threads. Locks that they may hold are released by the libraries
+        # themselves (zarr, OpenBLAS, logging) or not used by a worker; a worker that waits forever is ended at its
+        # deadline.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
@@ -329,18 +330,18 @@ def _fork(assignment: Assignment) -> tuple[int, Connection]:
         ours.close()
         serve_forked(theirs, assignment)
     finally:
-        # Not by way of the interpreter's end: what is registered there is the forking process' own.
+        # Not through the interpreter's exit: handlers registered there belong to the forking process.
         os._exit(0)
 
 
 def _spawn(assignment: Assignment) -> tuple[int, Connection]:
-    # By value where they are nobody's module: classes of notebooks and of functions.
+    # By value if they belong to no module: classes defined in notebooks and in functions.
     data = cloudpickle.dumps(assignment)
     ours, theirs = multiprocessing.Pipe()
     handle = theirs.fileno()
     code = f"from unialign.pipeline.extraction.worker import main; main({handle})"
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-    # A copy of a handle to itself is passed on; all others close.
+    # It receives a copy of its own handle; all others are closed.
     actions: list[Any] = [(os.POSIX_SPAWN_DUP2, handle, handle)]
     pid = os.posix_spawn(
         sys.executable, [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}, file_actions=actions

@@ -1,10 +1,10 @@
-"""What runs in the worker process of an extraction: the extractor. It tells its supervisor what it makes, step by step.
+"""The worker process of an extraction: it runs the extractor and reports its results to the supervisor, step by step.
 
 It writes nothing to a store: outcomes travel through a pipe to the process that holds the store's lock. So it may be
-killed at any moment. It ends when its supervisor does, and by itself when nobody has asked for anything for a while.
+killed at any moment. It exits when its supervisor does, and by itself when it has been idle for a while.
 
-Loading is apart from the samples: `extractor.run(())` loads what the extractor needs, and what goes wrong there is the
-fault of no sample (a wrong device, weights that were replaced). It ends the extraction.
+Loading is separate from the samples: `extractor.run(())` loads what the extractor needs, and no sample is to blame for
+errors there (an unavailable device, weights that were replaced). They end the extraction.
 """
 
 import contextlib
@@ -32,13 +32,13 @@ from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.heartbeat import listen
 from unialign.types import Json
 
-# Seconds without a request after which a worker ends by itself: on a cluster it does not hear when its client is gone.
+# Idle seconds after which a worker exits by itself: on a cluster it is not told when its client is gone.
 IDLE = 60.0
 # Seconds between two reports of progress.
 REPORT_EVERY = 0.5
 # Seconds of work whose outcomes are sent together: a message takes as long as a small sample.
 SEND_EVERY = 0.02
-# Letters of an error that are kept; those of networks' libraries go on for pages.
+# Characters of an error message that are kept; those of network libraries can span pages.
 LONGEST = 300
 # prctl's number for "send me this signal when my parent dies".
 _PARENT_DEATH_SIGNAL = 1
@@ -60,14 +60,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Beats:
-    """Signs of life since the last report."""
+    """Heartbeats since the last report."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Raised:
-    """An exception while samples were worked on; whose it is, is not known when there are several."""
+    """An exception while samples were being processed; with several samples it is not known which one caused it."""
 
     status: str
     why: str
@@ -75,14 +75,14 @@ class Raised:
 
 @dataclass(frozen=True)
 class Refused:
-    """An exception that is no sample's fault."""
+    """An exception that is not caused by a sample."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The extractor has come to its end."""
+    """The extractor has finished."""
 
 
 Message = Ready | Made | Beats | Raised | Refused | Finished
@@ -90,7 +90,7 @@ Message = Ready | Made | Beats | Raised | Refused | Finished
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker begins with. folder: for temporary files, removed by whoever started it; "": the usual one."""
+    """What a worker starts with. folder: for temporary files, removed by whoever started it; "": the default one."""
 
     extractor: Extractor
     threads: int
@@ -99,7 +99,7 @@ class Assignment:
 
 
 def main(handle: int) -> None:
-    """The whole life of a worker that is an interpreter of its own. handle: its end of the pipe."""
+    """The whole life of a worker with its own interpreter. handle: its end of the pipe."""
     connection = Connection(handle)
     try:
         assignment: Assignment = connection.recv()
@@ -112,14 +112,14 @@ def main(handle: int) -> None:
 def serve_forked(connection: Connection, assignment: Assignment) -> None:
     """The whole life of a worker that was forked off a process with its libraries loaded.
 
-    Its work is done in a new thread: OpenMP keeps a team for each thread that a network was called from. That of the
-    forking thread is not there any more, and the network would wait for it for ever.
+    It works in a new thread: OpenMP keeps a team for each thread that called a network. The team of the forking thread
+    no longer exists, and the network would wait for it forever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.disable()
     _isolate(assignment)
-    # What is inherited is never garbage; to look at it would copy the pages that it lies in.
+    # Inherited objects are never garbage; inspecting them would copy their memory pages.
     gc.freeze()
     thread = threading.Thread(target=serve, args=(connection, assignment))
     thread.start()
@@ -127,11 +127,11 @@ def serve_forked(connection: Connection, assignment: Assignment) -> None:
 
 
 def serve(connection: Connection, assignment: Assignment) -> None:
-    """Load the extractor, then extract what is asked for, until nobody asks any more."""
+    """Load the extractor, then extract what is requested, until there are no more requests."""
     report = _Report(connection)
     listen(report.beat)
     limit_threads(assignment.threads)
-    # The supervisor has gone: nobody to work for.
+    # The supervisor is gone: nobody to work for.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             list(assignment.extractor.run(()))
@@ -144,7 +144,7 @@ def serve(connection: Connection, assignment: Assignment) -> None:
 
 
 class _Report:
-    """Sends beats, a few in a second at most."""
+    """Sends heartbeats, a few per second at most."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -172,7 +172,7 @@ def _extract(connection: Connection, report: _Report, extractor: Extractor, sour
                 made, sent = [], time.monotonic()
     except UnialignError as error:
         last = Refused(_portable(error))
-    except Exception as error:  # noqa: BLE001 - whatever a decoder or network raises is told of its sample
+    except Exception as error:  # noqa: BLE001 - whatever a decoder or network raises is reported for its sample
         last = Raised(status_of(error), why(error, sources))
     if made:
         connection.send(Made(tuple(made)))
@@ -180,13 +180,13 @@ def _extract(connection: Connection, report: _Report, extractor: Extractor, sour
 
 
 def _isolate(assignment: Assignment) -> None:
-    """Die with the parent, receive no key presses meant for it, leave no core dump, keep temporary files together."""
+    """Die with the parent, ignore its keyboard signals, leave no core dump, keep temporary files together."""
     os.setpgid(0, 0)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # or messages to a terminal would stop it, where that is set so
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else output may stop it, if the terminal is set to do so
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != assignment.parent:
-        os._exit(0)  # it died before it could be asked to tell
+        os._exit(0)  # the parent died before the signal could be requested
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if assignment.folder:
         os.environ["TMPDIR"] = tempfile.tempdir = assignment.folder
@@ -199,10 +199,10 @@ def status_of(error: Exception) -> str:
 
 
 def why(error: Exception, sources: Sequence[Source] = ()) -> str:
-    """One line for a record: type and message of an error, and where it came from.
+    """One line for a record: type and message of an error, and where it was raised.
 
-    The place is the innermost one in this package, or else in the extractor. No folders of this machine and no
-    addresses in memory, so that the same fault gives the same line everywhere.
+    The location is the innermost one in this package, or else in the extractor. Without folders of this machine and
+    memory addresses, so that the same fault gives the same line everywhere.
     """
     text = " ".join(str(error).split())
     for folder in {str(source.path.parent) for source in sources if source.path}:
@@ -225,7 +225,7 @@ def _place(error: Exception) -> str:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as it can go through the pipe; a defect keeps its traceback, as a note."""
+    """The error in a form that can be sent through the pipe; a defect keeps its traceback, as a note."""
     if not isinstance(error, UnialignError):
         error.add_note("in the worker process:\n" + "".join(traceback.format_exception(error)))
     error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -233,7 +233,7 @@ def _portable(error: Exception) -> Exception:
         from multiprocessing.reduction import ForkingPickler
 
         ForkingPickler.loads(ForkingPickler.dumps(error))
-    except Exception:  # noqa: BLE001 - whatever a library's exception does when it is copied
+    except Exception:  # noqa: BLE001 - whatever a library's exception raises when it is copied
         portable = RuntimeError(f"{type(error).__name__}: {error}")
         portable.__notes__ = list(getattr(error, "__notes__", ()))
         return portable

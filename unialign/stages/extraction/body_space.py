@@ -1,6 +1,6 @@
-"""Keypoints in the coordinates of the body, without where somebody stands, how large they appear, and gaps.
+"""Keypoints in body coordinates, without position, apparent size, and gaps.
 
-Legend: T frames of a sample, S frames of a clip, M persons of a sample, P of them that are kept, V joints, D = 2 or 3
+Legend: T frames of a sample, S frames of a clip, M persons of a sample, P persons that are kept, V joints, D = 2 or 3
 coordinates.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from unialign.errors import CorruptInput
 from unialign.stages.skeleton_layouts import Layout
 
-LOWEST_SCORE = 0.01  # a joint of 2-D poses with this score or less has not been seen, as in PYSKL's PreNormalize2D
+LOWEST_SCORE = 0.01  # a joint of 2-D poses with this score or less counts as not detected, as in PYSKL's PreNormalize2D
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Body:
     """Persons in body space; the unit of length is the size of the main person's body.
 
     joints: (P, T, V, D) float32, relative to the main person's hips in each frame; 0 for a person who is never seen. A
-    joint that a frame does not show lies on the line between its places before and after.
-    seen: (P, T, V) bool, which joints were really there. root: (T, D) float32, the way of the main person's hips from
-    their place in the first frame.
+    joint that is missing in a frame is interpolated between its positions before and after.
+    seen: (P, T, V) bool, which joints were actually detected. root: (T, D) float32, displacement of the main person's
+    hips from their position in the first frame.
     """
 
     joints: np.ndarray
@@ -30,13 +30,13 @@ class Body:
 
 
 def body_space(keypoints: np.ndarray, layout: Layout, num_persons: int, *, scored: bool) -> Body:
-    """Persons of a sample (T, M, V, C) in body space; frames that do not show the main person are left out.
+    """Persons of a sample (T, M, V, C) in body space; frames without the main person are left out.
 
-    scored: 2-D keypoints x, y, score, persons in the order of the cache; otherwise x, y, z, those that move and spread
-    the most first. The hips are the origin; where a sample never shows them, the shoulders or, last, the mean of all
-    joints. The size of a body is the median over frames of the root mean square distance of its joints from the origin:
-    a torso, the usual unit, vanishes where somebody bends towards the camera.
-    Raises `CorruptInput` (no-person) when no frame shows the main person.
+    scored: 2-D keypoints x, y, score, persons in cache order; otherwise x, y, z, persons with the most motion and
+    spread first. The hips are the origin; if a sample never shows them, the shoulders or, as a last resort, the mean of
+    all joints. The size of a body is the median over frames of the root mean square distance of its joints from the
+    origin: the length of the torso, the usual unit, vanishes when somebody bends towards the camera.
+    Raises `CorruptInput` (no-person) if no frame shows the main person.
     """
     places = keypoints[..., :2] if scored else keypoints
     seen = np.isfinite(keypoints).all(axis=-1)
@@ -47,7 +47,7 @@ def body_space(keypoints: np.ndarray, layout: Layout, num_persons: int, *, score
     if not chosen:
         raise CorruptInput("no frame shows a person.", status="no-person")
     frames = np.flatnonzero(seen[:, chosen[0]].any(axis=1))
-    # A frame or two of another person are a mistake of the tracker, or somebody who walks by.
+    # A frame or two of another person are a tracker error, or a passer-by.
     chosen = [index for index in chosen if 2 * seen[frames, index].any(axis=1).sum() >= len(frames)]
     shown = seen[frames][:, chosen].swapaxes(0, 1)  # (P, T, V)
     tracks = [without_gaps(places[frames, index].astype(np.float64), seen[frames, index]) for index in chosen]
@@ -64,16 +64,17 @@ def body_space(keypoints: np.ndarray, layout: Layout, num_persons: int, *, score
 
 
 def mirrored_body(body: Body, layout: Layout) -> Body:
-    """The mirror image: left and right joints change places, x changes its sign."""
+    """The mirror image: left and right joints are swapped, x changes its sign."""
     turned = np.array([-1.0] + [1.0] * (body.root.shape[1] - 1), np.float32)
     mirror = list(layout.mirror)
     return Body(body.joints[:, :, mirror] * turned, body.seen[:, :, mirror], body.root * turned)
 
 
 def body_arrays(body: Body, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What networks read of a body at real positions (S,) of its frames: (P, S, V, 2 D + 1), and (P,) who is there.
+    """Network input for a body at fractional frame positions (S,): (P, S, V, 2 D + 1), and (P,) who is present.
 
-    Joints, the share of a joint that was really seen, and the way of the hips, the same for all joints of a frame.
+    Joints, the fraction of a joint that was actually detected, and the displacement of the hips, the same for all
+    joints of a frame.
     """
     joints = read_between(body.joints.swapaxes(0, 1), positions).swapaxes(0, 1)
     seen = read_between(body.seen.swapaxes(0, 1).astype(np.float32), positions).swapaxes(0, 1)[..., None]
@@ -85,9 +86,9 @@ def body_arrays(body: Body, positions: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def without_gaps(places: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """A person's joints (T, V, D) with those that are not seen (T, V) put between the nearest frames that show them.
+    """A person's joints (T, V, D), with those not seen (T, V) interpolated between the nearest frames that show them.
 
-    Before the first and after the last of these a joint stays where it is there. A joint that is never seen is NaN.
+    Before the first and after the last of these a joint keeps its position there. A joint that is never seen is NaN.
     """
     if seen.all():
         return places
@@ -101,7 +102,7 @@ def without_gaps(places: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def read_between(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """`values` (T, ...) at real positions (S,) of its first axis, linearly between neighbors; ends are held."""
+    """`values` (T, ...) at fractional positions (S,) of its first axis, linearly interpolated; ends are held."""
     places = np.clip(positions, 0, len(values) - 1)
     lower = places.astype(np.int64)
     upper = np.minimum(lower + 1, len(values) - 1)

@@ -1,8 +1,8 @@
-"""Cached keypoints to the clips that skeleton encoders read: a fixed grid of views, and recipes.
+"""From cached keypoints to the clips that skeleton encoders read: a fixed grid of views, and recipes.
 
 Legend: T frames of a sample, S frames of a clip, M persons in the cache, P person slots of the encoder, V joints,
-C coordinates. In the cache what is absent is NaN; in a clip it is zero, because the published recipes say so, and a
-mask tells absent persons apart.
+C coordinates. In the cache absent values are NaN; in a clip they are zero, as in the published recipes, and a mask
+marks absent persons.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from unialign.stages.skeleton_layouts import Layout
 def frame_size(reader: SampleReader, sample: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
     """(width, height) of a sample's frames in pixels, None for poses without it; the array names its entries.
 
-    Raises `UsageError` where it does not.
+    Raises `UsageError` if it does not.
     """
     if "frame_size" not in sample:
         return None
@@ -71,7 +71,7 @@ def clip_grid(num_offsets: int, flips: bool) -> tuple[View, ...]:
 def sample_frames(num_frames: int, clip_len: int, view: View) -> np.ndarray:
     """The frame indices (clip_len,) of a view, in [0, num_frames).
 
-    A long sample is cut into clip_len equal segments and contributes the frame at the fraction (offset + 1/2) /
+    A long sample is divided into clip_len equal segments and contributes the frame at the fraction (offset + 1/2) /
     num_offsets of each: a single offset reads the centers. A sample shorter than the clip is repeated, starting at the
     fraction offset / num_offsets.
 
@@ -88,7 +88,7 @@ def sample_frames(num_frames: int, clip_len: int, view: View) -> np.ndarray:
 
 
 def mirrored(keypoints: np.ndarray, layout: Layout, width: float | None = None) -> np.ndarray:
-    """The mirror image of keypoints (..., V, C): left and right joints change places, x becomes width - x.
+    """The mirror image of keypoints (..., V, C): left and right joints are swapped, x becomes width - x.
 
     Without a width (3-D, meters, the camera at 0) x becomes -x.
     """
@@ -102,11 +102,11 @@ def pyskl_2d(
 ) -> PoseClip:
     """A clip of x, y in [-1, 1] of the frame, and score, from pixels (T, M, V, 3).
 
-    Frames that show nobody are dropped first. A joint that is absent or has a score of at most 0.01 is at (0, 0), the
-    middle of the frame; an absent one also has a score of 0. The persons that come first in the cache get the slots.
+    Frames without any person are dropped first. A joint that is absent or has a score of at most 0.01 is at (0, 0), the
+    center of the frame; an absent one also has a score of 0. The slots go to the first persons in the cache.
 
     Source: PYSKL, PreNormalize2D and FormatGCNInput; dropping empty frames is its `squeeze` for Kinetics.
-    Raises `CorruptInput` (no-person) when no frame shows anybody, `UsageError` without a frame size (width, height).
+    Raises `CorruptInput` (no-person) if no frame shows anybody, `UsageError` without a frame size (width, height).
     """
     if frame_size is None:
         raise UsageError("poses in pixels need the size of their frames, but the store has none; extract them again.")
@@ -135,14 +135,14 @@ def agcn_3d(
     """A clip of meters around the main person's spine, from camera coordinates (T, M, V, 3); absent joints are zero.
 
     In this order: the persons with the most motion first; each person's track repeated until it fills the clip; the
-    main person's middle of the spine subtracted, frame by frame; everything turned so that the main person's spine is
+    main person's middle of the spine subtracted, frame by frame; everything rotated so that the main person's spine is
     parallel to z and the shoulders, left to right, parallel to x in the first frame. In frames without the main person
-    nothing is subtracted: the public weights have learned it so.
+    nothing is subtracted: the public weights were trained that way.
 
     Source: lshiwjx/2s-AGCN, data_gen/ntu_gendata.py and preprocess.py (also used by Shift-GCN), where a sample has at
     most as many frames as the clip (300). Deviation: longer ones are sampled uniformly, and every offset but the first
-    begins at a later frame and comes round.
-    Raises `CorruptInput` (no-person) when no frame shows anybody.
+    begins at a later frame and wraps around.
+    Raises `CorruptInput` (no-person) if no frame shows anybody.
     """
     clip, present = _tracks(keypoints, layout, view, shape)
     absent = ~np.asarray(np.isfinite(clip).all(axis=-1, keepdims=True))
@@ -160,11 +160,11 @@ def agcn_3d(
 def centered_3d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
 ) -> PoseClip:
-    """A clip of meters around where the main person's center is first seen, for layouts without spine and shoulders.
+    """A clip of meters around the first position of the main person's center, for layouts without spine and shoulders.
 
-    Persons, tracks and absent joints as in `agcn_3d`; nothing is turned, and the person's way through the room stays.
-    Where the center is never seen, the mean of the joints of the first frame with somebody stands for it.
-    Raises `CorruptInput` (no-person) when no frame shows anybody.
+    Persons, tracks and absent joints as in `agcn_3d`; nothing is rotated, and the person's path through the room is
+    kept. If the center is never seen, the mean of the joints of the first frame with a person is used instead.
+    Raises `CorruptInput` (no-person) if no frame shows anybody.
     """
     clip, present = _tracks(keypoints, layout, view, shape)
     absent = ~np.asarray(np.isfinite(clip).all(axis=-1, keepdims=True))
@@ -175,9 +175,9 @@ def centered_3d(
 
 
 def _tracks(keypoints: np.ndarray, layout: Layout, view: View, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """The persons with the most motion (P, S, V, 3), NaN where absent, each repeated to fill the clip; who is there.
+    """The persons with the most motion (P, S, V, 3), NaN where absent, each repeated to fill the clip; who is present.
 
-    Raises `CorruptInput` (no-person) when no frame shows anybody.
+    Raises `CorruptInput` (no-person) if no frame shows anybody.
     """
     num_frames = min(len(keypoints), shape.num_frames)
     frames = sample_frames(len(keypoints), shape.num_frames, view)[:num_frames]
@@ -232,10 +232,10 @@ def rotation_onto(start: np.ndarray, target: np.ndarray) -> np.ndarray:
 def body_2d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
 ) -> PoseClip:
-    """A clip in body space, from pixels (T, M, V, 3): x, y, share seen, way in x and y, see `body_space.body_arrays`.
+    """A clip in body space, from pixels (T, M, V, 3): x, y, fraction seen, root x and y, see `body_space.body_arrays`.
 
-    The clip is read between frames: `num_frames` equal parts of the sample, each at the fraction
-    (offset + 1/2) / num_offsets. Raises `CorruptInput` (no-person) when no frame shows anybody.
+    The clip is interpolated between frames: `num_frames` equal parts of the sample, each at the fraction
+    (offset + 1/2) / num_offsets. Raises `CorruptInput` (no-person) if no frame shows anybody.
     """
     return _body(keypoints, layout, view, shape, scored=True)
 
@@ -243,7 +243,7 @@ def body_2d(
 def body_3d(
     keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None = None
 ) -> PoseClip:
-    """The same from camera coordinates (T, M, V, 3): x, y, z, share seen, way in x, y and z."""
+    """The same from camera coordinates (T, M, V, 3): x, y, z, fraction seen, displacement in x, y and z."""
     return _body(keypoints, layout, view, shape, scored=False)
 
 
@@ -268,9 +268,9 @@ RECIPES: dict[str, Prepare] = {
 
 
 def recipe_of(layout: Layout, coordinates: Sequence[str], kind: str = "published") -> str:
-    """The recipe of poses with these joints and coordinates: by score or depth, and whether there is a spine.
+    """The recipe for poses with these joints and coordinates: by score or depth, and whether there is a spine.
 
-    kind: "body" for coordinates of the body, "published" for what PYSKL and 2s-AGCN do.
+    kind: "body" for body coordinates, "published" for what PYSKL and 2s-AGCN do.
     """
     flat = list(coordinates) == ["x", "y", "score"]
     if kind == "body":

@@ -58,7 +58,7 @@ class Encoder:
 def load_encoder(path: Path) -> Encoder:
     """The encoder of a checkpoint or of a public Shift-GCN state dict, on the CPU and in evaluation mode.
 
-    Raises `UsageError` when there is no such file, and `CorruptInput` when it is something else.
+    Raises `UsageError` if there is no such file, and `CorruptInput` if it is something else.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; name the weights of a skeleton encoder.")

@@ -122,7 +122,7 @@ class PoseFeatures:
                 yield Outcome(source.id, reader.status(source.id), pose_source(reader, source.id), detail=why)
 
     def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """The same for samples that all have poses, read from anything that answers like a `StoreReader`."""
+        """The same for samples that all have poses, read from anything with the interface of a `StoreReader`."""
         encoder = self._encoder()
         check_layout(reader, encoder)
         num_views = len(self.views)

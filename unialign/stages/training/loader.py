@@ -199,7 +199,7 @@ class Loader:
         self._position = Position(state["epoch"], state["samples"])
 
     def resume(self) -> Iterator[RankBatch]:
-        """The rest of the epoch loaded with `load_state_dict` or interrupted; once that has ended, the next whole one."""
+        """The rest of the epoch that was loaded or interrupted; once that has ended, the next whole one."""
         return self.epoch(self._position)
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
