@@ -32,8 +32,8 @@ class Layout:
     bones: (child, parent) pairs that point towards `center` and form a tree.
     center: the joint that all bones lead to.
     spine: (lower, upper) joint that 3-D recipes rotate parallel to z; the upper is their origin. None for 2-D layouts.
-    shoulders: (right, left) joint that 3-D recipes rotate parallel to x; None if there is no spine. mirror: for each
-    joint the index of its counterpart on the other side of the body; its own index on the midline.
+    shoulders: (right, left) joint that 3-D recipes rotate parallel to x; None if there is no spine.
+    mirror: for each joint the index of its counterpart on the other side of the body; its own index on the midline.
     """
 
     name: str

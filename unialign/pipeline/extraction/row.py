@@ -40,16 +40,16 @@ class ExtractorRow:
 
     modality: what it makes. Several extractors may make the same one: systems find stores by modality.
     title: one sentence, for the help of the command.
-    prepare: (dataset, config, settings) -> the extractor with its sources. settings: an instance of `settings`.
-        Raises `UsageError` for settings that do not fit, `MissingCache` for an input that has not been extracted yet.
-    settings: a pydantic model whose fields all have defaults. They are configuration keys, under
-        `extract.<name>` with _ for each hyphen, and for a plug-in also flags of the command.
-    shard_samples: samples per shard of a new store. A kill loses one shard, so slow extractors get small ones. reads:
-    kind of the sample files that it is made from ("video", "skeleton"), whose digests tell whether features
-        are stale; "" if it is not made from files.
-    current: instead of `reads`: (reader, dataset, config) -> digest by id of what samples are made from now. made_from:
-    the modality of the cache that it is made from, whose store its key names in a field of that name. online: (config)
-    -> the extractor for training without a cache, if it is made from another modality.
+    prepare: (dataset, config, settings) -> the extractor with its sources. settings: an instance of `settings`. Raises
+        `UsageError` for settings that do not fit, `MissingCache` for an input that has not been extracted yet.
+    settings: a pydantic model whose fields all have defaults. They are configuration keys, under `extract.<name>` with
+        _ for each hyphen, and for a plug-in also flags of the command.
+    shard_samples: samples per shard of a new store. A kill loses one shard, so slow extractors get small ones.
+    reads: kind of the sample files that it is made from ("video", "skeleton"), whose digests tell whether features are
+        stale; "" if it is not made from files.
+    current: instead of `reads`: (reader, dataset, config) -> digest by id of what samples are made from now.
+    made_from: the modality of the cache that it is made from, whose store its key names in a field of that name.
+    online: (config) -> the extractor for training without a cache, if it is made from another modality.
     counts: the details in a sample's record that the summary adds up.
     told: (extraction, classes) -> what a user should know afterwards, as title and text.
     """

@@ -25,7 +25,7 @@ def _entries(known: object) -> dict[str, list[int | str]]:
 
 
 class SourceDigests:
-    """SHA-256 of the source files of one collection, with a cache of them beside the stores.
+    """SHA-256 of the source files of one collection, with a cache of them next to the stores.
 
     The cache is only a convenience: without it files are read and hashed again. An entry is valid if size, times
     (nanoseconds) and inode of the file are unchanged, and the file had not been changed just before it was read: clocks

@@ -341,7 +341,7 @@ def _spawn(assignment: Assignment) -> tuple[int, Connection]:
     handle = theirs.fileno()
     code = f"from unialign.pipeline.extraction.worker import main; main({handle})"
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-    # It receives a copy of its own handle; all others are closed.
+    # Duplicated onto itself, a handle is inherited; all others are closed.
     actions: list[Any] = [(os.POSIX_SPAWN_DUP2, handle, handle)]
     pid = os.posix_spawn(
         sys.executable, [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}, file_actions=actions

@@ -29,11 +29,10 @@ def choose_bodies(clip: SkeletonClip, num_people: int = 2, rule: str = "motion")
     """The column of the clip that is person p in frame t, (T, P); -1 if absent. Input of `of_bodies`.
 
     rule:
-      "motion" (default): bodies by id; short and spread-out ones are dropped while others remain; the rest in order
-        of falling motion, each given to the first person that is free in that time span. Source:
-        data/ntu/get_raw_denoised_data.py of https://github.com/Uason-Chen/CTR-GCN. Deviations: a body that
-        disappears for some frames keeps its frame numbers; if all bodies are noise, they are kept; frames
-        without a body are kept.
+      "motion" (default): bodies by id; short and spread-out ones are dropped while others remain; the rest in order of
+        falling motion, each given to the first person that is free in that time span. Source:
+        data/ntu/get_raw_denoised_data.py of https://github.com/Uason-Chen/CTR-GCN. Deviations: a body that disappears
+        for some frames keeps its frame numbers; if all bodies are noise, they are kept; frames without a body are kept.
       "energy": the first four bodies of each frame's list, whatever their ids; of these four, those with the largest
         sum of standard deviations of x, y and z. Source: 2s-AGCN and tools/data/skeleton/gen_ntu_rgbd_raw.py of
         https://github.com/open-mmlab/mmaction2. Deviation: equal energies keep the order of the list.

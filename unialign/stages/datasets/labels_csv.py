@@ -38,8 +38,8 @@ class LabelRow:
     """One labeled clip of a CSV.
 
     path: relative to the folder, with "/".
-    attributes: the values of the columns split ("train", "val" or "test") and those in `GROUP_COLUMNS`, if the file
-        has them.
+    attributes: the values of the columns split ("train", "val" or "test") and those in `GROUP_COLUMNS`, if the file has
+        them.
     description: "" when there is none.
     folder: what `path` is relative to, if not the data root.
     span: the clip's part of the video, (start, end) in seconds; None for the whole video.

@@ -20,8 +20,8 @@ PIXEL, METRE = "pixel", "metre"
 class KeypointClip:
     """The persons of one sample, as stored in a file.
 
-    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in meters; NaN where absent. image_size:
-    height and width of the image that pixels refer to; None for meters.
+    keypoints: (T, M, V, 3) float32: x, y in pixels and score, or x, y, z in meters; NaN where absent.
+    image_size: height and width of the image that pixels refer to; None for meters.
     scores: (T, M, V) float32 of 3-D joints, or None.
     assumed: what the file lacks and what was assumed instead, one phrase each.
     """

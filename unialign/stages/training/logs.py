@@ -18,8 +18,8 @@ Row = Mapping[str, float]
 class RunLog:
     """The logs of one run folder.
 
-    log.jsonl: one JSON object per line, append-only; a resumed run rewrites the steps since its checkpoint, so the
-        last line for a step counts.
+    log.jsonl: one JSON object per line, append-only; a resumed run rewrites the steps since its checkpoint, so the last
+        line for a step counts.
     metrics.csv: one row per epoch, rewritten each time from the whole history, so it is correct after any kill.
     tensorboard/: the same numbers as curves.
     """
