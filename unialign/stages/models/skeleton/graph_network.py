@@ -20,6 +20,31 @@ WIDER_BLOCKS: Mapping[int, tuple[int, int]] = {10: (5, 8), 6: (3, 5)}
 MakeBlock = Callable[[int, int, Tensor, int, bool, float], nn.Module]
 
 
+class Block(nn.Module):
+    """One block (R, C, T, V) -> (R, D, ceil(T / stride), V): space, time, residual around both.
+
+    space: (R, C, T, V) -> (R, D, T, V). time: (R, D, T, V) -> (R, D, ceil(T / stride), V).
+    """
+
+    def __init__(
+        self, space: nn.Module, time: nn.Module, in_channels: int, out_channels: int, *, stride: int, residual: bool
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.time = time
+        self.residual: nn.Module | None = None
+        if residual and in_channels == out_channels and stride == 1:
+            self.residual = nn.Identity()
+        elif residual:
+            shortcut = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
+            self.residual = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """See the class."""
+        out = self.time(self.space(rows))
+        return torch.relu(out if self.residual is None else out + self.residual(rows))
+
+
 class GraphNetwork(nn.Module):
     """Blocks and a linear classifier over the mean of frames, joints and persons.
 

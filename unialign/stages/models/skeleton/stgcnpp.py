@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.skeleton.graph_network import GraphNetwork
+from unialign.stages.models.skeleton.graph_network import Block, GraphNetwork
 from unialign.types import Json
 
 DILATIONS = (1, 2, 3, 4)
@@ -79,26 +79,9 @@ class TemporalBranches(nn.Module):
         return torch.as_tensor(self.dropout(self.norm(joined)))
 
 
-class Block(nn.Module):
-    """One of the ten blocks (R, C, T, V) -> (R, D, ceil(T / stride), V): space, time, residual around both."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, partition: Tensor, *, stride: int, residual: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        self.space = GraphConvolution(in_channels, out_channels, partition)
-        self.time = TemporalBranches(out_channels, stride, dropout)
-        self.residual: nn.Module | None = None
-        if residual and in_channels == out_channels and stride == 1:
-            self.residual = nn.Identity()
-        elif residual:
-            shortcut = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
-            self.residual = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """See the class."""
-        out = self.time(self.space(rows))
-        return torch.relu(out if self.residual is None else out + self.residual(rows))
+def _block(before: int, after: int, partition: Tensor, stride: int, residual: bool, dropout: float) -> Block:
+    space, time = GraphConvolution(before, after, partition), TemporalBranches(after, stride, dropout)
+    return Block(space, time, before, after, stride=stride, residual=residual)
 
 
 class STGCNPlusPlus(GraphNetwork):
@@ -118,9 +101,7 @@ class STGCNPlusPlus(GraphNetwork):
         if width < NUM_BRANCHES:
             raise ValueError(f"width {width} is less than the {NUM_BRANCHES} branches of a block")
         super().__init__(
-            lambda before, after, partition, stride, residual, drop: Block(
-                before, after, partition, stride=stride, residual=residual, dropout=drop
-            ),
+            _block,
             layout=layout,
             num_classes=num_classes,
             in_channels=in_channels,
