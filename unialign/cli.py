@@ -10,7 +10,7 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.access import explained
-from unialign.commands import baseline, cache, config, corpus, data, evaluate, extract, models, train
+from unialign.commands import baseline, cache, config, corpus, data, evaluate, extract, models, results, train
 from unialign.commands.options import (
     CONTEXT,
     AsJson,
@@ -37,6 +37,7 @@ ORDER = (
     "ablate",
     "evaluate",
     "why",
+    "results",
     "models",
     "config",
 )
@@ -66,6 +67,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 train.add_commands(app)
 evaluate.add_commands(app)
+results.add_commands(app)
 baseline.add_commands(app)
 models.add_commands(app)
 corpus.add_commands(app)

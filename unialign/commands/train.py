@@ -163,12 +163,13 @@ def train(
 
 def _baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -> "Row | None":
     """The best simple classifier on what the run read; None if the run has no top-1 or that would take long."""
-    from unialign.pipeline.evaluation.baselines import quick_baselines
+    from unialign.pipeline.evaluation.baselines import quick_baselines, record_baselines
 
     if "top1" not in result.metrics:
         return None
     try:
         rows = quick_baselines(config, dataset, result.keys)
+        record_baselines(result.folder, rows)
     except UnialignError as error:
         # The run is finished all the same.
         console.say(f"no baseline beside it: {error}")

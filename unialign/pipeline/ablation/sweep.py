@@ -18,7 +18,7 @@ from unialign.pipeline.ablation.tables import write_tables
 from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.evaluation.baselines import quick_baselines
+from unialign.pipeline.evaluation.baselines import quick_baselines, record_baselines
 from unialign.pipeline.evaluation.plots import draw_ablation
 from unialign.pipeline.stores import choose_store
 from unialign.pipeline.systems.registry import get_system, section_of
@@ -131,12 +131,14 @@ def check_stores(grid: Grid, config: Config) -> None:
 
 def baselines_of(config: Config, ablation: Ablation) -> list[Mapping[str, Json]]:
     """The best simple classifier on each modality that some row reads, with dataset, protocol and stores of the first
-    result; none where its stores do not allow any.
+    result, which also keeps them; none where its stores do not allow any.
     """
     read = {modality for result in ablation.results for modality in result.keys}
     first = with_values(config, dict(ablation.results[0].trial.values))
     try:
-        return [row.result() for row in quick_baselines(first, the_dataset(first), read)]
+        rows = quick_baselines(first, the_dataset(first), read)
+        record_baselines(Path(ablation.results[0].run), rows)
+        return [row.result() for row in rows]
     except UnialignError as error:
         LOGGER.info("no baselines beside the ablation: %s", error)
         return []

@@ -8,12 +8,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unialign.cache.access import is_refused
 from unialign.cache.inventory import find_store
 from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config, with_values
@@ -21,6 +23,7 @@ from unialign.pipeline.stores import open_remote
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.from_config import cached_readers
 from unialign.pipeline.training.preparation import Sides, covered_sides, get_reader
+from unialign.pipeline.training.run_folder import write_baselines
 from unialign.pipeline.training.text_bank_start import load_descriptions, load_text_bank
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.validation import groups_of
@@ -167,6 +170,17 @@ def quick_baselines(config: Config, dataset: Dataset, modalities: Iterable[str])
         )
         found.append(rows.best)
     return tuple(found)
+
+
+def record_baselines(folder: Path, rows: Sequence[Row]) -> None:
+    """Keep these rows beside the run in `folder`, for `unialign results`; not in a folder that cannot be written."""
+    if not rows:
+        return
+    try:
+        write_baselines(folder, [row.result() for row in rows])
+    except OSError as error:
+        if not is_refused(error):
+            raise
 
 
 def run_baselines(

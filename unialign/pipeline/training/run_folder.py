@@ -11,6 +11,7 @@
         predictions.npz   of the last epoch: ids, labels, probabilities, importance
         memory.json       peak memory in bytes of the process that finished it, resident and on its GPU
         result.json       written last, marks the run as finished; holds digests of the files above and of itself
+        baselines.json    simple classifiers measured on the same features after the run, if that takes seconds
 
 The key is the digest of everything that determines the result; repeating a training run finds the finished folder. The
 part of a folder's name before the key is for people: a run is found by its key, regardless of which row of which grid
@@ -21,7 +22,7 @@ import io
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -50,7 +51,7 @@ from unialign.stages.archives import read_npz
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.types import Json
 
-DATA, PREDICTIONS = "data.csv", "predictions.npz"
+DATA, PREDICTIONS, BASELINES = "data.csv", "predictions.npz", "baselines.json"
 # Files covered by digests in result.json besides the predictions, since later commands rely on them.
 VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
 # What a run's initial weights were trained on; only in runs that were started from another run.
@@ -107,7 +108,7 @@ def find_run(runs: Path, name: Path) -> Path:
     if name.is_dir() or len(name.parts) != 1:
         return name
     word = name.name
-    folders = [path for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()] if runs.is_dir() else []
+    folders = run_folders(runs)
     found = [path for path in folders if path.name.startswith(word) or path.name.rpartition("-")[2].startswith(word)]
     if not found:
         raise MissingCache(
@@ -116,6 +117,11 @@ def find_run(runs: Path, name: Path) -> Path:
     if len(found) > 1:
         raise UsageError(f"{word} may be {' or '.join(path.name for path in found[:5])}; give more of the name.")
     return found[0]
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of runs in the folder `runs`, finished or not, sorted by name."""
+    return [path for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()] if runs.is_dir() else []
 
 
 def readable(row: str) -> str:
@@ -240,6 +246,16 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
     there = [name for name in (*VOUCHED, LEARNED) if name != LEARNED or (run.folder / name).is_file()]
     content["files"] = {name: sha256((run.folder / name).read_bytes()).hexdigest() for name in there}
     _write_json(run.folder / "result.json", {**content, "digest": digest(content)})
+
+
+def write_baselines(folder: Path, rows: Sequence[Mapping[str, Json]]) -> None:
+    """Keep the simple classifiers that were measured beside a finished run, see `evaluation.baselines.Row`."""
+    _write_json(folder / BASELINES, {"rows": [dict(row) for row in rows]})
+
+
+def read_baselines(folder: Path) -> list[dict[str, Any]]:
+    """The simple classifiers measured beside a run; empty without any. Raises what `read_json` raises."""
+    return list(read_json(folder / BASELINES)["rows"]) if (folder / BASELINES).is_file() else []
 
 
 def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:

@@ -109,10 +109,25 @@ class ResultFile(_File):
     files: dict[str, Hex] = {}
 
 
+class Baseline(_File):
+    """A row of baselines.json, see `evaluation.baselines.Row`."""
+
+    baseline: str
+    features: str
+    top1: Annotated[float, Field(ge=0, le=1)]
+
+
+class BaselinesFile(_File):
+    """baselines.json."""
+
+    rows: list[Baseline]
+
+
 FILES: Mapping[str, type[_File]] = {
     "config.yaml": ConfigFile,
     "keys.json": KeysFile,
     "env.json": EnvironmentFile,
     "memory.json": MemoryFile,
     "result.json": ResultFile,
+    "baselines.json": BaselinesFile,
 }
