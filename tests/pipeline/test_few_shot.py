@@ -28,6 +28,7 @@ from unialign.pipeline.systems.registry import get_system
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
 from unialign.pipeline.training.initial_weights import finished_run
 from unialign.pipeline.training.preparation import Options
+from unialign.pipeline.training.run_folder import read_elsewhere
 from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.base import Dataset, Sample, Split
 from unialign.stages.datasets.splits import few_shots
@@ -227,12 +228,17 @@ def elsewhere(config: Config, folder: Path, dataset: Dataset = OTHER, **given: A
     return evaluate_elsewhere(folder, dataset, readers=readers, cache=config.cache, **given)
 
 
-def test_other_classes_are_recognised_by_their_texts(config: Config, trained: RunResult) -> None:
+def test_other_classes_are_recognised_by_their_texts(config: Config, trained: RunResult, tmp_path: Path) -> None:
     found = elsewhere(config, trained.folder)
     assert (found.trained_on, found.dataset, found.protocol) == (("tiny",), "other", "whole")
     assert [row["name"] for row in found.per_class] == list(OTHERS)
     assert sum(row["samples"] for row in found.per_class) == 8
     assert found.shared == ("Squat",)
+    # A protocol that says which classes are tested has only these as candidates, here a single one.
+    (tmp_path / "unseen.txt").write_text("roll\n")
+    one = elsewhere(config, trained.folder, protocol=f"unseen={tmp_path / 'unseen.txt'}")
+    assert [(row["name"], row["accuracy"]) for row in one.per_class] == [("roll", 1.0)]
+    assert one.used == one.per_class[0]["samples"] < 8
     # The same classes under another name of the dataset: what the run itself has measured.
     same = elsewhere(config, trained.folder, replace(DATASET, name="again"))
     assert same.metrics == trained.metrics
@@ -269,6 +275,8 @@ def test_the_command_evaluates_elsewhere(config: Config, trained: RunResult) -> 
     found = json.loads(call("--dataset", "other", "--json").stdout.splitlines()[-1])
     assert found["metrics"] == elsewhere(config, trained.folder).metrics
     assert found["shared"] == ["Squat"]
+    (kept,) = read_elsewhere(trained.folder)
+    assert (kept["dataset"], kept["protocol"], kept["metrics"]) == ("other", "whole", found["metrics"])
     refused = call()
     assert isinstance(refused.exception, UsageError)
     assert "go with another --dataset" in str(refused.exception)

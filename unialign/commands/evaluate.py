@@ -113,6 +113,7 @@ def evaluate(
         },
     )
     _show_classes(found.per_class)
+    _show_confused(found.confused)
 
 
 def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
@@ -153,11 +154,12 @@ def why(
 
 
 def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | None, *, as_json: bool) -> None:
-    from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere, needed_elsewhere
+    from unialign.pipeline.evaluation.evaluate_elsewhere import evaluate_elsewhere, needed_elsewhere, record_elsewhere
     from unialign.pipeline.training.from_config import cached_readers
 
     readers = cached_readers(needed_elsewhere(run), dataset, config, check=True)
     found = evaluate_elsewhere(run, dataset, readers=readers, cache=config.cache.resolve(), protocol=protocol)
+    record_elsewhere(run, found)
     if as_json:
         console.show_json(found.result())
         return
@@ -199,3 +201,10 @@ def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
         for row in classes
     ]
     console.show_table("classes", ("class", "samples", "correct", *metrics.values()), rows)
+
+
+def _show_confused(pairs: Sequence[Mapping[str, Any]]) -> None:
+    if console.is_quiet() or not pairs:
+        return
+    rows = [(pair["true"], pair["predicted"], pair["samples"], f"{pair['share']:.3f}") for pair in pairs]
+    console.show_table("taken for another class most often", ("class", "predicted", "samples", "of its class"), rows)

@@ -82,7 +82,9 @@ def _show_dataset(dataset: str, ours: Sequence[Mapping[str, Any]], theirs: Seque
 
 
 def _task(row: Mapping[str, Any]) -> str:
-    return f"{row['protocol']}, {row['shots']} shots" if row["shots"] else str(row["protocol"])
+    shots = f", {row['shots']} shots" if row["shots"] else ""
+    before = f", trained on {' and '.join(row['trained_on'])}" if row.get("trained_on") else ""
+    return f"{row['protocol']}{shots}{before}"
 
 
 def _own_cells(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:

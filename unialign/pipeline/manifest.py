@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from unialign.cache.keys import digest
 from unialign.cache.schema import reason
 from unialign.errors import DamagedStore, MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset, Sample, Split
+
+PARTS = ("train", "test", "val")
 
 
 class _Manifest(BaseModel):
@@ -28,12 +29,15 @@ class _Manifest(BaseModel):
     samples: list[tuple[str, int, dict[str, int | str]]]
     protocols: dict[str, dict[str, list[str]]]
     mirror: bool = True
+    candidates: dict[str, list[int]] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> "_Manifest":
         for name, label, _ in self.samples:
             if not 0 <= label < len(self.classes):
                 raise ValueError(f"sample {name[:80]!r} has the label {label} of {len(self.classes)} classes")
+        if any(not 0 <= label < len(self.classes) for labels in self.candidates.values() for label in labels):
+            raise ValueError(f"a candidate is none of the {len(self.classes)} classes")
         return self
 
 
@@ -44,11 +48,13 @@ def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
 
 def save_manifest(dataset: Dataset, cache: Path) -> None:
     """Write ids, labels, class names and splits, unless the file already has the same content."""
-    splits = {}
-    for name, protocol in dataset.protocols.items():
-        split = protocol(dataset.samples)
+    made = {name: protocol(dataset.samples) for name, protocol in dataset.protocols.items()}
+    splits = {
         # A split without val is written in the format from before the val part was introduced.
-        splits[name] = {part: list(ids) for part, ids in asdict(split).items() if ids or part != "val"}
+        name: {part: list(getattr(split, part)) for part in PARTS if part != "val" or split.val}
+        for name, split in made.items()
+    }
+    candidates = {name: list(split.candidates) for name, split in made.items() if split.candidates}
     body = {
         "dataset": dataset.name,
         "collection": dataset.collection,
@@ -56,8 +62,9 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
         "descriptions": [list(texts) for texts in dataset.descriptions],
         "samples": [[sample.id, sample.label, dict(sample.attributes)] for sample in dataset.samples],
         "protocols": splits,
-        # Written only if False, so that older manifests stay byte-identical.
+        # Written only where they say something, so that older manifests stay byte-identical.
         **({} if dataset.mirror else {"mirror": False}),
+        **({"candidates": candidates} if candidates else {}),
     }
     text = json.dumps({**body, "digest": digest(body)}, ensure_ascii=False) + "\n"
     path = manifest_path(cache, dataset.collection, dataset.name)
@@ -96,7 +103,15 @@ def read_manifest(path: Path) -> Dataset:
             raise DamagedStore(f"{path}: does not match its own digest; run any `unialign extract` of it again.")
         _Manifest.model_validate_json(data)
         protocols: dict[str, Callable[[Sequence[Sample]], Split]] = {
-            name: partial(_stored_split, Split(*(tuple(split.get(part, ())) for part in ("train", "test", "val"))))
+            name: partial(
+                _stored_split,
+                Split(
+                    train=tuple(split.get("train", ())),
+                    test=tuple(split.get("test", ())),
+                    val=tuple(split.get("val", ())),
+                    candidates=tuple(body.get("candidates", {}).get(name, ())),
+                ),
+            )
             for name, split in body["protocols"].items()
         }
         return Dataset(

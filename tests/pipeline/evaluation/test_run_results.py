@@ -16,8 +16,9 @@ from unialign.errors import MissingCache
 from unialign.pipeline.evaluation.baselines import Row as BaselineRow
 from unialign.pipeline.evaluation.baselines import record_baselines
 from unialign.pipeline.evaluation.published import EVIDENCE, published_results
-from unialign.pipeline.evaluation.run_results import FinishedRun, collect_results, read_run, split_digest
+from unialign.pipeline.evaluation.run_results import FinishedRun, collect_results, read_run, split_of
 from unialign.pipeline.training.run_data import Row, data_digest, data_text
+from unialign.pipeline.training.run_folder import write_elsewhere
 from unialign.pipeline.training.train import RunResult
 from unialign.stages.datasets.catalog import DATASETS
 
@@ -78,7 +79,7 @@ def test_a_split_is_its_samples_classes_and_tested_part(tmp_path: Path) -> None:
     def digest_of(*rows: tuple[str, str, str]) -> str:
         text = data_text([Row(name, part, label, {"poses": f"sha256:{name}"}) for name, part, label in rows])
         (tmp_path / "data.csv").write_text(text)
-        return split_digest(tmp_path, data_digest(text))
+        return split_of(tmp_path, data_digest(text))
 
     first = digest_of(("a", "train", "run"), ("b", "val", "run"), ("c", "test", "jump"))
     # What is set aside for validation is drawn by the seed, and does not make another split.
@@ -86,7 +87,7 @@ def test_a_split_is_its_samples_classes_and_tested_part(tmp_path: Path) -> None:
     assert digest_of(("a", "train", "run"), ("b", "test", "run"), ("c", "test", "jump")) != first
     assert digest_of(("a", "train", "run"), ("b", "val", "run"), ("c", "test", "run")) != first
     assert digest_of(("a", "train", "run"), ("c", "test", "jump")) != first
-    assert split_digest(tmp_path / "before", "") == ""
+    assert split_of(tmp_path / "before", "") == ""
 
 
 def test_runs_that_cannot_be_used_are_named_and_the_others_stay(runs: Path, trained: Trained) -> None:
@@ -99,9 +100,31 @@ def test_runs_that_cannot_be_used_are_named_and_the_others_stay(runs: Path, trai
     assert [row["runs"] for row in found["rows"]] == [[str(other)]]
 
 
+def test_what_a_run_reached_on_another_dataset_is_a_row_of_that_dataset(runs: Path, trained: Trained) -> None:
+    row = {
+        "dataset": "ucf101",
+        "protocol": "split1",
+        "trained_on": ["hmdb51"],
+        "split": "0" * 64,
+        "used": 9,
+        "missing": 1,
+    }
+    for result, top1 in zip(trained[:2], (0.5, 0.7), strict=True):
+        write_elsewhere(runs / result.run, {**row, "metrics": {"top1": 0.1}})
+        write_elsewhere(runs / result.run, {**row, "metrics": {"top1": top1}})
+        write_elsewhere(runs / result.run, {**row, "protocol": "split2", "metrics": {"top1": 0.2}})
+    found = collect_results([runs])
+    (first, second) = (each for each in found["rows"] if each["dataset"] == "ucf101")
+    assert (first["protocol"], second["protocol"]) == ("split1", "split2")
+    assert first["metrics"] == {"top1": pytest.approx(0.6)}
+    assert (first["seeds"], first["trained_on"], first["coverage"]) == ([0, 3], ["hmdb51"], {"test": 0.9})
+    assert {each["dataset"] for each in found["published"]} == {"hmdb51", "ucf101"}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("elsewhere.json", '{"rows": [{"dataset": "x"}]}'),
         ("baselines.json", '{"rows": [{"baseline": "svm", "features": "poses", "top1": 7}]}'),
         ("baselines.json", "[]"),
         ("config.yaml", "model: x\ndataset: y\nprotocol: z\nsettings: {lr: .nan}\n"),

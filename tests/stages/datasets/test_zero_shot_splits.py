@@ -14,6 +14,7 @@ from unialign.stages.datasets.zero_shot_splits import (
     ZeroShotSplit,
     generalised_zero_shot,
     seeded_unseen,
+    unseen_digest,
     zero_shot,
 )
 
@@ -26,6 +27,19 @@ COUNTS = {
     **{f"smie-{number}": (110, 10) for number in (4, 5, 6)},
     **{f"smie-{number}": (46, 5) for number in (7, 8, 9)},
     **{f"utd-mhad-{number}": (22, 5) for number in (1, 2, 3)},
+    "purls-40-20": (40, 20),
+    "purls-30-30": (30, 30),
+    "purls-80-40": (80, 40),
+    "purls-60-60": (60, 60),
+    **{f"sa-dvae-{number}": (55, 5) for number in (1, 2, 3)},
+    **{f"sa-dvae-{number}": (110, 10) for number in (4, 5, 6)},
+    **{f"sa-dvae-{number}": (46, 5) for number in (7, 8, 9)},
+    **{f"star-smie-{number}": (46, 5) for number in (1, 2, 3)},
+    **{
+        f"{paper}-{seen}-{unseen}": (seen, unseen)
+        for paper in ("star", "neuron")
+        for seen, unseen in ((55, 5), (48, 12), (110, 10), (96, 24), (46, 5), (39, 12))
+    },
 }
 
 
@@ -50,6 +64,22 @@ def test_the_larger_unseen_sets_are_those_of_the_newest_lists() -> None:
     assert sum(ZERO_SHOT_SPLITS["synse-110-10"].unseen) == 599
     assert sum(ZERO_SHOT_SPLITS["synse-96-24"].unseen) == 1384
     assert 1 not in ZERO_SHOT_SPLITS["synse-96-24"].unseen  # A2 is in the withdrawn list
+
+
+def test_papers_that_share_a_list_have_the_same_digest_and_others_do_not() -> None:
+    digests = {name: unseen_digest(split.num_classes, split.unseen) for name, split in ZERO_SHOT_SPLITS.items()}
+    for size in ("55-5", "48-12", "110-10", "96-24"):
+        assert digests[f"star-{size}"] == digests[f"neuron-{size}"] == digests[f"synse-{size}"]
+    # STAR's random splits of PKU-MMD are two of SMIE's and another one.
+    assert digests["star-46-5"] == digests["smie-7"]
+    assert [digests[f"star-smie-{number}"] for number in (1, 2)] == [digests["smie-8"], digests["smie-9"]]
+    assert digests["star-smie-3"] not in {digests[name] for name in digests if name != "star-smie-3"}
+    assert len(set(digests.values())) == len(digests) - 2 * 4 - 2 - 1 - 2
+
+
+def test_sums_of_the_longer_lists_are_those_of_their_files() -> None:
+    sums = {name: sum(ZERO_SHOT_SPLITS[name].unseen) for name in COUNTS if name.startswith("purls")}
+    assert sums == {"purls-40-20": 565, "purls-30-30": 819, "purls-80-40": 2760, "purls-60-60": 3480}
 
 
 def test_splits_of_utd_mhad_do_not_change_and_share_no_unseen_class() -> None:

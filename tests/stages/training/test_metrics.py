@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
-from unialign.stages.training.metrics import confusion_matrix, evaluation, mean_class_accuracy, top_k_accuracy
+from unialign.stages.training.metrics import (
+    confused_pairs,
+    confusion_matrix,
+    evaluation,
+    mean_class_accuracy,
+    top_k_accuracy,
+)
 
 
 @settings(max_examples=25, deadline=None)
@@ -75,3 +81,14 @@ def test_bad_input_is_rejected() -> None:
         evaluation([[0.0, 1.0]], [0, 1])
     with pytest.raises(ValueError, match="no samples"):
         mean_class_accuracy([], [])
+
+
+def test_confused_pairs_are_the_largest_errors_first() -> None:
+    confusion = np.array([[5, 2, 0], [1, 0, 2], [0, 0, 0]])
+    assert confused_pairs(confusion, ["a", "b", "c"]) == [
+        {"true": "b", "predicted": "c", "samples": 2, "share": pytest.approx(2 / 3)},
+        {"true": "a", "predicted": "b", "samples": 2, "share": pytest.approx(2 / 7)},
+        {"true": "b", "predicted": "a", "samples": 1, "share": pytest.approx(1 / 3)},
+    ]
+    assert confused_pairs(confusion, ["a", "b", "c"], most=1)[0]["predicted"] == "c"
+    assert confused_pairs(np.eye(3, dtype=np.int64), ["a", "b", "c"]) == []

@@ -23,6 +23,7 @@ from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.stages.training.loader import Loader
 from unialign.stages.training.metrics import (
     Scored,
+    confused_pairs,
     confusion_matrix,
     evaluation_by_class,
     evaluation_overall,
@@ -43,10 +44,11 @@ class Evaluated:
     """Results of evaluating a run's checkpoint now.
 
     metrics: see `metrics.evaluation`. per_class: see `class_rows`. confusion (L, L): rows are true classes, columns
-    predicted ones. stored: metrics of the same checkpoint in result.json. agrees: whether all stored metrics are
-    reproduced exactly. largest_change: of a probability relative to predictions.npz, over the samples in both; None for
-    "best", whose predictions are not stored. data: how the samples differ from those of the run, see
-    `compare_runs.data_differences`; empty if they do not, or if the run did not record them.
+    predicted ones; confused: its largest errors, see `metrics.confused_pairs`. stored: metrics of the same checkpoint
+    in result.json. agrees: whether all stored metrics are reproduced exactly. largest_change: of a probability relative
+    to predictions.npz, over the samples in both; None for "best", whose predictions are not stored. data: how the
+    samples differ from those of the run, see `compare_runs.data_differences`; empty if they do not, or if the run did
+    not record them.
     """
 
     run: str
@@ -63,7 +65,12 @@ class Evaluated:
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints."""
-        return {**self.__dict__, "confusion": self.confusion.tolist()}
+        return {**self.__dict__, "confusion": self.confusion.tolist(), "confused": self.confused}
+
+    @property
+    def confused(self) -> list[Json]:
+        """The most frequent pairs of true and predicted class."""
+        return list(confused_pairs(self.confusion, self.classes))
 
 
 def evaluate_run(

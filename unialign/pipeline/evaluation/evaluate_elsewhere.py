@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unialign.cache.access import is_refused
 from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.evaluate import class_rows, predicted, prepare_again
 from unialign.pipeline.manifest import load_manifest
 from unialign.pipeline.systems.registry import get_system, section_of
 from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
-from unialign.pipeline.training.run_folder import read_keys
+from unialign.pipeline.training.preparation import by_place
+from unialign.pipeline.training.run_data import split_digest
+from unialign.pipeline.training.run_folder import read_keys, write_elsewhere
 from unialign.pipeline.training.train import config_from, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
@@ -29,10 +32,11 @@ SAME = ("text", "tokens")
 class Elsewhere:
     """Results of a run on another dataset.
 
-    metrics, per_class: as in `evaluate.Evaluated`. trained_on: datasets of the run and of the runs it started from.
-    shared: names of classes that also occur in one of those datasets, for which results are not strictly zero-shot;
-    None if the class names of one are not in the cache.
-    keys: of the stores that were read.
+    metrics, per_class: as in `evaluate.Evaluated`, over the candidate classes of the protocol. trained_on: datasets of
+    the run and of the runs it started from. shared: names of classes that also occur in one of those datasets, for
+    which results are not strictly zero-shot; None if the class names of one are not in the cache. keys: of the stores
+    that were read. split: digest of the tested samples, see `run_data.split_digest`. used, missing: number of test
+    samples that the stores hold and lack.
     """
 
     run: str
@@ -43,6 +47,9 @@ class Elsewhere:
     per_class: tuple[Mapping[str, Json], ...]
     shared: tuple[str, ...] | None
     keys: Mapping[str, str]
+    split: str
+    used: int
+    missing: int
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints."""
@@ -76,8 +83,10 @@ def evaluate_elsewhere(
     source = finished_run(folder)
     source.check_unseen(folder, prepared, own=False)
     task = build_from(prepared.build, source.weights, get_system(config["model"]).class_specific, folder)
-    scores = predicted(prepared, task, device).scores
-    side = prepared.test_side
+    scores, side = predicted(prepared, task, device).scores, prepared.test_side
+    candidates = prepared.dataset.split(prepared.protocol).candidates or tuple(range(len(dataset.classes)))
+    scores, side = scores[:, list(candidates)], by_place(side, candidates)
+    classes = tuple(dataset.classes[label] for label in candidates)
     before = tuple(dict.fromkeys(name for name, _ in trained_on(config)))
     scored = scored_part(scores, side.samples.labels, side.missing_labels)
     return Elsewhere(
@@ -86,10 +95,27 @@ def evaluate_elsewhere(
         dataset=dataset.name,
         protocol=prepared.protocol,
         metrics=evaluation_overall(scored),
-        per_class=class_rows(dataset.classes, scored),
-        shared=shared_classes(cache, before, dataset),
+        per_class=class_rows(classes, scored),
+        shared=shared_classes(cache, before, classes),
         keys={name: reader.store.key.digest for name, reader in readers.items() if isinstance(reader, Recorded)},
+        split=split_digest(
+            (True, name, classes[label])
+            for name, label in (*zip(side.samples.ids, side.samples.labels, strict=True), *side.missing)
+        ),
+        used=len(side.samples),
+        missing=len(side.missing),
     )
+
+
+def record_elsewhere(folder: Path, found: Elsewhere) -> None:
+    """Keep the result in the run's folder, for `unialign results`; not in a folder that cannot be written."""
+    row = {name: getattr(found, name) for name in ("dataset", "protocol", "split", "used", "missing")}
+    row |= {"trained_on": list(found.trained_on), "metrics": dict(found.metrics), "keys": dict(found.keys)}
+    try:
+        write_elsewhere(folder, row)
+    except OSError as error:
+        if not is_refused(error):
+            raise
 
 
 def needed_elsewhere(folder: Path) -> tuple[str, ...]:
@@ -105,13 +131,13 @@ def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     return system.stores(chosen)
 
 
-def shared_classes(cache: Path, names: Sequence[str], dataset: Dataset) -> tuple[str, ...] | None:
-    """Classes of a dataset that also occur in one of the datasets `names`, ignoring case; None without manifests."""
+def shared_classes(cache: Path, names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...] | None:
+    """Those of `classes` that also occur in one of the datasets `names`, ignoring case; None without manifests."""
     try:
         known = {each.casefold() for name in names for each in load_manifest(cache, name).classes}
     except MissingCache:
         return None
-    return tuple(each for each in dataset.classes if each.casefold() in known)
+    return tuple(each for each in classes if each.casefold() in known)
 
 
 def _check_same(

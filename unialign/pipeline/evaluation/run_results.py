@@ -8,18 +8,18 @@ measured on the same split.
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unialign.cache.keys import digest
 from unialign.errors import CacheProblem, DamagedStore
 from unialign.pipeline.evaluation.published import published_for
-from unialign.pipeline.training.run_data import TEXT, read_data
+from unialign.pipeline.training.run_data import TEXT, read_data, split_digest
 from unialign.pipeline.training.run_folder import (
     read_baselines,
     read_config,
+    read_elsewhere,
     read_keys,
     read_result,
     run_folders,
@@ -38,9 +38,10 @@ ZERO_SHOT = ("seen", "unseen", "harmonic", "area")
 class FinishedRun:
     """One finished run.
 
-    recipe: digest of everything that decides the result except the seed and the samples. split: digest of ids, classes
-    and parts of its samples; "" for runs that predate this record. used, missing: samples by part. baselines: the
-    simple classifiers that were measured beside it.
+    trained_on: datasets of the run and of those that it started from, if the figures are of another one, see
+    `evaluate_elsewhere`. recipe: digest of everything that decides the result except the seed and the samples. split:
+    digest of ids, classes and parts of its samples; "" for runs that predate this record. used, missing: samples by
+    part. baselines: the simple classifiers that were measured beside it.
     """
 
     folder: Path
@@ -57,7 +58,8 @@ class FinishedRun:
     metrics: Mapping[str, float]
     used: Mapping[str, int]
     missing: Mapping[str, int]
-    baselines: tuple[Mapping[str, Any], ...]
+    baselines: tuple[Mapping[str, Any], ...] = ()
+    trained_on: tuple[str, ...] = ()
 
 
 def collect_results(
@@ -70,7 +72,7 @@ def collect_results(
     already holds, which are counted once.
     """
     folders = [folder for root in roots for folder in run_folders(root)]
-    found: dict[str, FinishedRun] = {}
+    found: dict[str, list[FinishedRun]] = {}
     unfinished: list[Json] = []
     unreadable: list[Json] = []
     repeated: list[Json] = []
@@ -81,16 +83,18 @@ def collect_results(
             continue
         try:
             run = read_run(folder)
+            results = [run, *_elsewhere(run)]
         except CacheProblem as error:
             unreadable.append({"run": str(folder), "error": str(error)})
             continue
-        if found.setdefault(run.key, run) is not run:
+        if found.setdefault(run.key, results) is not results:
             repeated.append(str(folder))
-    groups: dict[tuple[str, str, int, str, str], list[FinishedRun]] = defaultdict(list)
-    for run in found.values():
-        groups[run.dataset, run.protocol, run.shots, run.model, run.recipe].append(run)
-    best = _best_baselines(found.values())
-    published: list[Json] = [row.result() for row in published_for(run.dataset for run in found.values())]
+    groups: dict[tuple[str, str, int, str, tuple[str, ...], str], list[FinishedRun]] = defaultdict(list)
+    runs = [run for results in found.values() for run in results]
+    for run in runs:
+        groups[run.dataset, run.protocol, run.shots, run.model, run.trained_on, run.recipe].append(run)
+    best = _best_baselines(runs)
+    published: list[Json] = [row.result() for row in published_for(run.dataset for run in runs)]
     return {
         "roots": [str(root) for root in roots],
         "rows": [_row(groups[key], best) for key in sorted(groups)],
@@ -108,7 +112,9 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         recipe = recipe_digest(config, keys["stores"])
     except (TypeError, ValueError) as error:
-        raise DamagedStore(f"{folder / 'config.yaml'} cannot be used ({error}); it is not the file of a run.") from error
+        raise DamagedStore(
+            f"{folder / 'config.yaml'} cannot be used ({error}); it is not the file of a run."
+        ) from error
     return FinishedRun(
         folder=folder,
         key=result["key"],
@@ -120,7 +126,7 @@ def read_run(folder: Path) -> FinishedRun:
         seed=seed if isinstance(seed, int) else 0,
         settings=config["settings"],
         recipe=recipe,
-        split=split_digest(folder, keys.get("data") or ""),
+        split=split_of(folder, keys.get("data") or ""),
         metrics={**result["metrics"], **_zero_shot(result.get("zero_shot", {}))},
         used={part: _count(side, "used") for part, side in sides.items()},
         missing={part: _count(side, "missing") for part, side in sides.items()},
@@ -128,24 +134,44 @@ def read_run(folder: Path) -> FinishedRun:
     )
 
 
+def _elsewhere(run: FinishedRun) -> list[FinishedRun]:
+    """What `unialign evaluate --dataset` has measured of a run on other datasets."""
+    return [
+        replace(
+            run,
+            dataset=row["dataset"],
+            protocol=row["protocol"],
+            shots=0,
+            split=row["split"],
+            metrics=row["metrics"],
+            used={"test": row["used"]},
+            missing={"test": row["missing"]},
+            baselines=(),
+            trained_on=tuple(row["trained_on"]),
+        )
+        for row in read_elsewhere(run.folder)
+    ]
+
+
 def recipe_digest(config: Mapping[str, Any], stores: Mapping[str, Mapping[str, Any]]) -> str:
     """64 hex digits: the settings that decide a result and the stores that were read, without seed and row name."""
     settings = {name: value for name, value in config["settings"].items() if name not in (*NOT_IDENTITY, "seed")}
     rest = {name: value for name, value in config.items() if name not in ("settings", "name")}
-    return digest({"config": rest, "settings": settings, "stores": {name: each["key"] for name, each in stores.items()}})
+    return digest(
+        {"config": rest, "settings": settings, "stores": {name: each["key"] for name, each in stores.items()}}
+    )
 
 
-def split_digest(folder: Path, data: str) -> str:
+def split_of(folder: Path, data: str) -> str:
     """64 hex digits of the samples of a run: their ids, class names and whether they are tested; "" if not recorded.
 
-    Samples that a run sets aside for validation are counted as training samples: the seed chooses them. Missing samples
-    are part of a split. Raises `DamagedStore` for a table that was changed.
+    data: digest of the run's table. Samples that a run sets aside for validation are counted as training samples: the
+    seed chooses them. Missing samples are part of a split. Raises `DamagedStore` for a table that was changed.
     """
     rows = read_data(folder, data)
     if rows is None:
         return ""
-    lines = sorted(f"{row.part == 'test'}\t{row.id}\t{row.label}\n" for row in rows if row.part != TEXT)
-    return sha256("".join(lines).encode()).hexdigest()
+    return split_digest((row.part == "test", row.id, row.label) for row in rows if row.part != TEXT)
 
 
 def spoken_recipe(settings: Mapping[str, Any], name: str = "") -> str:
@@ -162,6 +188,7 @@ def spoken_recipe(settings: Mapping[str, Any], name: str = "") -> str:
 def _row(runs: Sequence[FinishedRun], best: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> dict[str, Json]:
     """One recipe over its seeds.
 
+    trained_on: the datasets of a run that was only tested on this one; empty otherwise.
     metrics, deviations: mean and standard deviation (n - 1) over the runs; deviations only of several. coverage: share
     of the split's samples that were used, by part, the lowest of the runs. published_share: the same of the dataset's
     published size, where one is known. splits: their digests, one unless the seed chooses samples. baseline: the one
@@ -178,6 +205,7 @@ def _row(runs: Sequence[FinishedRun], best: Mapping[tuple[str, str, str], Mappin
         "shots": first.shots,
         "model": first.model,
         "name": first.name,
+        "trained_on": list(first.trained_on),
         "recipe": first.recipe,
         "settings": dict(first.settings),
         "metrics": {name: statistics.mean(each) for name, each in values.items()},
@@ -192,7 +220,7 @@ def _row(runs: Sequence[FinishedRun], best: Mapping[tuple[str, str, str], Mappin
     }
 
 
-def _best_baselines(runs: Any) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+def _best_baselines(runs: Sequence[FinishedRun]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
     """By dataset, protocol and split: the simple classifier with the best top-1 beside any run."""
     best: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for run in runs:
@@ -223,7 +251,7 @@ def _published_share(run: FinishedRun) -> dict[str, Json]:
     """Used samples as a share of the published size of train (with what was set aside of it) and test."""
     row = DATASETS.own.get(run.dataset)
     sizes = row.sizes.get(run.protocol, {}) if row else {}
-    if not sizes or run.shots:
+    if not sizes or run.shots or run.trained_on:
         return {}
     # Datasets that publish two parts test on the second one, whatever its name.
     own_val = "val" in sizes and "test" in sizes

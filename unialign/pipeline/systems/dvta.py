@@ -28,6 +28,7 @@ from unialign.pipeline.training.text_bank_start import (
 )
 from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.datasets.splits import holdout
+from unialign.stages.datasets.zero_shot_splits import unseen_digest
 from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.models.dvta.model import build_dvta, dvta_losses
 from unialign.stages.sample_reader import SampleReader
@@ -177,7 +178,8 @@ def report_zero_shot(
 
     rule, epoch, top1: how the epoch was selected, its number (from 1), and its accuracy over the candidates.
     clean: whether that selection used no unseen test samples. encoder_clean: the same for the training of the pose
-    encoder; None if unknown. held_out: labels of the seen classes that were tested as unseen ones.
+    encoder; None if unknown. held_out: labels of the seen classes that were tested as unseen ones. split: digest of
+    which classes are unseen, see `zero_shot_splits.unseen_digest`.
     For generalized runs also seen, unseen, harmonic and area of the last epoch with the configured calibration; with
     held_out classes, instead `calibration`, the best one for them.
     """
@@ -195,6 +197,7 @@ def report_zero_shot(
         "clean": chosen.clean,
         "encoder_clean": encoder_clean,
         "held_out": list(played) if config.held_out else [],
+        "split": unseen_digest(len(roles.seen) + len(roles.unseen), roles.unseen),
     }
     if not roles.stranger or fitted.predictions is None:
         return found

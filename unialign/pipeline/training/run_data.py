@@ -8,7 +8,7 @@ table even though all store keys stay the same.
 import csv
 import io
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -79,6 +79,13 @@ def data_text(rows: Sequence[Row]) -> str:
 def data_digest(text: str) -> str:
     """SHA-256 of the table, 64 hex digits."""
     return text_digest(text).removeprefix("sha256:")
+
+
+def split_digest(rows: Iterable[tuple[bool, str, str]]) -> str:
+    """SHA-256 of the samples of a split, 64 hex digits. rows: whether it is tested, id, class name of each."""
+    return text_digest("".join(sorted(f"{tested}\t{name}\t{label}\n" for tested, name, label in rows))).removeprefix(
+        "sha256:"
+    )
 
 
 def read_data(folder: Path, digest: str) -> list[Row] | None:

@@ -12,6 +12,7 @@
         memory.json       peak memory in bytes of the process that finished it, resident and on its GPU
         result.json       written last, marks the run as finished; holds digests of the files above and of itself
         baselines.json    simple classifiers measured on the same features after the run, if that takes seconds
+        elsewhere.json    what `unialign evaluate --dataset` measured of it on other datasets
 
 The key is the digest of everything that determines the result; repeating a training run finds the finished folder. The
 part of a folder's name before the key is for people: a run is found by its key, regardless of which row of which grid
@@ -51,7 +52,9 @@ from unialign.stages.archives import read_npz
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.types import Json
 
-DATA, PREDICTIONS, BASELINES = "data.csv", "predictions.npz", "baselines.json"
+DATA, PREDICTIONS = "data.csv", "predictions.npz"
+# Written after the run has ended, so not covered by result.json.
+BASELINES, ELSEWHERE = "baselines.json", "elsewhere.json"
 # Files covered by digests in result.json besides the predictions, since later commands rely on them.
 VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
 # What a run's initial weights were trained on; only in runs that were started from another run.
@@ -256,6 +259,18 @@ def write_baselines(folder: Path, rows: Sequence[Mapping[str, Json]]) -> None:
 def read_baselines(folder: Path) -> list[dict[str, Any]]:
     """The simple classifiers measured beside a run; empty without any. Raises what `read_json` raises."""
     return list(read_json(folder / BASELINES)["rows"]) if (folder / BASELINES).is_file() else []
+
+
+def write_elsewhere(folder: Path, row: Mapping[str, Json]) -> None:
+    """Keep what a finished run reached on a protocol of another dataset, in place of an earlier measurement of it."""
+    place = row["dataset"], row["protocol"]
+    others = [each for each in read_elsewhere(folder) if (each["dataset"], each["protocol"]) != place]
+    _write_json(folder / ELSEWHERE, {"rows": [*others, dict(row)]})
+
+
+def read_elsewhere(folder: Path) -> list[dict[str, Any]]:
+    """What a run reached on other datasets; empty if it was tested on none. Raises what `read_json` raises."""
+    return list(read_json(folder / ELSEWHERE)["rows"]) if (folder / ELSEWHERE).is_file() else []
 
 
 def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:

@@ -123,6 +123,24 @@ class BaselinesFile(_File):
     rows: list[Baseline]
 
 
+class MeasuredElsewhere(_File):
+    """A row of elsewhere.json, see `evaluation.evaluate_elsewhere`. used, missing: number of test samples."""
+
+    dataset: str
+    protocol: str
+    trained_on: list[str]
+    split: Hex
+    metrics: dict[str, Number]
+    used: Count
+    missing: Count
+
+
+class ElsewhereFile(_File):
+    """elsewhere.json."""
+
+    rows: list[MeasuredElsewhere]
+
+
 FILES: Mapping[str, type[_File]] = {
     "config.yaml": ConfigFile,
     "keys.json": KeysFile,
@@ -130,4 +148,5 @@ FILES: Mapping[str, type[_File]] = {
     "memory.json": MemoryFile,
     "result.json": ResultFile,
     "baselines.json": BaselinesFile,
+    "elsewhere.json": ElsewhereFile,
 }

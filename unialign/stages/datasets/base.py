@@ -2,45 +2,16 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from unialign.errors import UsageError
+from unialign.stages.datasets.described_splits import described_split, lists_of
+from unialign.stages.datasets.samples import Sample as Sample
+from unialign.stages.datasets.samples import Span as Span
+from unialign.stages.datasets.samples import Split as Split
 from unialign.stages.datasets.skeleton_formats import SkeletonFormat
-
-# Seconds as exact fractions, so that 2.5 and 2.50 are the same time and a frame at the very start is never lost.
-Span = tuple[Fraction, Fraction]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labeled clip.
-
-    id: stable within the collection, never a machine path.
-    label: class index, from 0.
-    files: the source files that exist for it, by kind: "video", "skeleton".
-    attributes: what splits are based on, for example {"setup": 1, "camera": 2, "performer": 3}.
-    digest: of its part of a file that holds many samples, "sha256:<hex>"; "" if it has files of its own.
-    span: the sample's part of its video, (start, end) in seconds from the first frame; None for the whole video.
-    """
-
-    id: str
-    label: int
-    files: Mapping[str, Path]
-    attributes: Mapping[str, int | str] = field(default_factory=dict)
-    digest: str = ""
-    span: Span | None = None
-
-
-@dataclass(frozen=True)
-class Split:
-    """Sample ids of one protocol; the parts never overlap. val: for model selection; empty if there is none."""
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    val: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,20 +62,26 @@ class Dataset:
         return self.rule(protocol)(self.samples)
 
     def rule(self, protocol: str | None = None) -> Callable[[Sequence[Sample]], Split]:
-        """The protocol of that name, or the one described by "subject=anna,ben": test on these, train on all others.
+        """The protocol of that name, or one described by its name.
 
-        The word before the = is an attribute of the samples other than split. Raises `UsageError` for a name, attribute
-        or value that the dataset does not have, and if no samples would be left to train on.
+        "subject=anna,ben": test on these, train on all others; the word before the = is an attribute of the samples
+        other than split. Classes that are unseen in training: see `described_splits`. Raises `UsageError` for a name,
+        attribute, value or class that the dataset does not have, and if no samples would be left to train on.
         """
         name = protocol or self.default_protocol
         if name in self.protocols:
             return self.protocols[name]
+        described = described_split(name, self.name, self.classes, self.protocols)
+        if described is not None:
+            return described
         attribute, sign, values = name.partition("=")
         known = sorted({each for sample in self.samples for each in sample.attributes if each != "split"})
         if not sign or attribute not in known:
             tested = f", or {known[0]}=... to say which are tested ({', '.join(known)})" if known else ""
+            lists = [each for each in lists_of(self.name) if each not in self.protocols]
+            unseen = f", lists of unseen classes ({', '.join(lists)})" if lists else ""
             raise UsageError(
-                f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}{tested}."
+                f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}{unseen}{tested}."
             )
         found = {str(sample.attributes.get(attribute)) for sample in self.samples}
         wanted = frozenset(value.strip() for value in values.split(","))

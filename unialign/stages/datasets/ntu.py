@@ -17,7 +17,7 @@ from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.ntu_classes import NTU_CLASSES
 from unialign.stages.datasets.scan import kinds_of, refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import SplitRule, by_attribute
-from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS, generalised_zero_shot, zero_shot
+from unialign.stages.datasets.zero_shot_splits import spelled_out
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 _NAME = r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})"
@@ -72,13 +72,6 @@ class _Edition:
     protocols: Mapping[str, SplitRule]
 
 
-def _zero_shot_protocols(name: str, rule: SplitRule) -> dict[str, SplitRule]:
-    """Each published list of unseen classes of a dataset, with and without seen classes in the test part."""
-    unseen = {each: split.unseen for each, split in ZERO_SHOT_SPLITS.items() if split.dataset == name}
-    plain: dict[str, SplitRule] = {each: partial(zero_shot, classes, rule) for each, classes in unseen.items()}
-    return plain | {f"generalised-{each}": partial(generalised_zero_shot, unseen[each], rule) for each in unseen}
-
-
 _EDITIONS = {
     "ntu60": _Edition(
         setup=17,
@@ -87,7 +80,7 @@ _EDITIONS = {
         protocols={
             "xsub": partial(by_attribute, "performer", TRAIN_SUBJECTS_60),
             "xview": partial(by_attribute, "camera", TRAIN_CAMERAS),
-            **_zero_shot_protocols("ntu60", partial(by_attribute, "performer", TRAIN_SUBJECTS_60)),
+            **spelled_out("ntu60", partial(by_attribute, "performer", TRAIN_SUBJECTS_60)),
         },
     ),
     "ntu120": _Edition(
@@ -97,7 +90,7 @@ _EDITIONS = {
         protocols={
             "xsub": partial(by_attribute, "performer", TRAIN_SUBJECTS_120),
             "xset": partial(by_attribute, "setup", TRAIN_SETUPS),
-            **_zero_shot_protocols("ntu120", partial(by_attribute, "performer", TRAIN_SUBJECTS_120)),
+            **spelled_out("ntu120", partial(by_attribute, "performer", TRAIN_SUBJECTS_120)),
         },
     ),
 }
@@ -155,7 +148,8 @@ def load_ntu(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
     the dataset does not have.
 
     Protocols: "xsub" and "xview" or "xset"; on the subjects of "xsub" the published zero-shot splits, such as
-    "synse-55-5", which test on unseen classes only, and "generalised-synse-55-5", which test on all.
+    "synse-55-5", which test on unseen classes only, and "generalised-synse-55-5", which test on all; more of them by
+    name, see `described_splits`.
     """
     edition = _EDITIONS[name]
     samples = []

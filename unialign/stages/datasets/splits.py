@@ -6,15 +6,15 @@ Each takes the samples last, so that `functools.partial` makes it a protocol; th
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from unialign.errors import UsageError
-from unialign.stages.datasets.base import Dataset, Sample, Split
+from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.samples import Sample, Split
+from unialign.stages.datasets.samples import SplitRule as SplitRule
 from unialign.words import counted
-
-SplitRule = Callable[[Sequence[Sample]], Split]
 
 # Names for the parts of a split in lists, folders and pickles, case-insensitive.
 PARTS: Mapping[str, str] = {

@@ -26,6 +26,28 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, num_classes: int
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def confused_pairs(
+    confusion: NDArray[np.int64], classes: Sequence[str], most: int = 10
+) -> list[dict[str, str | int | float]]:
+    """The most frequent errors of a confusion matrix (L, L): {"true", "predicted", "samples", "share"}.
+
+    share: of the samples of the true class. Most samples first, then the larger share, then in class order; at most
+    `most` pairs.
+    """
+    wrong = confusion - np.diag(np.diag(confusion))
+    shares = wrong / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    pairs = sorted(np.argwhere(wrong).tolist(), key=lambda pair: (-wrong[*pair], -shares[*pair], pair))
+    return [
+        {
+            "true": classes[true],
+            "predicted": classes[guess],
+            "samples": int(wrong[true, guess]),
+            "share": float(shares[true, guess]),
+        }
+        for true, guess in pairs[:most]
+    ]
+
+
 def mean_class_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Mean over the classes in the labels of the accuracy on their samples, in [0, 1]. Both (N,).
 
