@@ -19,6 +19,7 @@ from unialign.errors import CacheProblem
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.manifest import manifest_path, read_manifest
 from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.frame_files import content_digest
 
 # Number of files read to determine whether data at another path are the same; whether each clip is up to date is
 # checked elsewhere.
@@ -106,12 +107,12 @@ def _sources(sample: Sample, extractor: str) -> tuple[str, ...]:
     digest of the whole file.
     """
     path = sample.files.get("video" if "skeleton" not in sample.files else "skeleton")
-    if path is None or not path.is_file():
+    if path is None or not path.exists():
         return ()
     if sample.digest:
         return (sample.digest, file_digest(path))
     span = sample.span if "skeleton" not in sample.files else None
-    return () if extractor == "pyskl" else (spanned_digest(file_digest(path), span),)
+    return () if extractor == "pyskl" else (spanned_digest(content_digest(path), span),)
 
 
 def _ids(dataset: Dataset, cache: Path, name: str) -> set[str]:

@@ -239,7 +239,7 @@ class Config(Settings):
     dataset: str | None = Field(
         None,
         description="Dataset: ntu60, ntu120, gym99, gym288, diving48, k400, k600, k700, ssv2, ucf101, hmdb51, "
-        "penn-action, jhmdb, pku-mmd, utd-mhad, folder, skeletons, pyskl, demo, one of a plug-in, or "
+        "penn-action, jhmdb, pku-mmd, pku-mmd-2, utd-mhad, folder, skeletons, pyskl, demo, one of a plug-in, or "
         "package.module:function for one of your own.",
     )
     protocol: str | None = Field(

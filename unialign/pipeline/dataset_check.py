@@ -3,7 +3,6 @@
 import io
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -118,7 +117,7 @@ def draw_sample(dataset: Dataset, sample: Sample, config: Config) -> bytes:
     Raises `UsageError` for a sample without files, `CorruptInput` for one that cannot be read.
     """
     if "video" in sample.files:
-        return _row(_video_frames(sample.files["video"]))
+        return _row(_video_frames(sample))
     if "skeleton" in sample.files:
         return _row(_skeleton_frames(dataset, sample, config))
     raise UsageError(f"{sample.id}: has neither a video nor skeletons here; there is nothing to show.")
@@ -135,11 +134,12 @@ def _row(images: list[Image.Image]) -> bytes:
     return buffer.getvalue()
 
 
-def _video_frames(path: Path) -> list[Image.Image]:
+def _video_frames(sample: Sample) -> list[Image.Image]:
     from unialign.stages.extraction.frames import sampled
-    from unialign.stages.video import decode_frames
+    from unialign.stages.frame_folders import opened_clip
 
-    return [Image.fromarray(each) for each in sampled(decode_frames(path), SHOWN_FRAMES, SHOWN_SIDE)[1]]
+    clip = opened_clip(sample.files["video"], sample.span)
+    return [Image.fromarray(each) for each in sampled(clip.frames(), SHOWN_FRAMES, SHOWN_SIDE)[1]]
 
 
 def _skeleton_frames(dataset: Dataset, sample: Sample, config: Config) -> list[Image.Image]:

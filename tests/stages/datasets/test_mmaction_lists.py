@@ -36,7 +36,19 @@ def test_a_line_of_another_form_is_refused(tmp_path: Path, line: str) -> None:
         load_dataset("folder", tmp_path, labels)
 
 
-def test_folders_of_frames_are_not_read(tmp_path: Path) -> None:
-    labels = listed(tmp_path, "frames/x 30 1")
-    with pytest.raises(UsageError, match=r"train_list_videos\.txt: line 1"):
+def test_folders_of_images_have_their_number_before_the_label(tmp_path: Path) -> None:
+    labels = tmp_path / "train_list_rawframes.txt"
+    labels.write_text("frames/v.1/x 30 1\nframes/y 8 0\nframes/gone 8 0\n")
+    for folder in ("frames/v.1/x", "frames/y"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "img_00001.jpg").touch()
+    dataset = load_dataset("folder", tmp_path, labels)
+    assert {sample.id: sample.label for sample in dataset.samples} == {
+        "frames/v.1/x": 1,
+        "frames/y": 0,
+        "frames/gone": 0,
+    }
+    assert [sample.id for sample in dataset.samples if not sample.files] == ["frames/gone"]
+    labels.write_text("frames/x 30 1\nv/y.mp4 1\n")
+    with pytest.raises(UsageError, match="line 2 is not `path number` like line 1"):
         load_dataset("folder", tmp_path, labels)

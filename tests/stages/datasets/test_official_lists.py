@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,70 @@ def test_lists_of_another_form_are_refused(tmp_path: Path, name: str, files: dic
     with pytest.raises(UsageError, match=problem) as raised:
         load_dataset(name, write(tmp_path / "data", **files))
     assert str(tmp_path) in str(raised.value)
+
+
+def test_clips_of_kinetics_are_cut_from_whole_videos_that_lie_here(tmp_path: Path) -> None:
+    rows = "a,abcdefghijk,1,5.5,train\nb,abcdefghijk,7,9,validate\na,-_cdefghijk,2,4,train\nb,zzzdefghijk,2,4,train\n"
+    root = write(tmp_path / "data", train__csv=KINETICS + rows)
+    whole, trimmed = touched(root / "abcdefghijk.webm"), touched(root / "c" / "abcdefghijk_000007_000009.mp4")
+    frames = touched(root / "-_cdefghijk_000002_000004" / "img_00001.jpg").parent
+    dataset = load_dataset("k400", root)
+    assert {sample.id: (sample.files["video"], sample.span) for sample in dataset.samples} == {
+        "abcdefghijk_000001_000006": (whole, (Fraction(1), Fraction(11, 2))),
+        "abcdefghijk_000007_000009": (trimmed, None),
+        "-_cdefghijk_000002_000004": (frames, None),
+    }
+    assert "1 clips are cut from whole videos" in dataset.notes
+    assert "official: 1 of 3 listed train clips are not here" in dataset.notes
+
+
+def finegym(root: Path, times: object) -> Path:
+    files = {
+        "gym99_categories__txt": GYM,
+        "gym99_train_element__txt": f"{CLIP} 7",
+        "gym99_val_element__txt": f"{CLIP[:-11]}A_0040_0041 8",
+        "finegym_annotation_info_v1.1__json": json.dumps(times),
+    }
+    root = write(root, **files)
+    touched(root / "whole" / "A0xAXXysHUo.mp4")
+    return root
+
+
+def test_elements_of_finegym_are_cut_from_whole_videos_by_the_times_of_their_event(tmp_path: Path) -> None:
+    event = {
+        "timestamps": [[2184.5, 2237.1]],
+        "segments": {"A_0035_0036": {"stages": 2, "timestamps": [[35.25, 35.9], [35.9, 36.75]]}, "A_0040_0041": None},
+    }
+    times = {
+        "A0xAXXysHUo": {"E_002184_002237": event, "E_003000_003010": {"timestamps": [[3000, 3010]], "segments": None}}
+    }
+    event["segments"]["A_0040_0041"] = {"timestamps": [[40, 41]]}  # type: ignore[index]
+    dataset = load_dataset("gym99", finegym(tmp_path / "data", times))
+    first, second = dataset.samples
+    assert (first.id, first.span) == (CLIP, (Fraction("2219.75"), Fraction("2221.25")))
+    assert second.span == (Fraction("2224.5"), Fraction("2225.5"))
+    assert dataset.split().test == (second.id,)
+    # A clip that was cut before is taken as it is.
+    clip = touched(tmp_path / "data" / "sub" / f"{CLIP}.mp4")
+    again = load_dataset("gym99", tmp_path / "data").samples[0]
+    assert (again.files["video"], again.span) == (clip, None)
+
+
+@pytest.mark.parametrize(
+    ("times", "problem"),
+    [
+        ([], "'the file' is no object"),
+        ({"v": {"e": []}}, "'e' is no object"),
+        ({"v": {"e": {"timestamps": [[1]]}}}, "timestamps of 'v e' are not"),
+        ({"v": {"e": {"timestamps": [[2, 1]]}}}, "timestamps of 'v e' are not"),
+        ({"v": {"e": {"timestamps": [[1, 1e9]]}}}, "timestamps of 'v e' are not"),
+        ({"v": {"e": {"timestamps": [[1, 2]], "segments": {"a": {"timestamps": []}}}}}, "timestamps of 'v e a' are"),
+        ({"v": {"e": {"timestamps": [[1, 2]], "segments": {"a": 3}}}}, "'v e a' is no object"),
+    ],
+)
+def test_annotations_of_finegym_of_another_form_are_refused(tmp_path: Path, times: object, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        load_dataset("gym99", finegym(tmp_path / "data", times))
 
 
 def test_two_videos_of_a_clip_and_links_outside_are_refused(tmp_path: Path) -> None:

@@ -111,3 +111,32 @@ def test_damaged_recordings_and_lists_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no labels of pku-mmd found"):
         load_dataset("pku-mmd", tmp_path / "empty")
+
+
+def test_phase_2_has_recordings_and_lists_of_other_names(tmp_path: Path) -> None:
+    root = tmp_path / "v2"
+    for folder in ("skeleton", "label"):
+        (root / folder).mkdir(parents=True)
+    for at, name in enumerate(("A01N01-L", "A01N01-M", "A02N03-R")):
+        text = "\n".join(" ".join(f"{value:.4f}" for value in row) for row in values(at).reshape(40, 150))
+        (root / "skeleton" / f"{name}.txt").write_text(text)
+        (root / "label" / f"{name}.txt").write_text("51,3,12,2\n1,20,40,1\n")
+    (root / "cross_subject_v2.txt").write_text("Training:\nA01N01-L, A01N01-M\nValidation:\nA02N03-R")
+    dataset = load_dataset("pku-mmd-2", root)
+    assert [sample.id for sample in dataset.samples][:2] == ["A01N01-L@20-40", "A01N01-L@3-12"]
+    assert dataset.samples[0].attributes == {"recording": "A01N01", "view": 1}
+    assert list(dataset.protocols) == ["xsub"]
+    assert {name[:8] for name in dataset.split().test} == {"A02N03-R"}
+    found = read_pku_skeleton(dataset.samples[1].files["skeleton"], "A01N01-L@3-12")
+    np.testing.assert_array_equal(found.keypoints[0, 0], values(0)[2, 0].astype(np.float32))
+    with pytest.raises(UsageError, match="no labels of pku-mmd found"):
+        load_dataset("pku-mmd", root)
+
+
+def test_instances_that_are_known_to_be_unusable_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "label").mkdir()
+    (tmp_path / "label" / "0089-M.txt").write_text("23,1,9,1\n23,20,30,1\n")
+    (tmp_path / "label" / "0089-L.txt").write_text("22,1,9,1\n")
+    dataset = load_dataset("pku-mmd", tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["0089-L@1-9", "0089-M@20-30"]
+    assert "1 instance with unusable skeletons left out" in dataset.notes

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.digests import spanned_digest
 from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config
 from unialign.pipeline.extraction.extractors import get_row, prepare
@@ -93,7 +94,10 @@ def _digests(
     """Digest of each input, "" if it cannot be read. Those of videos are cached: the files are large."""
     if modality == "frames" or (modality == "poses" and config.extract.poses.source == "video"):
         memory = SourceDigests(config.cache.resolve(), dataset.collection)
-        found = {name: memory.of(source.path) if source.path else "" for name, source in inputs.items()}
+        found = {
+            name: spanned_digest(memory.of(source.path), source.span) if source.path else ""
+            for name, source in inputs.items()
+        }
         memory.save()
         return found
     return {name: _digest(extractor, source) for name, source in inputs.items()}

@@ -1,15 +1,15 @@
 """Digests of source files, cached by size and modification time, so that a second run does not read the videos."""
 
 import json
-import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from unialign.cache.atomic import make_shared_folder, sweep_beside, write_text
-from unialign.cache.digests import file_digest
+from unialign.cache.digests import text_digest
 from unialign.cache.lock import store_lock
 from unialign.errors import LockedStore
+from unialign.stages.frame_files import content_digest, content_stamp
 
 # After this many nanoseconds, a second change of a file gets a different time on every file system.
 SETTLED = 2 * 10**9
@@ -46,25 +46,26 @@ class SourceDigests:
 
     @staticmethod
     def stamp(path: Path) -> list[int | str]:
-        """What identifies a version of a file: size, modification time, inode, change time.
+        """What identifies a version of a file: size, modification time, inode, change time; of a folder of images, a
+        digest of these of all images.
 
         Empty if the file is missing, cannot be accessed, or was changed just now.
         """
         try:
-            found = path.stat()
+            found = content_stamp(path)
         except OSError:
             return []
-        if not stat.S_ISREG(found.st_mode) or found.st_ctime_ns > time.time_ns() - SETTLED:
+        if not found or max(state[-1] for state in found) > time.time_ns() - SETTLED:
             return []
-        return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
+        return list(found[0]) if path.is_file() else [text_digest(repr(found))]
 
     def of(self, path: Path) -> str:
-        """Digest of a file, "sha256:<hex>"; "" if it is missing or cannot be read."""
+        """Digest of a file or a folder of images, "sha256:<hex>"; "" if it is missing or cannot be read."""
         stamp, known = self.stamp(path), self._known.get(str(path), [])
         if stamp and known[:-1] == stamp:
             return str(known[-1])
         try:
-            digest = file_digest(path) if path.is_file() else ""
+            digest = content_digest(path)
         except OSError:
             return ""
         self.learn(path, stamp, digest)

@@ -97,6 +97,7 @@ DATASETS: Table[DatasetRow] = Table(
             f"{_HERE}.jhmdb:load_jhmdb", "J-HMDB, annotated joints", sizes={"split1": {"train": 660, "test": 268}}
         ),
         "pku-mmd": DatasetRow(f"{_HERE}.pku_mmd:load_pku_mmd", "PKU-MMD phase 1, cut to instances"),
+        "pku-mmd-2": DatasetRow(f"{_HERE}.pku_mmd:load_pku_mmd", "PKU-MMD phase 2, cut to instances"),
         "utd-mhad": DatasetRow(
             f"{_HERE}.utd_mhad:load_utd_mhad",
             "UTD-MHAD",

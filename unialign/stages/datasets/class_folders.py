@@ -7,16 +7,16 @@ from pathlib import Path, PurePosixPath
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.labels_csv import LabelList, LabelRow
-from unialign.stages.datasets.scan import check_name, kinds_of, walk_files
+from unialign.stages.datasets.scan import check_name, clip_at, kinds_of, walk_files
 from unialign.stages.datasets.splits import check_words, part_named
-from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.words import counted
 
 _SHOWN = 5
 
 
 def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
-    """One row per video: its class is the folder below the root, or below the folder of the split's part.
+    """One row per video or folder of images: its class is the folder below the root, or below the folder of the split's
+    part.
 
     If every folder with videos is named like a part of a split (see `splits.PARTS`), the folders inside are the
     classes, and the rows have the part as their split. Videos may be nested deeper in a class folder
@@ -26,13 +26,21 @@ def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
     on different levels, and a single class; for names and links as `check_name` and `walk_files` do.
     """
     videos: list[PurePosixPath] = []
+    folders: dict[PurePosixPath, PurePosixPath] = {}  # of images, each with its first one
     others: list[PurePosixPath] = []
     for entry in walk_files(root, roots):
-        name = Path(entry.path).relative_to(root).as_posix()
-        if Path(entry.name).suffix.lower() in VIDEO_SUFFIXES:
-            videos.append(PurePosixPath(check_name(name, str(root))))
+        name = PurePosixPath(Path(entry.path).relative_to(root).as_posix())
+        clip = clip_at(name)
+        if clip == name:
+            videos.append(PurePosixPath(check_name(str(name), str(root))))
+        elif clip is not None and len(name.parts) > 2:
+            folders.setdefault(name.parent, name)
         else:
-            others.append(PurePosixPath(name))
+            others.append(name)
+    # Images beside a video, or in a folder named as it is, are pictures of it.
+    shown = {each for video in videos for each in (video.parent, video.with_suffix(""))}
+    videos += [PurePosixPath(check_name(str(each), str(root))) for each in folders if each not in shown]
+    others += [first for each, first in folders.items() if each in shown]
     if not videos:
         seen = f"; there are {kinds_of(others)}" if others else ""
         raise UsageError(

@@ -15,7 +15,7 @@ from unialign.stages.datasets.base import Dataset, Sample, Span
 from unialign.stages.datasets.class_folders import read_class_folders
 from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
-from unialign.stages.datasets.scan import refuse_collisions, refuse_link_outside
+from unialign.stages.datasets.scan import clip_name, refuse_collisions, refuse_link_outside
 from unialign.stages.datasets.splits import SplitRule, by_attribute, by_part, holdout, leave_groups_out
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.words import counted
@@ -28,7 +28,8 @@ _UCF101_TESTS = {f"ucf101-{n + 1}": tuple(f"g{group:02d}" for group in range(7 *
 
 
 def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "folder": class folders with videos, or the clips of a CSV (`labels`, else `labels.csv` in the root).
+    """The dataset "folder": class folders with videos or folders of images, or the clips of a CSV (`labels`, else
+    `labels.csv` in the root).
 
     roots: other folders that links and absolute paths may lead into. Ids are paths relative to the root (or to the
     folder in `roots`) without their suffix ("emergency/roomA_00"). Classes are the folder names, see
@@ -117,7 +118,8 @@ def _samples(
             refuse_link_outside(path, root, roots)
         # Whatever is there: anything that is not a file is reported when it is read.
         files = {"video": path} if path.exists() else {}
-        identifier = PurePosixPath(row.path).with_suffix("").as_posix() + _part_of_id(row.span)
+        plain = PurePosixPath(row.path)
+        identifier = plain.with_name(clip_name(plain)).as_posix() + _part_of_id(row.span)
         sample = Sample(identifier, label_of[row.label], files, row.attributes, span=row.span)
         first, other = by_id.setdefault(identifier, (sample, path))
         if other != path or first.span != row.span:

@@ -2,21 +2,24 @@
 
 Source: W. Kay et al., The Kinetics Human Action Video Dataset, 2017, and its successors: `label,youtube_id,time_start,
 time_end,split` (and more), clips `<youtube_id>_<start, 6 digits>_<end>.mp4` in any folder. Labels are numbered in the
-alphabetical order of the training labels. Videos vanish from YouTube: copies differ, so the digest of what was found is
-part of every run.
+alphabetical order of the training labels. A clip that is not here is cut from the whole video `<youtube_id>.mp4`, if
+that is. Videos vanish from YouTube: copies differ, so the digest of what was found is part of every run.
 """
 
+import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.labels_csv import read_rows
-from unialign.stages.datasets.official_lists import find_lists, listed_dataset
+from unialign.stages.datasets.official_lists import Cut, find_lists, listed_dataset
 from unialign.stages.datasets.splits import part_named
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 NUM_CLASSES = {"k400": 400, "k600": 600, "k700": 700}
+_SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _WORDS = {"validate": "val", "validation": "val"}
 
 
@@ -29,6 +32,7 @@ def load_kinetics(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
     found = find_lists(root, roots, {"lists": lambda each: each.endswith(".csv")})["lists"]
     labels: dict[str, str] = {}
     part_of: dict[str, str] = {}
+    cuts: dict[str, Cut] = {}
     unlabeled = 0
     for path in found:
         rows = read_rows(path)
@@ -45,7 +49,9 @@ def load_kinetics(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
             if not label or part is None:
                 unlabeled += 1
                 continue
-            clip = _clip(path, line, cells[at["youtube_id"]], cells[at["time_start"]], cells[at["time_end"]])
+            clip, cut = _clip(path, line, cells[at["youtube_id"]], cells[at["time_start"]], cells[at["time_end"]])
+            if cut is not None:
+                cuts[clip] = cut
             if part_of.setdefault(clip, part) != part or labels.setdefault(clip, label) != label:
                 raise UsageError(f"{path}: line {line}: the clip {clip} is listed twice, in two parts or classes.")
     if not part_of:
@@ -67,15 +73,15 @@ def load_kinetics(root: Path, name: str, roots: Sequence[Path] = ()) -> Dataset:
         classes=classes,
         labels={clip: number[label] for clip, label in labels.items()},
         parts={"official": part_of},
+        cuts=cuts,
         notes=notes,
     )
 
 
-def _clip(path: Path, line: int, video: str, start: str, end: str) -> str:
-    try:
-        first, last = round(float(start)), round(float(end))
-    except ValueError:
-        first, last = -1, -1
-    if not video or not 0 <= first <= last < 10**6:
+def _clip(path: Path, line: int, video: str, start: str, end: str) -> tuple[str, Cut | None]:
+    """The id of a clip, and where it is in its whole video; None if it has no length."""
+    if not video or not _SECONDS.fullmatch(start) or not _SECONDS.fullmatch(end) or Fraction(start) > Fraction(end):
         raise UsageError(f"{path}: line {line} has no video, or no start and end in seconds.")
-    return f"{video}_{first:06d}_{last:06d}"
+    first, last = Fraction(start), Fraction(end)
+    cut = Cut(video, (first, last)) if first < last else None
+    return f"{video}_{round(first):06d}_{round(last):06d}", cut

@@ -25,8 +25,12 @@ GROUP_COLUMNS = ("group", "subject", "performer", "person", "actor", "participan
 MAX_BYTES = 256 * 2**20
 MAX_ROWS, MAX_ROW = 2_000_000, 1 << 20
 
-# Lists of mmaction2 and others: the path of a video, which may contain spaces, and its class number.
-_MMACTION = re.compile(r"(\S.*\.\w+)\s+(\d{1,6})", re.ASCII)
+# Lists of mmaction2 and others: the path of a video, which may contain spaces, and its class number; or a folder of
+# images, how many it holds, and the class number.
+_MMACTION = (
+    re.compile(r"(\S.*\.\w+)\s+(\d{1,6})", re.ASCII),
+    re.compile(r"(\S.*)\s+\d{1,6}\s+(\d{1,6})", re.ASCII),
+)
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", " ": "blanks"}
 # A description with an unclosed quote swallows the next clips of the list.
@@ -111,18 +115,21 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
 
     A header names a path column (path, file) and a label column (label, class); split, the columns of `GROUP_COLUMNS`,
     description and source_description are used if present. Without a header the file has exactly two columns: path,
-    label; or each line is a path, a space and a class number, as mmaction2 writes them. A split is one of `PARTS`,
+    label; or each line is a path, a space and a class number, as mmaction2 writes them (for a folder of images: path,
+    number of images, class number). A split is one of `PARTS`,
     case-insensitive. Raises `UsageError` naming the line for anything else, for rows with more cells than the first
-    line (an unquoted comma), for hostile paths, for files that are not videos, and for a path that is listed twice.
+    line (an unquoted comma), for hostile paths, for files that are neither videos nor folders, and for a path that is
+    listed twice.
     """
     rows = read_rows(path)
     if not rows:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
-    if _MMACTION.fullmatch(rows[0][1][0]) and len(rows[0][1]) == 1:
-        rows = [(line, _path_and_number(path, line, cells)) for line, cells in rows]
+    kind = next((each for each in _MMACTION if len(rows[0][1]) == 1 and each.fullmatch(rows[0][1][0])), None)
+    if kind is not None:
+        rows = [(line, _path_and_number(path, line, cells, kind)) for line, cells in rows]
     # Spreadsheets end lines with empty cells; a value without a column name was cut by an unquoted comma.
     width = max(at + 1 for at, cell in enumerate(rows[0][1]) if cell)
-    columns = _columns(path, rows[0][1])
+    columns = None if kind is not None else _columns(path, rows[0][1])
     notes: tuple[str, ...] = ()
     if columns is None:
         columns = {"path": 0, "label": 1}
@@ -137,7 +144,7 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
             raise UsageError(
                 f"{path}: line {line} has {len(cells)} cells, but line 1 has {width}; put a text with commas in quotes."
             )
-        row = _label_row(path, line, cells, columns, (root, *roots))
+        row = _label_row(path, line, cells, columns, (root, *roots), folders=kind is _MMACTION[1])
         other = found.setdefault((row.folder, row.path, row.span), row)
         if other is not row:
             raise UsageError(f"{path}: lines {other.line} and {line} both list {row.path!r}; keep one.")
@@ -166,9 +173,9 @@ def _check_groups(path: Path, rows: Iterable[LabelRow]) -> None:
             )
 
 
-def _path_and_number(path: Path, line: int, cells: Sequence[str]) -> list[str]:
+def _path_and_number(path: Path, line: int, cells: Sequence[str], kind: re.Pattern[str]) -> list[str]:
     """Path and label of a line of mmaction2's lists. Raises `UsageError` for a malformed line."""
-    match = _MMACTION.fullmatch(cells[0]) if len(cells) == 1 else None
+    match = kind.fullmatch(cells[0]) if len(cells) == 1 else None
     if match is None:
         raise UsageError(f"{path}: line {line} is not `path number` like line 1; a class is a number from 0.")
     return [match[1], match[2]]
@@ -202,8 +209,15 @@ def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
 
 
 def _label_row(
-    path: Path, line: int, cells: Sequence[str], columns: Mapping[str, int], roots: Sequence[Path]
+    path: Path,
+    line: int,
+    cells: Sequence[str],
+    columns: Mapping[str, int],
+    roots: Sequence[Path],
+    *,
+    folders: bool = False,
 ) -> LabelRow:
+    """One line. folders: the list is of folders of images, whether or not they are here."""
     if len(cells) <= max(columns.values()):
         raise UsageError(f"{path}: line {line} has {len(cells)} of the {max(columns.values()) + 1} columns it needs.")
     values = {column: cells[at] for column, at in columns.items()}
@@ -213,8 +227,11 @@ def _label_row(
         if (len(value.splitlines()) > 1 and column != "description") or _NEXT_CLIP.search(value):
             raise UsageError(f"{path}: line {line}: the {column} goes on over several lines; close its quote.")
     name, folder = relative_name(values["path"], roots[0], roots[1:], f"{path}: line {line}")
-    if PurePosixPath(name).suffix.lower() not in VIDEO_SUFFIXES:
-        raise UsageError(f"{path}: line {line} lists {name!r}, which is not a video (endings: docs/videos.md).")
+    if not (folders or PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES or (folder / name).is_dir()):
+        raise UsageError(
+            f"{path}: line {line} lists {name!r}, which is neither a video (endings: docs/videos.md) nor a folder of "
+            "images."
+        )
     used = [name for name in ("split", *GROUP_COLUMNS) if name in columns]
     for column in ("label", *used):
         if not values[column]:

@@ -5,17 +5,17 @@ root. Missing clips are left out and counted, since every copy of these datasets
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from unialign.cache.bounded import parse_json
 from unialign.errors import UsageError
-from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.base import Dataset, Sample, Span
 from unialign.stages.datasets.class_names import spoken_names
-from unialign.stages.datasets.scan import check_name, refuse_link_outside, walk_files
+from unialign.stages.datasets.scan import check_name, clip_at, clip_name, refuse_link_outside, walk_files
 from unialign.stages.datasets.splits import by_part
-from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.types import Json
 
 # The list of Something-Something V2 is 30 MB, and so is that of Kinetics-700; a row has a path and a sentence.
@@ -76,6 +76,37 @@ def read_json(path: Path) -> Json:
         raise UsageError(f"{path}: is no JSON ({str(error)[:100]}).") from error
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where a clip is in a whole video. video: name of that, without its ending. span: start and end in seconds."""
+
+    video: str
+    span: Span
+
+
+def _clips_below(
+    root: Path, roots: Sequence[Path], id_of: Callable[[Path], str], wanted: Container[str]
+) -> tuple[dict[str, Path], int]:
+    """The wanted videos and folders of images below the root by their ids, and how many others there are."""
+    clips: dict[str, Path] = {}
+    others: set[Path] = set()
+    for entry in walk_files(root, roots):
+        file = Path(entry.path)
+        path = clip_at(file)
+        if path is None:
+            continue
+        identifier = id_of(path)
+        if identifier not in wanted:
+            others.add(path)
+            continue
+        if entry.is_symlink():
+            refuse_link_outside(file, root, roots)
+        other = clips.setdefault(identifier, path)
+        if other != path:
+            raise UsageError(f"{other} and {path}: two videos of one clip; remove or move one of them.")
+    return clips, len(others)
+
+
 def listed_dataset(
     name: str,
     root: Path,
@@ -84,30 +115,22 @@ def listed_dataset(
     classes: Sequence[str],
     labels: Mapping[str, int],
     parts: Parts,
-    id_of: Callable[[Path], str] = lambda path: path.stem,
+    id_of: Callable[[Path], str] = clip_name,
+    cuts: Mapping[str, Cut] | None = None,
     mirror: bool = True,
     notes: Iterable[str] = (),
 ) -> Dataset:
     """A dataset of the clips that are listed and present.
 
-    labels: class of each listed clip by id. id_of: the id of a video file. Raises `UsageError` if no listed clip is
-    present, and for two files for one clip and links out of the root.
+    labels: class of each listed clip by id. id_of: the id of a video file or of a folder of images. cuts: where each
+    clip is in which whole video, by id: it is cut from that where it is not here as a clip of its own. Raises
+    `UsageError` if no listed clip is present, and for two files for one clip and links out of the root.
     """
-    videos: dict[str, Path] = {}
-    strangers = 0
-    for entry in walk_files(root, roots):
-        path = Path(entry.path)
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            continue
-        identifier = id_of(path)
-        if identifier not in labels:
-            strangers += 1
-            continue
-        if entry.is_symlink():
-            refuse_link_outside(path, root, roots)
-        other = videos.setdefault(identifier, path)
-        if other is not path:
-            raise UsageError(f"{other} and {path}: two videos of one clip; remove or move one of them.")
+    cuts = cuts or {}
+    clips, strangers = _clips_below(root, roots, id_of, {*labels, *(cut.video for cut in cuts.values())})
+    videos = {each: clips[each] for each in labels if each in clips}
+    spans = {each: cut.span for each, cut in cuts.items() if each not in videos and cut.video in clips}
+    videos |= {each: clips[cuts[each].video] for each in spans if each in labels}
     if not videos:
         example = next(iter(labels), "")
         raise UsageError(f"{root}: none of the {len(labels)} listed clips is below it; the first is {example[:80]!r}.")
@@ -115,7 +138,8 @@ def listed_dataset(
     if twice is not None:
         raise UsageError(f"{root}: two classes of {name} are called {twice[:80]!r}; the list is damaged.")
     samples = tuple(
-        Sample(check_name(each, str(root)), labels[each], {"video": videos[each]}) for each in sorted(videos)
+        Sample(check_name(each, str(root)), labels[each], {"video": videos[each]}, span=spans.get(each))
+        for each in sorted(videos)
     )
     missing = [
         f"{protocol}: {count:,} of {total:,} listed {part} clips are not here"
@@ -124,6 +148,7 @@ def listed_dataset(
         if (count := sum(each not in videos for each, its in part_of.items() if its == part))
     ]
     more = [f"{strangers:,} videos are in no list and are not used"] if strangers else []
+    more += [f"{len(spans):,} clips are cut from whole videos"] if spans else []
     return Dataset(
         name=name,
         collection=name,

@@ -1,11 +1,13 @@
-"""PKU-MMD, phase 1: long Kinect v2 recordings of 51 actions, cut into action instances.
+"""PKU-MMD, phases 1 and 2: long Kinect v2 recordings of 51 actions, cut into action instances.
 
 Legend: T frames, M bodies (2), V joints (25, layout "ntu-25").
 
 Source: C. Liu et al., PKU-MMD, 2017 (ECHO960/PKU-MMD): skeletons `PKU_Skeleton_Renew/0002-L.txt` (or .skeleton), a line
 per frame of 150 numbers, two bodies of 25 joints in meters, zeros for an absent body; labels
 `Train_Label_PKU_final/0002-L.txt`, lines `label,start,end,confidence` with labels and frames from 1, both ends
-included; `cross-subject.txt` and `cross-view.txt`, a header, training names, a header, validation names.
+included; `cross-subject.txt` and `cross-view.txt`, a header, training names, a header, validation names. Phase 2 is the
+same with recordings `A01N01-L` and lists `cross_subject_v2.txt` and `cross_view_v2.txt`; its labels have the numbers of
+the 51 actions, of which it holds 41.
 """
 
 import re
@@ -22,8 +24,9 @@ from unialign.stages.datasets.packed_files import arrays_digest, remembered
 from unialign.stages.datasets.scan import refuse_link_outside, walk_files
 from unialign.stages.datasets.skeleton_formats import METRE, KeypointClip, SkeletonFormat
 from unialign.stages.datasets.splits import SplitRule, by_part, holdout
-from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS, generalised_zero_shot, zero_shot
+from unialign.stages.datasets.zero_shot_splits import spelled_out
 from unialign.stages.skeleton_layouts import NTU_25
+from unialign.words import counted
 
 PKU_CLASSES = (
     *("bow", "brushing hair", "brushing teeth", "check time (from watch)", "cheer up", "clapping"),
@@ -44,70 +47,84 @@ NUM_VALUES = 150
 # Genuine recordings have about 6,000 frames in 10 MB; the bounds keep hostile ones from exhausting memory.
 MAX_BYTES, MAX_FRAMES = 2**28, 100_000
 
-_FILE = re.compile(r"(\d{4})-([LMR])\.(?:txt|skeleton)", re.ASCII)
+# Recordings of phase 1 ("0002-L") and 2 ("A01N01-L").
+_RECORDINGS = {"pku-mmd": r"\d{4}", "pku-mmd-2": r"A\d{2}N\d{2}"}
+# Recording, label and line of instances whose skeletons are unusable, as listed in the code of Flora
+# (cseeyangchen/Flora), there F043V001C001L021 and so on; taken to be the 21st line of the labels of 0043-L.
+BAD_INSTANCES = frozenset({("0043-L", 1, 21), ("0089-L", 23, 1), ("0089-M", 23, 1), ("0089-R", 23, 1)})
 _LABEL = re.compile(r"(\d{1,2})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})(?:\s*,.*)?", re.ASCII)
-_SPLIT = {"cross-subject.txt": "xsub", "cross-view.txt": "xview"}
-_NAME = re.compile(r"\d{4}-[LMR]", re.ASCII)
-_ID = re.compile(r"\d{4}-[LMR]@(\d+)-(\d+)", re.ASCII)
+_SPLIT = {
+    "pku-mmd": {"cross-subject.txt": "xsub", "cross-view.txt": "xview"},
+    "pku-mmd-2": {"cross_subject_v2.txt": "xsub", "cross_view_v2.txt": "xview"},
+}
+_ID = re.compile(r"(?:\d{4}|A\d{2}N\d{2})-[LMR]@(\d+)-(\d+)", re.ASCII)
 
 
-def load_pku_mmd(root: Path, roots: Sequence[Path] = ()) -> Dataset:
-    """The dataset "pku-mmd": a sample for each labeled instance, "0002-L@123-189" for frames 123 to 189 of 0002-L.
+def load_pku_mmd(root: Path, name: str = "pku-mmd", roots: Sequence[Path] = ()) -> Dataset:
+    """The dataset "pku-mmd" (phase 1) or "pku-mmd-2": a sample for each labeled instance, "0002-L@123-189" for frames
+    123 to 189 of 0002-L. Instances in `BAD_INSTANCES` are left out.
 
     Protocols: "xsub" and "xview" if their lists are present; with "xsub" the published zero-shot splits; else
     "holdout". Raises `UsageError` for a root without labels, malformed labels, two files for one recording, and links
     out of the root. A recording without a skeleton file is kept, without files.
     """
-    skeletons, labels, lists = _found(root, roots)
+    skeletons, labels, lists = _found(root, roots, name)
     if not labels:
-        raise UsageError(
-            f"{root}: no labels of pku-mmd found; expected Train_Label_PKU_final/0002-L.txt and so on below it."
-        )
+        example = "Train_Label_PKU_final/0002-L.txt" if name == "pku-mmd" else "Label/A01N01-L.txt"
+        raise UsageError(f"{root}: no labels of {name} found; expected {example} and so on below it.")
     samples: dict[str, Sample] = {}
-    for name, path in sorted(labels.items()):
-        for line in read_lines(path):
+    bad = 0
+    for recording, path in sorted(labels.items()):
+        for number, line in enumerate(read_lines(path), start=1):
             match = _LABEL.fullmatch(line)
-            label, first, last = (int(number) for number in match.groups()) if match else (0, 0, 0)
+            label, first, last = (int(each) for each in match.groups()) if match else (0, 0, 0)
             if not (1 <= label <= len(PKU_CLASSES) and 1 <= first <= last):
                 raise UsageError(
                     f"{path}: {line[:80]!r} is not `label,start,end,confidence` with a label from 1 to 51."
                 )
-            identifier = f"{name}@{first}-{last}"
-            files = {"skeleton": skeletons[name]} if name in skeletons else {}
-            attributes = {"recording": int(name[:4]), "view": VIEWS[name[-1]]}
+            if (recording, label, number) in BAD_INSTANCES:
+                bad += 1
+                continue
+            identifier = f"{recording}@{first}-{last}"
+            files = {"skeleton": skeletons[recording]} if recording in skeletons else {}
+            whole = recording.partition("-")[0]
+            attributes = {"recording": int(whole) if whole.isdecimal() else whole, "view": VIEWS[recording[-1]]}
             other = samples.setdefault(identifier, Sample(identifier, label - 1, files, attributes))
             if other.label != label - 1:
                 raise UsageError(f"{path}: frames {first} to {last} have two labels, {other.label + 1} and {label}.")
-    protocols, listed = _protocols(lists, samples)
+    protocols, listed = _protocols(lists, samples, name)
     lacking = sum(not sample.files for sample in samples.values())
+    notes = [f"{lacking:,} instances have no skeleton file here"] if lacking else []
+    notes += [f"{counted(bad, 'instance')} with unusable skeletons left out"] if bad else []
     return Dataset(
-        name="pku-mmd",
-        collection="pku-mmd",
+        name=name,
+        collection=name,
         root=root,
         classes=PKU_CLASSES,
         samples=tuple(samples[name] for name in sorted(samples)),
         protocols=protocols or {"holdout": holdout},
-        notes=(f"{lacking:,} instances have no skeleton file here",) if lacking else (),
+        notes=tuple(notes),
         published=True,
         skeleton_format=PKU_SKELETONS,
         listed=listed,
     )
 
 
-def _found(root: Path, roots: Sequence[Path]) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
+def _found(root: Path, roots: Sequence[Path], dataset: str) -> tuple[dict[str, Path], dict[str, Path], dict[str, Path]]:
     """Skeleton and label files by recording, and split lists by protocol. Both kinds may end in .txt."""
+    named = re.compile(rf"{_RECORDINGS[dataset]}-[LMR]\.(?:txt|skeleton)", re.ASCII)
     skeletons: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     lists: dict[str, Path] = {}
     for entry in walk_files(root, roots):
         path = Path(entry.path)
-        match = _FILE.fullmatch(entry.name)
-        if match is None and entry.name not in _SPLIT:
+        match = named.fullmatch(entry.name)
+        if match is None and entry.name not in _SPLIT[dataset]:
             continue
         if entry.is_symlink():
             refuse_link_outside(path, root, roots)
         if match is None:
-            lists[_SPLIT[entry.name]] = path
+            lists[_SPLIT[dataset][entry.name]] = path
             continue
         held = labels if "label" in path.parent.name.lower() else skeletons
         other = held.setdefault(path.stem, path)
@@ -117,7 +134,7 @@ def _found(root: Path, roots: Sequence[Path]) -> tuple[dict[str, Path], dict[str
 
 
 def _protocols(
-    lists: Mapping[str, Path], samples: Mapping[str, Sample]
+    lists: Mapping[str, Path], samples: Mapping[str, Sample], dataset: str
 ) -> tuple[dict[str, SplitRule], dict[str, dict[str, str]]]:
     protocols: dict[str, SplitRule] = {}
     listed: dict[str, dict[str, str]] = {}
@@ -127,7 +144,7 @@ def _protocols(
         part_of_recording: dict[str, str] = {}
         part = ""
         for line in read_lines(lists[name]):
-            found = _NAME.findall(line)
+            found = re.findall(rf"{_RECORDINGS[dataset]}-[LMR]", line, re.ASCII)
             if not found:  # a header
                 part = "train" if not part else "val"
             for recording in found:
@@ -139,12 +156,7 @@ def _protocols(
         protocols[name] = partial(by_part, part_of)
         listed[name] = {each: its for each, its in part_of.items() if its}
     if "xsub" in protocols:
-        unseen = {each: split.unseen for each, split in ZERO_SHOT_SPLITS.items() if split.dataset == "pku-mmd"}
-        protocols |= {each: partial(zero_shot, classes, protocols["xsub"]) for each, classes in unseen.items()}
-        protocols |= {
-            f"generalised-{each}": partial(generalised_zero_shot, classes, protocols["xsub"])
-            for each, classes in unseen.items()
-        }
+        protocols |= spelled_out(dataset, protocols["xsub"])
     return protocols, listed
 
 

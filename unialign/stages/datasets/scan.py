@@ -5,11 +5,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 from unialign.errors import UsageError
+from unialign.stages.frame_files import is_frame
+from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 MAX_NAME_LENGTH = 300
 _KINDS_SHOWN = 5
+_Path = TypeVar("_Path", bound=PurePath)
 
 
 def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[str]]:
@@ -49,6 +53,18 @@ def walk_files(root: Path, roots: Sequence[Path] = ()) -> Iterator[os.DirEntry[s
             else:
                 yield entry
         pending.extend(reversed(deeper))
+
+
+def clip_at(path: _Path) -> _Path | None:
+    """The clip that a file is, or is part of: a video, or the folder of a numbered image; None for any other file."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return path
+    return path.parent if is_frame(path.name) else None
+
+
+def clip_name(path: PurePath) -> str:
+    """The name of a clip: that of the folder of images, or of the video without its ending."""
+    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
 def _hidden(name: Path) -> bool:

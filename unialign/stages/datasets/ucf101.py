@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from unialign.errors import UsageError
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.official_lists import find_lists, listed_dataset, read_lines, the_list
+from unialign.stages.datasets.scan import clip_name
 
 _UCF_LIST = re.compile(r"(train|test)list0([123])\.txt", re.ASCII)
 _HMDB_LIST = re.compile(r"(.+)_test_split([123])\.txt", re.ASCII)
@@ -84,5 +85,5 @@ def load_hmdb51(root: Path, roots: Sequence[Path] = ()) -> Dataset:
         classes=names,
         labels=labels,
         parts=dict(sorted(parts.items())),
-        id_of=lambda path: f"{path.parent.name}/{path.stem}",
+        id_of=lambda path: f"{path.parent.name}/{clip_name(path)}",
     )

@@ -8,14 +8,16 @@ from typing import Protocol
 import numpy as np
 
 from unialign.cache.arrays import ArraySpec
-from unialign.cache.digests import file_digest, spanned_digest
+from unialign.cache.digests import spanned_digest
 from unialign.stages.datasets.base import Span
+from unialign.stages.frame_files import content_digest
 from unialign.types import Json
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One sample to extract: its id and the path of its input on this machine (a file; None for text).
+    """One sample to extract: its id and the path of its input on this machine (a file, or a folder of images; None for
+    text).
 
     span: the part of a video that it is, see `Sample`; None for all of it.
     """
@@ -27,13 +29,11 @@ class Source:
 
 
 def source_digest(source: Source) -> str:
-    """Digest of the file at a source's path and of its span, "" where there is no file; see `Extractor.digest`.
+    """Digest of the file, or the folder of images, at a source's path and of its span; "" where there is none.
 
-    May raise `OSError`.
+    See `Extractor.digest`. May raise `OSError`.
     """
-    if source.path is None or not source.path.is_file():
-        return ""
-    return spanned_digest(file_digest(source.path), source.span)
+    return spanned_digest(content_digest(source.path), source.span) if source.path is not None else ""
 
 
 @dataclass(frozen=True)

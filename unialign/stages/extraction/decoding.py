@@ -8,6 +8,7 @@ import numpy as np
 from unialign.errors import CorruptInput
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.heartbeat import beat
+from unialign.stages.frame_folders import opened_clip
 from unialign.stages.video import Video
 from unialign.types import Json
 
@@ -21,7 +22,7 @@ class SourceVideo:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.video = Video(source.path or Path(), source.span)
+        self.video = opened_clip(source.path, source.span) if source.path else Video(Path())
         self.digest = ""
         self.failure: Outcome | None = None
         self.is_decoded = False

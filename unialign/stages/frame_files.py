@@ -1,0 +1,87 @@
+"""Folders of numbered images ("rawframes"), such as img_00001.jpg, that are clips: which images, and their digest."""
+
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+
+from unialign.cache.digests import file_digest, text_digest
+from unialign.errors import CorruptInput
+
+# mmaction2 and TSN: img_00001.jpg; also image_00001.jpg, frame_000001.png, 00001.jpg. Beside them may lie optical flow,
+# whose names (flow_x_00001.jpg, x_00001.jpg) are none of these.
+_NAME = re.compile(r"((?:img|image|im|frame)?[_-]?)(\d{1,9})\.(jpg|jpeg|png|bmp|webp)", re.ASCII | re.IGNORECASE)
+# Two hours at 30 images per second.
+MAX_FRAMES = 216_000
+
+
+def is_frame(name: str) -> bool:
+    """Whether a file is named like an image of such a folder."""
+    return _NAME.fullmatch(name) is not None
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The images of a clip in the order of their numbers.
+
+    Raises `OSError` for a folder that cannot be listed, `CorruptInput` ("unreadable") for one without images, with
+    images named in two ways or of one number, with links, which may lead anywhere, or with more than 216,000 images;
+    and ("truncated") if a number is missing.
+    """
+    found: dict[int, Path] = {}
+    kinds: set[tuple[str, str]] = set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match is None:
+                continue
+            kinds.add((match[1].lower(), match[3].lower()))
+            path = folder / entry.name
+            other = found.setdefault(int(match[2]), path)
+            if other is not path:
+                raise unusable(folder, f"{other.name} and {path.name} have one number")
+            if not entry.is_file(follow_symlinks=False):
+                raise unusable(folder, f"{path.name} is a link, or no file")
+            if len(found) > MAX_FRAMES:
+                raise unusable(folder, f"holds more than {MAX_FRAMES:,} images")
+    if not found:
+        raise unusable(folder, "holds no images named img_00001.jpg and so on")
+    if len(kinds) > 1:
+        named = " and ".join(sorted("NUMBER.".join(kind) for kind in kinds)[:2])
+        raise unusable(folder, f"holds images named in several ways, {named}")
+    numbers = sorted(found)
+    missing = next((one + 1 for one, other in pairwise(numbers) if other != one + 1), None)
+    if missing is not None:
+        raise unusable(folder, f"lacks image {missing} of {numbers[-1]}", "truncated")
+    return [found[number] for number in numbers]
+
+
+def content_digest(path: Path) -> str:
+    """Digest of what a clip is made from: a file's content, or names and contents of the images in a folder.
+
+    "" for a path that is neither and for a folder without usable images. Raises `OSError` as `file_digest` does.
+    """
+    if not path.is_dir():
+        return file_digest(path) if path.is_file() else ""
+    try:
+        files = frame_files(path)
+    except CorruptInput:
+        return ""
+    return text_digest("".join(f"{each.name} {file_digest(each)}\n" for each in files))
+
+
+def content_stamp(path: Path) -> list[tuple[int, int, int, int]]:
+    """Size, modification time, inode and change time (nanoseconds) of the file, or of each image in the folder.
+
+    Empty for anything that is neither. Raises `OSError` if it cannot be accessed.
+    """
+    try:
+        files = frame_files(path) if path.is_dir() else [path] if path.is_file() else []
+    except CorruptInput:
+        return []
+    states = [each.stat() for each in files]
+    return [(state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns) for state in states]
+
+
+def unusable(folder: Path, reason: str, status: str = "unreadable") -> CorruptInput:
+    """The error for a folder that is no clip."""
+    return CorruptInput(f"{folder}: {reason}; replace the images or leave the sample out.", status)
