@@ -58,6 +58,7 @@ def poses(
     confidence: Annotated[float | None, setting("extract.poses.confidence")] = None,
     num_people: Annotated[int | None, setting("extract.poses.num_people")] = None,
     image_size: Annotated[int | None, setting("extract.poses.image_size")] = None,
+    body_rule: Annotated[str | None, setting("extract.poses.body_rule")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
     timeout: Timeout = None,
@@ -90,6 +91,7 @@ def poses(
         extract__poses__confidence=confidence,
         extract__poses__num_people=num_people,
         extract__poses__image_size=image_size,
+        extract__poses__body_rule=body_rule,
         **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
     run("poses", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
@@ -107,6 +109,10 @@ def pose_features(
     labels: Labels = None,
     weights: Annotated[Path | None, setting("extract.pose_features.weights")] = None,
     poses: Annotated[str | None, setting("extract.pose_features.poses")] = None,
+    stream: Annotated[str | None, setting("extract.pose_features.stream")] = None,
+    layout: Annotated[str | None, setting("extract.pose_features.layout")] = None,
+    recipe: Annotated[str | None, setting("extract.pose_features.recipe")] = None,
+    clip_len: Annotated[int | None, setting("extract.pose_features.clip_len")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
     timeout: Timeout = None,
@@ -135,6 +141,10 @@ def pose_features(
         labels=labels,
         extract__pose_features__weights=weights,
         extract__pose_features__poses=poses,
+        extract__pose_features__stream=stream,
+        extract__pose_features__layout=layout,
+        extract__pose_features__recipe=recipe,
+        extract__pose_features__clip_len=clip_len,
         **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
     run("pose-features", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)

@@ -43,6 +43,11 @@ class PosesSection(Settings):
     )
     confidence: float = Field(0.25, ge=0, le=1, description="Minimum detection confidence.")
     num_people: int = Field(2, ge=1, description="People kept per clip.")
+    body_rule: Literal["motion", "energy", "first"] = Field(
+        "motion",
+        description="Which bodies of an NTU skeleton file are kept: those that move most (CTR-GCN, PYSKL), spread most "
+        "(2s-AGCN, mmaction2), or come first (ST-GCN, SMIE).",
+    )
     image_size: int = Field(
         640, ge=32, multiple_of=32, description="Side length of the pose network's input in pixels."
     )
@@ -56,11 +61,18 @@ class PoseFeaturesSection(Settings):
 
     weights: UserPath | None = Field(
         None,
-        description="Weights of the skeleton network: Shift-GCN's, or encoder.pt of a run of `train --model skeleton`.",
+        description="Weights of the skeleton network: encoder.pt of a run of `train --model skeleton`, Shift-GCN's, or "
+        "PYSKL's.",
     )
     poses: UserText | None = Field(None, description="Store of poses to read, if there are several.")
     num_offsets: int = Field(4, ge=1, description="Temporal offsets per clip, each a view.")
     flips: bool = Field(True, description="Also store a mirrored view per offset.")
+    clip_len: int = Field(0, ge=0, le=4096, description="Frames per clip; 0: as the network was trained.")
+    stream: Literal["", "joint", "bone", "joint-motion", "bone-motion", "limb"] = Field(
+        "", description="What weights of PYSKL read; empty: as their file's name says."
+    )
+    layout: str = Field("", description="Joint layout of weights of PYSKL; empty: by their number of joints.")
+    recipe: str = Field("", description="How clips for weights of PYSKL are made; empty: as they were trained.")
 
 
 class TextSection(Settings):

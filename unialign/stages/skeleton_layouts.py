@@ -441,11 +441,19 @@ JHMDB_15 = Layout(
     shoulders=(3, 4),
 )
 
-_ALL = (NTU_25, COCO_17, UTD_20, KINECT_20, COCO_18, BODY_25, MEDIAPIPE_33, H36M_17, PENN_13, JHMDB_15)
+# Source: the hand of MediaPipe and OpenPose; fingers are attached to the wrist.
+HAND_21 = Layout(
+    name="hand-21",
+    joints=("wrist", *(f"{finger} {at}" for finger in ("thumb", "index", "middle", "ring", "pinky") for at in "1234")),
+    bones=tuple((joint, 0 if joint % 4 == 1 else joint - 1) for joint in range(1, 21)),
+    center=0,
+)
+
+_ALL = (NTU_25, COCO_17, UTD_20, KINECT_20, COCO_18, BODY_25, MEDIAPIPE_33, H36M_17, PENN_13, JHMDB_15, HAND_21)
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL}
 
 # Possible layouts per unit: detectors give pixels, sensors and lifting networks meters.
 _UNITS: Mapping[str, tuple[str, ...]] = {
-    "pixel": ("coco-17", "coco-18", "body-25", "mediapipe-33", "penn-13", "jhmdb-15"),
+    "pixel": ("coco-17", "coco-18", "body-25", "mediapipe-33", "penn-13", "jhmdb-15", "hand-21"),
     "metre": ("ntu-25", "utd-20", "kinect-20", "h36m-17", "mediapipe-33"),
 }

@@ -13,12 +13,12 @@ from unialign.stages.extraction.pose_clips import (
     centered_3d,
     clip_grid,
     mirrored,
-    pyskl_2d,
-    recipe_of,
     repeated,
     rotation_onto,
     sample_frames,
 )
+from unialign.stages.extraction.pose_recipes import recipe_of
+from unialign.stages.extraction.pyskl_clips import pyskl_2d
 from unialign.stages.skeleton_layouts import LAYOUTS, custom_layout
 
 COCO, NTU = LAYOUTS["coco-17"], LAYOUTS["ntu-25"]

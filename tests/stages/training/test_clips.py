@@ -23,7 +23,8 @@ from tests.made_stores import (
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, MissingCache, UsageError
 from unialign.pipeline.systems.unialign import pose_tokens
-from unialign.stages.extraction.pose_clips import Shape, View, pyskl_2d
+from unialign.stages.extraction.pose_clips import Shape, View
+from unialign.stages.extraction.pyskl_clips import pyskl_2d
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.stages.training.augmentation import (

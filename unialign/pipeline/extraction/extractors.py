@@ -182,7 +182,7 @@ def _skeleton_files(dataset: Dataset, form: SkeletonFormat, section: PosesSectio
 def _ntu_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
     from unialign.stages.extraction.skeletons import ReadySkeletons
 
-    ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames)
+    ready = ReadySkeletons(num_people=section.num_people, max_frames=section.max_frames, body_rule=section.body_rule)
     return PreparedExtraction(ready, files(dataset, "skeleton"))
 
 
@@ -233,15 +233,17 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
     """The configured skeleton encoder on a store of poses. Raises `UsageError` without weights."""
     from unialign.stages.extraction.pose_encoder import load_encoder
     from unialign.stages.extraction.pose_features import PoseFeatures
+    from unialign.stages.extraction.published_encoders import Reading
 
     section = config.extract.pose_features
     if section.weights is None:
         raise UsageError(
-            "pose features need a skeleton encoder: give --weights (public Shift-GCN weights, or the encoder.pt of "
-            "`unialign train --model skeleton`), or `extract.pose_features.weights` in unialign.yaml."
+            "pose features need a skeleton encoder: give --weights (published weights, see docs/weights.md, or the "
+            "encoder.pt of `unialign train --model skeleton`), or `extract.pose_features.weights` in unialign.yaml."
         )
     weights = section.weights.resolve()
-    encoder = load_encoder(weights)
+    asked = Reading(section.stream, section.layout, section.recipe, section.clip_len)
+    encoder = load_encoder(weights, asked)
     return PoseFeatures(
         name=encoder.name,
         poses=poses,
@@ -250,6 +252,8 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
         weights_digest=file_digest(weights),
         num_offsets=section.num_offsets,
         flips=section.flips,
+        clip_len=section.clip_len or None,
+        reading=encoder.reading,
         device=config.extract.device,
     )
 

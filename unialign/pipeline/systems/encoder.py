@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from unialign.errors import UsageError
 from unialign.pipeline.systems.base import System, refuse_start
 from unialign.pipeline.training.preparation import PreparedRun, Request, Sides, prepared, renumbered
-from unialign.stages.extraction.pose_clips import Shape, recipe_of
+from unialign.stages.extraction.pose_clips import Shape
+from unialign.stages.extraction.pose_recipes import recipe_of
 from unialign.stages.models.skeleton.config import EncoderConfig
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
 from unialign.stages.sample_reader import SampleReader

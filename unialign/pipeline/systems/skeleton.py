@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from unialign.pipeline.systems.base import System, refuse_start
 from unialign.pipeline.systems.encoder import NUM_PERSONS, layout_of_poses, seen_classes
 from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
-from unialign.stages.extraction.pose_clips import Shape, recipe_of
+from unialign.stages.extraction.pose_clips import Shape
+from unialign.stages.extraction.pose_recipes import recipe_of
 from unialign.stages.models.skeleton.config import SkeletonConfig
 from unialign.stages.models.skeleton.streams import SkeletonStreams
 from unialign.stages.training.pose_samples import BodyClips, CachedPoses

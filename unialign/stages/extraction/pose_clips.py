@@ -1,18 +1,18 @@
-"""From cached keypoints to the clips that skeleton encoders read: a fixed grid of views, and recipes.
+"""From cached keypoints to the clips that skeleton encoders read: a fixed grid of views, and clips in meters.
 
 Legend: T frames of a sample, S frames of a clip, M persons in the cache, P person slots of the encoder, V joints,
 C coordinates. In the cache absent values are NaN; in a clip they are zero, as in the published recipes, and a mask
 marks absent persons.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from unialign.errors import CorruptInput, UsageError
-from unialign.stages.extraction.body_space import LOWEST_SCORE, body_arrays, body_space, mirrored_body
+from unialign.stages.extraction.body_space import body_arrays, body_space, mirrored_body
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import Layout
 
@@ -95,38 +95,6 @@ def mirrored(keypoints: np.ndarray, layout: Layout, width: float | None = None) 
     flipped = keypoints[..., list(layout.mirror), :].copy()
     flipped[..., 0] = (width or 0.0) - flipped[..., 0]
     return flipped
-
-
-def pyskl_2d(
-    keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, frame_size: tuple[float, float] | None
-) -> PoseClip:
-    """A clip of x, y in [-1, 1] of the frame, and score, from pixels (T, M, V, 3).
-
-    Frames without any person are dropped first. A joint that is absent or has a score of at most 0.01 is at (0, 0), the
-    center of the frame; an absent one also has a score of 0. The slots go to the first persons in the cache.
-
-    Source: PYSKL, PreNormalize2D and FormatGCNInput; dropping empty frames is its `squeeze` for Kinetics.
-    Raises `CorruptInput` (no-person) if no frame shows anybody, `UsageError` without a frame size (width, height).
-    """
-    if frame_size is None:
-        raise UsageError("poses in pixels need the size of their frames, but the store has none; extract them again.")
-    persons = keypoints[:, : shape.num_persons].astype(np.float64)
-    seen = np.isfinite(persons).all(axis=-1) & (persons[..., 2] > LOWEST_SCORE)  # (T, P, V)
-    shown = np.flatnonzero(seen.any(axis=(1, 2)))
-    if not len(shown):
-        raise CorruptInput("no frame shows a person.", status="no-person")
-    frames = shown[sample_frames(len(shown), shape.num_frames, view)]
-    width, height = frame_size
-    persons = mirrored(persons[frames], layout, width) if view.flip else persons[frames]
-    seen = seen[frames][..., list(layout.mirror)] if view.flip else seen[frames]
-    half = np.array([width / 2, height / 2])
-    clip = np.zeros((shape.num_persons, *persons.shape[:1], *persons.shape[2:]), np.float32)
-    place = np.where(seen[..., None], (persons[..., :2] - half) / half, 0)
-    clip[: persons.shape[1], ..., :2] = place.swapaxes(0, 1)
-    clip[: persons.shape[1], ..., 2] = np.nan_to_num(persons[..., 2]).swapaxes(0, 1)
-    present = np.zeros(shape.num_persons, bool)
-    present[: persons.shape[1]] = seen.any(axis=(0, 2))
-    return PoseClip(clip, present)
 
 
 def agcn_3d(
@@ -254,27 +222,3 @@ def _body(keypoints: np.ndarray, layout: Layout, view: View, shape: Shape, *, sc
     length = body.joints.shape[1]
     part = (view.offset + 0.5) / view.num_offsets
     return PoseClip(*body_arrays(body, (np.arange(shape.num_frames) + part) * length / shape.num_frames - 0.5))
-
-
-Prepare = Callable[[np.ndarray, Layout, View, Shape, tuple[float, float] | None], PoseClip]
-
-RECIPES: dict[str, Prepare] = {
-    "pyskl-2d": pyskl_2d,
-    "agcn-3d": agcn_3d,
-    "centered-3d": centered_3d,
-    "body-2d": body_2d,
-    "body-3d": body_3d,
-}
-
-
-def recipe_of(layout: Layout, coordinates: Sequence[str], kind: str = "published") -> str:
-    """The recipe for poses with these joints and coordinates: by score or depth, and whether there is a spine.
-
-    kind: "body" for body coordinates, "published" for what PYSKL and 2s-AGCN do.
-    """
-    flat = list(coordinates) == ["x", "y", "score"]
-    if kind == "body":
-        return "body-2d" if flat else "body-3d"
-    if flat:
-        return "pyskl-2d"
-    return "centered-3d" if layout.spine is None or layout.shoulders is None else "agcn-3d"

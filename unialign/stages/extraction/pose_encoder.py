@@ -1,6 +1,7 @@
 """Skeleton encoders: loading them from a file, and computing features of clips.
 
-Two kinds of file are read: the checkpoints of encoders trained here, and the public Shift-GCN weights for NTU RGB+D.
+Three kinds of file are read: the checkpoints of encoders trained here, the public Shift-GCN weights for NTU RGB+D, and
+the checkpoints of PYSKL (`published_encoders`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from unialign.errors import CorruptInput, UsageError
-from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, Shape
+from unialign.stages.extraction.pose_clips import PoseClip, Shape
+from unialign.stages.extraction.pose_recipes import RECIPES
+from unialign.stages.extraction.published_encoders import AS_NAMED, Reading, is_published, published_encoder
 from unialign.stages.foreign_weights import load_foreign_weights
 from unialign.stages.models.skeleton.encoders import ENCODERS
 from unialign.stages.skeleton_layouts import LAYOUTS, NTU_25, Layout, layout_from
@@ -28,8 +31,10 @@ class Encoder:
     """A network with its weights and the requirements on its input.
 
     network: maps keypoints (N, P, S, V, C) and a mask (N, P) to tokens, feature and logits.
-    recipe: the entry of `pose_clips.RECIPES` that makes its clips.
+    recipe: the entry of `pose_recipes.RECIPES` that makes its clips.
     clip_len: frames of the clips that it was trained with.
+    reading: how clips are made, where not the file itself but its name says so; else None.
+    num_persons: slots of a clip. frames_per_token: how many frames of a clip a token stands for.
     classes: the meaning of its logits; empty if the file does not say.
     protocol, dataset: what it was trained on; "" if the file does not say. An encoder trained on a class must not be
         used in a zero-shot protocol that counts the class as unseen.
@@ -45,24 +50,32 @@ class Encoder:
     classes: tuple[str, ...] = ()
     protocol: str = ""
     dataset: str = ""
+    reading: Reading | None = None
+    num_persons: int = NUM_PERSONS
+    frames_per_token: int = 4
 
     def shape(self, clip_len: int | None = None) -> Shape:
         """Frames and person slots of a clip of this length, or of the length that it was trained with."""
-        return Shape(clip_len or self.clip_len, NUM_PERSONS)
+        return Shape(clip_len or self.clip_len, self.num_persons)
 
     def num_tokens(self, clip_len: int | None = None) -> int:
-        """Tokens per clip: two strides of 2."""
-        return -(-(clip_len or self.clip_len) // 4)
+        """Tokens per clip: two strides of 2, for PoseConv3D one."""
+        return -(-(clip_len or self.clip_len) // self.frames_per_token)
 
 
-def load_encoder(path: Path) -> Encoder:
-    """The encoder of a checkpoint or of a public Shift-GCN state dict, on the CPU and in evaluation mode.
+def load_encoder(path: Path, asked: Reading = AS_NAMED) -> Encoder:
+    """The encoder of a checkpoint or of a public state dict, on the CPU and in evaluation mode.
 
-    Raises `UsageError` if there is no such file, and `CorruptInput` if it is something else.
+    asked: how clips are made for a checkpoint of PYSKL, where its path does not say or is wrong. Raises `UsageError` if
+    there is no such file, or for `asked` with any other, and `CorruptInput` if it is something else.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; name the weights of a skeleton encoder.")
     content = load_foreign_weights(path, "a skeleton encoder")
+    if is_published(content):
+        return _published(path, content, asked)
+    if asked != Reading(clip_len=asked.clip_len):
+        raise UsageError(f"{path} says itself how its clips are made; leave out `--stream`, `--layout` and `--recipe`.")
     if "l1.gcn1.Linear_weight" in content:
         return _public_shift_gcn(path, content)
     return _own_checkpoint(path, content)
@@ -88,6 +101,26 @@ def encode(encoder: Encoder, clips: Sequence[PoseClip], batch_size: int) -> dict
         for name, values in parts.items():
             values.append(output[name][: len(batch)].cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _published(path: Path, content: Mapping[str, Any], asked: Reading) -> Encoder:
+    found = published_encoder(path, content, asked)
+    network = _filled(path, found.network, found.config, found.state)
+    wider = 1 if found.network == "posec3d" else len(network.form.wider)
+    return Encoder(
+        name=found.network,
+        network=network,
+        config=found.config,
+        layout=LAYOUTS[found.reading.layout],
+        recipe=found.recipe,
+        clip_len=found.reading.clip_len,
+        width=network.width,
+        protocol=found.protocol,
+        dataset=found.dataset,
+        reading=found.reading,
+        num_persons=found.num_persons,
+        frames_per_token=2**wider,
+    )
 
 
 def _public_shift_gcn(path: Path, content: Mapping[str, Any]) -> Encoder:
@@ -140,6 +173,6 @@ def _filled(path: Path, name: str, config: Mapping[str, Any], state: Mapping[str
         network = ENCODERS[name](**config)
         network.load_state_dict(state, strict=True)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, UsageError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise CorruptInput(f"{path}: its weights do not fit the network {name}: {reason}") from error
     return network.eval()

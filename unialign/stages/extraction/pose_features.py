@@ -4,7 +4,7 @@ Legend: T' tokens, D width of the encoder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,10 @@ from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
-from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, View, clip_grid, frame_size
+from unialign.stages.extraction.pose_clips import PoseClip, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
+from unialign.stages.extraction.pose_recipes import RECIPES
+from unialign.stages.extraction.published_encoders import AS_NAMED, Reading
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import layout_in
 from unialign.types import Json
@@ -37,6 +39,7 @@ class PoseFeatures:
     poses_key: digest of the key of the poses. weights_digest: SHA-256 of the encoder's file, checked when it is loaded.
     name: the encoder that the file must hold ("shift-gcn", "stgcn++").
     clip_len: frames per clip; None is the length that the encoder was trained with.
+    reading: how clips are made for a published file that does not say so itself; part of the key then.
     batch_size: clips per call of the network. Other sizes may change the last bits of a feature, so the default is best
         left alone; the number and order of samples do not matter.
     """
@@ -49,6 +52,7 @@ class PoseFeatures:
     num_offsets: int = 4
     flips: bool = True
     clip_len: int | None = None
+    reading: Reading | None = None
     device: str = "auto"
     batch_size: int = 16
 
@@ -60,7 +64,8 @@ class PoseFeatures:
         return clip_grid(self.num_offsets, self.flips)
 
     def key(self) -> Mapping[str, Json]:
-        """See `Extractor`. Layout, recipe and, unless given, clip_len are decided by the weights."""
+        """See `Extractor`. Layout, recipe and, unless given, clip_len are decided by the weights, or by `reading`."""
+        reading = {"reading": asdict(self.reading)} if self.reading else {}
         return {
             "extractor": self.name,
             "revision": REVISION,
@@ -69,6 +74,7 @@ class PoseFeatures:
             "num_offsets": self.num_offsets,
             "flips": self.flips,
             "clip_len": self.clip_len,
+            **reading,
             "libraries": {"torch": torch.__version__.split("+")[0]},
         }
 
@@ -160,16 +166,17 @@ class PoseFeatures:
         return Outcome(source.id, "ok", digest, arrays)
 
     def _encoder(self) -> Encoder:
-        return loaded(self.weights, self.weights_digest.removeprefix("sha256:"), self.name, self.device)
+        digest = self.weights_digest.removeprefix("sha256:")
+        return loaded(self.weights, digest, self.name, self.device, self.reading or AS_NAMED)
 
 
 @lru_cache(maxsize=2)
-def loaded(path: Path, digest: str, name: str, device: str) -> Encoder:
+def loaded(path: Path, digest: str, name: str, device: str, reading: Reading = AS_NAMED) -> Encoder:
     """The encoder of a file, on its device; loaded once per process.
 
     Raises `StaleCache` if the file is not the one that the key names, `UsageError` if it holds another encoder.
     """
-    encoder = load_encoder(path)
+    encoder = load_encoder(path, reading)
     found = file_digest(path).removeprefix("sha256:")
     if found != digest:
         raise StaleCache(f"{path} has the SHA-256 {found[:12]}, not {digest[:12]}; it was replaced, start again.")

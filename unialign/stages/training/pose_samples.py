@@ -12,7 +12,8 @@ import torch
 from unialign.cache.batches.joined import Entries
 from unialign.errors import CorruptInput
 from unialign.stages.extraction.body_space import LOWEST_SCORE, body_arrays, body_space, mirrored_body
-from unialign.stages.extraction.pose_clips import RECIPES, PoseClip, Shape, View, frame_size
+from unialign.stages.extraction.pose_clips import PoseClip, Shape, View, frame_size
+from unialign.stages.extraction.pose_recipes import RECIPES
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import Layout
 from unialign.stages.training.augmentation import sparse_frames
@@ -30,7 +31,7 @@ MIDDLE = View(offset=0, num_offsets=1, flip=False)
 class CachedPoses:
     """The store of poses and how clips are made from them.
 
-    recipe: name in `pose_clips.RECIPES`. crop: minimum length of a random part, as a fraction of the sample's frames.
+    recipe: name in `pose_recipes.RECIPES`. crop: minimum length of a random part, as a fraction of the sample's frames.
     """
 
     reader: SampleReader

@@ -6,14 +6,16 @@ K = 3 subsets of neighbors.
 Source: Chen et al., "Channel-wise Topology Refinement Graph Convolution for Skeleton-Based Action Recognition", ICCV
 2021 (arXiv 2107.12213), section 3 and figures 3 and 4. The classifier and the treatment of persons are those of
 `graph_network`, so that both networks are compared alike. Where the paper is silent: E is an eighth of C, at least 8.
+`rectified` is from kennymckormick/pyskl, models/gcns/ctrgcn.py.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.skeleton.graph_network import Block, GraphNetwork
+from unialign.stages.models.skeleton.graph_network import OURS, Block, Form, GraphNetwork
 from unialign.types import Json
 
 DILATIONS = (1, 2)
@@ -60,11 +62,12 @@ class MultiScaleTime(nn.Module):
     """Temporal block (R, D, T, V) -> (R, D, ceil(T / stride), V).
 
     Four branches share the channels: convolutions over 5 frames with dilations 1 and 2, a maximum over 3 frames, a 1x1
-    convolution.
+    convolution. rectified: a ReLU behind them, which PYSKL's networks have and the paper's do not.
     """
 
-    def __init__(self, channels: int, stride: int, dropout: float) -> None:
+    def __init__(self, channels: int, stride: int, dropout: float, *, rectified: bool = False) -> None:
         super().__init__()
+        self.rectified = rectified
         part = channels // NUM_BRANCHES
         first = channels - part * (NUM_BRANCHES - 1)  # takes what is left over by the division
         branches: list[nn.Module] = []
@@ -81,16 +84,27 @@ class MultiScaleTime(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """See the class."""
-        return torch.as_tensor(self.dropout(torch.cat([branch(rows) for branch in self.branches], dim=1)))
+        joined = torch.cat([branch(rows) for branch in self.branches], dim=1)
+        return torch.as_tensor(self.dropout(joined.relu() if self.rectified else joined))
 
 
-def _block(before: int, after: int, partition: Tensor, stride: int, residual: bool, dropout: float) -> Block:
-    space, time = RefinedGraphConvolution(before, after, partition), MultiScaleTime(after, stride, dropout)
+def _block(
+    before: int,
+    after: int,
+    partition: Tensor,
+    stride: int,
+    residual: bool,
+    dropout: float,
+    *,
+    rectified: bool = False,
+) -> Block:
+    space = RefinedGraphConvolution(before, after, partition)
+    time = MultiScaleTime(after, stride, dropout, rectified=rectified)
     return Block(space, time, before, after, stride=stride, residual=residual)
 
 
 class CTRGCN(GraphNetwork):
-    """CTR-GCN, see `GraphNetwork`. blocks: 10 as published, or 6 for small data."""
+    """CTR-GCN, see `GraphNetwork`. blocks: 10 as published, or 6 for small data. rectified: see `MultiScaleTime`."""
 
     def __init__(
         self,
@@ -102,11 +116,13 @@ class CTRGCN(GraphNetwork):
         blocks: int = 10,
         dropout: float = 0.0,
         head_dropout: float = 0.0,
+        form: Form = OURS,
+        rectified: bool = False,
     ) -> None:
         if width < NUM_BRANCHES:
             raise ValueError(f"width {width} is less than the {NUM_BRANCHES} branches of a block")
         super().__init__(
-            _block,
+            partial(_block, rectified=rectified),
             layout=layout,
             num_classes=num_classes,
             in_channels=in_channels,
@@ -114,6 +130,7 @@ class CTRGCN(GraphNetwork):
             blocks=blocks,
             dropout=dropout,
             head_dropout=head_dropout,
+            form=form,
         )
 
 

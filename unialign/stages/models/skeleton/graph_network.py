@@ -5,6 +5,7 @@ features.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,23 @@ WIDER_BLOCKS: Mapping[int, tuple[int, int]] = {10: (5, 8), 6: (3, 5)}
 
 # (channels in, channels out, partition, stride, residual, dropout) to a module (R, C, T, V) -> (R, D, T / stride, V).
 MakeBlock = Callable[[int, int, Tensor, int, bool, float], nn.Module]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a network of pyskl's differs from ours. Source: kennymckormick/pyskl, models/gcns and heads/simple_head.py.
+
+    wider: blocks, counted from 1, with twice the width and half the frames; empty: those of `WIDER_BLOCKS`.
+    norm_persons: persons that share one input normalization, each with scales of its own (pyskl's "MVC"); 1: all alike.
+    count_absent: absent persons are all-zero persons, which take part in the mean as any other.
+    """
+
+    wider: tuple[int, ...] = ()
+    norm_persons: int = 1
+    count_absent: bool = False
+
+
+OURS = Form()
 
 
 class Block(nn.Module):
@@ -54,7 +72,7 @@ class GraphNetwork(nn.Module):
     * feature (N, D): the mean of the tokens;
     * logits (N, L).
 
-    A clip without any present person gives NaN.
+    A clip without any present person gives NaN, unless the network's `Form` counts absent persons.
     """
 
     def __init__(
@@ -68,14 +86,16 @@ class GraphNetwork(nn.Module):
         blocks: int = 10,
         dropout: float = 0.0,
         head_dropout: float = 0.0,
+        form: Form = OURS,
     ) -> None:
         """layout: the name of a known one, or a description (see `skeleton_layouts.Layout.plain`)."""
         super().__init__()
         partition = torch.from_numpy(spatial_partition(layout_from(layout)))
-        self.norm = nn.BatchNorm1d(partition.shape[-1] * in_channels)
+        self.form = form
+        self.norm = nn.BatchNorm1d(form.norm_persons * partition.shape[-1] * in_channels)
         made, before, after = [], in_channels, width
         for number in range(1, blocks + 1):
-            wider = number in WIDER_BLOCKS[blocks]
+            wider = number in (form.wider or WIDER_BLOCKS[blocks])
             after = after * 2 if wider else after
             # The first block has neither a residual nor dropout, as published.
             first = number == 1
@@ -91,7 +111,9 @@ class GraphNetwork(nn.Module):
     def encode(self, rows: Tensor) -> Tensor:
         """Tokens (R, T', D) of single persons (R, T, V, C)."""
         num_rows, num_frames, num_joints, channels = rows.shape
-        flat = rows.flatten(2).transpose(1, 2)  # (R, V * C, T)
+        flat = rows.flatten(2)  # (R, T, V * C)
+        together = flat.view(-1, self.form.norm_persons, *flat.shape[1:])  # (R / M, M, T, V * C), M is often 1
+        flat = together.transpose(2, 3).flatten(1, 2)  # (R / M, M * V * C, T)
         normal = self.norm(flat).view(num_rows, num_joints, channels, num_frames)
         maps = self.blocks(normal.permute(0, 2, 3, 1).contiguous())  # (R, D, T', V)
         return torch.as_tensor(maps.mean(dim=3).transpose(1, 2))
@@ -99,14 +121,15 @@ class GraphNetwork(nn.Module):
     def forward(self, keypoints: Tensor, present: Tensor) -> dict[str, Tensor]:
         """See the class."""
         persons, mask = keypoints.flatten(0, 1), present.flatten()
-        if self.training:
+        if self.training and not self.form.count_absent:
             # Only persons that are there count in the batch statistics.
             encoded = self.encode(persons[mask])
             rows = encoded.new_zeros(len(mask), *encoded.shape[1:]).index_put((mask,), encoded)
         else:
             # All rows, so that the shapes, and with them the last bits of a feature, do not depend on who is there.
             rows = self.encode(persons)
-        weights = present.to(rows.dtype)[:, :, None, None]  # (N, M, 1, 1)
+        counted = torch.ones_like(present) if self.form.count_absent else present
+        weights = counted.to(rows.dtype)[:, :, None, None]  # (N, M, 1, 1)
         per_person = rows.view(*present.shape, *rows.shape[1:]).masked_fill(weights == 0, 0)
         tokens = per_person.sum(dim=1) / weights.sum(dim=1)  # (N, T', D)
         feature = tokens.mean(dim=1)

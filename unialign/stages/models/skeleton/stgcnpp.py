@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from unialign.stages.models.skeleton.graph_network import Block, GraphNetwork
+from unialign.stages.models.skeleton.graph_network import OURS, Block, Form, GraphNetwork
 from unialign.types import Json
 
 DILATIONS = (1, 2, 3, 4)
@@ -97,6 +97,7 @@ class STGCNPlusPlus(GraphNetwork):
         blocks: int = 10,
         dropout: float = 0.0,
         head_dropout: float = 0.0,
+        form: Form = OURS,
     ) -> None:
         if width < NUM_BRANCHES:
             raise ValueError(f"width {width} is less than the {NUM_BRANCHES} branches of a block")
@@ -109,4 +110,5 @@ class STGCNPlusPlus(GraphNetwork):
             blocks=blocks,
             dropout=dropout,
             head_dropout=head_dropout,
+            form=form,
         )
