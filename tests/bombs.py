@@ -175,6 +175,8 @@ BOMBS |= {
         "a0: &a0 []\n" + "".join(f"a{n}: &a{n} {'[' * 40}*a{n - 1}{']' * 40}\n" for n in range(1, 900))
     ),
     "yaml: many values": _yaml("a: [" + "[]," * 42_000 + "]"),
+    "yaml: more values": _yaml("a: [" + "[]," * 340_000 + "]"),
+    "yaml: many lines": _yaml("a:\n" + "- b\n" * 250_000),
     "yaml: a long number": _yaml("a: " + "9" * 100_000),
     "yaml: large": _yaml("a: " + "x" * (1 << 24)),
 }

@@ -73,8 +73,8 @@ def forge_shard(store: Path, array: str, shard: int, change: Callable[[bytearray
     size = 16 * int(np.prod([one // other for one, other in zip(outer, inner, strict=True)]))
     data = signed_shard(path.read_bytes(), size, change)
     path.write_bytes(data)
-    vouched = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    forge_record(store, shard, lambda body: body["files"].update({array: vouched}))
+    signed = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    forge_record(store, shard, lambda body: body["files"].update({array: signed}))
 
 
 def signed_shard(data: bytes, size: int, change: Callable[[bytearray, np.ndarray], object]) -> bytes:

@@ -18,7 +18,8 @@ OWNED = {
     "av": ("stages/video.py",),
     "dask": ("pipeline/extraction/executors.py",),
     "distributed": ("pipeline/extraction/executors.py",),
-    "pickle": ("stages/datasets/pickles.py",),
+    # Files of others, and messages between processes of one program.
+    "pickle": ("stages/datasets/pickles.py", "pipeline/extraction/channel.py"),
     "ultralytics": ("stages/extraction/ultralytics_pose.py",),
     "typer": ("cli.py", "commands/"),
     "rich": ("console.py",),

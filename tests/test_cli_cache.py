@@ -1,6 +1,7 @@
 """`unialign cache ...` as a user meets it: each verb as a real process, its object, its refusals."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,4 +192,6 @@ def test_wrong_flags_give_an_object_too(words: tuple[str, ...], message: str) ->
     found = json.loads(done.stdout)
     assert (done.returncode, found["exit_code"]) == (2, 2)
     assert message in found["error"]
+    assert re.search(rf"^error: .*{re.escape(message)}", done.stderr, re.MULTILINE)
+    assert "--help' for help." in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tests.made_stores import COLLECTION, made_dataset, poses_store
 from tests.test_cli import run
+from unialign.cli import app
 from unialign.pipeline.manifest import save_manifest
 
 
@@ -47,6 +49,13 @@ def test_the_list_of_commands_is_in_the_order_of_the_work(tmp_path: Path) -> Non
         "train",
         "evaluate",
     ]
+
+
+def test_the_help_has_no_types_of_python() -> None:
+    for command in (("train",), ("ablate",), ("cache", "import"), ("extract", "poses"), ("corpus",), ("models",)):
+        text = CliRunner().invoke(app, [*command, "--help"]).output
+        assert not re.findall(r"<\w+[^>]*>", text), command
+        assert re.search(r"--\S+ (TEXT|PATH|INTEGER|NUMBER) ", text), command
 
 
 @pytest.mark.parametrize("columns", ["40", "80"])
@@ -116,6 +125,7 @@ def test_every_value_says_where_it_comes_from(tmp_path: Path, monkeypatch: pytes
             ("train", "--workers", "3", "train.settings={epochs: 4}"),
             "--workers and train.settings={epochs: 4} both set ",
         ),
+        (("train", "protocol=a", "protocol=b"), "protocol=a and protocol=b both set protocol; give one of them."),
         (("train", "--root", "a", "data=b"), "--root and data=b both set data; give one of them."),
         (
             ("extract", "pose-features", "--weights", "a", "extract.pose-features.weights=b"),

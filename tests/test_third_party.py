@@ -115,6 +115,12 @@ def test_its_system_learns_from_what_its_extractor_made(site: Path, work: Path) 
     assert "run `unialign extract rhythm" in stale["error"] or "unialign extract lab-rhythm" in stale["error"]
 
 
+def test_doctor_names_the_plugin_that_cannot_be_used(site: Path, work: Path) -> None:
+    checks = {each["check"]: each for each in asked(site, work, "doctor")["checks"]}
+    assert not checks["plug-ins"]["ok"]
+    assert "'lab-broken' of unialign.encoders" in checks["plug-ins"]["advice"]
+
+
 def test_its_encoder_embeds_texts_and_the_broken_one_is_named(site: Path, work: Path) -> None:
     done = asked(site, work, "extract", "text", *DATA, "--encoder", "lab-letters", "--templates", "plain")
     assert Path(done["store"]).name.startswith("lab-letters-")

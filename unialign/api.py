@@ -176,15 +176,18 @@ def extract(
 
 
 @checked
-def train(*, config: Config | Place | None = None, online: bool = False, **values: Any) -> "RunResult":
+def train(
+    *, config: Config | Place | None = None, online: bool = False, overwrite: bool = False, **values: Any
+) -> "RunResult":
     """Train on cached modalities, or return the finished run of the same settings and data.
 
     values: `dataset`, `cache`, `runs`, `train__model`, `train__settings__epochs`, ..., see `configured`. The result has
-    `metrics`, `best`, `folder`. Raises `MissingCache`, `StaleCache`, `UsageError`, `LockedStore`.
+    `metrics`, `best`, `folder`. overwrite: delete that run first.
+    Raises `MissingCache`, `StaleCache`, `UsageError`, `LockedStore`.
     """
     from unialign.pipeline.training.from_config import train_from_config
 
-    return train_from_config(configured(config, **values), online=online)
+    return train_from_config(configured(config, **values), online=online, overwrite=overwrite)
 
 
 @checked

@@ -153,7 +153,10 @@ def main() -> None:
         # Before anything is parsed, so that even an unknown flag gets its object.
         if as_json:
             console.show_json({"error": error.format_message(), "exit_code": error.exit_code})
-        error.show()
+        usage = getattr(error, "ctx", None)
+        if usage is not None:
+            console.messages.print(f"{usage.get_usage()}\nTry '{usage.command_path} --help' for help.")
+        console.messages.print(f"error: {error.format_message()}", style="red")
         sys.exit(error.exit_code)
     except UnialignError as error:
         if as_json:

@@ -67,7 +67,7 @@ def validated_dataset(num_train: int = 12, num_val: int = 4, num_test: int = 8) 
     return replace(made, protocols={"whole": whole})
 
 
-def unvouched(run: Path) -> None:
+def unsigned(run: Path) -> None:
     """Make a finished run one from before result.json covered the other files."""
     result = json.loads((run / "result.json").read_text())
     del result["files"]

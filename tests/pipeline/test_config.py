@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from unialign.errors import UsageError
@@ -232,6 +233,11 @@ def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
     assert found == {"a": value}
     assert isinstance(found, dict)
     assert type(found["a"]) is type(value)
+
+
+def test_the_configuration_of_a_run_with_all_entities_of_the_paper_is_read() -> None:
+    entities = {f"entity {number}": "a word, another one: " * 30 for number in range(548)}
+    assert read_yaml(yaml.safe_dump({"entities": entities})) == {"entities": entities}
 
 
 def test_the_other_ending_is_read_but_not_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

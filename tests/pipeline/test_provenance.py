@@ -11,7 +11,7 @@ from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
 from tests.made_stores import made_dataset
-from tests.pipeline.made_training import tiny_training, unvouched, validated_dataset
+from tests.pipeline.made_training import tiny_training, unsigned, validated_dataset
 from tests.pipeline.made_utd import called, write_files
 from unialign.cli import app
 from unialign.errors import DamagedStore, MissingCache, StaleCache
@@ -32,8 +32,8 @@ def extract() -> dict[str, Any]:
     return dict(json.loads(called("extract", "poses", "--source", "skeleton", *WHERE).splitlines()[-1]))
 
 
-def train() -> dict[str, Any]:
-    return dict(json.loads(called("train", "--model", "stgcn++", *WHERE, *SMALL).splitlines()[-1]))
+def train(*flags: str) -> dict[str, Any]:
+    return dict(json.loads(called("train", "--model", "stgcn++", *flags, *WHERE, *SMALL).splitlines()[-1]))
 
 
 def change(path: Path) -> None:
@@ -100,6 +100,10 @@ def test_a_changed_result_is_not_reused(work: Path) -> None:
     assert "result.json was changed after the run had ended" in str(refused.exception)
     with pytest.raises(DamagedStore, match="was changed"):
         compare_runs(path.parent, path.parent)
+    again = train("--overwrite")
+    assert (again["reused"], Path(again["folder"])) == (False, path.parent)
+    assert '"epochs": 1' in path.read_text()
+    assert train()["reused"]
 
 
 def test_a_result_that_lost_its_digest_is_not_reused(work: Path) -> None:
@@ -185,7 +189,7 @@ def test_settings_that_change_no_result_are_told_apart(made_caches: Path, tmp_pa
 def test_a_run_of_before_there_was_a_table_of_samples_is_compared_still(made_caches: Path, tmp_path: Path) -> None:
     done = tiny(made_caches, tmp_path / "a")
     old = tiny(made_caches, tmp_path / "b")
-    unvouched(old.folder)
+    unsigned(old.folder)
     (old.folder / "data.csv").unlink()
     keys = json.loads((old.folder / "keys.json").read_text())
     del keys["data"], keys["revision"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cache.test_store import ARRAYS, build, tree_digest
-from tests.pipeline.made_training import tiny_training, unvouched
+from tests.pipeline.made_training import tiny_training, unsigned
 from unialign.cache.atomic import PREFIX
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.keys import Key
@@ -108,7 +108,7 @@ def test_a_run_whose_keys_were_changed_or_are_gone_stops_everything(made_caches:
     path.write_text(json.dumps(keys))
     with pytest.raises(DamagedStore, match=r"needs is not known: .*keys.json was changed after the run had ended"):
         prune(made_caches, tmp_path / "runs", dry_run=False)
-    unvouched(run)  # as older versions wrote it: its result names the stores too
+    unsigned(run)  # as older versions wrote it: its result names the stores too
     assert not {store.modality for store in prune(made_caches, tmp_path / "runs", dry_run=True).removed} - {"poses"}
     path.unlink()
     for name in ("config.yaml", "result.json"):

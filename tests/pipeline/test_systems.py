@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.made_stores import write_store
 from tests.pipeline.made_systems import DATASET, ENTITIES, NETWORK, SYSTEMS, made_config
-from tests.pipeline.made_training import unvouched
+from tests.pipeline.made_training import unsigned
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
@@ -163,7 +163,7 @@ def test_the_corpus_is_that_of_the_file_in_its_order(config: Config, tmp_path: P
     corpus = last(result)["model"]["corpus"]
     torch.testing.assert_close(corpus, torch.nn.functional.normalize(rows, dim=-1))
     assert evaluate_run(result.folder, DATASET, cache=config.cache).agrees  # without the file
-    unvouched(result.folder)
+    unsigned(result.folder)
     path = result.folder / "config.yaml"
     path.write_text(
         path.read_text().replace("entities:\n  leg: 'leg: part of a body'\n  arm: arm", "entities: [leg, arm]")

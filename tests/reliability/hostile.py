@@ -105,10 +105,10 @@ class Play:
         # Threads would cost more than what they have to do.
         threads.usable_cores = lambda: 1
 
-    def case(self, steps: list[mutations.Step], *, number: int, vouched: bool) -> None:
+    def case(self, steps: list[mutations.Step], *, number: int, signed: bool) -> None:
         """Change the store, use it, put it back. Raises `Wrong`."""
         self.guard.at_end = number % 2 == 0
-        self._write(mutations.applied(self.files, steps, self.sizes, vouched=vouched))
+        self._write(mutations.applied(self.files, steps, self.sizes, signed=signed))
         odd = [step for step in steps if step[0] == "file"]
         for step in odd:
             # Where one of them took away what the next one needs.
@@ -288,7 +288,7 @@ def main() -> None:
             steps = given if given is not None else mutations.drawn(generator, play.files, play.sizes)
             signal.alarm(SECONDS)
             try:
-                play.case(steps, number=number, vouched=generator.random() < 0.9)
+                play.case(steps, number=number, signed=generator.random() < 0.9)
             except Exception as error:
                 error.add_note(f"case {number} of seed {seed}, {codec}: {json.dumps(steps)}")
                 raise

@@ -69,8 +69,8 @@ def _drawn(generator: random.Random, files: Files, sizes: dict[str, int]) -> Ste
     return ["json", name, way, how, generator.choice(VALUES)]
 
 
-def applied(files: Files, steps: list[Step], sizes: dict[str, int], *, vouched: bool = True) -> Files:
-    """The files after those steps, signed again. vouched: records and index follow what was changed below them."""
+def applied(files: Files, steps: list[Step], sizes: dict[str, int], *, signed: bool = True) -> Files:
+    """The files after those steps, signed again. signed: records and index follow what was changed below them."""
     changed = dict(files)
     for kind, name, *rest in steps:
         # A step that makes no sense, also after an earlier one, leaves things as they are.
@@ -82,9 +82,9 @@ def applied(files: Files, steps: list[Step], sizes: dict[str, int], *, vouched: 
             elif kind == "column":
                 data = changed["records/index.bin"]
                 changed["records/index.bin"] = signed_index(data, lambda _, c, n=name, r=rest: _column(c[n], *r))
-    if vouched:
+    if signed:
         with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError, AttributeError):
-            _vouch(files, changed)
+            _sign(files, changed)
     return changed
 
 
@@ -142,14 +142,14 @@ def _head(data: bytes) -> Any:
     return json.loads(data[: data.index(b"\n")])
 
 
-def _vouch(files: Files, changed: Files) -> None:
+def _sign(files: Files, changed: Files) -> None:
     """Let records say what the shard files are now, and the index what size the records have."""
     numbers = {name: int(name.split("/")[1][:-5]) for name in files if name.startswith("records/0")}
     for name, number in numbers.items():
         shards = [n for n in files if n.split("/")[1:3] == ["c", str(number)] and changed[n] != files[n]]
         if shards:
-            vouched = {n.split("/")[0]: {"bytes": len(changed[n]), "sha256": _sha(changed[n])} for n in shards}
-            changed[name] = signed_record(changed[name], lambda body, v=vouched: body["files"].update(v))
+            signed = {n.split("/")[0]: {"bytes": len(changed[n]), "sha256": _sha(changed[n])} for n in shards}
+            changed[name] = signed_record(changed[name], lambda body, v=signed: body["files"].update(v))
     if any(changed[name] != files[name] for name in numbers):
         sizes = [len(changed[name]) for name in sorted(numbers)]
         index = changed["records/index.bin"]

@@ -138,12 +138,12 @@ def damaged_copy(scene: Scene, cache: Path) -> None:
 
 
 def unit_of(file: str) -> int | None:
-    """The work unit that a file of a store belongs to, by its path inside the store; None for metadata."""
+    """The work unit of a file, by its path inside the store; None for metadata and leftovers of a kill."""
     parts = file.split("/")
     if parts[0] == "records":
         stem = parts[1].removesuffix(".json")
         return int(stem) if stem.isdigit() else None
-    return int(parts[2]) if len(parts) > 2 and parts[1] == "c" else None
+    return int(parts[2]) if len(parts) > 2 and parts[1] == "c" and parts[2].isdigit() else None
 
 
 def temporaries(cache: Path) -> list[Path]:

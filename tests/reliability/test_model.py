@@ -117,7 +117,9 @@ class StoreMachine(RuleBasedStateMachine):
         if repair:
             self.damaged = False
         if not self.damaged:
-            assert verify_store(done.store) == []
+            # Files that a crash left before their record; the next use of their shard, or a repair, replaces them.
+            damage = verify_store(done.store)
+            assert [each for each in damage if repair or "no record covers" not in each.problem] == []
             self.stored.update(self.files)
             self.maybe = {}
         else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Keys of the configuration to the flags that set them.
 FLAGS: dict[str, str] = {}
+KINDS = {"str": "TEXT", "path": "PATH", "int": "INTEGER", "float": "NUMBER"}
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -53,6 +54,7 @@ class Command(TyperCommand):
                 option.help = f"{found[1] or meaning} [{'; '.join((found[2], *facts))}]"  # type: ignore[attr-defined]
                 if choices and not option.metavar:
                     option.metavar = f"[{'|'.join(choices)}]"
+            _name_type(option, ctx)
         super().format_options(ctx, formatter)
 
 
@@ -66,6 +68,17 @@ class Group(TyperGroup):
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence of the help, whatever its length; the list of commands wraps it."""
         return _first_sentence(self.help)
+
+
+def _name_type(param: Any, ctx: Any) -> None:
+    """Let the help say TEXT, PATH, INTEGER or NUMBER; Typer since 0.29 says <str> and <list[str]>."""
+    if not hasattr(param, "display_type"):
+        return
+    if param.param_type_name == "argument":
+        param.display_type_rich = lambda ctx: ""
+    elif not param.metavar and not param.is_flag:
+        kind = re.sub(r"^<|>$|list\[|\]| range", "", param.display_type(ctx) or "").lower()
+        param.metavar = KINDS.get(kind)
 
 
 def _write_epilog(text: str | None, formatter: Any) -> None:
@@ -163,9 +176,12 @@ def keyed(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_overrides(given: Iterable[str], overrides: Iterable[str]) -> None:
-    """Raise `UsageError` for a flag and an override that set the same value; neither could be meant to be ignored."""
+    """Raise `UsageError` for flags and overrides that set the same value; none could be meant to be ignored."""
+    seen: dict[str, str] = {}
     for override in overrides:
         key = override.partition("=")[0].replace("-", "_")
+        if seen.setdefault(key, override) is not override:
+            raise UsageError(f"{seen[key]} and {override} both set {key}; give one of them.")
         for other in given:
             if overlap(key, other):
                 # Those of plug-ins are called like their keys.

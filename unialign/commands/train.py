@@ -98,6 +98,12 @@ def train(
     workers: Workers = None,
     seed: Seed = None,
     name: Name = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Delete the run of the same settings and data, if there is one, and train again."
+        ),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -106,7 +112,7 @@ def train(
 ) -> None:
     """Train a system on cached modalities.
 
-    An interrupted run resumes, and a finished run of the same settings and data is reused.
+    An interrupted run resumes, and a finished run of the same settings and data is reused; `--overwrite` trains anew.
     """
     resolved = resolve(
         config,
@@ -131,7 +137,9 @@ def train(
     from unialign.pipeline.training.from_config import train_from_config
 
     with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
-        result = train_from_config(resolved, found, online=not cached, show=show, tell=_tell(verbose))
+        result = train_from_config(
+            resolved, found, online=not cached, show=show, tell=_tell(verbose), overwrite=overwrite
+        )
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process gets here with the same result; one reports it.
         return

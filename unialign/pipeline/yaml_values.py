@@ -5,8 +5,10 @@ from typing import Any
 
 import yaml
 
-# Maximum size of a configuration; real ones are a hundredth of it.
-MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1 << 17, 1 << 17, 50
+# Maximum size of a configuration. The largest are those of runs of ALT, which hold the texts of its 548 entities.
+MAX_CHARACTERS, MAX_VALUES, MAX_DEPTH = 1 << 20, 1 << 17, 50
+# Parsing takes about 100 us per mark, so their number bounds the time, before anything is parsed.
+MAX_MARKS, _MARK = 1 << 17, re.compile(r"[\[\]{},:\n-]")
 
 _BASES = {"0o": 8, "0x": 16}
 
@@ -61,6 +63,9 @@ def read_yaml(text: str) -> object:
     """
     if len(text) > MAX_CHARACTERS:
         raise yaml.YAMLError(f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
+    marks = sum(1 for _ in _MARK.finditer(text))
+    if marks > MAX_MARKS:
+        raise yaml.YAMLError(f"it has {marks} line ends, brackets, commas, colons and hyphens, more than {MAX_MARKS}")
     loader = _Loader(text)
     try:
         node = loader.get_single_node()

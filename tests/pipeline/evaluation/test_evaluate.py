@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.made_stores import CLASSES, made_dataset
-from tests.pipeline.made_training import readers_of, tiny_training, unvouched, validated_dataset
+from tests.pipeline.made_training import readers_of, tiny_training, unsigned, validated_dataset
 from unialign.cache.keys import digest
 from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.ablation.results import hits_of
@@ -163,7 +163,7 @@ def test_outputs_are_not_taken_for_other_classes(made_caches: Path, finished: Ru
 
 
 def test_a_store_of_another_key_is_stale(made_caches: Path, copied: Path) -> None:
-    unvouched(copied)
+    unsigned(copied)
     keys = json.loads((copied / "keys.json").read_text())
     keys["stores"]["frames"]["key"] = "0" * 64
     (copied / "keys.json").write_text(json.dumps(keys))
@@ -191,7 +191,7 @@ def test_damaged_files_of_a_run_are_named(made_caches: Path, copied: Path) -> No
 )
 def test_files_that_are_not_those_of_a_run_are_named(made_caches: Path, copied: Path, name: str, content: str) -> None:
     """As in a run of someone else, which has no checksum."""
-    unvouched(copied)
+    unsigned(copied)
     (copied / name).write_text(content)
     with pytest.raises(DamagedStore, match=f"{name} .*; it is not the file of a run" if content != "[]" else name):
         evaluate_run(copied, DATASET, cache=made_caches)

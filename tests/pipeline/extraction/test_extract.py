@@ -223,6 +223,21 @@ def test_a_changed_sample_does_not_land_below_its_older_entry_when_a_repair_free
     assert extract(tmp_path / "cache", [sources[0], sources[4]]).extracted == 0
 
 
+def test_repair_removes_what_a_killed_writer_left_where_nothing_is_to_do_any_more(tmp_path: Path) -> None:
+    sources = make_files(tmp_path / "files", 4)
+    store = extract(tmp_path / "cache", sources).store
+    whole = tree_digest(store)
+    # A shard for a source that is as before again: its files were written, its record was not.
+    for array in ("rows/c/1/0/0", "histogram/c/1/0"):
+        (store / array).parent.mkdir(parents=True)
+        (store / array).write_bytes(b"half a shard")
+    extract(tmp_path / "cache", sources)
+    assert {each.problem for each in verify_store(store)} == {"no record covers this file; an extraction was cut short"}
+    extract(tmp_path / "cache", sources, repair=True)
+    assert verify_store(store) == []
+    assert tree_digest(store) == whole
+
+
 def test_repair_of_a_retried_sample_does_not_fall_back_into_quarantine(tmp_path: Path) -> None:
     sources = make_files(tmp_path / "files", 4, bad=(1,))
     extract(tmp_path / "cache", sources)

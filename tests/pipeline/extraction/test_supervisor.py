@@ -20,6 +20,7 @@ from tests.made_extractor import DEEDS, Spectrum, make_files
 from unialign.cache.digests import file_digest
 from unialign.errors import StaleCache, UnialignError
 from unialign.pipeline.extraction import supervisor, worker
+from unialign.pipeline.extraction.channel import Channel
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 
@@ -120,6 +121,35 @@ def test_a_stopped_supervisor_does_not_count_the_time(tmp_path: Path) -> None:
     for each in (child, process):
         each.send_signal(signal.SIGCONT)
     assert process.communicate(timeout=60)[0] == f"['ok', 'ok'] {child.pid}\n"
+
+
+def test_a_sample_that_hangs_costs_two_deadlines_also_among_others(tmp_path: Path) -> None:
+    for ahead in (0, 2):
+        calls = tmp_path / f"calls{ahead}"
+        calls.mkdir()
+        check_deeds(tmp_path / f"files{ahead}", {2: "hang"}, 5, Spectrum(calls=calls, ahead=ahead))
+        assert len(list(calls.glob("clip002-*"))) == 2
+
+
+def test_a_worker_that_is_stopped_within_a_message_has_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed = tmp_path / "armed"
+    armed.touch()
+    supervisor_pid, send = os.getpid(), Channel.send_pickled
+
+    def send_half(channel: Channel, data: bytes, seconds: float | None = None) -> None:
+        if os.getpid() != supervisor_pid and b"histogram" in data and armed.exists():
+            armed.unlink()
+            os.write(channel.fileno(), len(data).to_bytes(8, "big") + data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGSTOP)
+        send(channel, data, seconds)
+
+    monkeypatch.setattr(Channel, "send_pickled", send_half)
+    sources = make_files(tmp_path / "files", 4)
+    found = run(PLAIN, sources)
+    assert not armed.exists()
+    check_same(found, list(PLAIN.run(sources)))
 
 
 def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:

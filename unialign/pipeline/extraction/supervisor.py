@@ -5,7 +5,8 @@ extraction, so the extractor runs in another one, the worker (`worker.py`). When
 known: networks process several samples at a time, and something else may have killed the worker. So the results
 received so far are kept, and the following samples are tried **one at a time** until one is identified as the cause;
 then the rest continues together. A sample is the cause if it fails alone twice, or if it raises an exception alone,
-which no other process can cause. Extractors guarantee that a sample's outcome does not depend on other samples, so
+which no other process can cause; if it hangs alone after hanging among others, once is enough, so that it costs two
+deadlines and not three. Extractors guarantee that a sample's outcome does not depend on other samples, so
 those have the same bytes as if nothing had happened.
 
 **Time.** A sample may take as long as it makes progress. What is limited is the time without a heartbeat
@@ -21,7 +22,6 @@ has running threads of its own and nothing loaded. In these cases a new interpre
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -30,13 +30,13 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from unialign.errors import UnialignError
+from unialign.pipeline.extraction.channel import Channel, connected
 from unialign.pipeline.extraction.worker import (
     IDLE,
     Assignment,
@@ -140,21 +140,25 @@ class Supervisor:
 
     def _go_on(self, rest: Sequence[Source], made: list[Outcome]) -> None:
         """Add the outcomes of the rest to `made`, together, or up to the next failing sample."""
-        before = len(made)
-        if len(rest) > 1 and self._attempt(rest, made) is None:
-            return
+        before, together = len(made), None
+        if len(rest) > 1:
+            together = self._attempt(rest, made)
+            if together is None:
+                return
+        hung = together is not None and together.status == "timeout"
         for source in rest[len(made) - before :]:
-            made.append(self._alone(source))
+            made.append(self._alone(source, hung=hung))
             if made[-1].status in GUILTY:
                 return
 
-    def _alone(self, source: Source) -> Outcome:
+    def _alone(self, source: Source, *, hung: bool) -> Outcome:
+        """The outcome of one sample. hung: it, or another one tried with it, has already taken longer than allowed."""
         for _ in range(ATTEMPTS):
             made: list[Outcome] = []
             failure = self._attempt([source], made)
             if failure is None:
                 return made[0]
-            if failure.is_certain:
+            if failure.is_certain or (hung and failure.status == "timeout"):
                 break
         assert failure is not None
         return Outcome(source.id, failure.status, self._digest(source), detail={"why": failure.why})
@@ -227,7 +231,7 @@ class Supervisor:
 
 
 class Worker:
-    """One worker process and our end of its pipe."""
+    """One worker process and our end of its channel."""
 
     def __init__(self, extractor: Extractor, threads: int, *, fork: bool) -> None:
         # Removed by this process: a killed worker cannot do it.
@@ -237,7 +241,7 @@ class Worker:
         name = self.folder.name if self.folder else ""
         self.kills = kernel_kills()
         self.used = time.monotonic()
-        self.pid, self.connection = (_fork if fork else _spawn)(Assignment(extractor, threads, name, os.getpid()))
+        self.pid, self.channel = (_fork if fork else _spawn)(Assignment(extractor, threads, name, os.getpid()))
         self.began_with = private_memory(self.pid)
         self.code: int | None = None
 
@@ -248,8 +252,8 @@ class Worker:
 
     def ask(self, sources: Sequence[Source]) -> None:
         """Send it samples to extract; a dead worker is noticed when its answer is received."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send(tuple(sources))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
+            self.channel.send(tuple(sources), LOADING)
 
     def receive(self, seconds: float, memory: int, beats: int) -> "Message | Failure":
         """Its next message other than a heartbeat, or how it failed; after a failure it has ended.
@@ -259,8 +263,9 @@ class Worker:
         waited, last, looked = 0.0, time.monotonic(), 0.0
         while True:
             try:
-                message: Message | None = self.connection.recv() if self.connection.poll(TICK) else None
-            except Exception:  # noqa: BLE001 - the end of the pipe, or whatever a dying process left in it
+                before = self.channel.received
+                message: Message | None = self.channel.receive(TICK)
+            except Exception:  # noqa: BLE001 - the end of the channel, or whatever a dying process left in it
                 return self._death()
             now = self.used = time.monotonic()
             waited, last = waited + min(now - last, LONGEST_TICK), now
@@ -269,6 +274,8 @@ class Worker:
                 waited = waited if beats < 0 else 0.0
             elif message is not None:
                 return message
+            elif self.channel.received > before:  # part of a long one
+                waited = 0.0
             if now - looked >= TICK:
                 looked = now
                 if private_memory(self.pid) - self.began_with > memory:
@@ -298,7 +305,7 @@ class Worker:
                 self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             except ChildProcessError:  # another part of this program waits for all children, and has reaped it
                 self.code = -signal.SIGKILL
-            self.connection.close()
+            self.channel.close()
             if self.folder:
                 self.folder.cleanup()
         return self.code
@@ -313,8 +320,8 @@ def can_fork() -> bool:
     return not any(driver in loaded for driver in DRIVERS)
 
 
-def _fork(assignment: Assignment) -> tuple[int, Connection]:
-    ours, theirs = multiprocessing.Pipe()
+def _fork(assignment: Assignment) -> tuple[int, Channel]:
+    ours, theirs = connected()
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
@@ -334,10 +341,10 @@ def _fork(assignment: Assignment) -> tuple[int, Connection]:
         os._exit(0)
 
 
-def _spawn(assignment: Assignment) -> tuple[int, Connection]:
+def _spawn(assignment: Assignment) -> tuple[int, Channel]:
     # By value if they belong to no module: classes defined in notebooks and in functions.
     data = cloudpickle.dumps(assignment)
-    ours, theirs = multiprocessing.Pipe()
+    ours, theirs = connected()
     handle = theirs.fileno()
     code = f"from unialign.pipeline.extraction.worker import main; main({handle})"
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
@@ -347,8 +354,8 @@ def _spawn(assignment: Assignment) -> tuple[int, Connection]:
         sys.executable, [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": path}, file_actions=actions
     )
     theirs.close()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        ours.send_bytes(data)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
+        ours.send_pickled(data, LOADING)
     return pid, ours
 
 

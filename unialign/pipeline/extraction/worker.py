@@ -1,6 +1,6 @@
 """The worker process of an extraction: it runs the extractor and reports its results to the supervisor, step by step.
 
-It writes nothing to a store: outcomes travel through a pipe to the process that holds the store's lock. So it may be
+It writes nothing to a store: outcomes travel through a channel to the process that holds the store's lock. So it may be
 killed at any moment. It exits when its supervisor does, and by itself when it has been idle for a while.
 
 Loading is separate from the samples: `extractor.run(())` loads what the extractor needs, and no sample is to blame for
@@ -22,11 +22,11 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import unialign
 from unialign.errors import UnialignError
+from unialign.pipeline.extraction.channel import Channel, copied, inherited
 from unialign.pipeline.extraction.hardware import environment_of, limit_threads
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.heartbeat import listen
@@ -99,17 +99,19 @@ class Assignment:
 
 
 def main(handle: int) -> None:
-    """The whole life of a worker with its own interpreter. handle: its end of the pipe."""
-    connection = Connection(handle)
+    """The whole life of a worker with its own interpreter. handle: its end of the channel."""
+    channel = inherited(handle)
     try:
-        assignment: Assignment = connection.recv()
+        assignment: Assignment | None = channel.receive(IDLE)
     except EOFError:
         return
+    if assignment is None:
+        return
     _isolate(assignment)
-    serve(connection, assignment)
+    serve(channel, assignment)
 
 
-def serve_forked(connection: Connection, assignment: Assignment) -> None:
+def serve_forked(channel: Channel, assignment: Assignment) -> None:
     """The whole life of a worker that was forked off a process with its libraries loaded.
 
     It works in a new thread: OpenMP keeps a team for each thread that called a network. The team of the forking thread
@@ -121,14 +123,14 @@ def serve_forked(connection: Connection, assignment: Assignment) -> None:
     _isolate(assignment)
     # Inherited objects are never garbage; inspecting them would copy their memory pages.
     gc.freeze()
-    thread = threading.Thread(target=serve, args=(connection, assignment))
+    thread = threading.Thread(target=serve, args=(channel, assignment))
     thread.start()
     thread.join()
 
 
-def serve(connection: Connection, assignment: Assignment) -> None:
+def serve(channel: Channel, assignment: Assignment) -> None:
     """Load the extractor, then extract what is requested, until there are no more requests."""
-    report = _Report(connection)
+    report = _Report(channel)
     listen(report.beat)
     limit_threads(assignment.threads)
     # The supervisor is gone: nobody to work for.
@@ -136,18 +138,18 @@ def serve(connection: Connection, assignment: Assignment) -> None:
         try:
             list(assignment.extractor.run(()))
         except Exception as error:  # noqa: BLE001 - it is raised by the supervisor
-            connection.send(Refused(_portable(error)))
+            channel.send(Refused(_portable(error)))
             return
-        connection.send(Ready(environment_of(assignment.extractor, assignment.threads)))
-        while connection.poll(IDLE):
-            _extract(connection, report, assignment.extractor, connection.recv())
+        channel.send(Ready(environment_of(assignment.extractor, assignment.threads)))
+        while (sources := channel.receive(IDLE)) is not None:
+            _extract(channel, report, assignment.extractor, sources)
 
 
 class _Report:
     """Sends heartbeats, a few per second at most."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.number = 0
         self.last = 0.0
 
@@ -155,11 +157,11 @@ class _Report:
         self.number += 1
         now = time.monotonic()
         if now - self.last >= REPORT_EVERY:
-            self.connection.send(Beats(self.number))
+            self.channel.send(Beats(self.number))
             self.number, self.last = 0, now
 
 
-def _extract(connection: Connection, report: _Report, extractor: Extractor, sources: Sequence[Source]) -> None:
+def _extract(channel: Channel, report: _Report, extractor: Extractor, sources: Sequence[Source]) -> None:
     report.number = 0
     made: list[Outcome] = []
     last: Message = Finished()
@@ -168,15 +170,15 @@ def _extract(connection: Connection, report: _Report, extractor: Extractor, sour
         for outcome in extractor.run(sources):
             made.append(outcome)
             if time.monotonic() - sent >= SEND_EVERY:
-                connection.send(Made(tuple(made)))
+                channel.send(Made(tuple(made)))
                 made, sent = [], time.monotonic()
     except UnialignError as error:
         last = Refused(_portable(error))
     except Exception as error:  # noqa: BLE001 - whatever a decoder or network raises is reported for its sample
         last = Raised(status_of(error), why(error, sources))
     if made:
-        connection.send(Made(tuple(made)))
-    connection.send(last)
+        channel.send(Made(tuple(made)))
+    channel.send(last)
 
 
 def _isolate(assignment: Assignment) -> None:
@@ -225,14 +227,12 @@ def _place(error: Exception) -> str:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error in a form that can be sent through the pipe; a defect keeps its traceback, as a note."""
+    """The error in a form that can be sent through the channel; a defect keeps its traceback, as a note."""
     if not isinstance(error, UnialignError):
         error.add_note("in the worker process:\n" + "".join(traceback.format_exception(error)))
     error.__traceback__ = error.__cause__ = error.__context__ = None
     try:
-        from multiprocessing.reduction import ForkingPickler
-
-        ForkingPickler.loads(ForkingPickler.dumps(error))
+        copied(error)
     except Exception:  # noqa: BLE001 - whatever a library's exception raises when it is copied
         portable = RuntimeError(f"{type(error).__name__}: {error}")
         portable.__notes__ = list(getattr(error, "__notes__", ()))

@@ -30,12 +30,14 @@ def train_from_config(
     show: Show = lambda progress: None,
     tell: Tell = lambda sentence: None,
     check: bool = True,
+    overwrite: bool = False,
 ) -> RunResult:
     """Train as configured, or return the finished run with the same configuration and caches.
 
     dataset: the configured dataset, if it has already been loaded.
     online: decode videos and run the stage-one networks during training instead of reading the cache.
     check: compare the source files that exist with the digests in the stores; raises `StaleCache` if they differ.
+    overwrite: train again although a run with the same configuration and caches exists, whose folder is deleted.
     """
     section = config.train
     chosen = getattr(section, section_of(section.model))
@@ -68,6 +70,7 @@ def train_from_config(
             val_share=section.val_share,
             start=section.start,
             row=section.name,
+            overwrite=overwrite,
         ),
         show=show,
         tell=tell,

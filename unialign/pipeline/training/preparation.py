@@ -41,6 +41,7 @@ class Options:
     texts; all in the text store if empty. shots: training samples per class, chosen by the seed; 0: all. val_share:
     fraction of the training samples held out to select the best epoch if a split has no val part. start: folder of a
     finished run to take initial weights from. row: part of a new run folder's name, between model and seed.
+    overwrite: delete the run's folder first, if there is one.
     """
 
     min_coverage: float = 0.95
@@ -51,6 +52,7 @@ class Options:
     val_share: float = 0.1
     start: Path | None = None
     row: str = ""
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unialign.cache.bounded import read_plain
 from unialign.cache.digests import text_digest
 from unialign.errors import DamagedStore
 from unialign.pipeline.training.preparation import PreparedRun
-from unialign.pipeline.training.run_folder import DATA, LARGEST, LEARNED, read_result, read_vouched
+from unialign.pipeline.training.run_folder import DATA, LARGEST, LEARNED, read_result, read_verified
 from unialign.types import Json
 from unialign.words import counted
 
@@ -151,7 +151,7 @@ def read_learned(folder: Path) -> dict[str, str]:
     if not (folder / LEARNED).is_file() and LEARNED not in read_result(folder).get("files", {}):
         return {}
     try:
-        rows = list(csv.reader(io.StringIO(read_vouched(folder / LEARNED).decode())))
+        rows = list(csv.reader(io.StringIO(read_verified(folder / LEARNED).decode())))
     except (ValueError, csv.Error) as error:
         raise DamagedStore(f"{folder / LEARNED} cannot be read ({error}).") from error
     if any(len(row) != 2 for row in rows):

@@ -21,6 +21,7 @@ trained it first, and this includes runs from when names had neither row nor see
 
 import io
 import json
+import logging
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ DATA, PREDICTIONS = "data.csv", "predictions.npz"
 # Written after the run has ended, so not covered by result.json.
 BASELINES, ELSEWHERE = "baselines.json", "elsewhere.json"
 # Files covered by digests in result.json besides the predictions, since later commands rely on them.
-VOUCHED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
+VERIFIED = ("config.yaml", DATA, "keys.json", "env.json", "memory.json")
 # What a run's initial weights were trained on; only in runs that were started from another run.
 LEARNED = "learned.csv"
 # Maximum length of the row's name in a folder name.
@@ -64,6 +65,7 @@ LONGEST_ROW = 40
 ANEW = "move the folder away to train anew."
 # Maximum size in bytes of a run's non-metadata files; actual ones are about a hundredth of it.
 LARGEST = 4 << 30
+LOGGER = logging.getLogger(__name__)
 LIBRARIES = ("unialign", "torch", "torchvision", "timm", "numpy", "zarr", "open_clip_torch", "pillow")
 
 
@@ -214,6 +216,13 @@ def sole_writer(run: Run) -> Iterator[Run]:
         yield _found(run)
 
 
+def forget(run: Run) -> None:
+    """Delete the run's folder, finished or not; call it within `sole_writer`."""
+    if run.folder.is_dir():
+        LOGGER.info("deletes %s", run.folder)
+        atomic.remove(run.folder)
+
+
 def begin(
     run: Run,
     config: Mapping[str, Json],
@@ -237,7 +246,7 @@ def begin(
 def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray]) -> None:
     """Write predictions.npz (unless there are no arrays), memory.json, then result.json, which marks the run finished.
 
-    result.json holds digests of the predictions, of the files in `VOUCHED` and of itself.
+    result.json holds digests of the predictions, of the files in `VERIFIED` and of itself.
     """
     content = dict(result)
     if arrays:
@@ -246,7 +255,7 @@ def finish(run: Run, result: Mapping[str, Json], arrays: Mapping[str, np.ndarray
         atomic.write_file(run.folder / PREDICTIONS, buffer.getvalue())
         content["predictions"] = sha256(buffer.getvalue()).hexdigest()
     _write_json(run.folder / "memory.json", {"peak": peak_memory(), "gpu_peak": peak_gpu_memory()})
-    there = [name for name in (*VOUCHED, LEARNED) if name != LEARNED or (run.folder / name).is_file()]
+    there = [name for name in (*VERIFIED, LEARNED) if name != LEARNED or (run.folder / name).is_file()]
     content["files"] = {name: sha256((run.folder / name).read_bytes()).hexdigest() for name in there}
     _write_json(run.folder / "result.json", {**content, "digest": digest(content)})
 
@@ -308,7 +317,7 @@ def _check_predictions(arrays: Mapping[str, np.ndarray]) -> None:
         raise ValueError("a label is below 0")
 
 
-def read_vouched(path: Path) -> bytes:
+def read_verified(path: Path) -> bytes:
     """The content of a file in a run folder; for a finished run, checked to be unchanged since the run ended.
 
     Runs whose result.json predates file digests are read unchecked. Raises `MissingCache` if the file is missing,
@@ -353,7 +362,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingCache(f"{folder} is not a run; `unialign train` makes them.")
     try:
-        config = read_yaml(read_vouched(path).decode())
+        config = read_yaml(read_verified(path).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DamagedStore(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
     return _check(path, config)
@@ -368,8 +377,8 @@ def read_keys(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run folder. Raises what `read_vouched` raises, and `DamagedStore` for invalid content."""
-    return _check(path, _parsed(path, read_vouched(path)))
+    """A JSON file of a run folder. Raises what `read_verified` raises, and `DamagedStore` for invalid content."""
+    return _check(path, _parsed(path, read_verified(path)))
 
 
 def _present(path: Path) -> bytes:

@@ -120,7 +120,7 @@ def train_model(
     prepared = prepare_run(
         name, dataset, protocol=protocol, readers=readers, config=config, settings=settings, options=options
     )
-    return train(prepared, runs, show, tell, row=options.row)
+    return train(prepared, runs, show, tell, row=options.row, overwrite=options.overwrite)
 
 
 def config_from(name: str, model: Mapping[str, Any] | Settings) -> Settings:
@@ -191,9 +191,15 @@ def prepare_run(
 
 
 def train(
-    prepared: PreparedRun, runs: Path, show: Show, tell: Tell = lambda sentence: None, row: str = ""
+    prepared: PreparedRun,
+    runs: Path,
+    show: Show,
+    tell: Tell = lambda sentence: None,
+    *,
+    row: str = "",
+    overwrite: bool = False,
 ) -> RunResult:
-    """Train a prepared run in its run folder. On an exception, a note says where the run will resume."""
+    """Train a prepared run in its run folder, see `train_model`. On an exception, a note says where it will resume."""
     keys, rows = store_keys(prepared.readers), data_rows(prepared)
     table, report = data_text(rows), report_of(prepared, rows)
     identity = prepared.identity(keys, data_digest(table))
@@ -212,6 +218,8 @@ def train(
                 LOGGER.info("%s", sentence)
                 tell(sentence)
             run = stack.enter_context(folders.sole_writer(run))
+            if overwrite:
+                folders.forget(run)
         run = processes.from_first(run)
         found = processes.from_first(folders.finished_result(run) if processes.first else None)
         if found is not None:

@@ -51,7 +51,7 @@ def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = 
     samples = _samples(root, roots, rows, {name: index for index, name in enumerate(names)})
     if labels is not None and not any(sample.files for sample in samples):
         raise UsageError(
-            f"{labels}: none of {counted(len(samples), 'video')} it lists lies below {root}; check the data root."
+            f"{labels}: none of {counted(len(samples), 'video')} it lists is in {root}; check the data root."
         )
     return Dataset(
         name="folder",

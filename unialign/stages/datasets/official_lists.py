@@ -127,7 +127,7 @@ def listed_dataset(
     `UsageError` if no listed clip is present, and for two files for one clip and links out of the root.
     """
     cuts = cuts or {}
-    clips, strangers = _clips_below(root, roots, id_of, {*labels, *(cut.video for cut in cuts.values())})
+    clips, unlisted = _clips_below(root, roots, id_of, {*labels, *(cut.video for cut in cuts.values())})
     videos = {each: clips[each] for each in labels if each in clips}
     spans = {each: cut.span for each, cut in cuts.items() if each not in videos and cut.video in clips}
     videos |= {each: clips[cuts[each].video] for each in spans if each in labels}
@@ -147,7 +147,7 @@ def listed_dataset(
         for part, total in Counter(part_of.values()).items()
         if (count := sum(each not in videos for each, its in part_of.items() if its == part))
     ]
-    more = [f"{strangers:,} videos are in no list and are not used"] if strangers else []
+    more = [f"{unlisted:,} videos are in no list and are not used"] if unlisted else []
     more += [f"{len(spans):,} clips are cut from whole videos"] if spans else []
     return Dataset(
         name=name,

@@ -162,7 +162,7 @@ class Checkpoints:
                 raise ValueError("fields are missing")
             int(note["epoch"]), int(note["samples"])
         except (OSError, ValueError, TypeError) as error:
-            raise DamagedStore(f"{beside} does not vouch for {path.name} ({error}).") from error
+            raise DamagedStore(f"{beside} does not match {path.name} ({error}).") from error
         return dict(note)
 
     def _checked(self, path: Path) -> bytes:

@@ -163,9 +163,9 @@ def _harmonic(first: float, second: float) -> float:
 def _hits(values: NDArray[np.float64], truth: NDArray[np.int64], candidates: Sequence[int]) -> NDArray[np.bool_]:
     """Whether each label is the best of the candidates, (N,)."""
     classes = np.asarray(candidates, dtype=np.int64)
-    strangers = np.setdiff1d(truth, classes)
-    if len(strangers):
-        raise ValueError(f"labels {strangers.tolist()} are not among the candidate classes")
+    outside = np.setdiff1d(truth, classes)
+    if len(outside):
+        raise ValueError(f"labels {outside.tolist()} are not among the candidate classes")
     return np.asarray(classes[values[:, classes].argmax(axis=1)] == truth)
 
 
