@@ -70,7 +70,7 @@ def test_help_is_whole_sentences_at_any_width(command: str) -> None:
 def test_help_shows_keys_defaults_choices_and_limits() -> None:
     shown = help_of("extract poses")
     assert (
-        "--confidence <float> Minimum detection confidence. [extract.poses.confidence; default: 0.25; at least 0"
+        "--confidence NUMBER Minimum detection confidence. [extract.poses.confidence; default: 0.25; at least 0"
         in shown
     )
     assert "--source [video|skeleton]" in shown
