@@ -22,7 +22,7 @@ from unialign.stages.training.loop import Progress
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.samples import Batch, Pick
 from unialign.stages.training.settings import TrainSettings, settings_from
-from unialign.stages.training.step import Stepper, Task
+from unialign.stages.training.step import Stepper, Task, fetched
 
 MODEL = {"backbone": "tsm-resnet10", "num_frames": 2, "image_size": 16, "width": 16}
 SETTINGS = TrainSettings(epochs=3, batch_size=5, lr=0.01, device="cpu", log_every=1, checkpoint_batches=1)
@@ -103,7 +103,8 @@ def plain_steps(processes: Processes) -> list[list[float]]:
     task = Task(Linear(5, 3), lambda model, outputs, labels: {"all": cross_entropy(outputs["logits"], labels)})
     stepper = Stepper(task, settings, processes)
     loader = Loader(Points(), settings, rank=processes.rank, world_size=processes.world_size)
-    losses = [stepper.step(share, 0.5)["loss"] for share in loader.epoch(Position())]
+    reports = [stepper.step(share, 0.5) for share in loader.epoch(Position())]
+    losses = [values["loss"] for values in fetched([report for report in reports if report])]
     return [losses, *task.model.get_parameter("weight").tolist()]
 
 

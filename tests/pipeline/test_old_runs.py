@@ -1,7 +1,7 @@
 """Contract of run keys: a run that was made earlier is found again and opened, whatever reads its settings today.
 
 `old_runs/` holds the config.yaml of a run of each system, and their keys, as they were written before settings were
-pydantic models. A new setting must leave both as they are where it has its default, see `settings.YOUNGER`.
+pydantic models. A new setting must leave both as they are where it has its default, see `settings.YOUNGEST`.
 """
 
 import json

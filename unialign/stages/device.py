@@ -1,4 +1,4 @@
-"""Where networks and tensors are computed: the device that a setting names, checked."""
+"""Where and how precisely networks are computed: the device and the precision that settings name, checked."""
 
 import torch
 
@@ -25,3 +25,13 @@ def resolve_device(name: str, *, setting: str, local_rank: int = 0) -> torch.dev
             raise UsageError(f"there is no GPU {index}: torch sees {torch.cuda.device_count()}; start fewer processes.")
         return torch.device("cuda", index)
     return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """The precision for "auto" on a device: "bf16" on a GPU that computes in it, else "fp32"; other names unchanged."""
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "fp32"
+    with torch.cuda.device(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

@@ -298,8 +298,10 @@ def test_without_minutes_or_with_many_no_checkpoint_comes_by_time(folder: Path) 
         assert [path.stem for path in (folder / str(number) / "checkpoints").glob("0*.pt")] == ["000001-000000000"]
 
 
+@pytest.mark.parametrize("log_every", [1, 10])
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_what_is_not_finite_stops_before_the_optimizer_step(folder: Path, kind: str) -> None:
+def test_what_is_not_finite_stops_with_the_weights_of_before(folder: Path, kind: str, log_every: int) -> None:
+    """Also where it is noticed steps later, since values are fetched with the log."""
     model = Small()
     before: dict[str, Tensor] = {}
     calls = count()
@@ -313,17 +315,49 @@ def test_what_is_not_finite_stops_before_the_optimizer_step(folder: Path, kind: 
             found["size"] = zero + math.nan if kind == "loss" else zero.abs().sqrt()
         return found
 
-    where = r"epoch 1, batch 1 .* lower train.settings.lr"
+    where = r"epoch 2, batch 1 \(learning rate 0\.\d+; samples \d+, \d+, \d+ and 1 more, listed in log.jsonl\); lower"
+    settings = settings_from({"log_every": log_every, "checkpoint_batches": 0}, SETTINGS)
     with pytest.raises(UnialignError, match=f"the {kind} is not finite.*{where}"):
-        run(folder, model=model, task_losses=spoiled)
+        run(folder, settings, model=model, task_losses=spoiled)
     assert before
     assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
-    assert len(steps(folder)) == 5
+    # Nothing of this epoch was stored.
+    assert Checkpoints(folder / "checkpoints", "run").position() == Position(1, 0)
+    (event,) = [line for line in read_lines(folder / "log.jsonl") if line["event"] == "not-finite"]
+    assert (event["step"], event["epoch"], event["batch"], len(event["samples"])) == (6, 2, 1, 4)
+    if log_every == 1:
+        assert len(steps(folder)) == 5
 
 
 def test_a_sample_that_is_not_a_number_stops_the_run_too(folder: Path) -> None:
     with pytest.raises(UnialignError, match="the loss is not finite"):
         run(folder, train=Points(14, train=True, poison=9))
+    (event,) = [line for line in read_lines(folder / "log.jsonl") if line["event"] == "not-finite"]
+    assert "9" in event["samples"]
+
+
+def test_what_is_logged_does_not_depend_on_when_it_is_fetched(folder: Path) -> None:
+    often, first = run(folder / "often")
+    seldom, second = run(folder / "seldom", settings_from({"log_every": 5, "checkpoint_batches": 0}, SETTINGS))
+    assert untimed(seldom.history) == untimed(often.history)
+    assert same_state(first, second)
+    assert steps(folder / "seldom") == {
+        step: values for step, values in steps(folder / "often").items() if not step % 5
+    }
+
+
+def test_an_interrupted_run_with_accumulation_goes_on_bit_for_bit(folder: Path) -> None:
+    """Four batches in an epoch, three in a step: it is stored after steps only."""
+    settings = settings_from({"accumulate": 3}, SETTINGS)
+    whole, model = run(folder / "whole", settings)
+    assert whole.steps == 3 * 2
+    for moment in (1, 2, 4):
+        with pytest.raises(Stopped):
+            run(folder / "cut", settings, show=stop_after(moment))
+    resumed, other = run(folder / "cut", settings)
+    assert steps(folder / "cut") == steps(folder / "whole")
+    assert untimed(resumed.history) == untimed(whole.history)
+    assert same_state(model, other)
 
 
 def test_half_precision_on_a_cpu_is_rejected(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """DVTA learns what it never saw, in the steps of the training loop, and its scores feed the zero-shot accuracies."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,7 +9,7 @@ from unialign.stages.models.dvta.model import DVTA, dvta_losses
 from unialign.stages.training.loader import Position, RankBatch
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.settings import TrainSettings
-from unialign.stages.training.step import Stepper, Task
+from unialign.stages.training.step import Stepper, Task, fetched
 from unialign.stages.training.zero_shot import generalised_accuracy
 
 CLASSES, POSE, TEXT, BATCH = 24, 16, 12, 64
@@ -44,12 +45,14 @@ def test_unseen_classes_are_recognised_after_training_on_seen_ones() -> None:
         return float((best == labels[unseen]).float().mean())
 
     before = unseen_accuracy()
-    losses = []
+    losses: list[float] = []
     for step in range(100):
         model.train()
         poses, own = drawn(texts, to_pose, SEEN, BATCH)
-        share = RankBatch({"pose_features": poses, "labels": own}, BATCH, BATCH, step, 100, Position())
-        losses.append(stepper.step(share, settings.lr)["loss"])
+        batch = {"pose_features": poses, "labels": own}
+        share = RankBatch(batch, BATCH, BATCH, step, 100, Position(), np.arange(BATCH), BATCH, ends_step=True)
+        report = stepper.step(share, settings.lr)
+        losses += [values["loss"] for values in fetched([report] if report else [])]
     assert losses[-1] < 0.5 * losses[0]
     after = unseen_accuracy()
     assert before < 0.5 < 0.65 < after

@@ -205,7 +205,7 @@ def prepared(
             "dataset": request.dataset.name,
             "protocol": request.protocol,
             request.section: request.config.plain(),
-            "settings": settings.plain(),
+            "settings": settings.recorded(),
             **(said or {}),
         },
         settings=settings,

@@ -35,6 +35,7 @@ from unialign.settings import Settings, checked
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
 from unialign.stages.datasets.validation import Validation, with_validation
+from unialign.stages.device import resolve_device, resolve_precision
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.loader import BatchSource, Loader
@@ -42,7 +43,7 @@ from unialign.stages.training.logs import RunLog
 from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
 from unialign.stages.training.metrics import evaluation_by_class, scored_part
 from unialign.stages.training.prediction import Predictions
-from unialign.stages.training.processes import Processes, joined_processes
+from unialign.stages.training.processes import SETTING, Processes, joined_processes
 from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import Task
 from unialign.types import Json
@@ -172,6 +173,7 @@ def prepare_run(
     if needless := system.no_val(config):
         found = Validation(replace(few.split(protocol), val=()), "none", needless)
     own = system.recipe(config, len(found.split.train), settings)
+    settings = on_device(settings.with_unset(own))
     request = Request(
         name=name,
         section=section_of(name),
@@ -181,13 +183,21 @@ def prepare_run(
         protocol=protocol,
         readers={store: get_reader(readers, store, dataset) for store in system.stores(config)},
         config=config,
-        settings=settings.with_unset(own),
+        settings=settings,
         options=options,
     )
     made = system.prepare(request)
     said = {"val_share": options.val_share, **({"shots": options.shots} if options.shots else {})}
     made = replace(made, config={**made.config, **said}, validation={"origin": found.origin, "why": found.why})
     return started(made, dataset, options.start, system.class_specific) if options.start else made
+
+
+def on_device(settings: TrainSettings) -> TrainSettings:
+    """The settings with the precision that "auto" stands for on this machine, which is what a run's key has."""
+    if settings.precision != "auto":
+        return settings
+    device = resolve_device(settings.device, setting=SETTING)
+    return settings.replaced(precision=resolve_precision(settings.precision, device))
 
 
 def train(

@@ -5,6 +5,7 @@ Legend: T frames of a clip, H W height and width of stored images, S side of the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -106,14 +107,20 @@ def network_frames(
     (B,) bool. Each level maps to a single value, so it is looked up in a table computed on the CPU: the result is
     identical to the last bit on every device.
     """
-    values = torch.arange(256, dtype=torch.float32).expand(3, 256) / 255  # (3, 256)
-    table = (values - torch.tensor(mean).view(3, 1)) / torch.tensor(std).view(3, 1)
-    if levels is None:
-        table = table.to(frames.device).expand(len(frames), 3, 256)
-    else:
-        table = table.to(frames.device)[:, levels.int()].transpose(0, 1)  # (B, 3, 256)
+    table = _normalized_levels(tuple(mean), tuple(std), frames.device)
+    # (B, 3, 256)
+    table = table.expand(len(frames), 3, 256) if levels is None else table[:, levels.int()].transpose(0, 1)
     if mirrored is not None:
         frames = torch.where(mirrored.view(-1, *[1] * (frames.ndim - 1)), frames.flip(-1), frames)
     first = torch.arange(3 * len(frames), dtype=torch.int32, device=frames.device) * 256
     first = first.view(len(frames), *[1] * (frames.ndim - 4), 3, 1, 1)
     return table.reshape(-1).index_select(0, (frames + first).flatten()).view(frames.shape)
+
+
+@cache
+def _normalized_levels(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    """What the 256 levels of each color become, (3, 256); kept, since copying it to a GPU would make the host wait."""
+    # Evaluation may be the first to ask, and what it makes in inference mode is of no use to training.
+    with torch.inference_mode(False):
+        values = torch.arange(256, dtype=torch.float32).expand(3, 256) / 255
+        return ((values - torch.tensor(mean).view(3, 1)) / torch.tensor(std).view(3, 1)).to(device)

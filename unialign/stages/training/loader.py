@@ -89,6 +89,8 @@ class RankBatch:
     count: samples of this process that count; a process that has none left gets one sample with count 0, so that all
     processes take the same number of steps. total: samples of the batch over all processes. batch, num_batches: its
     number in the epoch and the number of batches in the epoch. after: the position once it is done.
+    indices: (count,) places of its samples in the list of samples. step_total: samples over all processes of the
+    optimizer step that the batch belongs to. ends_step: whether it is the last batch of that step.
     """
 
     data: Batch
@@ -97,6 +99,9 @@ class RankBatch:
     batch: int
     num_batches: int
     after: Position
+    indices: np.ndarray
+    step_total: int
+    ends_step: bool
 
 
 class _Sampler:
@@ -176,17 +181,35 @@ class Loader:
             BatchIndices(position.epoch, share if len(share) else order[first : first + 1])
             for first, share in zip(starts, shares, strict=True)
         ]
-        done = -(-position.samples // size)
+        done, per_step = -(-position.samples // size), self.settings.accumulate
         fetched = self._fetched(batches, window_of)
-        for number, (first, share, data) in enumerate(zip(starts, shares, fetched, strict=True)):
+        for batch, (first, share, data) in enumerate(zip(starts, shares, fetched, strict=True), start=done):
             total = min(size, end - first)
             after = Position(position.epoch, first + total) if first + total < end else Position(position.epoch + 1)
             self._position = after
-            yield RankBatch(data, len(share), total, done + number, done + len(starts), after)
+            step_start = first - batch % per_step * size
+            yield RankBatch(
+                data,
+                len(share),
+                total,
+                batch,
+                done + len(starts),
+                after,
+                share,
+                step_total=min(per_step * size, end - step_start),
+                ends_step=(batch + 1) % per_step == 0 or after.epoch > position.epoch,
+            )
+
+    def names(self, indices: np.ndarray) -> list[str]:
+        """Ids of samples by their places, or the places where the source knows no ids."""
+        ids = self.source.reader.ids if isinstance(self.source, Streamed) else range(len(self.source))
+        return [str(ids[index]) for index in indices.tolist()]
 
     def in_order(self) -> Iterator[Batch]:
         """Every sample once over all processes, in order, for evaluation; no sample is repeated to fill a batch."""
-        size = self.settings.batch_size
+        # Nothing is kept for a backward pass, so a GPU has room for more; a processor is no faster with more.
+        factor = 2 if self.device is not None and self.device.type == "cuda" else 1
+        size = self.settings.eval_batch_size or factor * self.settings.batch_size
         shares = rank_slice(np.arange(len(self.source)), rank=self.rank, world_size=self.world_size, batch_size=size)
         yield from self._fetched([BatchIndices(0, share) for share in shares if len(share)])
 

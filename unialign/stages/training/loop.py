@@ -2,22 +2,23 @@
 
 A resumed run continues bit for bit on the same machine with the same number of threads: a checkpoint holds model (with
 its text bank), optimizer, loss scaler, random states, position and metrics so far; order, augmentation and learning
-rate are functions of the position. On GPUs this holds as far as the kernels are deterministic; cuDNN is configured to
-be.
+rate are functions of the position. On GPUs this holds with `settings.deterministic`.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from unialign.errors import DamagedStore, MissingCache
+from unialign.errors import DamagedStore, MissingCache, UnialignError
 from unialign.stages.training.checkpoints import BEST, Checkpoints
 from unialign.stages.training.fusion import reliable_weights, weighted
+from unialign.stages.training.kernels import chosen_kernels
 from unialign.stages.training.loader import Loader, Position, RankBatch
 from unialign.stages.training.logs import RunLog
 from unialign.stages.training.metrics import evaluation
@@ -25,14 +26,17 @@ from unialign.stages.training.order import process_seed
 from unialign.stages.training.prediction import Predictions, predict
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.settings import TrainSettings, learning_rate
-from unialign.stages.training.step import Stepper, Task
+from unialign.stages.training.step import Report, Stepper, Task, fetched
 
 LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress for display: epoch and batch number from 0. wait: fraction of the time spent waiting for batches."""
+    """Progress for display: epoch and batch number from 0.
+
+    loss: of the last optimizer step whose values were fetched. wait: fraction of the time spent waiting for batches.
+    """
 
     epoch: int
     epochs: int
@@ -121,7 +125,7 @@ def fit(
     try:
         if resumed and run.log:
             run.log.event("resumed", **resumed)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        with chosen_kernels(deterministic=settings.deterministic):
             while run.position.epoch < settings.epochs:
                 run.train_epoch()
                 run.finish_epoch()
@@ -133,6 +137,21 @@ def fit(
         if run.log:
             run.log.close()
     return Fitted(tuple(run.history), metrics, best, predictions, run.steps, heads)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """An optimizer step whose values wait on the device. share: its last batch. indices: its samples in this process.
+
+    epoch: from 0. step: its number in the run.
+    """
+
+    report: Report
+    epoch: int
+    step: int
+    share: RankBatch
+    rate: float
+    indices: np.ndarray
 
 
 class _Run:
@@ -153,6 +172,8 @@ class _Run:
         self.step = 0
         self.steps = 0
         self.trained = 0
+        self.taken: list[_Taken] = []
+        self.loss = math.nan
         self.sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
@@ -189,31 +210,70 @@ class _Run:
         settings, loader = self.settings, self.data.train
         self.stepper.task.model.train()
         self.trained = 0
+        indices: list[np.ndarray] = []
         for share in loader.epoch(self.position):
             rate = learning_rate(settings, self.position.epoch + self.position.samples / len(loader))
             report = self.stepper.step(share, rate)
-            for name, value in report.items():
-                self.sums[name] = self.sums.get(name, 0.0) + value * share.total
-            self.sums["samples"] = self.sums.get("samples", 0) + share.total
+            indices.append(share.indices)
+            self.trained += share.total
+            if report is None:
+                continue
             self.step += 1
             self.steps += 1
-            self.trained += share.total
-            self._tell(share, report, rate)
+            # Batches are large: what is kept of one is its place.
+            place = replace(share, data={})
+            self.taken.append(_Taken(report, self.position.epoch, self.step, place, rate, np.concatenate(indices)))
+            if self.step % settings.log_every == 0 or math.isnan(self.loss):
+                self.fetch()
+            self.show_progress(share)
             last = share.after.epoch > self.position.epoch
             # The end of an epoch is not a separate position before the evaluation, see `finish_epoch`.
             self.position = Position(self.position.epoch, len(loader)) if last else share.after
-            by_count = settings.checkpoint_batches and (share.batch + 1) % settings.checkpoint_batches == 0
+            every, done = settings.checkpoint_batches, share.batch + 1
+            by_count = every and done // every > (done - len(indices)) // every
             if not last and (by_count or self._overdue()):
                 self.save()
+            indices = []
+
+    def fetch(self) -> None:
+        """Get the values of the steps taken since the last time, add them up, and log those that are due.
+
+        Raises `UnialignError` at the first loss or gradient that is not finite.
+        """
+        for taken, values in zip(self.taken, fetched([each.report for each in self.taken]), strict=True):
+            if problem := self.stepper.not_finite(values):
+                raise UnialignError(f"{problem}; {self._where(taken)}")
+            for name, value in values.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value * taken.share.step_total
+            self.sums["samples"] = self.sums.get("samples", 0) + taken.share.step_total
+            self.loss = values["loss"]
+            if self.log and taken.step % self.settings.log_every == 0:
+                place = {"epoch": taken.epoch + 1, "batch": taken.share.batch}
+                self.log.step(taken.step, {**place, **values, "learning_rate": taken.rate, **self._speed()})
+        self.taken = []
+
+    def _where(self, taken: _Taken) -> str:
+        """The step that failed and its samples; all of these are in the log."""
+        names = self.data.train.names(taken.indices)
+        place = {"epoch": taken.epoch + 1, "batch": taken.share.batch}
+        if self.log:
+            self.log.event("not-finite", step=taken.step, **place, samples=names)
+        more = f" and {len(names) - 3} more, listed in log.jsonl" if len(names) > 3 else ""
+        return (
+            f"stopped with the weights before the optimizer step of epoch {place['epoch']}, batch {place['batch']} "
+            f"(learning rate {taken.rate:.4g}; samples {', '.join(names[:3])}{more}); lower train.settings.lr or look "
+            "at these samples."
+        )
 
     def finish_epoch(self) -> None:
         """Evaluate, record the epoch's row, store a checkpoint, each if due; only val decides which epoch is best."""
+        self.fetch()
         settings, epoch = self.settings, self.position.epoch
         samples = self.sums.pop("samples", 0.0)
         row = {"epoch": epoch + 1, **{name: value / samples for name, value in self.sums.items()}}
         row["learning_rate"] = self.stepper.optimizer.param_groups[0]["lr"]
         meter = self.data.train.meter
-        row |= {"data_wait": meter.share, "samples_per_second": self.trained / meter.seconds}
+        row |= self._speed()
         if meter.spent.bytes:
             row["megabytes_per_second"] = meter.megabytes_per_second
         if meter.spent.seconds:
@@ -304,6 +364,8 @@ class _Run:
 
     def save(self) -> None:
         """Store a checkpoint of the current state."""
+        # Also because nothing is stored after a step that was not finite.
+        self.fetch()
         self.saved = time.monotonic()
         random: dict[str, torch.Tensor] = {"cpu": torch.get_rng_state()}
         if self.processes.device.type == "cuda":
@@ -322,24 +384,26 @@ class _Run:
             }
             self.checkpoints.save(state, self.position)
 
-    def _tell(self, share: RankBatch, report: dict[str, float], rate: float) -> None:
+    def _speed(self) -> dict[str, float]:
+        meter = self.data.train.meter
+        return {"data_wait": meter.share, "samples_per_second": self.trained / meter.seconds}
+
+    def show_progress(self, share: RankBatch) -> None:
+        """Show how far the run is, in the first process."""
         if not self.log:
             return
-        meter = self.data.train.meter
-        progress = Progress(
-            epoch=self.position.epoch,
-            epochs=self.settings.epochs,
-            batch=share.batch,
-            batches=share.num_batches,
-            loss=report["loss"],
-            wait=meter.share,
-            samples_per_second=self.trained / meter.seconds,
+        speed = self._speed()
+        self.show(
+            Progress(
+                epoch=self.position.epoch,
+                epochs=self.settings.epochs,
+                batch=share.batch,
+                batches=share.num_batches,
+                loss=self.loss,
+                wait=speed["data_wait"],
+                samples_per_second=speed["samples_per_second"],
+            )
         )
-        if self.step % self.settings.log_every == 0:
-            place = {"epoch": progress.epoch + 1, "batch": share.batch}
-            speed = {"data_wait": progress.wait, "samples_per_second": progress.samples_per_second}
-            self.log.step(self.step, {**place, **report, "learning_rate": rate, **speed})
-        self.show(progress)
 
 
 def _place(position: Position) -> dict[str, int]:

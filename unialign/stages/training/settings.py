@@ -19,17 +19,40 @@ NOT_IDENTITY = (
     "checkpoint_batches",
     "checkpoint_minutes",
     "log_every",
+    "eval_batch_size",
+    "activation_checkpointing",
+    "deterministic",
 )
 
+# Fields added after config.yaml was first written: with the former behavior as their value, they are left out of it.
+YOUNGEST = {
+    "accumulate": 1,
+    "eval_batch_size": 0,
+    "activation_checkpointing": False,
+    "sync_batch_norm": False,
+    "deterministic": False,
+}
+
 # Fields added after run keys were first written: with the former behavior as their value, keys stay the same.
-YOUNGER = {"compile": False}
+YOUNGER = {"compile": False, **YOUNGEST}
 
 
 class TrainSettings(Settings, strict=True):
     """Everything that training needs besides data and model."""
 
     epochs: int = Field(50, ge=1, description="Passes over the training samples.")
-    batch_size: int = Field(24, ge=1, description="Clips per optimizer step, over all processes together.")
+    batch_size: int = Field(24, ge=1, description="Clips of a batch, over all processes together.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Batches per optimizer step, whose gradients are averaged over their clips. Batch statistics, and "
+        "losses that compare clips, see one batch at a time.",
+    )
+    eval_batch_size: int = Field(
+        0,
+        ge=0,
+        description="Clips of a batch in evaluation, each with all its views; 0: `batch_size`, on a GPU twice as many.",
+    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="Optimizer.")
     lr: float = Field(0.01, gt=0, title="learning rate", description="Learning rate.")
     weight_decay: float = Field(
@@ -45,8 +68,23 @@ class TrainSettings(Settings, strict=True):
     step_factor: float = Field(0.1, ge=0, le=1, description="Factor of each step of the rate.")
     warmup_epochs: float = Field(0.0, ge=0, description="Epochs of linear increase that both schedules begin with.")
     gradient_clip: float = Field(20.0, ge=0, description="Largest norm of the gradient; 0: no limit.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Automatic mixed precision unless fp32; fp16 also scales the loss and needs a GPU."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Automatic mixed precision unless fp32; auto: bf16 on a GPU that has it, else fp32 (a run records "
+        "which). fp16 also scales the loss and needs a GPU.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute activations of transformer blocks again in the backward pass instead of keeping them: "
+        "less memory, about a third more time.",
+    )
+    sync_batch_norm: bool = Field(
+        False, description="Batch statistics over the clips of all processes instead of each process's own; needs GPUs."
+    )
+    deterministic: bool = Field(
+        False,
+        description="The same bits in every run on the same GPU: only deterministic kernels, which are slower; an "
+        "error if there is none. A CPU gives the same bits without it.",
     )
     compile: bool = Field(
         False,
@@ -79,7 +117,7 @@ class TrainSettings(Settings, strict=True):
     keep: int = Field(
         2, ge=2, description="Numbered checkpoints that stay; at least 2 checkpoints must, for one may be damaged."
     )
-    log_every: int = Field(10, ge=1, description="Batches between two lines of the step log.")
+    log_every: int = Field(10, ge=1, description="Optimizer steps between two lines of the step log.")
     crop_scale: Annotated[tuple[int | float, int | float], Field(strict=False)] = Field(
         (0.6, 1.0), description="Range of a random crop's share of the image's area, within 0 to 1."
     )
@@ -120,6 +158,10 @@ class TrainSettings(Settings, strict=True):
         """A copy with these values for fields that nobody set: neither file, flag nor program."""
         left = {name: value for name, value in values.items() if name not in self.model_fields_set}
         return self.replaced(**left) if left else self
+
+    def recorded(self) -> dict[str, Any]:
+        """The fields as plain values for the config.yaml of a run; those of `YOUNGEST` only if they are set."""
+        return {name: value for name, value in self.plain().items() if YOUNGEST.get(name, ...) != value}
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what a run computes, as plain values: part of a run's key."""

@@ -1,7 +1,12 @@
-"""One optimizer step, and the state that it changes."""
+"""One optimizer step, and the state that it changes.
+
+A step takes `accumulate` batches. Nothing in it waits for the device: whether losses and gradients are finite is
+decided there, and values are fetched by whoever wants them, for many steps at once.
+"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unialign.errors import UnialignError, UsageError
+from unialign.stages.device import resolve_precision
+from unialign.stages.models.recompute import recompute_activations
 from unialign.stages.training.augmentation import network_frames
 from unialign.stages.training.loader import RankBatch
 from unialign.stages.training.processes import Processes
@@ -71,11 +78,28 @@ class _WithLosses(nn.Module):
         return outputs, self.losses(self.model, outputs, inputs["labels"])
 
 
+@dataclass(frozen=True)
+class Report:
+    """What one optimizer step computed, still on the device: fetching a value there would make the host wait.
+
+    values: (A,) means over the clips of the step by `names`: "loss", its terms, and "gradient_norm" before clipping.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+
+
+def fetched(reports: Sequence[Report]) -> list[dict[str, float]]:
+    """The values of some reports of one run by name, with a single transfer from the device."""
+    rows = torch.stack([report.values for report in reports]).tolist() if reports else []
+    return [dict(zip(report.names, row, strict=True)) for report, row in zip(reports, rows, strict=True)]
+
+
 class Stepper:
     """Model, optimizer and loss scaler of one process of a run.
 
-    Each process has its own batch statistics; those of the first one are kept. Losses that compare the clips of a batch
-    see only the clips of one process.
+    Each process has its own batch statistics (unless `sync_batch_norm`); those of the first one are kept. Losses that
+    compare the clips of a batch see only the clips of one process.
     """
 
     def __init__(self, task: Task, settings: TrainSettings, processes: Processes) -> None:
@@ -83,56 +107,95 @@ class Stepper:
         self.settings = settings
         self.processes = processes
         self.device = processes.device
-        if settings.precision == "fp16" and self.device.type != "cuda":
+        self.precision = resolve_precision(settings.precision, self.device)
+        if self.precision == "fp16" and self.device.type != "cuda":
             raise UsageError("train.settings.precision fp16 needs a GPU; take bf16 or fp32.")
+        if settings.activation_checkpointing:
+            recompute_activations(task.model)
+        if settings.sync_batch_norm and processes.world_size > 1:
+            if self.device.type != "cuda":
+                raise UsageError("train.settings.sync_batch_norm needs GPUs; set it to false.")
+            nn.SyncBatchNorm.convert_sync_batchnorm(task.model)  # type: ignore[no-untyped-call]
         task.model.to(self.device)
         self.optimizer = build_optimizer(task.model, settings, task.rate)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._whole: nn.Module = _WithLosses(task)
         if processes.world_size > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self._whole = DistributedDataParallel(self._whole, device_ids=devices)
         if settings.compile:
             self._whole.compile()
+        # Of the optimizer step in progress: sums of loss and terms, and what `update` of the model gets.
+        self._sums: Tensor | None = None
+        self._batches: list[tuple[dict[str, Tensor], Tensor]] = []
+        # Whether a loss or gradient was not finite. From then on no step changes the weights.
+        self._failed = torch.zeros((), dtype=torch.bool, device=self.device)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured in the settings."""
-        half = HALF.get(self.settings.precision)
+        half = HALF.get(self.precision)
         return torch.autocast(self.device.type, dtype=half or torch.bfloat16, enabled=half is not None)
 
-    def step(self, share: RankBatch, rate: float) -> dict[str, float]:
-        """Train on one batch; returns the mean "loss", its terms, and the gradient's norm before clipping.
+    def step(self, share: RankBatch, rate: float) -> Report | None:
+        """Train on one batch; returns what its optimizer step computed, None unless the batch ends one.
 
         rate: the current learning rate of the run; those of parameter groups are proportional to it.
-        Raises `UnialignError` if loss or gradient is not finite; the model is unchanged in that case.
+        The host waits for nothing here. A step whose loss or gradient is not finite, and all steps after it, leave the
+        weights unchanged, whenever somebody notices in the reports (see `not_finite`).
         """
-        for group in self.optimizer.param_groups:
-            # Older checkpoints have no factors.
-            group["lr"] = rate * group.get("factor", 1.0)
+        if self._sums is None:
+            for group in self.optimizer.param_groups:
+                # Older checkpoints have no factors.
+                group["lr"] = rate * group.get("factor", 1.0)
+            self.optimizer.zero_grad(set_to_none=True)
         inputs = self.task.inputs(share.data, self.device)
-        with self.autocast():
-            outputs, losses = self._computed(inputs)
-        total = torch.stack(list(losses.values())).sum()
-        # DDP averages gradients over processes; with these weights, that is the mean over the clips of the batch.
-        weight = share.count * self.processes.world_size / share.total
-        values = torch.stack([total.detach(), *(value.detach() for value in losses.values())])
-        means = (self.processes.total(values * weight) / self.processes.world_size).tolist()
-        report = dict(zip(["loss", *losses], means, strict=True))
-        if not math.isfinite(report["loss"]):
-            terms = ", ".join(f"{name} {value:.4g}" for name, value in report.items())
-            raise UnialignError(f"the loss is not finite ({terms}); {self._where(share)}")
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(total * weight))
+        with self._gradients_stay(not share.ends_step):
+            with self.autocast():
+                outputs, losses = self._computed(inputs)
+            total = torch.stack(list(losses.values())).sum()
+            # DDP averages gradients over processes; with these weights, that is the mean over the clips of the step.
+            weight = share.count * self.processes.world_size / share.step_total
+            # A loss that is not finite need not have such a gradient; so it gets one.
+            start = torch.where(total.detach().isfinite() & ~self._failed, 1.0, math.nan).to(total.dtype)
+            torch.autograd.backward(self.scaler.scale(total * weight), start)
+        values = torch.stack([total.detach(), *(value.detach() for value in losses.values())]) * weight
+        self._sums = values if self._sums is None else self._sums + values
+        self._batches.append(_counted(outputs, inputs["labels"], share.count))
+        return self._stepped(("loss", *losses)) if share.ends_step else None
+
+    def _stepped(self, names: tuple[str, ...]) -> Report:
+        """Move the weights by the gradients of the batches so far."""
+        assert self._sums is not None
+        means = self.processes.total(self._sums) / self.processes.world_size
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.task.model.parameters(), limit))
-        # With fp16 an overflow is normal: the scaler skips the step and reduces its scale.
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            raise UnialignError(f"the gradient is not finite at a loss of {report['loss']:.4g}; {self._where(share)}")
+        norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), limit).detach()
+        if self.scaler.is_enabled():
+            # An overflow of the gradient is normal: the scaler skips the step and reduces its scale.
+            self._failed |= ~means[0].isfinite()
+        else:
+            self._failed |= ~norm.isfinite()
+            # Fused optimizers look at this on the device, as they do for a loss scaler.
+            self.optimizer.found_inf = self._failed.float()  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._update(outputs, inputs["labels"], share.count)
-        return {**report, "gradient_norm": norm}
+        self.task.model.update(*_joined(self._batches))  # type: ignore[operator]
+        self._sums = None
+        self._batches.clear()
+        return Report((*names, "gradient_norm"), torch.cat([means, norm.to(means)[None]]))
+
+    def not_finite(self, values: Mapping[str, float]) -> str:
+        """What of a fetched report must stop the run, as the beginning of a sentence; "" if nothing."""
+        if not math.isfinite(values["loss"]):
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "gradient_norm")
+            return f"the loss is not finite ({terms})"
+        if not math.isfinite(values["gradient_norm"]) and not self.scaler.is_enabled():
+            return f"the gradient is not finite at a loss of {values['loss']:.4g}"
+        return ""
+
+    def _gradients_stay(self, here: bool) -> AbstractContextManager[object]:
+        """Gradients are exchanged between processes once for each optimizer step, with its last batch."""
+        return self._whole.no_sync() if here and isinstance(self._whole, DistributedDataParallel) else nullcontext()
 
     def _computed(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if not self.settings.compile:
@@ -148,18 +211,6 @@ class Stepper:
                 "lacks (a C++ compiler, and Triton for a GPU)."
             ) from error
 
-    def _where(self, share: RankBatch) -> str:
-        return (
-            f"stopped before the optimizer step of epoch {share.after.epoch}, batch {share.batch} "
-            f"(learning rate {self.optimizer.param_groups[0]['lr']:.4g}); lower train.settings.lr or look at it."
-        )
-
-    def _update(self, outputs: dict[str, Tensor], labels: Tensor, count: int) -> None:
-        if not count:
-            outputs = {name: value[:0] if value.shape[:1] == labels.shape else value for name, value in outputs.items()}
-            labels = labels[:0]
-        self.task.model.update(outputs, labels)  # type: ignore[operator]
-
     def state(self) -> dict[str, Any]:
         """Its part of a checkpoint."""
         return {
@@ -171,7 +222,9 @@ class Stepper:
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
         self.task.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # Checkpoints may be of another kind of kernel: before optimizers were fused.
+        groups = [{**group, "fused": True, "foreach": None} for group in state["optimizer"]["param_groups"]]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -179,7 +232,7 @@ class Stepper:
 def build_optimizer(
     model: nn.Module, settings: TrainSettings, rate: Callable[[str], float] = same_rate
 ) -> torch.optim.Optimizer:
-    """The optimizer of the settings; parameters with fewer than two axes have no weight decay.
+    """The optimizer of the settings, fused; parameters with fewer than two axes have no weight decay.
 
     rate: maps a parameter's name to its learning-rate factor, stored as "factor" of its group. The groups with factor 1
     come first, so the rate of the first group is that of the run.
@@ -192,6 +245,31 @@ def build_optimizer(
         {"params": members[factor, flat], "weight_decay": 0.0 if flat else settings.weight_decay, "factor": factor}
         for factor, flat in sorted(members, key=lambda kind: (kind[0] != 1.0, *kind))
     ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.lr)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+    if settings.momentum:
+        # The fused kernel writes its momentum in its first step, and reads what memory held if that one was skipped.
+        for parameter in (each for some in members.values() for each in some):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _counted(outputs: dict[str, Tensor], labels: Tensor, count: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Outputs and labels of a batch without gradients; without rows if the batch does not count."""
+    if not count:
+        outputs = {name: value[:0] if value.shape[:1] == labels.shape else value for name, value in outputs.items()}
+        labels = labels[:0]
+    return {name: value.detach() for name, value in outputs.items()}, labels
+
+
+def _joined(batches: Sequence[tuple[dict[str, Tensor], Tensor]]) -> tuple[dict[str, Tensor], Tensor]:
+    """Outputs and labels of the batches of a step as those of one batch; outputs without a row a clip: the last."""
+    if len(batches) == 1:
+        return batches[0]
+    outputs, labels = batches[-1]
+    rows = [name for name, value in outputs.items() if value.shape[:1] == labels.shape]
+    return (
+        {**outputs, **{name: torch.cat([each[name] for each, _ in batches]) for name in rows}},
+        torch.cat([each for _, each in batches]),
+    )

@@ -122,7 +122,7 @@ class ART(nn.Module):
         logits = self.bank.consistency(
             pooled.detach() if config.detach_video else pooled,
             weights.detach() if config.detach_prototypes else weights,
-            pooled.new_tensor(config.temperature),
+            pooled.new_full((), config.temperature),  # no copy from the host
         )
         return {f"bank_{name}_logits": logits[f"bank_{name}_logits"] for name in tuned}
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from unialign.stages.models.precision import full_precision
+from unialign.stages.models.recompute import Recomputing
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -125,7 +126,7 @@ class QuickGelu(nn.Module):
         return hidden * torch.sigmoid(1.702 * hidden)
 
 
-class UniFormerV2(nn.Module):
+class UniFormerV2(Recomputing):
     """A CLIP image tower with local time in its blocks and a query over the clip.
 
     frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T, D): the frames' class tokens;
@@ -175,10 +176,10 @@ class UniFormerV2(nn.Module):
         for index, block in enumerate(network.transformer.resblocks):
             if self.local_first:
                 hidden = in_time(self.local_first[index], hidden, size)
-            hidden = hidden + block.attention(block.ln_1(hidden))
+            hidden = self.block(attended, block, hidden)
             if self.local_second:
                 hidden = in_time(self.local_second[index], hidden, size)
-            hidden = hidden + block.mlp(block.ln_2(hidden))
+            hidden = self.block(transformed, block, hidden)
             place = index - self.first_global
             if place >= 0:
                 tokens = in_time(self.positions[place], hidden, size)
@@ -189,6 +190,18 @@ class UniFormerV2(nn.Module):
         normed = network.ln_post(clips)
         grid = normed[:, :, 1:].unflatten(2, size[1:])
         return {"tokens": normed[:, :, 0], "grid": grid, "pooled": network.ln_post(pooled)}
+
+
+def attended(block: Any, hidden: Tensor) -> Tensor:
+    """x + Attention(x) of OpenCLIP's block."""
+    moved: Tensor = hidden + block.attention(block.ln_1(hidden))
+    return moved
+
+
+def transformed(block: Any, hidden: Tensor) -> Tensor:
+    """x + MLP(x) of OpenCLIP's block."""
+    moved: Tensor = hidden + block.mlp(block.ln_2(hidden))
+    return moved
 
 
 def in_time(module: nn.Module, hidden: Tensor, size: tuple[int, int, int]) -> Tensor:

@@ -15,6 +15,7 @@ from torchvision.models.video import swin3d_t
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 
 from unialign.errors import UsageError
+from unialign.stages.models.recompute import Recomputing
 
 
 def check_size(image_size: int, step: int) -> None:
@@ -23,7 +24,7 @@ def check_size(image_size: int, step: int) -> None:
         raise UsageError(f"image_size {image_size} does not fit this backbone; take a multiple of {step}.")
 
 
-class FrameTransformer(nn.Module):
+class FrameTransformer(Recomputing):
     """A ViT on each frame, then a transformer over the frames' class tokens.
 
     frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T, D), grid (B, T, H', W', D): the
@@ -54,9 +55,13 @@ class FrameTransformer(nn.Module):
         """Features of each frame and of the clip. Raises ValueError for another number of frames."""
         if frames.shape[1] != self.num_frames:
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
+        self.network.set_grad_checkpointing(self.recompute)
         hidden = self.network.forward_features(frames.flatten(0, 1))  # (B*T, 1 + P, D)
         classes = self.network.forward_head(hidden).unflatten(0, (-1, self.num_frames))  # (B, T, D)
-        tokens: Tensor = self.temporal_norm(self.temporal(classes + self.temporal_embedding))  # (B, T, D)
+        moved = classes + self.temporal_embedding
+        for block in self.temporal:
+            moved = self.block(block, moved)
+        tokens: Tensor = self.temporal_norm(moved)  # (B, T, D)
         size = self.network.patch_embed.grid_size
         grid = hidden[:, self.network.num_prefix_tokens :].unflatten(1, size).unflatten(0, (-1, self.num_frames))
         return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}
@@ -69,7 +74,7 @@ def frame_transformer(name: str, *, num_frames: int, image_size: int) -> FrameTr
     return FrameTransformer(network=network, num_frames=num_frames)
 
 
-class Mvit(nn.Module):
+class Mvit(Recomputing):
     """MViTv2-S, tokens averaged over space; the class token is the clip's feature.
 
     frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T/2, 768),
@@ -108,7 +113,7 @@ class Mvit(nn.Module):
         hidden = network.pos_encoding(patches)  # (B, 1 + T' H' W', 96)
         size = (network.pos_encoding.temporal_size, *network.pos_encoding.spatial_size)
         for block in network.blocks:
-            hidden, size = block(hidden, size)
+            hidden, size = self.block(block, hidden, size)
         hidden = network.norm(hidden)  # (B, 1 + T' H'' W'', D)
         grid = hidden[:, 1:].unflatten(1, size)  # (B, T', H'', W'', D)
         return {"tokens": grid.mean(dim=(2, 3)), "grid": grid, "pooled": hidden[:, 0]}
@@ -138,7 +143,7 @@ def mvit_blocks() -> list[Any]:
     return blocks
 
 
-class Swin(nn.Module):
+class Swin(Recomputing):
     """Video Swin-T, tokens averaged over space.
 
     frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T/2, 768),
@@ -161,7 +166,10 @@ class Swin(nn.Module):
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Features of each pair of frames and of the clip."""
         network = self.network
-        patches = network.pos_drop(network.patch_embed(frames.transpose(1, 2)))  # (B, T', H', W', 96)
-        grid = network.norm(network.features(patches))  # (B, T', H'', W'', D)
+        grid = network.pos_drop(network.patch_embed(frames.transpose(1, 2)))  # (B, T', H', W', 96)
+        for stage in network.features:
+            for block in stage if isinstance(stage, nn.Sequential) else [stage]:
+                grid = self.block(block, grid)
+        grid = network.norm(grid)  # (B, T', H'', W'', D)
         tokens = grid.mean(dim=(2, 3))  # (B, T', D)
         return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}

@@ -17,6 +17,7 @@ from unialign.errors import UsageError
 from unialign.stages.models.clip.adapters import KINDS, install
 from unialign.stages.models.clip.prompts import new_prompts
 from unialign.stages.models.clip.tome import num_left, run_blocks
+from unialign.stages.models.recompute import Recomputing
 
 if TYPE_CHECKING:
     from open_clip.transformer import VisionTransformer
@@ -30,7 +31,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 KNOWN = {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio"}
 
 
-class ClipTower(nn.Module):
+class ClipTower(Recomputing):
     """Tokens of images after one block of an OpenCLIP image transformer.
 
     network: OpenCLIP's transformer; it is changed: blocks after the last one used are removed, so every parameter left
@@ -104,6 +105,7 @@ class ClipTower(nn.Module):
             proportional=self.proportional,
             before=[partial(added, num_frames=num_frames) for added in self.over_time] or None,
             prompts=self.prompts if len(self.prompts) else None,
+            call=self.block,
         )
         tokens = network.ln_post(state.tokens)
         if network.proj is not None:

@@ -110,12 +110,14 @@ def run_blocks(
     proportional: bool,
     before: Iterable[Callable[[Tensor, Any], Tensor]] | None = None,
     prompts: Iterable[Tensor] | None = None,
+    call: Callable[..., Any] = lambda function, *inputs: function(*inputs),
 ) -> Merged:
     """Tokens (B, N, C) through OpenCLIP's `ResidualAttentionBlock`s, merging in each.
 
     proportional: proportional attention. Without merging (num_pairs 0) this is what the blocks themselves compute.
     before: for each block (tokens, block) to what is added to its tokens first.
     prompts: for each block tokens (n, C) that its tokens attend to beside themselves, and that go no further.
+    call: (function, *inputs) to function(*inputs), once for each block: see `recompute`.
     """
     # Half precision does not count far enough.
     sizes = torch.ones_like(tokens[..., :1], dtype=torch.promote_types(tokens.dtype, torch.float32))
@@ -123,19 +125,30 @@ def run_blocks(
     state = Merged(tokens, sizes, owners)
     nothing = repeat(None)
     for block, added, extra in zip(blocks, before or nothing, nothing if prompts is None else prompts, strict=False):
-        if added is not None:
-            state = Merged(state.tokens + added(state.tokens, block), state.sizes, state.owners)
         weighted = proportional and state.tokens.shape[1] < tokens.shape[1]  # at first all sizes are 1
-        others = None if extra is None else block.ln_1(extra)
-        attended, keys = attention(block.attn, block.ln_1(state.tokens), state.sizes if weighted else None, others)
-        state = Merged(state.tokens + block.ls_1(attended), state.sizes, state.owners)
-        pairs = possible_pairs(state.tokens.shape[1], num_pairs)
-        if pairs:
-            with full_precision(tokens):
-                state = merge(state, match(keys, pairs))
-        update = block.ls_2(block.mlp(block.ln_2(state.tokens)))
-        state = Merged(state.tokens + update, state.sizes, state.owners)
+        state = call(_run_block, block, state, added, extra, num_pairs, weighted)
     return state
+
+
+def _run_block(
+    block: Any,
+    state: Merged,
+    added: Callable[[Tensor, Any], Tensor] | None,
+    extra: Tensor | None,
+    num_pairs: int,
+    weighted: bool,
+) -> Merged:
+    if added is not None:
+        state = Merged(state.tokens + added(state.tokens, block), state.sizes, state.owners)
+    others = None if extra is None else block.ln_1(extra)
+    attended, keys = attention(block.attn, block.ln_1(state.tokens), state.sizes if weighted else None, others)
+    state = Merged(state.tokens + block.ls_1(attended), state.sizes, state.owners)
+    pairs = possible_pairs(state.tokens.shape[1], num_pairs)
+    if pairs:
+        with full_precision(state.tokens):
+            state = merge(state, match(keys, pairs))
+    update = block.ls_2(block.mlp(block.ln_2(state.tokens)))
+    return Merged(state.tokens + update, state.sizes, state.owners)
 
 
 def attention(module: Any, tokens: Tensor, sizes: Tensor | None, others: Tensor | None = None) -> tuple[Tensor, Tensor]:

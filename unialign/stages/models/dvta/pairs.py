@@ -62,9 +62,10 @@ def _units(visual: Tensor, textual: Tensor, *, exact: bool) -> tuple[Tensor | sl
     """Places of the hidden units that are positive for every pair of (B, H) and (U, S, H), and of those that vary.
 
     exact: nothing is mixed in between. How many there are depends on values; where those are not at hand (a cost is
-    counted, or a graph compiled, which this would cut), all units count as varying.
+    counted, a graph compiled, which this would cut, or a GPU computes, which the host would have to wait for), all
+    units count as varying.
     """
-    if visual.is_meta or torch.compiler.is_compiling():
+    if visual.device.type != "cpu" or torch.compiler.is_compiling():
         return slice(0, 0), slice(None)
     # Rounding keeps order, so the sums of extremes bound the sums as they come out.
     lowest = visual.amin(dim=0) + textual.amin(dim=(0, 1))

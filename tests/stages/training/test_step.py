@@ -1,0 +1,123 @@
+"""Contract of one optimizer step: exact over its batches, and nothing in it waits for the device."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tests.pipeline.made_training import Linear, Points
+from unialign.errors import UsageError
+from unialign.pipeline.training.train import on_device
+from unialign.stages.device import resolve_precision
+from unialign.stages.training.loader import Loader, Position
+from unialign.stages.training.processes import Processes
+from unialign.stages.training.settings import TrainSettings, settings_from
+from unialign.stages.training.step import Stepper, Task, build_optimizer, fetched
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+SETTINGS = TrainSettings(batch_size=12, lr=0.5, device="cpu")
+
+
+def mean_loss(model: nn.Module, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    return {"all": cross_entropy(outputs["logits"], labels)}
+
+
+class Recording(Linear):
+    """Keeps what `update` was called with."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 3)
+        self.seen: list[tuple[list[int], Tensor]] = []
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        super().update(outputs, labels)
+        self.seen.append((labels.tolist(), outputs["logits"]))
+
+
+def trained(**values: Any) -> tuple[Recording, list[dict[str, float]], list[tuple[int, bool]]]:
+    """Two epochs over eleven points; the values of each step, and step_total and ends_step of each batch."""
+    torch.manual_seed(0)
+    model, settings = Recording(), settings_from(values, SETTINGS)
+    stepper, loader = Stepper(Task(model, mean_loss), settings, ALONE), Loader(Points(), settings)
+    reports, shares = [], []
+    for epoch in range(2):
+        for share in loader.epoch(Position(epoch)):
+            shares.append((share.step_total, share.ends_step))
+            report = stepper.step(share, 0.5)
+            assert (report is not None) == share.ends_step
+            reports += [report] if report else []
+    return model, fetched(reports), shares
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_accumulated_batches_are_one_batch_of_their_size(optimizer: str) -> None:
+    """Batches of 2, 2, 2, then 2, 2, 1: a step's mean is over its clips, not over its batches."""
+    parts, found, shares = trained(optimizer=optimizer, batch_size=2, accumulate=3)
+    whole, expected, _ = trained(optimizer=optimizer, batch_size=6)
+    assert shares[:6] == [(6, False), (6, False), (6, True), (5, False), (5, False), (5, True)]
+    assert len(found) == len(expected) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    torch.testing.assert_close(parts.weight, whole.weight)
+    # The moving averages of a model see all clips of the step, once.
+    assert [labels for labels, _ in parts.seen] == [labels for labels, _ in whole.seen]
+    for (_, ours), (_, theirs) in zip(parts.seen, whole.seen, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_that_was_skipped_leaves_no_trace_in_the_optimizer(optimizer: str) -> None:
+    """As a loss scaler skips the first steps of half precision."""
+    torch.manual_seed(0)
+    first, gradient = nn.Linear(4, 3), torch.randn(3, 4)
+    second = copy.deepcopy(first)
+    for model, skips in ((first, True), (second, False)):
+        chosen = build_optimizer(model, settings_from({"optimizer": optimizer}, SETTINGS))
+        model.weight.grad, model.bias.grad = gradient.clone(), torch.ones(3)
+        for skipped in ([1.0] if skips else []) + [0.0, 0.0]:
+            chosen.found_inf = torch.tensor(skipped)  # type: ignore[attr-defined]
+            chosen.step()
+    assert torch.equal(first.weight, second.weight)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_state_of_an_optimizer_that_was_not_fused_is_continued(optimizer: str) -> None:
+    torch.manual_seed(0)
+    task, settings = Task(Linear(5, 3), mean_loss), settings_from({"optimizer": optimizer}, SETTINGS)
+    plain = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
+    stepper, other = Stepper(task, settings, ALONE), copy.deepcopy(task.model)
+    momentum = {"momentum": settings.momentum} if optimizer == "sgd" else {}
+    weights, biases = [other.get_parameter("weight")], [other.get_parameter("bias")]
+    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    old = plain(groups, lr=settings.lr, foreach=False, **momentum)  # type: ignore[arg-type]
+
+    def step(model: nn.Module, chosen: torch.optim.Optimizer) -> None:
+        model.zero_grad()
+        model({"points": torch.ones(1, 5)})["logits"].square().sum().backward()
+        chosen.step()
+
+    step(other, old)
+    stepper.load({**stepper.state(), "model": other.state_dict(), "optimizer": copy.deepcopy(old.state_dict())})
+    assert all(group["fused"] for group in stepper.optimizer.param_groups)
+    step(other, old)
+    step(task.model, stepper.optimizer)
+    torch.testing.assert_close(task.model.get_parameter("weight"), weights[0])
+
+
+def test_automatic_precision_is_full_on_a_cpu_and_recorded_so() -> None:
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+    assert TrainSettings().precision == "auto"
+    assert on_device(TrainSettings(device="cpu")).identity() == TrainSettings(precision="fp32").identity()
+
+
+def test_switches_that_cannot_work_say_so() -> None:
+    task = Task(Linear(5, 3), mean_loss)
+    with pytest.raises(UsageError, match=r"activation_checkpointing is for transformers.*set it to false"):
+        Stepper(task, TrainSettings(activation_checkpointing=True), ALONE)
+    with pytest.raises(UsageError, match=r"sync_batch_norm needs GPUs; set it to false"):
+        Stepper(task, TrainSettings(sync_batch_norm=True), Processes(0, 2, torch.device("cpu")))
