@@ -52,7 +52,7 @@ def write_store(
     *,
     failed: Sequence[str] = (),
     attributes: Mapping[str, Any] | None = None,
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[str, Any] | None = None,
     codec: str = "none",
 ) -> StoreReader:
     """A store of `values` by sample id; the ids in `failed` are recorded as unreadable. fields: more of its key."""
@@ -78,8 +78,14 @@ def write_store(
     return StoreReader(store.path)
 
 
-def frames_store(cache: Path, dataset: Dataset, encoding: str = "jpeg", failed: Sequence[str] = ()) -> StoreReader:
-    """3 to 8 images a clip, of its class' color with some noise."""
+def frames_store(
+    cache: Path,
+    dataset: Dataset,
+    encoding: str = "jpeg",
+    failed: Sequence[str] = (),
+    fields: Mapping[str, Any] | None = None,
+) -> StoreReader:
+    """3 to 8 images a clip, of its class' color with some noise. fields: see `write_store`."""
     height, width = SIZE
     values: dict[str, dict[str, np.ndarray]] = {}
     for number, sample in enumerate(dataset.samples):
@@ -110,7 +116,7 @@ def frames_store(cache: Path, dataset: Dataset, encoding: str = "jpeg", failed: 
         ArraySpec("size", "int32", (2,), ("size",)),
         ArraySpec("fps", "float32", (), ()),
     )
-    return write_store(cache, "frames", specs, values, failed=failed)
+    return write_store(cache, "frames", specs, values, failed=failed, fields=fields)
 
 
 def pose_features_store(

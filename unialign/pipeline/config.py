@@ -101,7 +101,7 @@ class TextSection(Settings):
 class FramesSection(Settings):
     """`extract frames`: images kept for the video backbone."""
 
-    short_side: int = Field(128, ge=16, description="Length of the images' shorter side in pixels.")
+    short_side: int = Field(256, ge=16, description="Length of the images' shorter side in pixels.")
     num_frames: int = Field(32, ge=1, description="Evenly spaced frames per clip.")
     encoding: Literal["jpeg", "rgb24"] = Field("jpeg", description="How images are stored.")
     quality: int = Field(90, ge=1, le=100, description="JPEG quality.")

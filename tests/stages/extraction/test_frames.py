@@ -167,7 +167,7 @@ def test_tall_and_wide_images_are_stored_smaller(
     tmp_path: Path, size: tuple[int, int], stored: tuple[int, int], encoding: str
 ) -> None:
     encode_clip(tmp_path / "clip.mp4", noise(5, *size), fps=10, crf=1)
-    extractor = Frames(num_frames=4, encoding=encoding, quality=95)
+    extractor = Frames(short_side=128, num_frames=4, encoding=encoding, quality=95)
     (outcome,) = extract(extractor, tmp_path / "clip.mp4")
     assert outcome.status == "ok"
     assert outcome.arrays["size"].tolist() == list(stored)

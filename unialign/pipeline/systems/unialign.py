@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unialign.cache.digests import file_digest
+from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, Colors, DrawnClip, Example, System
 from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
@@ -59,7 +60,16 @@ def prepare_clips(request: Request) -> PreparedRun:
 def frames_of(reader: SampleReader, config: Any) -> CachedFrames:
     """A frame store together with the clip shape of a configuration (num_frames, image_size)."""
     encoding = str(reader.array_attributes("pictures")["encoding"])
-    return CachedFrames(reader, encoding, config.num_frames, config.image_size)
+    return CachedFrames(reader, encoding, config.num_frames, config.image_size, stored_side(reader))
+
+
+def stored_side(reader: SampleReader) -> int:
+    """The shorter side of the images of a frame store, in pixels; 0 if nothing says it."""
+    extractor = getattr(reader, "extractor", None)
+    key: Mapping[str, Any] = reader.store.key.fields if isinstance(reader, Recorded) else {}
+    parameters = (extractor.key() if extractor else key).get("parameters")
+    side = parameters.get("short_side") if isinstance(parameters, Mapping) else None
+    return side if isinstance(side, int) else 0
 
 
 def pose_tokens(reader: SampleReader) -> PoseTokens:

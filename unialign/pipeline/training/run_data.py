@@ -18,6 +18,7 @@ from unialign.cache.digests import text_digest
 from unialign.errors import DamagedStore
 from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_folder import DATA, LARGEST, LEARNED, read_result, read_verified
+from unialign.stages.training.clips import Clips
 from unialign.types import Json
 from unialign.words import counted
 
@@ -171,7 +172,7 @@ class Report:
     only_train, only_test: classes (with their sample counts) missing from the other side. duplicates: ((part, id),
     (part, id)) of samples whose features were made from the same bytes, pairs across parts first. validation: what the
     best epoch is selected on, or why there is none. consequence: what test classes without training samples mean for
-    the metrics.
+    the metrics. enlarged: (shorter side of the stored images, side that the network sees) if the first is less.
     """
 
     only_train: Mapping[str, int]
@@ -179,6 +180,7 @@ class Report:
     duplicates: tuple[tuple[tuple[str, str], tuple[str, str]], ...]
     validation: Mapping[str, Json]
     consequence: str = ""
+    enlarged: tuple[int, int] | None = None
 
     def result(self) -> dict[str, Json]:
         """The field `data` of result.json; duplicates as counts per pair of parts, and the first few examples."""
@@ -207,6 +209,12 @@ class Report:
             yield f"samples of the same content, which a model may know by heart: {counts} ({shown})."
         if within:
             yield f"{counted(within, 'sample has', 'samples have')} the content of another one in the same part."
+        if self.enlarged:
+            stored, seen = self.enlarged
+            yield (
+                f"images are stored with a shorter side of {stored} pixels and enlarged to {seen}, which adds cost and "
+                f"no detail: set image_size to {stored} or less, or extract frames with --short-side {seen} or more."
+            )
         origin, why = self.validation["origin"], self.validation["why"]
         yield (
             f"no val part, so no best epoch is chosen: {why}." if origin == "none" else f"best epoch: chosen on {why}."
@@ -231,7 +239,13 @@ def report_of(prepared: PreparedRun, rows: Sequence[Row]) -> Report:
         duplicates=tuple(duplicates(rows)),
         validation=validation,
         consequence=consequence,
+        enlarged=_enlarged(prepared.train),
     )
+
+
+def _enlarged(source: object) -> tuple[int, int] | None:
+    frames = source.frames if isinstance(source, Clips) else None
+    return (frames.short_side, frames.image_size) if frames and 0 < frames.short_side < frames.image_size else None
 
 
 def duplicates(rows: Sequence[Row]) -> list[tuple[tuple[str, str], tuple[str, str]]]:

@@ -96,7 +96,7 @@ class Frames:
     encoding: "jpeg" (with `quality`, 1 to 95) or "rgb24" (raw bytes, about ten times the size).
     """
 
-    short_side: int = 128
+    short_side: int = 256
     num_frames: int = 32
     encoding: str = "jpeg"
     quality: int = 90

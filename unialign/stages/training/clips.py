@@ -32,12 +32,16 @@ from unialign.stages.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class CachedFrames:
-    """The store of frames and how clips are made from them. encoding: of the array "pictures"."""
+    """The store of frames and how clips are made from them.
+
+    encoding: of the array "pictures". short_side: pixels of the shorter side of a stored image; 0: not known.
+    """
 
     reader: SampleReader
     encoding: str
     num_frames: int
     image_size: int
+    short_side: int = 0
 
 
 @dataclass(frozen=True)
