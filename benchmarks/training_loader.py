@@ -424,7 +424,7 @@ def pose(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     features.tofile(file)
     mapped = np.memmap(file, np.float32, "r", shape=features.shape)
     warm(files_of(folder))
-    joined = reader_of({FEATURE: Wanted(reader, FEATURE)}, reader.ids)
+    joined = reader_of({FEATURE: Wanted(reader, FEATURE, window=1)}, reader.ids)
     rows = []
     for name, views in (("first view", [0]), ("mean of 4 views", [0, 2, 4, 6])):
         ours = PooledFeatures(joined, [0] * number, views)

@@ -11,15 +11,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.cache.test_store import build
+from tests.made_stores import made_dataset, pose_features_store
 from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import Column, columns_of
 from unialign.cache.reader import Shard, StoreReader
 from unialign.errors import DamagedStore, UsageError
 from unialign.stages.training import cached
-from unialign.stages.training.cached import CachedArrays
+from unialign.stages.training.cached import FEATURE, CachedArrays, PooledFeatures
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import BatchIndices, crop_starts, window_order
 from unialign.stages.training.prefetch import BufferPool, ahead
+from unialign.stages.training.reading import Wanted, reader_of
 from unialign.stages.training.settings import TrainSettings
 
 NUM = 45
@@ -249,3 +251,19 @@ def test_work_ahead_keeps_order_and_raises_in_its_turn() -> None:
     assert [next(found) for _ in range(3)] == [0, 1, 4]
     with pytest.raises(RuntimeError, match="broken"):
         next(found)
+
+
+@pytest.mark.parametrize("views", [[1], [0, 2, 3]])
+def test_pooled_features_read_and_average_only_the_views_that_are_used(tmp_path: Path, views: list[int]) -> None:
+    dataset = made_dataset(9, 0)
+    reader = pose_features_store(tmp_path, dataset)  # 4 views of 6 float32
+    joined = reader_of({FEATURE: Wanted(reader, FEATURE, window=1)}, reader.ids)
+    source = PooledFeatures(joined, [0] * 9, views, candidates=(2, 5))
+    loader = Loader(source, TrainSettings(batch_size=4))
+    batches = [share.data for share in loader.epoch(Position())]
+    assert loader.meter.spent.bytes == 9 * len(views) * 6 * 4
+    for batch in [*batches, source.__getitems__([(0, 3), (0, 8)])]:
+        assert batch["candidates"].tolist() == [2, 5]
+        whole = np.stack([reader.read_one(reader.ids[index])[FEATURE] for index in batch["indices"].tolist()])
+        expected = torch.from_numpy(whole)[:, views].mean(dim=1)
+        assert torch.equal(batch["pose_features"], expected)

@@ -168,7 +168,7 @@ def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
     """The features of some samples, for batches. Raises `UsageError` for a reader that is not a store."""
     if not isinstance(reader, Recorded):
         raise UsageError("dvta trains from a store of pose features; leave out --online.")
-    return reader_of({FEATURE: Wanted(reader, FEATURE)}, ids)
+    return reader_of({FEATURE: Wanted(reader, FEATURE, window=1)}, ids)
 
 
 def report_zero_shot(

@@ -196,6 +196,7 @@ FEATURE = "feature"
 class PooledFeatures(CachedArrays):
     """`CachedArrays` of the column "feature" (V, P), averaged over tokens; returns its mean over some views instead.
 
+    Only those views are read: the column has a window of 1.
     A batch holds pose_features (B, P), and `indices` and `labels`, (B,) int64. Training and evaluation read the same:
     the published method augments nothing. candidates: the classes to choose from, in evaluation only, as `candidates`
     (U,) int64 in each batch.
@@ -204,13 +205,17 @@ class PooledFeatures(CachedArrays):
     def __init__(
         self, reader: Joined, labels: Sequence[int], views: Sequence[int], candidates: Sequence[int] = ()
     ) -> None:
-        super().__init__(reader, labels, train=False)
-        self.views = list(views)
+        super().__init__(reader, labels, train=False, repeats=len(views))
+        self.views = np.array(views, dtype=np.int64)
         self.candidates = torch.tensor(list(candidates), dtype=torch.int64)
 
+    def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        return np.tile(self.views, len(indices))[:, None]
+
     def _finished(self, batch: Batch) -> Batch:
-        features = batch.pop(FEATURE)
-        batch["pose_features"] = features[:, self.views].mean(dim=1)
+        features = batch.pop(FEATURE)[:, 0]  # (B * views, P)
+        one = self.repeats == 1
+        batch["pose_features"] = features if one else features.unflatten(0, (-1, self.repeats)).mean(dim=1)
         if len(self.candidates):
             batch["candidates"] = self.candidates
         return batch
