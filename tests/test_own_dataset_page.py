@@ -42,7 +42,9 @@ def test_the_page_works(tmp_path: Path) -> None:
     assert json.loads(result.read_text())
 
 
-@pytest.mark.parametrize("heading", ["your-own-skeletons", "folders", "pickles-of-pyskl-and-mmaction2"])
+@pytest.mark.parametrize(
+    "heading", ["your-own-skeletons", "folders", "pickles-of-pyskl-and-mmaction2", "skeletons-of-other-programs"]
+)
 def test_the_headings_that_the_page_names_are_there(heading: str) -> None:
     text = (PAGE.parent / "datasets.md").read_text()
     assert heading in {line[3:].lower().replace(" ", "-") for line in text.splitlines() if line.startswith("## ")}

@@ -251,14 +251,16 @@ class Config(Settings):
     dataset: str | None = Field(
         None,
         description="Dataset: ntu60, ntu120, gym99, gym288, diving48, k400, k600, k700, ssv2, ucf101, hmdb51, "
-        "penn-action, jhmdb, pku-mmd, pku-mmd-2, utd-mhad, folder, skeletons, pyskl, demo, one of a plug-in, or "
+        "penn-action, jhmdb, pku-mmd, pku-mmd-2, utd-mhad, folder, skeletons, skeleton-files, kinetics-skeleton, "
+        "ctr-gcn, pyskl, demo, one of a plug-in, or "
         "package.module:function for one of your own.",
     )
     protocol: str | None = Field(
         None, description="Split, such as xsub; subject=anna,ben tests these two; null: the dataset's first."
     )
     labels: UserPath | None = Field(
-        None, description="CSV of path,label for folder; class names, one per line, for pyskl and utd-mhad."
+        None,
+        description="CSV of path,label for folder and skeleton-files; class names, one per line, for pyskl, utd-mhad.",
     )
     extract: ExtractSection = ExtractSection()
     train: TrainSection = TrainSection()

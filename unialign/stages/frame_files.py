@@ -1,4 +1,4 @@
-"""Folders of numbered images ("rawframes"), such as img_00001.jpg, that are clips: which images, and their digest."""
+"""Folders of numbered files that are clips: images ("rawframes", img_00001.jpg), or keypoints of OpenPose."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from unialign.errors import CorruptInput
 # mmaction2 and TSN: img_00001.jpg; also image_00001.jpg, frame_000001.png, 00001.jpg. Beside them may lie optical flow,
 # whose names (flow_x_00001.jpg, x_00001.jpg) are none of these.
 _NAME = re.compile(r"((?:img|image|im|frame)?[_-]?)(\d{1,9})\.(jpg|jpeg|png|bmp|webp)", re.ASCII | re.IGNORECASE)
+_KEYPOINTS = re.compile(r"(.*_)(\d{12})_(keypoints\.json)", re.ASCII)
 # Two hours at 30 images per second.
 MAX_FRAMES = 216_000
 
@@ -20,6 +21,11 @@ def is_frame(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_keypoint_frame(name: str) -> bool:
+    """Whether a file is named as OpenPose names the keypoints of a frame."""
+    return _KEYPOINTS.fullmatch(name) is not None
+
+
 def frame_files(folder: Path) -> list[Path]:
     """The images of a clip in the order of their numbers.
 
@@ -27,11 +33,26 @@ def frame_files(folder: Path) -> list[Path]:
     images named in two ways or of one number, with links, which may lead anywhere, or with more than 216,000 images;
     and ("truncated") if a number is missing.
     """
+    found = _numbered(folder, _NAME)
+    if not found:
+        raise unusable(folder, "holds no images named img_00001.jpg and so on")
+    return found
+
+
+def keypoint_frames(folder: Path) -> list[Path]:
+    """The files of OpenPose in a folder in the order of their frames. Raises as `frame_files` does."""
+    found = _numbered(folder, _KEYPOINTS)
+    if not found:
+        raise unusable(folder, "holds no files named NAME_000000000000_keypoints.json and so on")
+    return found
+
+
+def _numbered(folder: Path, named: re.Pattern[str]) -> list[Path]:
     found: dict[int, Path] = {}
     kinds: set[tuple[str, str]] = set()
     with os.scandir(folder) as entries:
         for entry in entries:
-            match = _NAME.fullmatch(entry.name)
+            match = named.fullmatch(entry.name)
             if match is None:
                 continue
             kinds.add((match[1].lower(), match[3].lower()))
@@ -42,12 +63,10 @@ def frame_files(folder: Path) -> list[Path]:
             if not entry.is_file(follow_symlinks=False):
                 raise unusable(folder, f"{path.name} is a link, or no file")
             if len(found) > MAX_FRAMES:
-                raise unusable(folder, f"holds more than {MAX_FRAMES:,} images")
-    if not found:
-        raise unusable(folder, "holds no images named img_00001.jpg and so on")
+                raise unusable(folder, f"holds more than {MAX_FRAMES:,} frames")
     if len(kinds) > 1:
-        named = " and ".join(sorted("NUMBER.".join(kind) for kind in kinds)[:2])
-        raise unusable(folder, f"holds images named in several ways, {named}")
+        several = " and ".join(sorted("NUMBER.".join(kind) for kind in kinds)[:2])
+        raise unusable(folder, f"holds images named in several ways, {several}")
     numbers = sorted(found)
     missing = next((one + 1 for one, other in pairwise(numbers) if other != one + 1), None)
     if missing is not None:
@@ -56,17 +75,17 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def content_digest(path: Path) -> str:
-    """Digest of what a clip is made from: a file's content, or names and contents of the images in a folder.
+    """Digest of what a clip is made from: a file's content, or names and contents of the numbered files in a folder.
 
-    "" for a path that is neither and for a folder without usable images. Raises `OSError` as `file_digest` does.
+    "" for a path that is neither and for a folder without usable ones. Raises `OSError` as `file_digest` does.
     """
     if not path.is_dir():
         return file_digest(path) if path.is_file() else ""
     try:
-        files = frame_files(path)
+        files = _numbered(path, _NAME) or _numbered(path, _KEYPOINTS)
     except CorruptInput:
         return ""
-    return text_digest("".join(f"{each.name} {file_digest(each)}\n" for each in files))
+    return text_digest("".join(f"{each.name} {file_digest(each)}\n" for each in files)) if files else ""
 
 
 def content_stamp(path: Path) -> list[tuple[int, int, int, int]]:
@@ -75,7 +94,10 @@ def content_stamp(path: Path) -> list[tuple[int, int, int, int]]:
     Empty for anything that is neither. Raises `OSError` if it cannot be accessed.
     """
     try:
-        files = frame_files(path) if path.is_dir() else [path] if path.is_file() else []
+        if path.is_dir():
+            files = _numbered(path, _NAME) or _numbered(path, _KEYPOINTS)
+        else:
+            files = [path] if path.is_file() else []
     except CorruptInput:
         return []
     states = [each.stat() for each in files]

@@ -108,6 +108,16 @@ DATASETS: Table[DatasetRow] = Table(
         "skeletons": DatasetRow(
             f"{_HERE}.own_skeletons:load_own_skeletons", "your own skeletons, an npz file", root="file"
         ),
+        "skeleton-files": DatasetRow(
+            f"{_HERE}.skeleton_folders:load_skeleton_files",
+            "skeletons of OpenPose, AlphaPose, MediaPipe or in CSV files",
+            labels="CSV of path,label",
+        ),
+        "kinetics-skeleton": DatasetRow(
+            f"{_HERE}.skeleton_folders:load_kinetics_skeleton",
+            "Kinetics-400 poses released with ST-GCN",
+        ),
+        "ctr-gcn": DatasetRow(f"{_HERE}.ctr_gcn:load_ctr_gcn", "npz file of CTR-GCN", root="file"),
         "pyskl": DatasetRow(
             f"{_HERE}.pyskl:load_pyskl", "annotation pickle of pyskl or mmaction2", root="file", labels=CLASS_NAMES
         ),

@@ -7,15 +7,15 @@ from pathlib import Path, PurePosixPath
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.labels_csv import LabelList, LabelRow
-from unialign.stages.datasets.scan import check_name, clip_at, kinds_of, walk_files
+from unialign.stages.datasets.scan import VIDEOS, ClipKind, check_name, kinds_of, walk_files
 from unialign.stages.datasets.splits import check_words, part_named
 from unialign.words import counted
 
 _SHOWN = 5
 
 
-def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
-    """One row per video or folder of images: its class is the folder below the root, or below the folder of the split's
+def read_class_folders(root: Path, roots: Sequence[Path] = (), kind: ClipKind = VIDEOS) -> LabelList:
+    """One row per clip: its class is the folder below the root, or below the folder of the split's
     part.
 
     If every folder with videos is named like a part of a split (see `splits.PARTS`), the folders inside are the
@@ -30,7 +30,7 @@ def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
     others: list[PurePosixPath] = []
     for entry in walk_files(root, roots):
         name = PurePosixPath(Path(entry.path).relative_to(root).as_posix())
-        clip = clip_at(name)
+        clip = kind.clip_at(name)
         if clip == name:
             videos.append(PurePosixPath(check_name(str(name), str(root))))
         elif clip is not None and len(name.parts) > 2:
@@ -44,7 +44,7 @@ def read_class_folders(root: Path, roots: Sequence[Path] = ()) -> LabelList:
     if not videos:
         seen = f"; there are {kinds_of(others)}" if others else ""
         raise UsageError(
-            f"{root}: no videos in class folders found{seen}; expected <class>/<name>.mp4 or a CSV of path,label."
+            f"{root}: no {kind.title} in class folders found{seen}; expected <class>/<name>.mp4 or a CSV of path,label."
         )
     level = _level_of_classes(root, videos)
     _check_levels(root, videos, level)

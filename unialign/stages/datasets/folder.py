@@ -15,7 +15,7 @@ from unialign.stages.datasets.base import Dataset, Sample, Span
 from unialign.stages.datasets.class_folders import read_class_folders
 from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
-from unialign.stages.datasets.scan import clip_name, refuse_collisions, refuse_link_outside
+from unialign.stages.datasets.scan import VIDEOS, ClipKind, refuse_collisions, refuse_link_outside
 from unialign.stages.datasets.splits import SplitRule, by_attribute, by_part, holdout, leave_groups_out
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.words import counted
@@ -41,17 +41,24 @@ def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = 
     Raises `UsageError` for hostile or colliding names, links out of the root, duplicate ids, unreadable lists, and
     folders that `read_class_folders` rejects.
     """
+    found = labeled_clips(root, labels, roots, VIDEOS)
+    unlisted = _unlisted(root, found.samples) if labels is not None or (root / "labels.csv").is_file() else ()
+    return replace(found, notes=(*found.notes, *unlisted))
+
+
+def labeled_clips(root: Path, labels: Path | None, roots: Sequence[Path], kind: ClipKind) -> Dataset:
+    """Clips of any kind, labeled by folders or a CSV. Raises as `load_folder` does."""
     if labels is None and (root / "labels.csv").is_file():
         labels = root / "labels.csv"
     if labels is not None and not labels.is_file():
         raise UsageError(f"{labels}: the list of labels is not a file; give a CSV with path,label lines.")
-    listed = read_class_folders(root, roots) if labels is None else read_label_rows(labels, root, roots)
+    listed = read_class_folders(root, roots, kind) if labels is None else read_label_rows(labels, root, roots, kind)
     rows = _with_groups(listed.rows)
     names = _sorted_labels({row.label for row in rows})
-    samples = _samples(root, roots, rows, {name: index for index, name in enumerate(names)})
+    samples = _samples(root, roots, rows, {name: index for index, name in enumerate(names)}, kind)
     if labels is not None and not any(sample.files for sample in samples):
         raise UsageError(
-            f"{labels}: none of {counted(len(samples), 'video')} it lists is in {root}; check the data root."
+            f"{labels}: none of {counted(len(samples), kind.file)} it lists is in {root}; check the data root."
         )
     return Dataset(
         name="folder",
@@ -61,7 +68,7 @@ def load_folder(root: Path, labels: Path | None = None, roots: Sequence[Path] = 
         samples=samples,
         protocols=_protocols(samples),
         descriptions=_descriptions(rows, names),
-        notes=(*listed.notes, *(_unlisted(root, samples) if labels is not None else ())),
+        notes=listed.notes,
     )
 
 
@@ -104,7 +111,7 @@ def _with_groups(rows: Sequence[LabelRow]) -> Sequence[LabelRow]:
 
 
 def _samples(
-    root: Path, roots: Sequence[Path], rows: Sequence[LabelRow], label_of: Mapping[str, int]
+    root: Path, roots: Sequence[Path], rows: Sequence[LabelRow], label_of: Mapping[str, int], kind: ClipKind
 ) -> tuple[Sample, ...]:
     allowed = [os.path.realpath(folder) for folder in (root, *roots)]
     fine: dict[Path, bool] = {}  # folder, whether links may point into it
@@ -117,9 +124,9 @@ def _samples(
         if not fine[path.parent] or path.is_symlink():
             refuse_link_outside(path, root, roots)
         # Whatever is there: anything that is not a file is reported when it is read.
-        files = {"video": path} if path.exists() else {}
+        files = {kind.file: path} if path.exists() else {}
         plain = PurePosixPath(row.path)
-        identifier = plain.with_name(clip_name(plain)).as_posix() + _part_of_id(row.span)
+        identifier = plain.with_name(kind.name_of(plain)).as_posix() + _part_of_id(row.span)
         sample = Sample(identifier, label_of[row.label], files, row.attributes, span=row.span)
         first, other = by_id.setdefault(identifier, (sample, path))
         if other != path or first.span != row.span:

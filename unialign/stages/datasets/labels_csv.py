@@ -11,7 +11,7 @@ from typing import TextIO
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.base import Span
-from unialign.stages.datasets.scan import looks, relative_name
+from unialign.stages.datasets.scan import VIDEOS, ClipKind, looks, relative_name
 from unialign.stages.datasets.splits import PARTS, check_words, part_named
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 
@@ -110,7 +110,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(line, row) for line, row in rows if any(row)]
 
 
-def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> LabelList:
+def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = (), kind: ClipKind = VIDEOS) -> LabelList:
     """The clips of a CSV with or without a header line; their paths are relative, or below `root` or one of `roots`.
 
     A header names a path column (path, file) and a label column (label, class); split, the columns of `GROUP_COLUMNS`,
@@ -124,12 +124,12 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
     rows = read_rows(path)
     if not rows:
         raise UsageError(f"{path}: holds no lines; give one `path,label` line a clip.")
-    kind = next((each for each in _MMACTION if len(rows[0][1]) == 1 and each.fullmatch(rows[0][1][0])), None)
-    if kind is not None:
-        rows = [(line, _path_and_number(path, line, cells, kind)) for line, cells in rows]
+    form = next((each for each in _MMACTION if len(rows[0][1]) == 1 and each.fullmatch(rows[0][1][0])), None)
+    if form is not None:
+        rows = [(line, _path_and_number(path, line, cells, form)) for line, cells in rows]
     # Spreadsheets end lines with empty cells; a value without a column name was cut by an unquoted comma.
     width = max(at + 1 for at, cell in enumerate(rows[0][1]) if cell)
-    columns = None if kind is not None else _columns(path, rows[0][1])
+    columns = None if form is not None else _columns(path, rows[0][1])
     notes: tuple[str, ...] = ()
     if columns is None:
         columns = {"path": 0, "label": 1}
@@ -144,7 +144,7 @@ def read_label_rows(path: Path, root: Path, roots: Sequence[Path] = ()) -> Label
             raise UsageError(
                 f"{path}: line {line} has {len(cells)} cells, but line 1 has {width}; put a text with commas in quotes."
             )
-        row = _label_row(path, line, cells, columns, (root, *roots), folders=kind is _MMACTION[1])
+        row = _label_row(path, line, cells, columns, (root, *roots), kind, folders=form is _MMACTION[1])
         other = found.setdefault((row.folder, row.path, row.span), row)
         if other is not row:
             raise UsageError(f"{path}: lines {other.line} and {line} both list {row.path!r}; keep one.")
@@ -173,9 +173,9 @@ def _check_groups(path: Path, rows: Iterable[LabelRow]) -> None:
             )
 
 
-def _path_and_number(path: Path, line: int, cells: Sequence[str], kind: re.Pattern[str]) -> list[str]:
+def _path_and_number(path: Path, line: int, cells: Sequence[str], form: re.Pattern[str]) -> list[str]:
     """Path and label of a line of mmaction2's lists. Raises `UsageError` for a malformed line."""
-    match = kind.fullmatch(cells[0]) if len(cells) == 1 else None
+    match = form.fullmatch(cells[0]) if len(cells) == 1 else None
     if match is None:
         raise UsageError(f"{path}: line {line} is not `path number` like line 1; a class is a number from 0.")
     return [match[1], match[2]]
@@ -214,6 +214,7 @@ def _label_row(
     cells: Sequence[str],
     columns: Mapping[str, int],
     roots: Sequence[Path],
+    kind: ClipKind,
     *,
     folders: bool = False,
 ) -> LabelRow:
@@ -227,11 +228,10 @@ def _label_row(
         if (len(value.splitlines()) > 1 and column != "description") or _NEXT_CLIP.search(value):
             raise UsageError(f"{path}: line {line}: the {column} goes on over several lines; close its quote.")
     name, folder = relative_name(values["path"], roots[0], roots[1:], f"{path}: line {line}")
-    if not (folders or PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES or (folder / name).is_dir()):
-        raise UsageError(
-            f"{path}: line {line} lists {name!r}, which is neither a video (endings: docs/videos.md) nor a folder of "
-            "images."
-        )
+    plain = PurePosixPath(name)
+    if not (folders or kind.clip_at(plain) == plain or (folder / name).is_dir()):
+        what = "a video (endings: docs/videos.md) nor a folder of images" if kind is VIDEOS else "one nor a folder"
+        raise UsageError(f"{path}: line {line} lists {name!r}, which is neither {what}.")
     used = [name for name in ("split", *GROUP_COLUMNS) if name in columns]
     for column in ("label", *used):
         if not values[column]:

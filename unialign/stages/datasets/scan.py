@@ -3,7 +3,8 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
@@ -65,6 +66,23 @@ def clip_at(path: _Path) -> _Path | None:
 def clip_name(path: PurePath) -> str:
     """The name of a clip: that of the folder of images, or of the video without its ending."""
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+
+
+@dataclass(frozen=True)
+class ClipKind:
+    """What the clips of a data root are.
+
+    file: their kind in `Sample.files`. clip_at: (file) -> the file or folder that is the clip, None for another file.
+    name_of: (clip) -> its name without an ending. title: for messages.
+    """
+
+    file: str
+    clip_at: Callable[[PurePath], PurePath | None]
+    name_of: Callable[[PurePath], str]
+    title: str
+
+
+VIDEOS = ClipKind("video", clip_at, clip_name, "videos")
 
 
 def _hidden(name: Path) -> bool:
