@@ -2,6 +2,7 @@
 
     python benchmarks/encoders.py --dataset penn-action --root Penn_Action --scores pgcn_scores.npz --name penn_action
     python benchmarks/encoders.py --dataset utd-mhad --root UTD-MHAD/Skeleton --labels classes.txt --name utd_mhad
+    python benchmarks/encoders.py --dataset folder --root gestures --weights yolo11n-pose.pt --name gestures
 
 Writes benchmarks/results/NAME.json, from which `make results` makes the tables of docs/encoders.md. Scores: the file of
 published scores of Penn Action's test clips (lshiwjx/PGCN: ids, labels, and ske, i3d and pgcn of (1068, 15)), for the
@@ -97,6 +98,9 @@ def main() -> None:
     parser.add_argument("--title", default="", help="of the table")
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--protocol")
+    parser.add_argument(
+        "--weights", type=Path, help="of the pose network, for videos; without it skeleton files are read"
+    )
     parser.add_argument("--scores", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--runs", type=Path, default=Path("runs/encoders"))
@@ -107,7 +111,8 @@ def main() -> None:
     data += ["--labels", options.labels.resolve()] if options.labels else []
     split = ["--protocol", options.protocol] if options.protocol else []
     started = time.monotonic()
-    poses = called(["extract", "poses", "--source", "skeleton", *data])
+    source = ["--weights", options.weights.resolve()] if options.weights else ["--source", "skeleton"]
+    poses = called(["extract", "poses", *source, *data])
     simple = called(["baseline", *data, *split])
     trained = []
     for seed in range(options.seeds):

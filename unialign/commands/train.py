@@ -260,7 +260,7 @@ def ablate(
     named = {override.partition("=")[0]: override.partition("=")[0] for override in overrides or ()}
     _check_grid(made, {FLAGS[key]: key for key in keyed(flags)} | named)
     if seed:
-        made = made.model_copy(update={"seeds": tuple(dict.fromkeys(seed))})
+        made = made.with_seeds(seed)
     from unialign.pipeline.ablation.results import FailedTrials
     from unialign.pipeline.ablation.sweep import sweep
     from unialign.pipeline.ablation.tables import closing, columns, table
@@ -292,8 +292,9 @@ def _check_grid(grid: "Grid", given: Mapping[str, str]) -> None:
 
     given: flags and names of overrides, with the keys that they set.
     """
+    of_seeds = {key: seed for seed in grid.seeds for key in grid.values_of(seed)}
     for row in grid.all_rows():
-        for key in {**grid.set, **row.set, "train.settings.seed": row}:
+        for key in {**grid.set, **row.set, **of_seeds, "train.settings.seed": row}:
             for name, other in given.items():
                 if overlap(key, other.replace("-", "_")):
                     where = f" in its row {row.name!r}" if key in row.set else ""

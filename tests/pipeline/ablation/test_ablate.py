@@ -45,6 +45,16 @@ def test_rows_times_seeds_with_common_values(tmp_path: Path) -> None:
     }
 
 
+def test_seeds_may_set_values_such_as_the_features_of_their_own_encoder(tmp_path: Path) -> None:
+    seeds = "seeds:\n  0: {train.stores.pose-features: a}\n  1: {train.stores.pose-features: b}\n"
+    found = grid(tmp_path, GRID.replace("seeds: [0, 1]\n", seeds))
+    stores = [(trial.seed, dict(trial.values)["train.stores.pose-features"]) for trial in trials(found)]
+    assert stores == [(0, "a"), (1, "b"), (0, "a"), (1, "b")]
+    assert {trial.seed for trial in trials(found.with_seeds([1]))} == {1}
+    with pytest.raises(UsageError, match="has none for 2"):
+        found.with_seeds([2])
+
+
 def test_axes_make_every_combination(tmp_path: Path) -> None:
     found = grid(tmp_path, "name: x\naxes: {train.unialign.cmsa: [A, B], train.unialign.momentum: [0, 1]}\n").all_rows()
     assert [row.name for row in found] == [

@@ -88,6 +88,26 @@ class Small(nn.Module):
         self.average.mul_(0.9).add_(outputs["hidden"].detach().float().mean(dim=0), alpha=0.1)
 
 
+class Undecided(Small):
+    """Whatever it learns, all classes have the same score."""
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs = super().forward(batch)
+        return {**outputs, "logits": 0 * outputs["logits"]}
+
+
+class TwoHeads(Small):
+    """Besides what it learns, a head that always answers class 0, and is sure of it."""
+
+    heads: Mapping[str, str] = {"learned": "learned_logits", "constant": "constant_logits"}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        outputs = super().forward(batch)
+        constant = torch.zeros_like(outputs["logits"])
+        constant[:, 0] = 20
+        return {**outputs, "learned_logits": outputs["logits"], "constant_logits": constant}
+
+
 def losses(model: Small, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
     return {
         "classification": cross_entropy(outputs["logits"].float(), labels),
@@ -119,6 +139,7 @@ def run(
     train: Points | None = None,
     test_labels: tuple[int, ...] = tuple(index % NUM_CLASSES for index in range(7)),
     task_losses: Any = losses,
+    prefer_later: bool = False,
 ) -> tuple[Fitted, nn.Module]:
     network = model or Small()
     test, val = Points(7, train=False), Points(5, train=False)
@@ -126,6 +147,7 @@ def run(
         Loader(train or Points(14, train=True), settings),
         Part(Loader(test, settings), test_labels),
         Part(Loader(val, settings), tuple(index % NUM_CLASSES for index in range(5))),
+        prefer_later=prefer_later,
     )
     fitted = fit(
         Task(network, task_losses),
@@ -249,8 +271,34 @@ def test_the_best_epoch_is_chosen_on_val_and_measured_on_test_with_its_own_weigh
     batch = Points(7, train=False).__getitems__([(0, index) for index in range(7)])
     guesses = other(batch)["logits"].argmax(dim=1)
     assert fitted.best["test"]["top1"] == int((guesses == batch["labels"]).sum()) / 7
+    assert fitted.best_weights is not None
+    assert all(torch.equal(value, state[name]) for name, value in fitted.best_weights.items())
     last = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["model"]
     assert all(torch.equal(value, last[name]) for name, value in model.state_dict().items())
+
+
+def test_of_equally_good_epochs_an_encoder_takes_the_last_one(folder: Path) -> None:
+    fitted, _ = run(folder / "first", model=Undecided())
+    assert len({row["val_top1"] for row in fitted.history}) == 1
+    assert fitted.best["epoch"] == 1
+    fitted, _ = run(folder / "last", model=Undecided(), prefer_later=True)
+    assert fitted.best["epoch"] == 3
+    assert fitted.best_weights is None  # they are those of the model
+
+
+def test_a_head_weighs_in_the_prediction_as_val_shows_it_to_be_reliable(folder: Path) -> None:
+    settings = settings_from({"epochs": 8}, SETTINGS)
+    fitted, _ = run(folder / "whole", settings, model=TwoHeads())
+    learned, mixture = fitted.heads["learned"], fitted.heads["weighted"]
+    assert mixture["weights"]["learned"] > 0.7
+    assert (mixture["fitted_on"], mixture["samples"]) == ("val", 5)
+    assert fitted.metrics["top1"] == mixture["test"] == learned["test"] > fitted.heads["constant"]["test"]
+    # Whoever goes on from a checkpoint predicts with the same weights.
+    with pytest.raises(Stopped):
+        run(folder / "cut", settings, model=TwoHeads(), show=stop_after(30))
+    resumed, _ = run(folder / "cut", settings, model=TwoHeads())
+    assert resumed.heads == fitted.heads
+    assert resumed.metrics == fitted.metrics
 
 
 def test_test_samples_decide_nothing(folder: Path) -> None:

@@ -7,10 +7,16 @@
       - {name: video only, set: {train.unialign.modalities: [video]}}
       - {name: video + text, set: {train.unialign.modalities: [video, text]}}
 
-Instead of `rows`, `axes` gives lists of values per key; every combination is a row.
+Instead of `rows`, `axes` gives lists of values per key; every combination is a row. Seeds may set values too, such as
+the features of an encoder trained with the same seed: then the deviation over seeds includes that of the encoder.
+
+    seeds:
+      0: {train.stores.pose-features: skeleton-0123456789ab}
+      1: {train.stores.pose-features: skeleton-ba9876543210}
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +46,7 @@ class Grid(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     set: dict[str, Any] = {}
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] | dict[int, dict[str, Any]] = (0,)
     rows: tuple[Row, ...] = ()
     axes: dict[str, list[Any]] = {}
 
@@ -56,6 +62,20 @@ class Grid(BaseModel):
         if len(set(names)) != len(names):
             raise ValueError("two rows have the same name")
         return self
+
+    def values_of(self, seed: int) -> dict[str, Any]:
+        """What a seed sets besides itself."""
+        return dict(self.seeds[seed]) if isinstance(self.seeds, dict) else {}
+
+    def with_seeds(self, seeds: Sequence[int]) -> "Grid":
+        """The same with other seeds. Raises `UsageError` for one without values if the grid's seeds have some."""
+        chosen = tuple(dict.fromkeys(seeds))
+        if not isinstance(self.seeds, dict):
+            return self.model_copy(update={"seeds": chosen})
+        lacking = [seed for seed in chosen if seed not in self.seeds]
+        if lacking:
+            raise UsageError(f"the grid {self.name} sets values for each seed and has none for {lacking[0]}; add them.")
+        return self.model_copy(update={"seeds": {seed: self.seeds[seed] for seed in chosen}})
 
     def all_rows(self) -> tuple[Row, ...]:
         """The rows in order; with `axes`, every combination, the last axis fastest."""
@@ -140,7 +160,9 @@ def _plain(message: str) -> str:
 def trials(grid: Grid) -> tuple[Trial, ...]:
     """All training runs of a grid, by row, then by seed."""
     return tuple(
-        Trial(row.name, seed, tuple({**grid.set, **row.set, "train.settings.seed": seed}.items()))
+        Trial(
+            row.name, seed, tuple({**grid.set, **row.set, **grid.values_of(seed), "train.settings.seed": seed}.items())
+        )
         for row in grid.all_rows()
         for seed in grid.seeds
     )

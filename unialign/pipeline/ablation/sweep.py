@@ -111,12 +111,12 @@ def run_ablation(
 
 
 def check_stores(grid: Grid, config: Config) -> None:
-    """Raise for the first row whose stores are not in the cache: its turn may come after hours of training runs.
+    """Raise for the first trial whose stores are not in the cache: its turn may come after hours of training runs.
 
     Raises `MissingCache` and `UsageError`, each with the row's name; stores behind a URL are not asked for.
     """
     datasets: dict[str, Dataset] = {}
-    for trial in {trial.row: trial for trial in trials(grid)}.values():
+    for trial in trials(grid):
         try:
             own = with_values(config, dict(trial.values))
             section = own.train

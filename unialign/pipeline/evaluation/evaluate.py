@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unialign.cache.reader import StoreReader
-from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import data_differences
 from unialign.pipeline.stores import open_remote
 from unialign.pipeline.systems.registry import section_of
@@ -19,7 +19,7 @@ from unialign.pipeline.training.run_folder import read_keys, read_predictions, r
 from unialign.pipeline.training.train import config_from, prepare_run, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
+from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints, Loaded
 from unialign.stages.training.loader import Loader
 from unialign.stages.training.metrics import (
     Scored,
@@ -111,7 +111,7 @@ def evaluate_run(
     loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
     task = prepared.build()
     loaded.load_into(task.model)
-    predictions = predicted(prepared, task, device)
+    predictions = _mixed(predicted(prepared, task, device), loaded)
     side = prepared.test_side
     scored = scored_part(predictions.scores, side.samples.labels, side.missing_labels, unknown=prepared.unknown)
     metrics = evaluation_overall(scored)
@@ -133,6 +133,14 @@ def evaluate_run(
         skipped=loaded.skipped,
         data=changed,
     )
+
+
+def _mixed(predictions: Predictions, loaded: Loaded) -> Predictions:
+    """The predictions with the heads weighted as in the checkpoint. Raises `DamagedStore` for weights of others."""
+    weights = loaded.head_weights()
+    if weights and weights.keys() != predictions.heads.keys():
+        raise DamagedStore(f"{loaded.path} weighs other heads than those of the model of config.yaml beside it.")
+    return predictions.mixed(weights)
 
 
 def _check_classes(folder: Path, known: Sequence[str] | None, classes: Sequence[str]) -> None:

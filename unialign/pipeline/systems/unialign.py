@@ -156,6 +156,7 @@ UNIALIGN = System(
     losses=uni_align_losses,
     normalization=backbone_normalization,
     class_specific=ClassSpecificWeights(("head.", "bank.agent", "bank.main")),
+    mixes=lambda config: len(config.modalities) > 1,
     example=lambda config: clip_example(config, pose="pose" in config.modalities),
     draw=draw_importance,
 )

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 # frames as extraction does. 4: a val part selects the best epoch, and source digests of the samples are part of a run's
 # identity.
 REVISION = 4
+# The same for what a val part decides besides the best epoch, only in the identity of runs where it decides something.
+# 1 was not written: it decided nothing, heads were averaged and the last epoch was exported. 2: it weighs heads and
+# chooses the epoch that is exported.
+VALIDATION_REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class PreparedRun:
 
     config: resolved settings for config.yaml; part of the run's `identity`. val: samples to select the best epoch on;
     may be None. build: creates the task, seeded from the settings. texts: ids of the text store rows that the model
-    reads, if the store has them. extra: values needed to export the model.
+    reads, if the store has them. extra: values needed to export the model. mixes: see `System.mixes`.
     classes: classes of the score columns, if they differ from the dataset's; the last `unknown` ones have no column,
     since training has no samples of them. report: what a finished run reports besides its metrics.
     follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the initial
@@ -153,6 +157,7 @@ class PreparedRun:
     build: Callable[[], Task]
     texts: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    mixes: bool = False
     classes: tuple[str, ...] = ()
     unknown: int = 0
     report: Callable[[Fitted], Mapping[str, Json]] | None = None
@@ -174,6 +179,7 @@ class PreparedRun:
         sides = (self.train_side, self.val_side, self.test_side)
         return {
             "revision": REVISION,
+            **({"validation": VALIDATION_REVISION} if self.val_side.samples.ids and (self.mixes or self.extra) else {}),
             "config": {**self.config, "settings": self.settings.identity()},
             "stores": {name: found["key"] for name, found in keys.items()},
             "samples": digest([[list(side.samples.ids), list(side.samples.labels)] for side in sides]),
@@ -216,6 +222,7 @@ def prepared(
         train_side=sides.train,
         val_side=sides.val,
         test_side=sides.test,
+        mixes=request.system.mixes(request.config),
         build=partial(build_task, request.system, request.config, parts, settings.seed),
         **more,
     )

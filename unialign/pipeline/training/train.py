@@ -60,13 +60,14 @@ class RunResult:
     metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty if a protocol has none.
     per_class: per-class values of the metrics that have them, None for classes without samples. best: the epoch with
     the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
-    heads: for predictions averaged over several classifiers, top-1 of each on "test" and "val", and of a mixture with
-    weights chosen on val, see `loop`; empty for systems with a single classifier.
+    heads: for systems with several classifiers, top-1 of each on "test" and "val", of their mean, and of their mixture
+    with weights fitted on val, see `loop`; empty for systems with a single classifier.
     keys: the stores read, by modality. samples: sample counts for each part of the split.
     extracted: number of samples added to the records of those stores during the run.
     data: report on the samples before training, see `run_data.Report`.
     seconds: duration of the call that finished the run. reused: whether the run was already finished before this call.
-    exported: the encoder's checkpoint. zero_shot: for zero-shot systems, see `zero_shot.report`; empty for others.
+    exported: the encoder with the weights of the best epoch, or of the last one without a val part. zero_shot: for
+    zero-shot systems, see `zero_shot.report`; empty for others.
     """
 
     run: str
@@ -291,6 +292,7 @@ def _train(
         test=part(prepared.test, prepared.test_side),
         val=part(prepared.val, prepared.val_side),
         follow_test=prepared.follow_test,
+        prefer_later=bool(prepared.extra),
     )
     fitted = fit(
         task,
@@ -306,6 +308,8 @@ def _train(
     content["seconds"] = round(time.monotonic() - started, 3)
     if processes.first:
         if prepared.extra:
+            if fitted.best_weights:
+                task.model.load_state_dict(fitted.best_weights)
             network = task.model.get_submodule("network")
             export_encoder(run.folder / "encoder.pt", network, prepared.extra)
             content["exported"] = "encoder.pt"

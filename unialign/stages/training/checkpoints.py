@@ -2,7 +2,7 @@
 
     checkpoints/000003-000000.pt, .json    after 3 epochs and 0 samples of the fourth; the newest `keep` are kept
     checkpoints/last.pt, last.json         the same state as the newest numbered one
-    checkpoints/best.pt, best.json         the model only, at its best evaluation
+    checkpoints/best.pt, best.json         the model and the weights of its heads, at its best evaluation
 
 The `.json` next to a `.pt` holds its size, SHA-256, position and run: if it is missing or does not match, the `.pt` is
 ignored. It is written first, so that a kill in between leaves a `.json` without a `.pt`, which is not a checkpoint,
@@ -44,6 +44,18 @@ class Loaded:
         found = self.state.get("model")
         if not isinstance(found, Mapping) or not all(isinstance(each, torch.Tensor) for each in found.values()):
             raise DamagedStore(f"{self.path} holds no weights of a model; it is not the checkpoint of a run.")
+        return dict(found)
+
+    def head_weights(self) -> dict[str, float]:
+        """What the model's heads weigh in the prediction, by name; {} for equal weights, as in older checkpoints.
+
+        Raises `DamagedStore` for anything else.
+        """
+        found = self.state.get("head_weights", {})
+        if not isinstance(found, Mapping) or not all(
+            isinstance(name, str) and isinstance(weight, float) and 0 <= weight <= 1 for name, weight in found.items()
+        ):
+            raise DamagedStore(f"{self.path}: head_weights are not numbers from 0 to 1; it is not of this program.")
         return dict(found)
 
     def load_into(self, model: torch.nn.Module) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from unialign.errors import DamagedStore, MissingCache, UnialignError
 from unialign.stages.training.checkpoints import BEST, Checkpoints
-from unialign.stages.training.fusion import reliable_weights, weighted
+from unialign.stages.training.fusion import reliable_weights
 from unialign.stages.training.kernels import chosen_kernels
 from unialign.stages.training.loader import Loader, Position, RankBatch
 from unialign.stages.training.logs import RunLog
@@ -64,10 +64,10 @@ class Part:
         labels = [self.labels[index] for index in predictions.indices]
         return evaluation(predictions.scores, labels, self.missing, unknown=self.unknown)
 
-    def top1(self, predictions: Predictions, scores: np.ndarray) -> float:
-        """Accuracy of other scores (N, L) for the same predictions."""
-        labels = [self.labels[index] for index in predictions.indices]
-        return evaluation(scores, labels, self.missing, unknown=self.unknown)["top1"]
+    def top1_by_head(self, predictions: Predictions) -> dict[str, float]:
+        """Top-1 of each head and of their mean."""
+        scores = {**predictions.heads, "mean": np.mean(list(predictions.heads.values()), axis=0)}
+        return {name: self.metrics(replace(predictions, scores=values))["top1"] for name, values in scores.items()}
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,16 @@ class Data:
     """What a run trains and evaluates on, in this process; None for a part without samples.
 
     val selects the best epoch. test never selects anything: it is evaluated once training has ended. follow_test: also
-    after each evaluated epoch, for zero-shot systems whose selection rules declare what they look at.
+    after each evaluated epoch, for zero-shot systems whose selection rules declare what they look at. prefer_later: of
+    equally good epochs the last one is the best, for encoders: a few val samples soon have no errors left, long before
+    the training ends that others build on.
     """
 
     train: Loader
     test: Part | None = None
     val: Part | None = None
     follow_test: bool = False
+    prefer_later: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ class Fitted:
 
     history: one row per epoch; metrics of val begin with "val_". metrics: of the last epoch on test, {} without test.
     best: {"epoch": the one with the highest top1 on val, "val": its metrics there, "test": its metrics on test}; {} if
-        nothing was evaluated on val. predictions: of the last epoch on test. steps: optimizer steps in this call; 0 if
-        the run was already finished. heads: top-1 of each head of the last epoch, see `measured_heads`.
+        nothing was evaluated on val. best_weights: the model's weights of that epoch, if
+        they still exist and it is not the last. predictions: of the last epoch on test. steps: optimizer steps in this
+        call; 0 if the run was already finished. heads: top-1 of each head of the last epoch, see `measured_heads`.
     """
 
     history: tuple[Mapping[str, float], ...]
@@ -100,6 +104,7 @@ class Fitted:
     predictions: Predictions | None
     steps: int
     heads: Mapping[str, Any] = field(default_factory=dict)
+    best_weights: Mapping[str, torch.Tensor] | None = None
 
 
 def fit(
@@ -131,12 +136,12 @@ def fit(
                 run.finish_epoch()
             predictions = run.predictions or run.predicted(data.test)
             metrics = data.test.metrics(predictions) if data.test and predictions else {}
-            best = run.measured_best(metrics)
             heads = run.measured_heads(predictions)
+            best, best_weights = run.measured_best(metrics)
     finally:
         if run.log:
             run.log.close()
-    return Fitted(tuple(run.history), metrics, best, predictions, run.steps, heads)
+    return Fitted(tuple(run.history), metrics, best, predictions, run.steps, heads, best_weights)
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ class _Run:
         self.sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
+        self.head_weights: dict[str, float] = {}
         self.saved = time.monotonic()
         self.predictions: Predictions | None = None
         self.log: RunLog | None = None
@@ -193,7 +199,7 @@ class _Run:
         self.stepper.load(state)
         self.position = Position(state["epoch"], state["samples"])
         self.step, self.sums, self.history = state["step"], dict(state["sums"]), list(state["history"])
-        self.best = state["best"]
+        self.best, self.head_weights = state["best"], dict(state.get("head_weights", {}))
         rank, random = self.processes.rank, state["random"]
         if len(random) == self.processes.world_size:
             torch.set_rng_state(random[rank]["cpu"])
@@ -281,13 +287,14 @@ class _Run:
         done = epoch + 1 == settings.epochs
         self.position, self.sums, self.predictions = Position(epoch + 1), {}, None
         if done or (epoch + 1) % settings.eval_every == 0:
-            found = self._evaluated(self.data.val)
+            found = self.validated()
             row |= {f"val_{name}": value for name, value in found.items()}
-            if found and (not self.best or found["top1"] > self.best["val"]["top1"]):
+            if found and self._better(found["top1"]):
                 self.best = {"epoch": epoch + 1, "val": found}
                 if self.processes.first:
                     model = self.stepper.task.model.state_dict()
-                    self.checkpoints.save_best({"model": model, "best": self.best}, self.position)
+                    state = {"model": model, "best": self.best, "head_weights": self.head_weights}
+                    self.checkpoints.save_best(state, self.position)
             if done or self.data.follow_test:
                 self.predictions = self.predicted(self.data.test)
                 if self.data.test and self.predictions:
@@ -299,61 +306,78 @@ class _Run:
         if done or (epoch + 1) % settings.checkpoint_every == 0:
             self.save()
 
+    def _better(self, top1: float) -> bool:
+        """Whether an epoch with this accuracy on val is the best so far."""
+        highest = self.best["val"]["top1"] if self.best else -1.0
+        return top1 > highest or (self.data.prefer_later and top1 == highest)
+
     def predicted(self, part: Part | None) -> Predictions | None:
         """Predictions on the samples of a part, exact over all processes; None without any."""
-        return predict(self.stepper, part.loader) if part and len(part.loader) else None
+        return predict(self.stepper, part.loader).mixed(self.head_weights) if part and len(part.loader) else None
 
-    def _evaluated(self, part: Part | None) -> dict[str, float]:
+    def validated(self) -> dict[str, float]:
+        """Metrics on val, whose samples first fit the weights of the model's heads, if it has several."""
+        part, self.head_weights = self.data.val, {}
         predictions = self.predicted(part)
-        return part.metrics(predictions) if part and predictions else {}
+        if part is None or predictions is None:
+            return {}
+        if predictions.heads:
+            labels = [part.labels[index] for index in predictions.indices]
+            self.head_weights = reliable_weights(predictions.heads, labels)
+        return part.metrics(predictions.mixed(self.head_weights))
 
-    def measured_best(self, last: Mapping[str, float]) -> dict[str, Any]:
-        """The best epoch with its metrics on test; `last`: those of the last epoch. Leaves the weights unchanged.
+    def measured_best(self, last: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The best epoch with its metrics on test, and its weights unless it is the last. The model is left unchanged.
 
-        "test" is {} if the weights of that epoch no longer exist, which is logged.
+        last: metrics of the last epoch. "test" is {} if the weights of that epoch no longer exist, which is logged.
         """
         if not self.best or self.best["epoch"] == self.settings.epochs:
-            return {**self.best, "test": dict(last)} if self.best else {}
-        weights, problem = self._best_weights() if self.processes.first else (None, "")
-        weights, problem = self.processes.from_first((weights, problem))
-        if weights is None:
+            return ({**self.best, "test": dict(last)} if self.best else {}), None
+        state, problem = self._best_state() if self.processes.first else (None, "")
+        state, problem = self.processes.from_first((state, problem))
+        if state is None:
             if self.log:
                 self.log.event("best-lost", problem=problem, **self.best)
-            return {**self.best, "test": {}}
+            return {**self.best, "test": {}}, None
         model = self.stepper.task.model
-        kept = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(weights)
-        found = self._evaluated(self.data.test)
+        kept, weights_of_last = {name: value.clone() for name, value in model.state_dict().items()}, self.head_weights
+        model.load_state_dict(state["model"])
+        self.head_weights = dict(state.get("head_weights", {}))
+        tested = self.predicted(self.data.test)
+        found = self.data.test.metrics(tested) if self.data.test and tested else {}
         model.load_state_dict(kept)
-        return {**self.best, "test": found}
+        self.head_weights = weights_of_last
+        return {**self.best, "test": found}, state["model"]
 
     def measured_heads(self, tested: Predictions | None) -> dict[str, Any]:
         """Top-1 of each head of the last epoch on test and, with a val part, on val; {} for models with one head.
 
-        "weighted": the top-1 on test of a mixture with weights fitted on the val samples, see `fusion`, next to the
-        mean that is the model's prediction.
+        Also of "mean", the heads' mean, and with a val part of "weighted", their mixture with weights that were fitted
+        on the val samples (see `fusion`), which is then the prediction.
         """
         if not tested or not tested.heads or not self.data.test:
             return {}
-        found = {name: {"test": self.data.test.top1(tested, scores)} for name, scores in tested.heads.items()}
+        found: dict[str, dict[str, Any]] = {
+            name: {"test": top1} for name, top1 in self.data.test.top1_by_head(tested).items()
+        }
         validated = self.predicted(self.data.val)
         if not validated or not self.data.val:
             return found
-        for name, scores in validated.heads.items():
-            found[name]["val"] = self.data.val.top1(validated, scores)
-        weights = reliable_weights(validated.heads, [self.data.val.labels[index] for index in validated.indices])
-        mixed = weighted(tested.heads, weights)
-        return {**found, "weighted": {"weights": weights, "test": self.data.test.top1(tested, mixed)}}
+        for name, top1 in self.data.val.top1_by_head(validated).items():
+            found[name]["val"] = top1
+        mixture = {"test": self.data.test.metrics(tested)["top1"], "val": self.data.val.metrics(validated)["top1"]}
+        fitted = {"weights": self.head_weights, "fitted_on": "val", "samples": len(validated.indices)}
+        return {**found, "weighted": {**mixture, **fitted}}
 
-    def _best_weights(self) -> tuple[dict[str, Any] | None, str]:
-        """The weights of the best epoch, or why they cannot be used: damaged, or the epoch had another result."""
+    def _best_state(self) -> tuple[dict[str, Any] | None, str]:
+        """The checkpoint of the best epoch, or why it cannot be used: damaged, or the epoch had another result."""
         try:
             state = self.checkpoints.named(BEST).state
         except (DamagedStore, MissingCache) as error:
             return None, str(error)
         if state["best"]["epoch"] != self.best["epoch"]:
             return None, f"best.pt is of epoch {state['best']['epoch']}"
-        return state["model"], ""
+        return state, ""
 
     def _overdue(self) -> bool:
         """Whether the last checkpoint is too old, by the clock of the first process."""
@@ -379,6 +403,7 @@ class _Run:
                 "sums": self.sums,
                 "history": self.history,
                 "best": self.best,
+                "head_weights": self.head_weights,
                 "random": everybodys,
                 "settings": self.settings.plain(),
             }

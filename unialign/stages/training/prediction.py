@@ -4,13 +4,14 @@ Legend: N samples, V views of a clip, L classes, M modalities.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unialign.errors import UnialignError
+from unialign.stages.training.fusion import weighted
 from unialign.stages.training.loader import Loader
 from unialign.stages.training.step import Stepper
 
@@ -27,6 +28,10 @@ class Predictions:
     scores: np.ndarray
     importance: np.ndarray | None
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def mixed(self, weights: Mapping[str, float]) -> "Predictions":
+        """The same with the heads' weighted mean as scores; unchanged without weights."""
+        return replace(self, scores=weighted(self.heads, weights)) if weights else self
 
 
 def predict(stepper: Stepper, loader: Loader) -> Predictions:

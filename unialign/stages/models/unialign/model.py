@@ -13,7 +13,8 @@ Modalities (video always; text if a text bank is given, pose if a pose width is 
     V+P      there are no class tokens, so the alignment branch is a classifier over the weighted features
              (cmsa.Fusion), and the video-pose similarity enters the loss
     V+P+T    the whole model
-With an alignment branch p = 1/2 softmax(head(v)) + 1/2 softmax(z).
+With an alignment branch p = 1/2 softmax(head(v)) + 1/2 softmax(z). Where there is a val part, the training loop
+replaces the halves by weights fitted on it (`stages.training.fusion`), in what it evaluates and predicts.
 """
 
 import math
@@ -92,7 +93,7 @@ class UniAlign(nn.Module):
 
     @property
     def heads(self) -> dict[str, str]:
-        """The outputs that the prediction is the mean of, by name of the head; empty where it is of one."""
+        """The outputs that the prediction mixes, by name of the head; empty where there is one."""
         return {} if self.cmsa is None else {"video": "video_logits", "aligned": "align_logits"}
 
     @property
