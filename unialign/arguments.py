@@ -78,6 +78,7 @@ RULES: dict[str, Rule] = {
     "repair": _SWITCH,
     "retry": _SWITCH,
     "online": _SWITCH,
+    "overwrite": _SWITCH,
     "best": _SWITCH,
     "place": _PLACE,
     "root": _PLACE,
