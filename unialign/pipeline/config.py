@@ -85,7 +85,8 @@ class TextSection(Settings):
     model: str | None = Field(None, description="Network of the encoder, such as ViT-B-16-quickgelu:openai.")
     weights: UserPath | None = Field(None, description="Local weights file (openclip) or model folder (sentence).")
     templates: UserText = Field(
-        "action", description="Prompt templates: plain, action, or a file with one template per line."
+        "action",
+        description="Prompt templates: plain, action, clip-kinetics, actionclip, or a file with one template per line.",
     )
     descriptions: UserPath | None = Field(
         None, description="File with one longer text per class, in the order of the labels."

@@ -11,6 +11,14 @@ from unialign.stages.extraction.templates import TEMPLATES, check_template, read
 def test_every_set_holds_valid_and_different_templates() -> None:
     assert TEMPLATES["plain"] == ("{}",)
     assert 8 <= len(TEMPLATES["action"]) <= 16
+    assert (len(TEMPLATES["clip-kinetics"]), len(TEMPLATES["actionclip"])) == (28, 16)
+    assert TEMPLATES["clip-kinetics"][:3] == (
+        "a photo of {}.",
+        "a photo of a person {}.",
+        "a photo of a person using {}.",
+    )
+    assert TEMPLATES["clip-kinetics"][-1] == "a demonstration of a person practicing {}."
+    assert TEMPLATES["actionclip"][7] == "{}"
     for templates in TEMPLATES.values():
         assert len(set(templates)) == len(templates)
         for template in templates:

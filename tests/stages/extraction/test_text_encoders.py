@@ -19,7 +19,7 @@ from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.extraction import text_network
 from unialign.stages.extraction.base import Source
-from unialign.stages.extraction.text import text_extractor, unit_rows
+from unialign.stages.extraction.text import text_extractor, text_rows, unit_rows
 from unialign.stages.extraction.text_encoders import ENCODERS, load_encoder
 from unialign.stages.extraction.text_sentence import folder_digest
 
@@ -260,3 +260,14 @@ def test_a_prompt_of_the_model_counts(sentence_folder: Path) -> None:
     prompted = load_encoder("sentence", "", sentence_folder, "cpu")
     assert prompted.count_tokens("clap") == plain.count_tokens("clap") + 3
     np.testing.assert_allclose(prompted.embed("clap"), plain.embed("one two three clap"), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["踢足球", "прыгать", "दौड़ना", "跳び go"])
+def test_openclip_refuses_names_in_scripts_that_it_reads_as_bytes(tower: Path, name: str) -> None:
+    extractor = text_extractor("openclip", NAME, tower, device="cpu")
+    with pytest.raises(UsageError, match=rf"the class '{name}': openclip .* has no tokens for .*--encoder sentence"):
+        extractor.check(text_rows(["wave", name], ["a video of {}"]))
+
+
+def test_openclip_reads_letters_with_marks_digits_and_abbreviations(tower: Path) -> None:
+    text_extractor("openclip", NAME, tower, device="cpu").check(text_rows(["plié", "B2B", "Æøå", "42"], ["{}"]))

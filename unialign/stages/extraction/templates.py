@@ -4,6 +4,8 @@ from pathlib import Path
 
 from unialign.errors import UsageError
 
+_HOW = ("", "using ", "doing ", "during ", "performing ", "practicing ")
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
     # Wording of this project. ART and UniAlign refine banks of about this size, one row per (template, class);
@@ -21,6 +23,31 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "an example of {}",
         "people filmed while doing {}",
         "{}, filmed from the start to the end",
+    ),
+    # CLIP's ensemble for Kinetics-700, data/prompts.md of openai/CLIP, in its spelling.
+    "clip-kinetics": tuple(
+        f"a {kind} of {who}{{}}."
+        for kind in ("photo", "video", "example", "demonstration")
+        for who in ("", *(f"a person {how}" for how in _HOW))
+    ),
+    # The prompts of ActionCLIP (sallymmx/ActionCLIP), which papers on CLIP and Kinetics mostly take.
+    "actionclip": (
+        "a photo of action {}",
+        "a picture of action {}",
+        "Human action of {}",
+        "{}, an action",
+        "{} this is an action",
+        "{}, a video of action",
+        "Playing action of {}",
+        "{}",
+        "Playing a kind of action, {}",
+        "Doing a kind of action, {}",
+        "Look, the human is {}",
+        "Can you recognize the action of {}?",
+        "Video classification of {}",
+        "A video of {}",
+        "The man is {}",
+        "The woman is {}",
     ),
 }
 

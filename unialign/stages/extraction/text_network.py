@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ class TextEncoder:
 
     width: D of a row. max_tokens: how many tokens it reads, special ones included. tokenizer: its digest or name.
         embed: one text to one float32 row (D,), not yet normalized. tokens: the token ids of a text, special ones
-        included, untruncated. unknown: the id for everything that it has no tokens for, if there is one.
+        included, untruncated. unknown: the id for everything that it has no tokens for, if there is one. latin_only: it
+        was trained on English and reads letters of other scripts byte by byte.
     """
 
     width: int
@@ -29,6 +31,7 @@ class TextEncoder:
     embed: Callable[[str], np.ndarray]
     tokens: Callable[[str], Sequence[int]]
     unknown: int | None = None
+    latin_only: bool = False
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text."""
@@ -40,7 +43,10 @@ class TextEncoder:
         return letters > 3 and self.count_tokens(text) - self.count_tokens("") >= letters
 
     def unknown_share(self, text: str) -> float:
-        """Share of the tokens of a text, special ones excluded, that are the unknown token."""
+        """Share of a text that it cannot read: of its tokens, special ones excluded, or of its letters."""
+        if self.latin_only:
+            letters = [char for char in text if char.isalpha()]
+            return sum(not unicodedata.name(char, "").startswith("LATIN") for char in letters) / max(len(letters), 1)
         own = self.count_tokens(text) - self.count_tokens("")
         return list(self.tokens(text)).count(self.unknown) / own if own > 0 and self.unknown is not None else 0.0
 

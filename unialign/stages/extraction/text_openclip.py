@@ -148,7 +148,8 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
         tokenizer="open_clip SimpleTokenizer",  # its vocabulary is part of the library, whose version is in the key
         weights_digest=file_digest(weights),
         embed=embed,
-        # Its smallest tokens are bytes, so it has no unknown token.
+        # Its smallest tokens are bytes, so it has no unknown token, but its vocabulary is that of English.
+        latin_only=True,
         tokens=lambda text: [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id],
     )
 
