@@ -233,7 +233,9 @@ class Network:
     def _detect(self, path: Path) -> dict[str, Any]:
         if not self.loaded:
             weights = ultralytics_pose.check_weights(self.weights)
-            self.loaded.append(ultralytics_pose.load_network(weights, file_digest(weights), "cpu"))
+            self.loaded.append(
+                ultralytics_pose.load_network(weights, file_digest(weights), "cpu", (BATCH, SIDE, SIDE, 3))
+            )
         video, found, squares = Video(path), [], []  # type: Video, list[np.ndarray], list[np.ndarray]
 
         def run() -> None:

@@ -16,8 +16,9 @@ MAX_FUNCTION = 60
 OWNED = {
     "zarr": ("cache/",),
     "av": ("stages/video.py",),
-    "dask": ("pipeline/extraction/executors.py",),
-    "distributed": ("pipeline/extraction/executors.py",),
+    "dask": ("pipeline/extraction/executors.py", "pipeline/extraction/clusters.py"),
+    "dask_jobqueue": ("pipeline/extraction/clusters.py",),
+    "distributed": ("pipeline/extraction/executors.py", "pipeline/extraction/clusters.py"),
     # Files of others, and messages between processes of one program.
     "pickle": ("stages/datasets/pickles.py", "pipeline/extraction/channel.py"),
     "ultralytics": ("stages/extraction/ultralytics_pose.py",),

@@ -42,6 +42,21 @@ def test_a_bar_is_named_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert r"row [bold]:bug: \x1b[31m" in stream.getvalue(), stream.getvalue()
 
 
+def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console.messages, "_file", stream)
+    with console.progress_bar("extract poses", hidden=False) as update:
+        update(1, 10)
+        monkeypatch.setattr(console, "LINES_EVERY", 0.0)
+        time.sleep(0.05)
+        update(1000, 2000, "extract poses, 90 frames/s")
+        monkeypatch.setattr(console, "LINES_EVERY", 30.0)
+        update(1500, 2000)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("extract poses, 90 frames/s: 1,000 of 2,000, ")
+    assert line.endswith(" left")
+
+
 @pytest.mark.parametrize(("name", "written"), [("\x1b[2J", r"\x1b[2J"), ("a\rb", r"a\rb"), ("\udcff", r"\udcff")])
 def test_what_cannot_be_shown_is_written_out(shown: io.StringIO, name: str, written: str) -> None:
     console.show_table(name, (name,), [(name,)])

@@ -7,9 +7,11 @@ reused, and where.
 import json
 import logging
 import sys
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -53,6 +55,9 @@ class _Plain(Console):
 output = _Plain(width=None if sys.stdout.isatty() else 160)
 messages = _Plain(stderr=True)
 
+
+# Seconds between two lines of progress where there is no terminal.
+LINES_EVERY = 30.0
 
 # What --quiet sets for the rest of the process.
 _quiet = False
@@ -103,9 +108,29 @@ class Update(Protocol):
         """Set the progress, the total, and the text in front."""
 
 
+class _Lines:
+    """Progress in a log: a line every `LINES_EVERY` seconds, with rate and time left."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.monotonic()
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Print the line if it is time for one."""
+        now = time.monotonic()
+        if now - self.last < LINES_EVERY:
+            return
+        self.last = now
+        rate = done / (now - self.started)
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if done else ""
+        messages.print(f"{text}: {done:,} of {total:,}, {rate:.1f}/s{left}")
+
+
 @contextmanager
 def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
-    """A bar with rate and time left; the block calls (done, total) or (done, total, text). `hidden` with `--json`."""
+    """A bar with rate and time left; the block calls (done, total) or (done, total, text). `hidden` with `--json`.
+
+    Where messages go to no terminal, a line every half minute.
+    """
     hidden = hidden or _quiet
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -115,11 +140,14 @@ def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=messages, disable=hidden, transient=True) as bar:
+    lines = None if hidden or messages.is_terminal else _Lines()
+    with Progress(*columns, console=messages, disable=hidden or lines is not None, transient=True) as bar:
         task = bar.add_task(visible(title), total=None)
 
         def update(done: int, total: int, text: str = title) -> None:
             bar.update(task, completed=done, total=total, description=visible(text))
+            if lines is not None:
+                lines.update(done, total, text)
 
         yield update
 

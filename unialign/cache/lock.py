@@ -20,14 +20,14 @@ from unialign.types import Json
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 # Handles of the locks that this process holds.
-_held: set[int] = set()
+held_handles: set[int] = set()
 
 
 def _let_go() -> None:
     """Close inherited handles: a forked child, such as a worker, would hold a lock after its parent has died."""
-    for handle in _held:
+    for handle in held_handles:
         os.close(handle)
-    _held.clear()
+    held_handles.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)
@@ -41,16 +41,14 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
     however it died, so it is never stale. If the file system does not support such locks, it is a lease, see `_lease`.
     Raises `LockedStore` immediately if another process holds it, `OSError` if the cache cannot be written.
     """
-    relative = store.relative_to(cache).as_posix().replace("/", "-")
-    path = cache / ".locks" / f"{relative}.lock"
-    atomic.make_shared_folder(path.parent)
-    handle = _open(path)
-    _held.add(handle)
+    path = lock_path(store, cache)
+    handle = open_lock(path)
+    held_handles.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise _locked(store, _noted(handle)) from error
+            raise locked(store, _noted(handle)) from error
         except OSError as error:
             if error.errno == errno.EBADF:
                 # NFS locks only files that are open for writing.
@@ -60,7 +58,7 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
             # Another machine may have mounted the same folder with lock support, and hold this one by `flock`.
             owner = _noted(handle)
             if owner and not is_dead(owner):
-                raise _locked(store, owner, path) from error
+                raise locked(store, owner, path) from error
             with _lease(path, store):
                 yield
             return
@@ -68,12 +66,18 @@ def store_lock(store: Path, cache: Path) -> Iterator[None]:
         with _name_in(handle):
             yield
     finally:
-        _held.discard(handle)
+        held_handles.discard(handle)
         os.close(handle)
 
 
-def _open(path: Path) -> int:
-    """A handle of the lock file, created if needed. One of another user can be locked as long as it can be read."""
+def lock_path(store: Path, cache: Path) -> Path:
+    """The lock file of a store."""
+    return cache / ".locks" / f"{store.relative_to(cache).as_posix().replace('/', '-')}.lock"
+
+
+def open_lock(path: Path) -> int:
+    """A handle of a lock file, created if needed. One of another user can be locked as long as it can be read."""
+    atomic.make_shared_folder(path.parent)
     refused: OSError | None = None
     # The second attempt: in folders with the sticky bit, the kernel does not let a user "create" another user's file.
     for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):
@@ -109,11 +113,14 @@ def _noted(handle: int) -> str:
     return os.pread(handle, 4096, 0).decode(errors="replace").strip()
 
 
-def _locked(store: Path, owner: str, file: Path | None = None) -> LockedStore:
+def locked(store: Path, owner: str, file: Path | None = None) -> LockedStore:
+    """The error for a store whose lock another process holds. owner: "" if it has left no name."""
     way_out = "wait for it or stop it"
     if file is not None:
         way_out += f"; if it has died, which cannot be seen from here, delete {file}"
-    return LockedStore(f"{store}: another extraction is writing this store ({owner or 'unknown'}); {way_out}.")
+    return LockedStore(
+        f"{store}: another extraction is writing this store ({owner or 'unknown, or several with --join'}); {way_out}."
+    )
 
 
 @contextmanager
@@ -131,7 +138,7 @@ def _lease(path: Path, store: Path) -> Iterator[None]:
     try:
         os.symlink(json.dumps(this_process()), mine)
     except FileExistsError as error:
-        raise _locked(store, read_owner(mine), mine) from error
+        raise locked(store, read_owner(mine), mine) from error
     except OSError as error:
         if error.errno not in {errno.EPERM, *NO_LOCKS}:
             raise
@@ -155,7 +162,7 @@ def _refuse_leases(path: Path, store: Path, but: Path | None = None) -> dict[int
         if file == but or not file.suffix[1:].isdigit() or not owner:
             continue
         if not is_dead(owner):
-            raise _locked(store, owner, file)
+            raise locked(store, owner, file)
         found[int(file.suffix[1:])] = file
     return found
 

@@ -10,6 +10,7 @@ from unialign.commands.extraction import (
     Codec,
     Device,
     DryRun,
+    Join,
     Repair,
     Retry,
     ShardSamples,
@@ -59,6 +60,8 @@ def poses(
     num_people: Annotated[int | None, setting("extract.poses.num_people")] = None,
     image_size: Annotated[int | None, setting("extract.poses.image_size")] = None,
     body_rule: Annotated[str | None, setting("extract.poses.body_rule")] = None,
+    backend: Annotated[str | None, setting("extract.poses.backend")] = None,
+    precision: Annotated[str | None, setting("extract.poses.precision")] = None,
     cluster: Cluster = None,
     threads: Threads = None,
     timeout: Timeout = None,
@@ -67,6 +70,7 @@ def poses(
     device: Device = None,
     repair: Repair = False,
     retry: Retry = False,
+    join: Join = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -92,9 +96,11 @@ def poses(
         extract__poses__num_people=num_people,
         extract__poses__image_size=image_size,
         extract__poses__body_rule=body_rule,
+        extract__poses__backend=backend,
+        extract__poses__precision=precision,
         **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
-    run("poses", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
+    run("poses", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(
@@ -121,6 +127,7 @@ def pose_features(
     device: Device = None,
     repair: Repair = False,
     retry: Retry = False,
+    join: Join = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -147,7 +154,7 @@ def pose_features(
         extract__pose_features__clip_len=clip_len,
         **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
-    run("pose-features", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
+    run("pose-features", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(
@@ -217,6 +224,7 @@ def frames(
     codec: Codec = None,
     repair: Repair = False,
     retry: Retry = False,
+    join: Join = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -241,7 +249,7 @@ def frames(
         extract__frames__quality=quality,
         **execution(cluster, None, timeout, shard_samples, codec, None),
     )
-    run("frames", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
+    run("frames", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(
@@ -268,6 +276,7 @@ def tokens(
     device: Device = None,
     repair: Repair = False,
     retry: Retry = False,
+    join: Join = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -294,4 +303,4 @@ def tokens(
         extract__tokens__projection=projection,
         **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
-    run("tokens", resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
+    run("tokens", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)

@@ -20,6 +20,10 @@ Codec = Annotated[str | None, setting("extract.codec")]
 Device = Annotated[str | None, setting("extract.device")]
 Repair = Annotated[bool, typer.Option("--repair", help="Extract damaged shards again.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Try quarantined samples again.")]
+Join = Annotated[
+    bool,
+    typer.Option("--join", help="Work on the store together with other processes that were started with --join too."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")]
 
 REASONS_SHOWN = 10
@@ -44,7 +48,9 @@ def execution(
     }
 
 
-def run(name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
+def run(
+    name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool, join: bool = False
+) -> None:
     """Run an extractor as configured and say what was done; exit code 3 with quarantined samples."""
     from unialign.pipeline.datasets import rooted_dataset
     from unialign.pipeline.extraction.extractors import extract_configured, get_row
@@ -58,7 +64,17 @@ def run(name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool
     if not as_json and not console.is_quiet():
         console.show_fields(shown_facts(facts))
     with console.progress_bar(f"extract {name}", hidden=as_json) as progress:
-        done = extract_configured(name, dataset, config, repair=repair, retry=retry, dry_run=dry_run, progress=progress)
+        done = extract_configured(
+            name,
+            dataset,
+            config,
+            repair=repair,
+            retry=retry,
+            join=join,
+            dry_run=dry_run,
+            progress=progress,
+            announce=console.say,
+        )
     told = get_row(name).told
     work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:

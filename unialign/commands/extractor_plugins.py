@@ -12,6 +12,7 @@ from unialign.commands.extraction import (
     Codec,
     Device,
     DryRun,
+    Join,
     Repair,
     Retry,
     ShardSamples,
@@ -91,6 +92,7 @@ def command_of(name: str, row: "ExtractorRow") -> Any:
         device: Device = None,
         repair: Repair = False,
         retry: Retry = False,
+        join: Join = False,
         dry_run: DryRun = False,
         as_json: AsJson = False,
         quiet: Quiet = False,
@@ -110,7 +112,7 @@ def command_of(name: str, row: "ExtractorRow") -> Any:
             **{f"{section}__{field}": value for field, value in settings.items()},
             **execution(cluster, threads, timeout, shard_samples, codec, device),
         )
-        run(name, resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
+        run(name, resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
     command.__doc__ = row.title
     shared = [each for each in inspect.signature(command).parameters.values() if each.kind is not each.VAR_KEYWORD]

@@ -54,6 +54,15 @@ class PosesSection(Settings):
     max_frames: int = Field(
         1024, ge=16, multiple_of=16, description="Clips with more frames are quarantined as too-long."
     )
+    backend: Literal["torch", "onnxruntime", "openvino"] = Field(
+        "torch", description="What computes the pose network; all but torch are extras, and make stores of their own."
+    )
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="Precision of the pose network; fp16 is meant for GPUs."
+    )
+    rectangular: bool = Field(
+        False, description="Show the pose network frames without the gray that makes them square: fewer pixels."
+    )
 
 
 class PoseFeaturesSection(Settings):
@@ -131,8 +140,8 @@ class ExtractSection(Settings):
 
     cluster: str = Field(
         "",
-        description="Several processes: local:N for N workers on this machine, or the address of a Dask scheduler; "
-        "empty: this process.",
+        description="Several processes: local:N or local-cuda:N for N workers on the cores or GPUs of this machine, "
+        "slurm:N for up to N jobs, or the address of a Dask scheduler; empty: this process.",
     )
     threads: int = Field(
         0,

@@ -13,10 +13,14 @@ from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.cache.reader import StoreReader
 from unialign.errors import UsageError
+from unialign.pipeline.extraction import executors
 from unialign.stages.extraction.base import Outcome, Source
 
 
-def test_two_dask_workers_write_the_same_bytes_as_the_loop(tmp_path: Path) -> None:
+def test_two_dask_workers_write_the_same_bytes_as_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The scheduler knows of two of the six units at a time.
+    monkeypatch.setattr(executors, "LEAST_WINDOW", 1)
+    monkeypatch.setattr(executors, "UNITS_PER_THREAD", 1)
     sources = make_files(tmp_path / "files", 22, bad=(3,))
     serial = extract(tmp_path / "serial", sources)
     parallel = extract(tmp_path / "dask", sources, cluster="local:2")

@@ -1,5 +1,6 @@
 """Poses from a real network on real frames."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -110,11 +111,12 @@ def test_every_batch_has_the_full_size(
     extractor: YoloPoses, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the last batch of a shard would round differently, by less than float16 shows most of the time."""
-    network, shapes = ultralytics_pose.load_network(extractor.weights, extractor.weights_digest, "cpu"), []
+    shape = (4, 320, 320, 3)
+    network, shapes = ultralytics_pose.load_network(extractor.weights, extractor.weights_digest, "cpu", shape), []
 
     class Watched(ultralytics_pose.PoseNetwork):
         def __init__(self) -> None:
-            super().__init__(network.model, network.suppress, "cpu", network.stride)
+            super().__init__(network.predict, network.suppress)
 
         def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
             shapes.append(pictures.shape)
@@ -122,7 +124,7 @@ def test_every_batch_has_the_full_size(
 
     monkeypatch.setattr(ultralytics_pose, "load_network", lambda *_: Watched())
     assert [one.status for one in extractor.run([Source("a", clips[0]), Source("b", clips[2])])] == ["ok", "ok"]
-    assert shapes == [(4, 320, 320, 3)] * 3
+    assert shapes == [shape] * 3
 
 
 def test_frames_keep_their_order(extractor: YoloPoses, clips: list[Path], tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_bad_clips_do_not_end_the_rest(extractor: YoloPoses, clips: list[Path], 
 
 def test_the_network_sees_what_ultralytics_sees(weights: Path, shared_data: Path) -> None:
     """Our letterbox, suppression and scaling against `predict` of the library itself."""
-    network = ultralytics_pose.load_network(weights, file_digest(weights), "cpu")
+    network = ultralytics_pose.load_network(weights, file_digest(weights), "cpu", (1, 640, 640, 3))
     yolo, _ = ultralytics_pose.functions()
     num_persons = 0
     for path in sorted((shared_data / "pictures" / "coco8-pose" / "images").rglob("*.jpg"))[:4]:
@@ -246,10 +248,10 @@ def test_the_size_suits_the_stride_of_the_network(
     extractor: YoloPoses, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks of the p6 kind have a stride of 64: yolov7 report 1387."""
-    network = ultralytics_pose.load_network(extractor.weights, extractor.weights_digest, "cpu")
-    assert network.stride == 32
-    coarse = ultralytics_pose.PoseNetwork(network.model, network.suppress, "cpu", 64)
-    monkeypatch.setattr(ultralytics_pose, "load_network", lambda *_: coarse)
+    assert ultralytics_pose.network_stride(extractor.weights, extractor.weights_digest) == 32
+    coarse = copy.deepcopy(ultralytics_pose.load_model(extractor.weights, extractor.weights_digest))
+    coarse.stride = torch.tensor([16.0, 64.0])
+    monkeypatch.setattr(ultralytics_pose, "load_model", lambda *_: coarse)
     with pytest.raises(UsageError, match="352 is not a multiple of 64, which this network needs; take 384"):
         next(replace(extractor, image_size=352).run([Source("a", clips[0])]))
     assert next(extractor.run([Source("a", clips[0])])).status == "ok"
@@ -278,7 +280,7 @@ socket.getaddrinfo = socket.socket.connect = refuse
 import PIL.Image, torch
 before, options, patched = dict(os.environ), np.get_printoptions(), (PIL.Image.open, torch.save)
 poses = yolo_poses(Path({str(weights)!r}))
-module.load_network(poses.weights, poses.weights_digest, "cpu")
+module.load_network(poses.weights, poses.weights_digest, "cpu", (1, 64, 64, 3))
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 assert (PIL.Image.open, torch.save) == patched
 assert np.get_printoptions() == options, (np.get_printoptions(), options)

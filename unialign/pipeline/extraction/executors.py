@@ -2,28 +2,34 @@
 
 Both run the extractor in a separate process (`supervisor.py`), which a bad sample may end; the process that stores the
 results, this one or a Dask worker, survives. Only the outcome of a unit is sent back from a Dask worker (ids, statuses,
-digests), never features. No other module uses Dask.
+digests), never features. `clusters.py` starts Dask's processes; no other module uses it.
 """
 
-import tempfile
+import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from unialign.cache.cores import free_cores
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, check_arrays, open_store, write_shard
-from unialign.errors import UnialignError, UsageError
+from unialign.errors import UnialignError
 from unialign.pipeline.extraction.planning import Unit
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction.base import Extractor, Outcome
 from unialign.types import Json
 
+LOGGER = logging.getLogger(__name__)
+
 # How often a unit may lose its Dask worker before the run stops.
 ALLOWED_FAILURES = 3
+# Units that the scheduler knows of at a time, per thread of its workers, and at least: each costs memory and time.
+UNITS_PER_THREAD = 4
+LEAST_WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,23 @@ def fitting(store: Store, outcome: Outcome) -> Outcome:
     return outcome
 
 
-Executor = Callable[[Job, Sequence[Unit]], Iterator[Done]]
+Executor = Callable[[Job, Iterable[Unit]], Iterator[Done]]
 
 
-def run_serial(job: Job, units: Sequence[Unit]) -> Iterator[Done]:
-    """The units one after the other: extracted in one worker process, stored by this one."""
-    with Supervisor(job.extractor, job.threads, job.limits) as supervisor:
+def run_serial(job: Job, units: Iterable[Unit]) -> Iterator[Done]:
+    """The units one after the other: extracted in one worker process, stored by this one while the next is extracted.
+
+    One unit is stored at a time, in order, so that a kill leaves the same as without the thread: whole shards.
+    """
+    behind: Future[Done] | None = None
+    with ThreadPoolExecutor(1) as disk, Supervisor(job.extractor, job.threads, job.limits) as supervisor:
         for unit in units:
-            yield store_unit(job, unit, supervisor.run(unit.sources), supervisor.environment)
+            outcomes = supervisor.run(unit.sources)
+            if behind is not None:
+                yield behind.result()
+            behind = disk.submit(store_unit, job, unit, outcomes, supervisor.environment)
+        if behind is not None:
+            yield behind.result()
 
 
 class _Own(threading.local):
@@ -98,85 +113,80 @@ def run_on_worker(job: Job, unit: Unit) -> Done:
     return store_unit(job, unit, _own.supervisor.run(unit.sources), _own.supervisor.environment)
 
 
-def run_dask(client: Any, job: Job, units: Sequence[Unit]) -> Iterator[Done]:
-    """The units on the workers of a Dask client, in order of completion.
+def run_dask(client: Any, job: Job, units: Iterable[Unit]) -> Iterator[Done]:
+    """The units on the workers of a Dask client, in order of completion; the scheduler gets them a few at a time.
 
     A unit whose worker dies is given to another worker. Each future is released as soon as it is done: a kept one would
     be computed again if its worker dies later. The job is sent with each unit: if it were distributed once, it would be
     lost, together with all units that wait for it, if the workers that hold it die at the same time.
     """
-    from distributed import CancelledError, as_completed
-    from distributed.scheduler import KilledWorker
+    from distributed import as_completed
 
-    futures = [
-        client.submit(run_on_worker, job, unit, key=f"shard-{unit.shard}-{id(units)}", pure=False) for unit in units
-    ]
-    numbers = {future.key: unit.shard for future, unit in zip(futures, units, strict=True)}
-    waiting = as_completed(futures)
-    del futures
+    numbers: dict[str, int] = {}
+    rest = iter(units)
+    run = next(_runs)
+
+    def submit(most: int) -> list[Any]:
+        some = []
+        for unit in islice(rest, most):
+            some.append(client.submit(run_on_worker, job, unit, key=f"shard-{unit.shard}-{run}", pure=False))
+            numbers[some[-1].key] = unit.shard
+        return some
+
+    window = _window(client)
+    waiting = as_completed(submit(window))
     for future in waiting:
-        try:
-            done: Done = future.result()
-        except KilledWorker as error:
-            raise UnialignError(
-                f"{ALLOWED_FAILURES + 1} Dask workers in a row died while they worked on shard {numbers[future.key]}. "
-                "No sample does that, they are extracted in processes of their own: look whether the machines run out "
-                "of memory or something ends the workers. Finished shards are kept; repeat the command."
-            ) from error
-        except CancelledError as error:
-            raise UnialignError(
-                f"shard {numbers[future.key]} was given up: the Dask scheduler has gone; finished shards are kept. "
-                "Start it again and repeat the command."
-            ) from error
+        done = _result(future, numbers.pop(future.key))
         future.release()
+        if len(numbers) <= window // 2:
+            window = _window(client)  # workers may have come or gone
+            for each in submit(max(0, window - len(numbers))):
+                waiting.add(each)
         yield done
 
 
-@contextmanager
-def executor(cluster: str, threads: int) -> Iterator[Executor]:
-    """The executor for `--cluster`: "" (serial), "local" or "local:4", or a scheduler's address ("tcp://...").
+# Numbers the runs of this process, for the names of their tasks.
+_runs = count()
 
-    Raises `UsageError` for anything else or a scheduler that does not answer.
+
+def _window(client: Any) -> int:
+    """How many units the scheduler knows of at a time: enough for every worker, however many units there are."""
+    threads: int = sum(client.nthreads().values())
+    return max(LEAST_WINDOW, UNITS_PER_THREAD * threads)
+
+
+def _result(future: Any, shard: int) -> Done:
+    from distributed import CancelledError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        done: Done = future.result()
+    except KilledWorker as error:
+        raise UnialignError(
+            f"{ALLOWED_FAILURES + 1} Dask workers in a row died while they worked on shard {shard}. "
+            "No sample does that, they are extracted in processes of their own: look whether the machines run out "
+            "of memory or something ends the workers. Finished shards are kept; repeat the command."
+        ) from error
+    except CancelledError as error:
+        raise UnialignError(
+            f"shard {shard} was given up: the Dask scheduler has gone; finished shards are kept. "
+            "Start it again and repeat the command."
+        ) from error
+    return done
+
+
+@contextmanager
+def executor(cluster: str, threads: int, announce: Callable[[str], None] = LOGGER.info) -> Iterator[Executor]:
+    """The executor for `--cluster`: "" (serial), or what `clusters.connected` knows.
+
+    announce: is told where the cluster can be watched. Raises `UsageError` for anything else or a scheduler that does
+    not answer.
     """
     if not cluster:
         yield run_serial
         return
-    # Dask needs one, and would bury the fact that there is none in a traceback.
-    tempfile.gettempdir()
-    import dask
-    from distributed import Client, LocalCluster
+    from unialign.pipeline.extraction.clusters import connected
 
-    kind, _, number = cluster.partition(":")
-    settings = {
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-    }
-    with dask.config.set(settings):
-        if kind == "local" and (not number or (number.isdecimal() and int(number))):
-            workers = int(number or free_cores())
-            with (
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    # Dask always starts an HTTP server: at 0.0.0.0:8787, unless told otherwise.
-                    dashboard_address="127.0.0.1:0",
-                    env={"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
-                ) as local,
-                Client(local) as client,
-            ):
-                yield lambda job, units: run_dask(client, job, units)
-        elif "://" in cluster:
-            try:
-                connected = Client(cluster, timeout="10s")
-            except OSError as error:
-                raise UsageError(
-                    f"no Dask scheduler answers at {cluster}; start one or use --cluster local:N."
-                ) from error
-            with connected as client:
-                yield lambda job, units: run_dask(client, job, units)
-        else:
-            raise UsageError(
-                f"--cluster {cluster!r} is neither local:N nor a scheduler's address such as tcp://host:8786."
-            )
+    with connected(cluster, threads, ALLOWED_FAILURES) as client:
+        announce(f"the cluster can be watched at {client.dashboard_link}")
+        yield lambda job, units: run_dask(client, job, units)

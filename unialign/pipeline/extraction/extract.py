@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from unialign.cache import atomic
 from unialign.cache.access import is_refused
 from unialign.cache.digests import spanned_digest
 from unialign.cache.index import forget_shard, load_table, write_index
+from unialign.cache.joining import Seat, seat_at
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import check_sizes
@@ -20,9 +21,10 @@ from unialign.cache.records import Entry, read_record, record_path
 from unialign.cache.repair import restore_group, restore_metadata
 from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
-from unialign.errors import DamagedStore
+from unialign.errors import DamagedStore, UsageError
 from unialign.pipeline.extraction.executors import Job, executor
-from unialign.pipeline.extraction.planning import Plan, make_plan
+from unialign.pipeline.extraction.joining import is_prepared, unclaimed
+from unialign.pipeline.extraction.planning import Plan, Unit, make_plan
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.extraction.supervisor import Limits
 from unialign.stages.extraction.base import Extractor, Source
@@ -42,8 +44,9 @@ class Settings:
     digits.
 
     shard_samples, codec: of a new store; an existing one keeps its own.
-    repair: extract damaged shards again. retry: retry failed samples.
+    repair: extract damaged shards again. retry: retry failed samples. join: with other processes that join too.
     limits: what one sample may use before it is given up. counts: see `ExtractorRow`.
+    announce: is told what a user should know while it runs, such as where a cluster can be watched.
     """
 
     cluster: str = ""
@@ -52,9 +55,11 @@ class Settings:
     codec: str = "none"
     repair: bool = False
     retry: bool = False
+    join: bool = False
     dry_run: bool = False
     limits: Limits = field(default_factory=Limits)
     counts: Sequence[str] = ()
+    announce: Callable[[str], None] = LOGGER.info
 
 
 @dataclass(frozen=True)
@@ -144,16 +149,7 @@ def run_extraction(
         attributes=extractor.attributes(),
         codec=settings.codec,
     )
-    try:
-        with store_lock(path, cache):
-            plan, extracted = _update(wanted, extractor, sources, current, settings, older, digests, progress)
-    except OSError as error:
-        # A read-only cache is fine if there is nothing to do.
-        if settings.repair or not is_refused(error) or not path.exists():
-            raise
-        plan, extracted = _checked_plan(wanted, sources, current, settings, older), 0
-        if plan.units:
-            raise
+    plan, extracted = _work(_Task(wanted, extractor, sources, current, settings, older, digests, progress), cache)
     failed = _failed(open_store(path), sources)
     return Extraction(
         modality=extractor.modality,
@@ -178,44 +174,120 @@ def _opened(wanted: Store) -> Store:
     return store
 
 
-def _update(
-    wanted: Store,
-    extractor: Extractor,
-    sources: Sequence[Source],
-    current: Callable[[Source], str],
-    settings: Settings,
-    older: str,
-    digests: SourceDigests | None,
-    progress: Progress,
-) -> tuple[Plan, int]:
+@dataclass(frozen=True)
+class _Task:
+    """What `run_extraction` was asked for."""
+
+    wanted: Store
+    extractor: Extractor
+    sources: Sequence[Source]
+    current: Callable[[Source], str]
+    settings: Settings
+    older: str
+    digests: SourceDigests | None
+    progress: Progress
+
+    def plan(self, store: Store, lost: set[str]) -> Plan:
+        """What there is to do."""
+        plan = _plan(store, self.sources, self.current, self.settings, lost, self.older)
+        LOGGER.info("writes %s: %d samples are there, %d are to do", store.path, plan.reused, plan.to_do)
+        return plan
+
+    def job(self) -> Job:
+        """The settings of its units."""
+        return Job(self.extractor, self.wanted.path, self.settings.threads, self.settings.limits)
+
+
+def _work(task: _Task, cache: Path) -> tuple[Plan, int]:
+    """Bring the store up to date, alone or with others; returns the plan and how many samples got features."""
+    try:
+        if task.settings.join:
+            return _join(task, cache)
+        with store_lock(task.wanted.path, cache):
+            return _update(task)
+    except OSError as error:
+        # A read-only cache is fine if there is nothing to do.
+        if task.settings.repair or not is_refused(error) or not task.wanted.path.exists():
+            raise
+        store = _opened(task.wanted)
+        check_sizes(store, load_table(store), ADVICE)
+        plan = task.plan(store, set())
+        if plan.units:
+            raise
+        return plan, 0
+
+
+def _update(task: _Task) -> tuple[Plan, int]:
     """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
-    atomic.sweep_beside(wanted.path)
-    if settings.repair and wanted.path.exists():
-        restore_group(wanted)
-    store = _opened(wanted)
-    lost = _clean(store, repair=settings.repair)
-    plan = _plan(store, sources, current, settings, lost, older)
-    LOGGER.info("writes %s: %d samples are there, %d are to do", store.path, plan.reused, plan.to_do)
-    job = Job(extractor, store.path, settings.threads, settings.limits)
-    extracted = _run_plan(job, store, plan, settings, digests, progress)
-    write_index(store)
-    if digests:
-        digests.save()
+    store, plan = _prepare(task)
+    extracted = _run_plan(task, store, plan, plan.units)
+    _finish(task, store)
     return plan, extracted
+
+
+def _prepare(task: _Task) -> tuple[Store, Plan]:
+    """Create or repair the store, which nobody else writes, and grow it for the plan."""
+    atomic.sweep_beside(task.wanted.path)
+    if task.settings.repair and task.wanted.path.exists():
+        restore_group(task.wanted)
+    store = _opened(task.wanted)
+    lost = _clean(store, repair=task.settings.repair)
+    plan = task.plan(store, lost)
+    if plan.units:
+        grow_store(store, plan.num_shards)
+    return store, plan
+
+
+def _finish(task: _Task, store: Store) -> None:
+    write_index(store)
+    if task.digests:
+        task.digests.save()
+
+
+def _join(task: _Task, cache: Path) -> tuple[Plan, int]:
+    """Fill the store together with other processes; returns the plan and how many samples this one gave features."""
+    if task.settings.repair or task.settings.retry or task.settings.cluster:
+        raise UsageError(
+            "--join shares the store among plain processes; repair, retry or use a cluster without it, in one command."
+        )
+    with seat_at(task.wanted.path, cache) as seat:
+        store, plan = _join_in(task, seat)
+        others = 0
+
+        def done_elsewhere(samples: int) -> None:
+            nonlocal others
+            others += samples
+            task.progress(others, plan.to_do)
+
+        units = unclaimed(plan.units, store, seat, done_elsewhere)
+        extracted = _run_plan(task, store, plan, units, lambda: others)
+        seat.leave()
+        if seat.is_first:
+            # The last one to leave; whoever was killed may have left a temporary file.
+            atomic.sweep(store.path)
+            _finish(task, store)
+        elif task.digests:
+            task.digests.save()
+    return plan, extracted
+
+
+def _join_in(task: _Task, seat: Seat) -> tuple[Store, Plan]:
+    """The prepared store and the plan: of this process if it is the first, else what the first one has prepared."""
+    while not seat.is_first:
+        if task.wanted.path.exists():
+            store = _opened(task.wanted)
+            plan = task.plan(store, set())
+            if is_prepared(store, plan):
+                return store, plan
+        seat.retry()
+    store, plan = _prepare(task)
+    seat.share()
+    return store, plan
 
 
 def _file_digest(digests: SourceDigests | None, source: Source) -> str:
     """Digest of a source's file, or of its part; "" if there is none."""
     return spanned_digest(digests.of(source.path), source.span) if digests and source.path else ""
-
-
-def _checked_plan(
-    wanted: Store, sources: Sequence[Source], current: Callable[[Source], str], settings: Settings, older: str
-) -> Plan:
-    """What there is to do for an existing store; nothing is written. Raises `DamagedStore` as `_clean` does."""
-    store = _opened(wanted)
-    check_sizes(store, load_table(store), ADVICE)
-    return _plan(store, sources, current, settings, set(), older)
 
 
 def _left_out(store: Store, sources: Sequence[Source], counts: Sequence[str]) -> dict[str, int]:
@@ -269,26 +341,29 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
 
 
 def _run_plan(
-    job: Job, store: Store, plan: Plan, settings: Settings, digests: SourceDigests | None, progress: Progress
+    task: _Task, store: Store, plan: Plan, units: Iterable[Unit], others: Callable[[], int] = lambda: 0
 ) -> int:
-    """Run the plan; returns how many samples got their first features, or newer ones."""
+    """Run units of the plan; returns how many samples got their first features, or newer ones.
+
+    others: how many samples other processes have done.
+    """
     if not plan.units:
         return 0
-    grow_store(store, plan.num_shards)
+    digests = task.digests
     # The digest of a part of a file is not that of the file.
     whole = [source for unit in plan.units for source in unit.sources if source.span is None]
     files = {source.id: source.path for source in whole if source.path}
     stamps = {name: digests.stamp(path) for name, path in files.items()} if digests else {}
     finished = extracted = 0
-    progress(0, plan.to_do)
-    with executor(settings.cluster, settings.threads) as run:
-        for number, done in enumerate(run(job, plan.units), start=1):
+    task.progress(0, plan.to_do)
+    with executor(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
+        for number, done in enumerate(run(task.job(), units), start=1):
             for name, status, digest in done.samples:
                 extracted += status == "ok"
                 if digests and name in files:
                     digests.learn(files[name], stamps[name], digest)
             finished += len(done.samples)
-            progress(finished, plan.to_do)
+            task.progress(finished + others(), plan.to_do)
             if number % INDEX_EVERY == 0:
                 write_index(store)
     return extracted

@@ -1,5 +1,6 @@
 """Every extractor known to the program, by name: one row each, and how it is created from the configuration."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ from unialign.words import counted
 if TYPE_CHECKING:
     from unialign.stages.extraction.pose_features import PoseFeatures
     from unialign.stages.extraction.tokens import Tokens
+
+LOGGER = logging.getLogger(__name__)
 
 
 def prepare(name: str, dataset: Dataset, config: Config) -> PreparedExtraction:
@@ -100,8 +103,10 @@ def extract_configured(
     *,
     repair: bool = False,
     retry: bool = False,
+    join: bool = False,
     dry_run: bool = False,
     progress: Progress = lambda done, total: None,
+    announce: Callable[[str], None] = LOGGER.info,
 ) -> Extraction:
     """Run the extractor of that name on a dataset as configured, and list the dataset next to the stores.
 
@@ -115,9 +120,11 @@ def extract_configured(
         codec=config.extract.codec,
         repair=repair,
         retry=retry,
+        join=join,
         dry_run=dry_run,
         limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
         counts=get_row(name).counts,
+        announce=announce,
     )
     if not dry_run:
         claim_collection(dataset, config.cache.resolve())
@@ -147,6 +154,9 @@ def _poses(dataset: Dataset, config: Config, section: PosesSection) -> PreparedE
             image_size=section.image_size,
             max_frames=section.max_frames,
             device=config.extract.device,
+            backend=section.backend,
+            precision=section.precision,
+            rectangular=section.rectangular,
         )
         return PreparedExtraction(network, files(dataset, "video"))
     if section.pickle:

@@ -57,7 +57,7 @@ def network_threads(cluster: str, cores: int) -> int:
     With plain "local" there are as many workers as idle cores at the moment, so each has 1, however many there are.
     """
     kind, _, number = cluster.partition(":")
-    if kind != "local":
+    if kind != "local" and not (kind == "local-cuda" and number):
         return min(NETWORK_THREADS, cores)
     return max(1, min(NETWORK_THREADS, cores // int(number))) if number.isdigit() and int(number) else 1
 

@@ -36,13 +36,14 @@ class SourceDigests:
     def __init__(self, cache: Path, collection: str) -> None:
         """Read the stored digests, if there are any."""
         self._path = cache / ".digests" / f"{collection}.json"
-        self._known: dict[str, list[int | str]] = {}
+        self._known = self._stored()
         self._changed = False
+
+    def _stored(self) -> dict[str, list[int | str]]:
         if self._path.is_file():
-            try:
-                self._known = _entries(json.loads(self._path.read_text()))
-            except (ValueError, RecursionError):
-                self._known = {}
+            with suppress(ValueError, RecursionError):
+                return _entries(json.loads(self._path.read_text()))
+        return {}
 
     @staticmethod
     def stamp(path: Path) -> list[int | str]:
@@ -92,5 +93,7 @@ class SourceDigests:
             make_shared_folder(self._path.parent)
             sweep_beside(self._path)
             if self._changed:
+                # Extractions that write another store, or join this one, have learned others meanwhile.
+                self._known = {**self._stored(), **self._known}
                 write_text(self._path, json.dumps(self._known))
                 self._changed = False

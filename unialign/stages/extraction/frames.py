@@ -9,6 +9,7 @@ from PIL import Image, features
 
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
+from unialign.stages.extraction.ahead import in_order, worker_threads
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.images import ENCODINGS, encode_image
@@ -172,9 +173,11 @@ class Frames:
         return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order. Statuses: "ok" and those of `Video.frames`."""
-        for source in sources:
-            yield self.outcome(SourceVideo(source))
+        """One outcome per source, in order; several clips are decoded at a time, a thread each.
+
+        Statuses: "ok" and those of `Video.frames`.
+        """
+        return in_order(lambda source: self.outcome(SourceVideo(source)), sources, worker_threads())
 
     def outcome(self, video: SourceVideo) -> Outcome:
         """The images of one clip."""

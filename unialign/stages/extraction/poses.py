@@ -1,10 +1,11 @@
 """Person keypoints in every frame of a clip, by a YOLO pose network and our own tracker.
 
-Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S side of the network's square images.
+Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S longer side of the network's images.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction import ultralytics_pose
+from unialign.stages.extraction.ahead import in_order, streams, worker_threads
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.people import track_persons
+from unialign.stages.extraction.pose_backends import check_backend, libraries_of
 from unialign.stages.extraction.tracker import Detections
 from unialign.stages.skeleton_layouts import COCO_17
 from unialign.stages.video import decoder_version
@@ -31,29 +34,51 @@ JOINTS = tuple(name.replace(" ", "_") for name in COCO_17.joints)
 REVISION = 2
 # The gray with which Ultralytics pads images in training.
 PADDING = 114
-# Stride of the coarsest feature map of most networks; `PoseNetwork.check_size` uses that of the loaded one.
+# Stride of the coarsest feature map of most networks; `ultralytics_pose.check_sides` uses that of the loaded one.
 STRIDE = 32
+# Batches of images that each decoding thread may be ahead of the network (20 MB each at 640 x 640), and clips tracked
+# at a time.
+BATCHES_AHEAD = 2
+TRACKED_AT_ONCE = 2
 
 
-def letterbox(image: np.ndarray, side: int) -> np.ndarray:
-    """A frame (H, W, 3) resized to fit a square and centered on gray: (side, side, 3) uint8."""
-    top, left, height, width = placement(image.shape[0], image.shape[1], side)
-    square = np.full((side, side, 3), PADDING, dtype=np.uint8)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    square[top : top + height, left : left + width] = np.asarray(resized)
-    return square
+def canvas_sides(height: int, width: int, side: int, stride: int = 0) -> tuple[int, int]:
+    """(height, width) of the network's image for a frame: a square, or with a stride the smallest rectangle around the
+    resized frame whose sides are multiples of it.
+    """
+    if not stride:
+        return side, side
+    new_height, new_width = resized_sides(height, width, side)
+    return -(-new_height // stride) * stride, -(-new_width // stride) * stride
 
 
-def placement(height: int, width: int, side: int) -> tuple[int, int, int, int]:
-    """Where a frame lies in its square: (top, left, height, width)."""
+def resized_sides(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) of a frame resized so that its longer side is `side`."""
     longest = max(height, width)
     new_height, new_width = (max(1, (2 * edge * side + longest) // (2 * longest)) for edge in (height, width))
-    return (side - new_height) // 2, (side - new_width) // 2, new_height, new_width
+    return new_height, new_width
 
 
-def to_detections(found: np.ndarray, height: int, width: int, side: int) -> Detections:
-    """Network output (n, 5 + 17 * 3) in pixels of the square as detections in pixels of the frame, clipped to it."""
-    top, left, new_height, new_width = placement(height, width, side)
+def letterbox(image: np.ndarray, side: int, stride: int = 0) -> np.ndarray:
+    """A frame (H, W, 3) resized and centered on gray: uint8, with the sides of `canvas_sides`."""
+    sides = image.shape[0], image.shape[1]
+    top, left, height, width = placement(*sides, side, stride)
+    canvas = np.full((*canvas_sides(*sides, side, stride), 3), PADDING, dtype=np.uint8)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    canvas[top : top + height, left : left + width] = np.asarray(resized)
+    return canvas
+
+
+def placement(height: int, width: int, side: int, stride: int = 0) -> tuple[int, int, int, int]:
+    """Where a frame lies in the network's image: (top, left, height, width)."""
+    new_height, new_width = resized_sides(height, width, side)
+    canvas_height, canvas_width = canvas_sides(height, width, side, stride)
+    return (canvas_height - new_height) // 2, (canvas_width - new_width) // 2, new_height, new_width
+
+
+def to_detections(found: np.ndarray, height: int, width: int, side: int, stride: int = 0) -> Detections:
+    """Network output (n, 5 + 17 * 3) in pixels of its image as detections in pixels of the frame, clipped to it."""
+    top, left, new_height, new_width = placement(height, width, side, stride)
     gain = np.array([new_width / width, new_height / height])
     corner, limit = np.array([left, top]), np.array([width, height])
     boxes = np.clip((found[:, :4].reshape(-1, 2, 2) - corner) / gain, 0, limit).reshape(-1, 4)
@@ -64,9 +89,10 @@ def to_detections(found: np.ndarray, height: int, width: int, side: int) -> Dete
 
 @dataclass
 class DetectionJob:
-    """A source in progress: its decoder, and the detections in its frames so far."""
+    """A source in progress: its decoder, and the detections in its frames so far. stride: see `canvas_sides`."""
 
     video: SourceVideo
+    stride: int = 0
     found: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -74,6 +100,10 @@ class DetectionJob:
         """Whether its outcome is determined."""
         decoded = self.video.is_decoded and len(self.found) == self.video.video.decoded
         return self.video.failure is not None or decoded
+
+
+# A frame on its way to the network: its clip, and the image that the network gets.
+Slot = tuple[DetectionJob, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -86,6 +116,9 @@ class YoloPoses:
         part of the key: convolutions round differently for another batch size (by up to 0.001 pixel, whereas a frame's
         position in the batch and its neighbors have no effect at all).
     device: "auto", "cpu", "cuda", "cuda:1"; GPUs and CPUs round differently too, but the device is not part of the key.
+    backend, precision: what computes the network, see `pose_backends`; part of the key unless they are the default.
+    rectangular: the network sees a frame without the gray above and below it, or at its sides, up to its stride. Fewer
+        pixels, so it is faster; persons near the border come out slightly differently. Part of the key if on.
     """
 
     weights: Path
@@ -98,6 +131,9 @@ class YoloPoses:
     device: str = "auto"
     max_detections: int = 20
     longest_gap: int = 30
+    backend: str = "torch"
+    precision: str = "fp32"
+    rectangular: bool = False
 
     modality = "poses"
     name = "yolo"
@@ -112,19 +148,23 @@ class YoloPoses:
         for count in counts:
             if getattr(self, count) < 1:
                 raise UsageError(f"{count} {getattr(self, count)} is below 1.")
+        check_backend(self.backend, self.precision)
 
     def key(self) -> Mapping[str, Json]:
         """What affects the bytes; see `Extractor.key`, and `batch_frames` for why it is included."""
         names = (
             "confidence", "num_people", "image_size", "max_frames", "batch_frames", "max_detections", "longest_gap",
         )  # fmt: skip
+        # Left out where they are the default, so that stores keep the keys that they had before there was a choice.
+        is_default = (self.backend, self.precision) == ("torch", "fp32")
+        chosen = [*(() if is_default else ("backend", "precision")), *(("rectangular",) if self.rectangular else ())]
         return {
             "extractor": self.name,
             "revision": REVISION,
-            "parameters": {name: getattr(self, name) for name in names},
+            "parameters": {name: getattr(self, name) for name in (*names, *chosen)},
             "weights": self.weights_digest,
             "decoder": decoder_version(),
-            "libraries": ultralytics_pose.versions(),
+            "libraries": {**ultralytics_pose.versions(), **libraries_of(self.backend)},
         }
 
     def arrays(self) -> tuple[ArraySpec, ...]:
@@ -160,34 +200,61 @@ class YoloPoses:
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order. Batches span clips, so an outcome may have to wait for the next sources.
 
+        Clips are decoded ahead and tracked behind in threads, while the network works in this one; batches are filled
+        in the order of the clips, so no bit depends on that.
+
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
         Raises `UsageError` if the network cannot be loaded or does not accept images of this size.
         """
         device = str(resolve_device(self.device, setting="extract.device"))
-        network = ultralytics_pose.load_network(self.weights, self.weights_digest, device)
-        network.check_size(self.image_size)
-        waiting: deque[DetectionJob] = deque()
-        slots: list[tuple[DetectionJob, np.ndarray]] = []
-        for source in sources:
-            clip = DetectionJob(SourceVideo(source))
-            waiting.append(clip)
-            for image in clip.video.frames(self.max_frames):
-                slots.append((clip, letterbox(image, self.image_size)))
-                if len(slots) == self.batch_frames:
-                    self.detect(network, slots)
-                    slots = []
-            while waiting and waiting[0].is_done:
-                yield self.outcome(waiting.popleft())
-        self.detect(network, slots)
-        while waiting:
-            yield self.outcome(waiting.popleft())
+        stride = ultralytics_pose.network_stride(self.weights, self.weights_digest) if self.rectangular else 0
+        self.network(device, (self.image_size, self.image_size))
+        jobs = (DetectionJob(SourceVideo(source), stride) for source in sources)
+        ahead = streams(self.canvases, jobs, worker_threads(), BATCHES_AHEAD * self.batch_frames)
+        with closing(ahead) as clips, closing(self.detected(clips, device)) as detected:
+            yield from in_order(self.outcome, detected, TRACKED_AT_ONCE)
 
-    def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[DetectionJob, np.ndarray]]) -> None:
+    def canvases(self, clip: DetectionJob) -> Iterator[np.ndarray]:
+        """The frames of a clip as the network gets them."""
+        for image in clip.video.frames(self.max_frames):
+            yield letterbox(image, self.image_size, clip.stride)
+
+    def detected(
+        self, clips: Iterable[tuple[DetectionJob, Iterator[np.ndarray]]], device: str
+    ) -> Generator[DetectionJob]:
+        """The clips in order, each when all its frames have been through the network."""
+        waiting: deque[DetectionJob] = deque()
+        slots: list[Slot] = []
+
+        def flush() -> None:
+            if slots:
+                self.detect(self.network(device, slots[0][1].shape[:2]), slots)
+                slots.clear()
+
+        for clip, canvases in clips:
+            waiting.append(clip)
+            for canvas in canvases:
+                if slots and slots[0][1].shape != canvas.shape:
+                    flush()
+                slots.append((clip, canvas))
+                if len(slots) == self.batch_frames:
+                    flush()
+            while waiting and waiting[0].is_done:
+                yield waiting.popleft()
+        flush()
+        yield from waiting
+
+    def network(self, device: str, sides: tuple[int, ...]) -> ultralytics_pose.PoseNetwork:
+        """The network for batches of images with these sides (height, width)."""
+        shape = (self.batch_frames, sides[0], sides[1], 3)
+        return ultralytics_pose.load_network(
+            self.weights, self.weights_digest, device, shape, self.backend, self.precision
+        )
+
+    def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[Slot]) -> None:
         """Run the network once on a full or partial batch and assign the detections to their clips."""
-        if not slots:
-            return
-        batch = np.zeros((self.batch_frames, self.image_size, self.image_size, 3), dtype=np.uint8)
-        batch[: len(slots)] = np.stack([square for _, square in slots])
+        batch = np.zeros((self.batch_frames, *slots[0][1].shape), dtype=np.uint8)
+        batch[: len(slots)] = np.stack([canvas for _, canvas in slots])
         beat()
         found = network.detect(batch, self.confidence, self.max_detections)
         for (clip, _), persons in zip(slots, found, strict=False):
@@ -201,7 +268,7 @@ class YoloPoses:
         if video.failure is not None:
             return video.failure
         height, width = video.video.size
-        frames = [to_detections(persons, height, width, self.image_size) for persons in clip.found]
+        frames = [to_detections(persons, height, width, self.image_size, clip.stride) for persons in clip.found]
         persons = track_persons(frames, self.num_people, self.longest_gap, (height, width))
         arrays: dict[str, np.ndarray] = {
             "keypoints": persons.keypoints,

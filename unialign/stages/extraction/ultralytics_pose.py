@@ -1,9 +1,10 @@
-"""Ultralytics YOLO pose networks: loading them, quietly and offline, and running them on square images.
+"""Ultralytics YOLO pose networks: loading them, quietly and offline, and finding persons with them.
 
 Ultralytics is licensed under AGPL-3.0; no other module of unialign imports it.
 """
 
 import atexit
+import copy
 import logging
 import math
 import os
@@ -22,6 +23,7 @@ from PIL import Image
 
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
+from unialign.stages.extraction.pose_backends import BACKENDS, Backend, Order
 from unialign.stages.skeleton_layouts import COCO_17
 
 LOGGER = logging.getLogger(__name__)
@@ -112,15 +114,15 @@ def check_weights(weights: Path | None) -> Path:
 
 
 @lru_cache(maxsize=2)
-def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwork":
-    """The network of a checkpoint, loaded once per process.
+def load_model(weights: Path, weights_digest: str) -> Any:
+    """The fused network of a checkpoint, float32, in evaluation mode, on the processor; read once per process.
 
     Raises `UsageError` if the file is missing, has another digest than the key says, or is not a COCO-17 pose network.
     """
     check_weights(weights)
     if file_digest(weights) != weights_digest:
         raise UsageError(f"{weights}: the file is not the one whose digest is {weights_digest}; start again.")
-    yolo, suppress = functions()
+    yolo, _ = functions()
     # Ultralytics downloads a file whose name it does not accept; a link with a plain name avoids that.
     link = Path(private_folder().name) / f"{weights_digest.removeprefix('sha256:')}.pt"
     if not link.exists():
@@ -134,40 +136,65 @@ def load_network(weights: Path, weights_digest: str, device: str) -> "PoseNetwor
     shape = list(getattr(model.model[-1], "kpt_shape", ())) if hasattr(model, "model") else []
     if shape != [NUM_JOINTS, 3]:
         raise UsageError(f"{weights}: is not a pose network with 17 joints; {advice}.")
-    stride = int(model.stride.max())
-    return PoseNetwork(model.fuse(verbose=False).float().eval().to(device), suppress, device, stride)
+    return model.fuse(verbose=False).float().eval()
+
+
+def network_stride(weights: Path, weights_digest: str) -> int:
+    """Stride of the coarsest feature map of a network: the sides of its input images are multiples of it."""
+    return int(load_model(weights, weights_digest).stride.max())
+
+
+@lru_cache(maxsize=8)
+def load_network(
+    weights: Path,
+    weights_digest: str,
+    device: str,
+    shape: tuple[int, int, int, int],
+    backend: str = "torch",
+    precision: str = "fp32",
+) -> "PoseNetwork":
+    """The network of a checkpoint for batches (B, H, W, 3), built once per process; see `pose_backends`.
+
+    Raises `UsageError` as `load_model` does, and for sides that are no multiples of the network's stride.
+    """
+    # A copy: building may change the precision of its weights, and keeps anchors of one shape in it.
+    model = copy.deepcopy(load_model(weights, weights_digest))
+    check_sides(shape[1:3], int(model.stride.max()))
+    names, end2end = len(model.names), bool(getattr(model, "end2end", False))
+    order = Order(model, weights_digest, device, precision, shape, torch.get_num_threads())
+    return PoseNetwork(BACKENDS[backend].build(order), functions()[1], num_classes=names, end2end=end2end)
+
+
+def check_sides(sides: tuple[int, int], stride: int) -> None:
+    """Raise `UsageError` with the nearest valid side unless both are multiples of the network's stride."""
+    for side in sides:
+        if side % stride:
+            nearest = max(1, round(side / stride)) * stride
+            raise UsageError(
+                f"image size {side} is not a multiple of {stride}, which this network needs; take {nearest}."
+            )
 
 
 class PoseNetwork:
-    """A loaded pose network. stride: of its coarsest feature map; the side of its input images is a multiple of it."""
+    """A loaded pose network: a backend, and the suppression of overlapping persons."""
 
-    def __init__(self, model: Any, suppress: Any, device: str, stride: int) -> None:
-        self.model, self.suppress, self.device, self.stride = model, suppress, torch.device(device), stride
-
-    def check_size(self, side: int) -> None:
-        """Raise `UsageError` with the nearest valid side unless this one is valid."""
-        if side % self.stride:
-            nearest = max(1, round(side / self.stride)) * self.stride
-            raise UsageError(
-                f"image size {side} is not a multiple of {self.stride}, which this network needs; take {nearest}."
-            )
+    def __init__(self, predict: Backend, suppress: Any, *, num_classes: int = 1, end2end: bool = False) -> None:
+        self.predict, self.suppress, self.num_classes, self.end2end = predict, suppress, num_classes, end2end
 
     def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
-        """Persons in each of the square images (B, S, S, 3), RGB uint8.
+        """Persons in each of the images (B, H, W, 3), RGB uint8.
 
         Returns B arrays (n, 4 + 1 + 17 * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
-        pixels of the square image, best person first.
+        pixels of the given image, best person first.
         """
-        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        with torch.inference_mode():
             found = self.suppress(
-                self.model(batch),
+                self.predict(images),
                 confidence,
                 LARGEST_OVERLAP,
                 max_det=max_detections,
-                nc=len(self.model.names),
-                end2end=bool(getattr(self.model, "end2end", False)),
+                nc=self.num_classes,
+                end2end=self.end2end,
                 # Otherwise it gives up on the rest of a batch when the machine is busy.
                 max_time_img=math.inf,
             )

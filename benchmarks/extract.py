@@ -1,0 +1,301 @@
+"""How fast stage one is, beside what bounds it: the network, the decoder, and the machinery around both.
+
+    python benchmarks/extract.py --weights yolo11n-pose.pt --videos ../shared/data/videos/gestures
+    python benchmarks/extract.py --cases network-bound orchestration --json rows.json
+
+Stand-in networks take a known time and no processor, as one on a GPU does: they sleep, and find a person in each frame.
+
+- network-bound: clips in front of a stand-in of 200, 1,000 and 5,000 frames/s. The ratio is to the stand-in's rate, or
+  to bare decoding where that is slower. Beside it the usual loop: decode, letterbox, network, tracking, in one thread.
+- decode-bound: a stand-in that takes no time. The ratio is to bare decoding in a thread per core.
+- two-workers: the same, `--cluster local:2` to `local:1`, with one decoding thread each.
+- real-network (needs --weights): the bare network on ready images, the loop `model.predict(video, stream=True)`, and
+  unialign with each backend that is installed. The ratio is to the loop.
+- orchestration: an extractor that does nothing. The ratio is 50 microseconds to what a sample takes.
+
+`--json FILE` writes {"rows": [{"case", "reader", "per_second", "ratio"}]}; per_second counts frames, or samples.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from processes import MIB, machine, memory_of
+
+from unialign.cache.arrays import ArraySpec
+from unialign.cache.cores import usable_cores
+from unialign.cache.digests import file_digest
+from unialign.pipeline.extraction.extract import Extraction, Settings, run_extraction
+from unialign.stages.extraction import ultralytics_pose
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.decoding import SourceVideo
+from unialign.stages.extraction.pose_backends import BACKENDS
+from unialign.stages.extraction.poses import DetectionJob, YoloPoses, letterbox
+from unialign.stages.video import decode_frames
+
+SIDE = 640
+RATES = (200, 1000, 5000)
+SAMPLE_BUDGET = 50e-6
+CASES = ("network-bound", "decode-bound", "two-workers", "real-network", "orchestration")
+
+
+class StandIn:
+    """A network that takes its time and no processor: the next batch cannot begin before the last one is done."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.free = 0.0
+
+    def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
+        self.free = max(time.perf_counter(), self.free) + (len(images) / self.rate if self.rate else 0)
+        time.sleep(max(0.0, self.free - time.perf_counter()))
+        person = np.linspace(200, 400, 56, dtype=np.float32)[None]
+        return [person] * len(images)
+
+
+# One a process, as a network is.
+STAND_INS: dict[float, StandIn] = {}
+
+
+@dataclass(frozen=True)
+class StandInPoses(YoloPoses):
+    """Poses by a stand-in of so many frames per second; 0: any number."""
+
+    rate: float = 0.0
+
+    def network(self, device: str, sides: tuple[int, ...]) -> Any:
+        return STAND_INS.setdefault(self.rate, StandIn(self.rate))
+
+    def key(self) -> Mapping[str, Any]:
+        return {"extractor": "stand-in", "revision": 1}
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """An extractor that does nothing, for what the machinery itself takes."""
+
+    modality = "poses"
+    name = "nothing"
+
+    def key(self) -> Mapping[str, Any]:
+        return {"extractor": self.name, "revision": 1}
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        return (ArraySpec("value", "float32", (1,), ("channel",)),)
+
+    def attributes(self) -> Mapping[str, Any]:
+        return {}
+
+    def digest(self, source: Source) -> str:
+        return ""
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        value = np.zeros(1, dtype=np.float32)
+        for source in sources:
+            yield Outcome(source.id, "ok", "", {"value": value})
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips that are extracted, each `repeats` times under another id, and how many frames they have."""
+
+    paths: tuple[Path, ...]
+    repeats: int
+
+    @property
+    def sources(self) -> list[Source]:
+        return [Source(f"{path.stem}-{turn}", path) for path in self.paths for turn in range(self.repeats)]
+
+    def frames(self) -> int:
+        return self.repeats * sum(sum(1 for _ in decode_frames(path)) for path in self.paths)
+
+
+def took(task: Callable[[], object]) -> float:
+    """Seconds of a task."""
+    started = time.perf_counter()
+    task()
+    return time.perf_counter() - started
+
+
+def extracted(extractor: Any, sources: list[Source], **settings: Any) -> tuple[Extraction, float]:
+    """An extraction into an empty cache, and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        done = run_extraction(
+            extractor,
+            sources,
+            cache=Path(folder),
+            collection="bench",
+            settings=Settings(**settings),
+            current=lambda _: "",
+        )
+        return done, time.perf_counter() - started
+
+
+def loop(extractor: YoloPoses, sources: list[Source]) -> None:
+    """The usual loop over clips, one thing after the other in one thread."""
+    network = extractor.network("cpu", (SIDE, SIDE))
+    for source in sources:
+        clip = DetectionJob(SourceVideo(source))
+        images = [letterbox(image, SIDE) for image in clip.video.frames()]
+        for start in range(0, len(images), extractor.batch_frames):
+            clip.found.extend(network.detect(np.stack(images[start : start + extractor.batch_frames]), 0.25, 20))
+        extractor.outcome(clip)
+
+
+def bare_decoding(clips: Clips, threads: int) -> float:
+    """Frames per second of nothing but decoding, in so many threads."""
+
+    def decode(source: Source) -> int:
+        assert source.path is not None
+        return sum(1 for _ in decode_frames(source.path))
+
+    with ThreadPoolExecutor(threads) as pool:
+        frames = 0
+        started = time.perf_counter()
+        for number in pool.map(decode, clips.sources):
+            frames += number
+        return frames / (time.perf_counter() - started)
+
+
+def network_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
+    """Serial unialign and the usual loop in front of stand-ins."""
+    rows = []
+    decoding = bare_decoding(clips, cores)
+    rows.append(row("network-bound", f"bare decoding, {cores} threads", decoding, decoding))
+    for rate in RATES:
+        bound = min(rate, decoding)
+        poses = StandInPoses(Path(), "", rate=float(rate))
+        rows.append(
+            row("network-bound", f"loop, {rate} frames/s", frames / took(partial(loop, poses, clips.sources)), bound)
+        )
+        _, seconds = extracted(poses, clips.sources, threads=cores)
+        rows.append(row("network-bound", f"unialign, {rate} frames/s", frames / seconds, bound))
+    return rows
+
+
+def decode_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
+    """Serial unialign behind a decoder that does not keep up."""
+    decoding = bare_decoding(clips, cores)
+    _, seconds = extracted(StandInPoses(Path(), ""), clips.sources, threads=cores)
+    return [
+        row("decode-bound", f"bare decoding, {cores} threads", decoding, decoding),
+        row("decode-bound", "unialign", frames / seconds, decoding),
+    ]
+
+
+def two_workers(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
+    """Two Dask workers beside one. Starting them is left out: a first extraction warms them up."""
+    rates = []
+    for workers in (1, 2):
+        _, start = extracted(
+            StandInPoses(Path(), ""), clips.sources[:workers], cluster=f"local:{workers}", shard_samples=1
+        )
+        _, seconds = extracted(StandInPoses(Path(), ""), clips.sources, cluster=f"local:{workers}", shard_samples=4)
+        rates.append(frames / max(seconds - start, 1e-3))
+    return [
+        row("two-workers", f"unialign, local:{number}", rate, rates[0]) for number, rate in enumerate(rates, start=1)
+    ]
+
+
+def real_network(weights: Path, clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
+    """The loop of the library, then the bare network and unialign with each backend."""
+    yolo, _ = ultralytics_pose.functions()
+    model = yolo(str(weights))
+
+    def predict() -> None:
+        for path in clips.paths:
+            for _ in model.predict(str(path), stream=True, imgsz=SIDE, verbose=False, device="cpu"):
+                pass
+
+    predict()
+    usual = frames / clips.repeats / took(predict)
+    rows = [row("real-network", "model.predict(video, stream=True)", usual, usual)]
+    digest = file_digest(weights)
+    for backend, described in BACKENDS.items():
+        if not all(find_spec(library) for library in described.libraries):
+            continue
+        for rectangular in (False, True):
+            poses = YoloPoses(weights, digest, backend=backend, rectangular=rectangular, device="cpu", image_size=SIDE)
+            name = f"{backend}{', rectangular' if rectangular else ''}"
+            bare = bare_network(poses, clips)
+            rows.append(row("real-network", f"bare network, {name}", bare, usual))
+            _, start = extracted(poses, clips.sources[:1], threads=cores)
+            _, seconds = extracted(poses, clips.sources, threads=cores)
+            first = frames / len(clips.sources)
+            # Loading is paid once: left out by the difference to one clip.
+            rows.append(row("real-network", f"unialign, {name}", (frames - first) / max(seconds - start, 1e-3), usual))
+    return rows
+
+
+def bare_network(poses: YoloPoses, clips: Clips, batches: int = 4) -> float:
+    """Frames per second of the network on ready images."""
+    stride = ultralytics_pose.network_stride(poses.weights, poses.weights_digest) if poses.rectangular else 0
+    image = letterbox(next(decode_frames(clips.paths[0])), SIDE, stride)
+    batch = np.repeat(image[None], poses.batch_frames, axis=0)
+    network = poses.network("cpu", image.shape[:2])
+    network.detect(batch, 0.25, 20)
+    return batches * len(batch) / took(lambda: [network.detect(batch, 0.25, 20) for _ in range(batches)])
+
+
+def orchestration(samples: int) -> list[dict[str, Any]]:
+    """What a sample takes besides its extraction."""
+    sources = [Source(f"sample-{number:08d}") for number in range(samples)]
+    before = memory_of("VmHWM")
+    done, seconds = extracted(Nothing(), sources, shard_samples=1024)
+    assert done.extracted == samples
+    rate, added = samples / seconds, (memory_of("VmHWM") - before) / MIB
+    print(f"orchestration: {1e6 / rate:.1f} microseconds a sample at {samples:,} samples, {added:.0f} MiB")
+    return [{"case": "orchestration", "reader": "unialign", "per_second": rate, "ratio": SAMPLE_BUDGET * rate}]
+
+
+def row(case: str, reader: str, per_second: float, bound: float) -> dict[str, Any]:
+    print(f"{case:<14} {reader:<44} {per_second:>12,.1f}/s   {per_second / bound:.3f}", flush=True)
+    return {"case": case, "reader": reader, "per_second": per_second, "ratio": per_second / bound}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=Path, required=False, help="folder of clips; all but orchestration need it")
+    parser.add_argument("--weights", type=Path, help="an Ultralytics pose network, for real-network")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=8, help="how often each clip is extracted by a stand-in")
+    parser.add_argument("--samples", type=int, default=1_000_000, help="of orchestration")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    print(machine())
+    cores, rows = usable_cores(), []
+    if chosen.videos:
+        clips = Clips(
+            tuple(sorted(path for path in chosen.videos.rglob("*") if path.suffix in {".mp4", ".avi"})[: chosen.clips]),
+            chosen.repeats,
+        )
+        frames = clips.frames()
+        print(f"{len(clips.sources)} clips, {frames:,} frames")
+        if "network-bound" in chosen.cases:
+            rows += network_bound(clips, frames, cores)
+        if "decode-bound" in chosen.cases:
+            rows += decode_bound(clips, frames, cores)
+        if "two-workers" in chosen.cases:
+            rows += two_workers(clips, frames, cores)
+        if "real-network" in chosen.cases and chosen.weights:
+            once = replace(clips, repeats=1)
+            rows += real_network(chosen.weights, once, frames // clips.repeats, cores)
+    if "orchestration" in chosen.cases:
+        rows += orchestration(chosen.samples)
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Samples that are worked on ahead of time, in threads: clips are decoded while a network computes.
+
+Results come in the order of the samples, so neither they nor their order depend on the number of threads or on which
+one is the fastest. What waits is bounded. The thread that takes the results passes heartbeats on while it waits; an
+exception reaches it in place of the result.
+"""
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from unialign.cache.cores import usable_cores
+from unialign.stages.extraction.heartbeat import pass_on
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Seconds between two looks at what other threads have done.
+TICK = 0.1
+
+
+def worker_threads() -> int:
+    """Threads that the worker gives its extractor (`hardware.limit_threads`), or as many as there are cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else usable_cores()
+
+
+def in_order(make: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
+    """`make` of each item, in order; `threads` are made at a time, and as many results wait at most."""
+    if threads == 1:
+        yield from map(make, items)
+        return
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            while waiting and (len(waiting) > threads or waiting[0].done()):
+                yield result_of(waiting.popleft())
+        while waiting:
+            yield result_of(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def result_of(future: "Future[R]") -> R:
+    """The result of another thread."""
+    while True:
+        pass_on()
+        try:
+            return future.result(timeout=TICK)
+        except TimeoutError:
+            if future.done():  # raised by the work itself
+                raise
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of a stream. error: what ended it early."""
+
+    error: BaseException | None = None
+
+
+def streams(
+    open_stream: Callable[[T], Iterator[R]], items: Iterable[T], threads: int, room: int
+) -> Generator[tuple[T, Iterator[R]]]:
+    """Each item with its stream, in order. The streams of `threads` items run ahead, `room` entries each at most.
+
+    A stream has to be read to its end before the next item is taken.
+    """
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(threads)
+    ahead: deque[tuple[T, queue.Queue[R | _End]]] = deque()
+    try:
+        for item in items:
+            entries: queue.Queue[R | _End] = queue.Queue(room)
+            pool.submit(_run_ahead, open_stream, item, entries, stopped)
+            ahead.append((item, entries))
+            if len(ahead) == threads:
+                first, entries = ahead.popleft()
+                yield first, _taken(entries)
+        while ahead:
+            first, entries = ahead.popleft()
+            yield first, _taken(entries)
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_ahead(
+    open_stream: Callable[[T], Iterator[R]], item: T, entries: "queue.Queue[R | _End]", stopped: threading.Event
+) -> None:
+    end = _End()
+    try:
+        for entry in open_stream(item):
+            if not _put(entries, entry, stopped):
+                return
+    except BaseException as error:  # noqa: BLE001 - raised again where the stream is read
+        end = _End(error)
+    _put(entries, end, stopped)
+
+
+def _put(entries: "queue.Queue[R | _End]", entry: R | _End, stopped: threading.Event) -> bool:
+    """Whether the entry was put; not after the end of the whole."""
+    while not stopped.is_set():
+        try:
+            entries.put(entry, timeout=TICK)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _taken(entries: "queue.Queue[R | _End]") -> Iterator[R]:
+    while True:
+        pass_on()
+        try:
+            entry = entries.get(timeout=TICK)
+        except queue.Empty:
+            continue
+        if isinstance(entry, _End):
+            if entry.error is not None:
+                raise entry.error
+            return
+        yield entry
