@@ -197,6 +197,7 @@ def test_the_corpus_is_that_of_the_file_in_its_order(config: Config, tmp_path: P
         ({**CASES["alt cached"], "train.alt.projection": "linear"}, "projection is linear, but .* extracted for clip"),
         ({**CASES["alt cached"], "train.alt.num_frames": 4}, "num_frames is 4, but the tokens are of 2 frames"),
         ({**CASES["alt cached"], "train.settings.test_clips": 3}, "test_clips is 3, but the tokens hold 2 offsets"),
+        ({**CASES["alt cached"], "train.settings.twice_sample": True}, "twice_sample takes frames"),
         ({**CASES["alt cached"], "train.settings.test_crops": 3}, "tokens are of the middle of each picture"),
     ],
 )

@@ -35,13 +35,18 @@ def load_clip_weights(path: Path) -> dict[str, Tensor]:
     from open_clip.factory import load_state_dict
 
     try:
-        if path.suffix != ".safetensors":
-            with path.open("rb") as file:
-                check_weights(file)
+        check_clip_weights(path)
         return dict(load_state_dict(str(path), weights_only=True))
     except Exception as error:  # it may be any file, so reading it can raise anything
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{path}: is not a file of OpenCLIP weights ({reason}); give a state dict.") from error
+
+
+def check_clip_weights(path: Path) -> None:
+    """Raise `ValueError` for a file that OpenCLIP would take far more time or memory to load than its size suggests."""
+    if path.suffix != ".safetensors":
+        with path.open("rb") as file:
+            check_weights(file)
 
 
 def read_weights(file: BinaryIO) -> Any:

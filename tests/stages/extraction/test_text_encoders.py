@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 import socket
+import zipfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -135,6 +136,16 @@ def test_activation_of_a_tag_must_match(model: str, right: str, tower: Path) -> 
     for weights in (None, tower):
         with pytest.raises(UsageError, match=f"use `--model {right}`"):
             text_extractor("openclip", model, weights)
+
+
+def test_weights_that_cost_more_than_their_size_are_refused_before_they_are_loaded(tower: Path, tmp_path: Path) -> None:
+    """A pickle of 60 nested pairs as a key, which takes 2^60 steps to hash."""
+    nested = b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s."
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", nested)
+        archive.writestr("x/version", b"3")
+    with pytest.raises(UsageError, match="values to hash"):
+        text_extractor("openclip", NAME, tmp_path / "x.pt", device="cpu")
 
 
 def test_openclip_without_network_says_what_to_download(no_network: None) -> None:

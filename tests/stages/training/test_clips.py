@@ -109,6 +109,18 @@ def test_several_test_views_come_as_an_axis(made_caches: Path) -> None:
     assert len({tuple(view.tolist()) for view in views}) == 6
 
 
+def test_twice_sampled_clips_are_the_middle_and_the_start_of_each_segment(made_caches: Path) -> None:
+    """TSM's rule: with 8 frames kept and 4 segments, frames 1, 3, 5, 7 and 0, 2, 4, 6."""
+    made = clips(made_caches, TrainSettings(twice_sample=True), train=False)
+    (drawn,) = made.read([(0, 5)]).drawn
+    kept = len(made.frames.reader.read_one(SAMPLES.ids[5])["frame_index"])
+    segment = kept / 4
+    expected = [[int(segment * at + segment / 2) for at in range(4)], [int(segment * at) for at in range(4)]]
+    assert [which.tolist() for which in drawn.which] == expected
+    with pytest.raises(ValueError, match="leave test_clips at 1, not 2"):
+        TrainSettings(twice_sample=True, test_clips=2)
+
+
 def test_mirrored_frames_come_with_mirrored_poses(made_caches: Path) -> None:
     settings = TrainSettings(flip=1.0, colour=0.0, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
     made = clips(made_caches, settings, encoding="rgb24")

@@ -26,7 +26,7 @@ def model_costs(config: Config, only: Sequence[str] = ()) -> dict[str, Json]:
     unknown = [name for name in only if name not in SYSTEMS and name not in BACKBONES]
     if unknown:
         raise UsageError(f"there is no model {unknown[0]!r}; known are {', '.join([*SYSTEMS, *BACKBONES])}.")
-    views = config.train.settings.test_clips * config.train.settings.test_crops
+    views = len(config.train.settings.test_places) * config.train.settings.test_crops
     systems = [_system_row(name, config, views) for name in SYSTEMS if name in (only or SYSTEMS.own)]
     backbones = [_backbone_row(name) for name in BACKBONES if not only or name in only]
     return {"assumed": dict(ASSUMED), "systems": [row for row in systems if row], "backbones": backbones}

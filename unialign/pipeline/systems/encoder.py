@@ -7,11 +7,12 @@ encoder for a zero-shot protocol has not seen the unseen classes.
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unialign.errors import UsageError
-from unialign.pipeline.systems.base import System, refuse_start
+from unialign.pipeline.systems.base import ASSUMED, Example, System, refuse_start
 from unialign.pipeline.training.preparation import PreparedRun, Request, Sides, prepared, renumbered
 from unialign.stages.extraction.pose_clips import Shape
 from unialign.stages.extraction.pose_recipes import recipe_of
@@ -23,6 +24,7 @@ from unialign.stages.training.pose_samples import CachedPoses, PoseClips
 from unialign.types import Json
 
 NUM_PERSONS = 2
+ASSUMED_LAYOUT = "coco-17"
 
 
 class EncoderTraining(nn.Module):
@@ -111,6 +113,22 @@ def layout_of_poses(reader: SampleReader) -> Layout:
     return layout
 
 
+def encoder_example(config: EncoderConfig) -> Example:
+    """One clip of two persons with the joints of COCO."""
+    parts = {"num_classes": ASSUMED["classes"], "layout": ASSUMED_LAYOUT}
+    batch = pose_batch(config.clip_len, 3)
+    return Example(config, parts, batch, "stgcn++", config.clip_len, views=False)
+
+
+def pose_batch(clip_len: int, channels: int) -> dict[str, Tensor]:
+    """Keypoints of one clip without values, for counting the cost of an encoder: all persons are there."""
+    joints = len(LAYOUTS[ASSUMED_LAYOUT].joints)
+    return {
+        "keypoints": torch.zeros(1, NUM_PERSONS, clip_len, joints, channels),
+        "present": torch.ones(1, NUM_PERSONS, dtype=torch.bool),
+    }
+
+
 ENCODER = System(
     config=EncoderConfig,
     stores=lambda config: ("poses",),
@@ -118,4 +136,5 @@ ENCODER = System(
     build=build_encoder,
     losses=classification_loss,
     check=lambda config, options: refuse_start("stgcn++", options),
+    example=encoder_example,
 )

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unialign.pipeline.systems.base import System, refuse_start
-from unialign.pipeline.systems.encoder import NUM_PERSONS, layout_of_poses, seen_classes
+from unialign.pipeline.systems.base import ASSUMED, Example, System, refuse_start
+from unialign.pipeline.systems.encoder import (
+    ASSUMED_LAYOUT,
+    NUM_PERSONS,
+    layout_of_poses,
+    pose_batch,
+    seen_classes,
+)
 from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
 from unialign.stages.extraction.pose_clips import Shape
 from unialign.stages.extraction.pose_recipes import recipe_of
@@ -155,6 +161,13 @@ def skeleton_recipe(config: SkeletonConfig, num_train: int, settings: TrainSetti
     }
 
 
+def skeleton_example(config: SkeletonConfig) -> Example:
+    """One clip of two persons with the joints of COCO, in body space."""
+    parts = {"num_classes": ASSUMED["classes"], "layout": ASSUMED_LAYOUT, "coordinates": 2}
+    batch = pose_batch(config.clip_len, 5)  # x, y, fraction seen, root x and y
+    return Example(config, parts, batch, config.network, config.clip_len, views=False)
+
+
 SKELETON = System(
     config=SkeletonConfig,
     stores=lambda config: ("poses",),
@@ -163,4 +176,5 @@ SKELETON = System(
     losses=skeleton_losses,
     check=lambda config, options: refuse_start("skeleton", options),
     recipe=skeleton_recipe,
+    example=skeleton_example,
 )

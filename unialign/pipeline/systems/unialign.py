@@ -54,6 +54,7 @@ def prepare_clips(request: Request) -> PreparedRun:
         parts if width is None else {**parts, "pose_width": width},
         {"templates": list(templates), "backbone_weights": weights[0] if weights else None},
         texts=label_rows(templates, classes),
+        notes=() if weights is None else (_loaded(config, weights[1]),),
     )
 
 
@@ -78,6 +79,14 @@ def pose_tokens(reader: SampleReader) -> PoseTokens:
     if not views:
         raise MissingCache("the pose features do not say which views they hold; extract pose-features again.")
     return PoseTokens(reader, tuple(bool(view["flip"]) for view in views))
+
+
+def _loaded(config: Any, weights: Mapping[str, Any]) -> str:
+    """What of the weights the backbone takes. Raises `UsageError` for weights of another network."""
+    from unialign.stages.models.backbones.registry import check_pretrained
+
+    found = check_pretrained(config.backbone, weights, num_frames=config.num_frames, image_size=config.image_size)
+    return found.sentence()
 
 
 def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]] | None:

@@ -139,7 +139,7 @@ class PreparedRun:
     classes: classes of the score columns, if they differ from the dataset's; the last `unknown` ones have no column,
     since training has no samples of them. report: what a finished run reports besides its metrics.
     follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the initial
-    weights were trained on, see `run_data.read_learned`.
+    weights were trained on, see `run_data.read_learned`. notes: what else to know before it trains, as sentences.
     """
 
     dataset: Dataset
@@ -164,6 +164,7 @@ class PreparedRun:
     follow_test: bool = False
     validation: Mapping[str, Json] = field(default_factory=lambda: {"origin": "none", "why": "none was asked for"})
     learned: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

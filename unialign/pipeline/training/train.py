@@ -225,7 +225,7 @@ def train(
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(joined_processes(prepared.settings.device))
         if processes.first:
-            for sentence in report.sentences():
+            for sentence in (*prepared.notes, *report.sentences()):
                 LOGGER.info("%s", sentence)
                 tell(sentence)
             run = stack.enter_context(folders.sole_writer(run))

@@ -10,6 +10,7 @@ from unialign.cache.bounded import parse_json
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.extraction.text_network import TextEncoder, fetch_model
+from unialign.stages.foreign_weights import check_clip_weights
 
 
 def openclip_name(model: str) -> str:
@@ -124,6 +125,7 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
 
     name = openclip_name(model)
     try:
+        check_clip_weights(weights)
         network = open_clip.create_model(
             name, pretrained=str(weights), device=device, require_pretrained=True, weights_only=True
         )

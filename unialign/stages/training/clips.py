@@ -112,7 +112,7 @@ class Clips(BySample[_Read]):
             columns["tokens"] = Wanted(pose.reader, "tokens")
         self.reader = reader_of(columns, samples.ids, by_entry=columns)
         self._token_bytes = np.dtype(self.reader.columns["tokens"].spec.dtype).itemsize if pose else 0
-        num_views = 1 if train else settings.test_clips * settings.test_crops
+        num_views = 1 if train else len(settings.test_places) * settings.test_crops
         shape = (frames.num_frames, frames.image_size, frames.image_size, 3)
         kinds: dict[str, Kind] = {"frames": (np.dtype(np.uint8), (num_views, *shape))}
         if train and settings.colour > 0:
@@ -183,8 +183,7 @@ class Clips(BySample[_Read]):
         if num_kept < 1:
             raise DamagedStore(f"sample {self.samples.ids[index]!r} has no images; extract the frames again.")
         if not self.train:
-            clips = settings.test_clips
-            which = [sparse_frames(num_kept, num_frames, (clip + 0.5) / clips) for clip in range(clips)]
+            which = [sparse_frames(num_kept, num_frames, place) for place in settings.test_places]
             return _Drawn(tuple(which), tuple(fixed_regions(size, settings.test_crops)))
         generator = sample_generator(settings.seed, epoch, index)
         mirrored = bool(generator.random() < settings.flip)

@@ -31,6 +31,7 @@ YOUNGEST = {
     "activation_checkpointing": False,
     "sync_batch_norm": False,
     "deterministic": False,
+    "twice_sample": False,
 }
 
 # Fields added after run keys were first written: with the former behavior as their value, keys stay the same.
@@ -136,6 +137,9 @@ class TrainSettings(Settings, strict=True):
         1, ge=1, description="Clips in time whose probabilities are averaged in evaluation, times `test_crops`."
     )
     test_crops: Literal[1, 3] = Field(1, description="Crops in space: the center, or three along the longer side.")
+    twice_sample: bool = Field(
+        False, description="Evaluate two clips in time, as TSM does: the middle and the start of each segment."
+    )
     pose_test: Literal["first", "mean"] = Field(
         "first", description="View of the cached grid in evaluation, or the mean of those that are not mirrored."
     )
@@ -149,10 +153,26 @@ class TrainSettings(Settings, strict=True):
         return value
 
     @model_validator(mode="after")
+    def _one_choice_of_clips(self) -> Self:
+        if self.twice_sample and self.test_clips > 1:
+            raise ValueError(f"twice_sample takes two clips itself; leave test_clips at 1, not {self.test_clips}")
+        return self
+
+    @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs:g}; it must be below epochs ({self.epochs})")
         return self
+
+    @property
+    def test_places(self) -> tuple[float, ...]:
+        """Where each clip of evaluation reads the segments of a sample, from 0 (start) to 1 (end).
+
+        Source of (1/2, 0): the option twice_sample of mit-han-lab/temporal-shift-module.
+        """
+        if self.twice_sample:
+            return 0.5, 0.0
+        return tuple((clip + 0.5) / self.test_clips for clip in range(self.test_clips))
 
     def with_unset(self, values: Mapping[str, Any]) -> Self:
         """A copy with these values for fields that nobody set: neither file, flag nor program."""

@@ -53,6 +53,10 @@ class TokenClips(CachedArrays):
                 f"train.settings.test_clips is {number}, but the tokens hold {len(plain)} offsets; "
                 "lower it or extract tokens with more offsets."
             )
+        if settings.twice_sample:
+            raise UsageError(
+                "train.settings.twice_sample takes frames where cached tokens have none; use test_clips with tokens."
+            )
         if settings.test_crops != 1:
             raise UsageError(
                 f"train.settings.test_crops is {settings.test_crops}, but tokens are of the middle of each picture; "

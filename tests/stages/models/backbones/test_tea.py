@@ -23,9 +23,10 @@ def _images(seed: int = 0, channels: int = C) -> Tensor:
     return torch.randn(B * T, channels, H, W, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_motion_excitation_equals_literal_loops() -> None:
+@pytest.mark.parametrize("released", [False, True])
+def test_motion_excitation_equals_literal_loops(released: bool) -> None:
     torch.manual_seed(0)
-    module = MotionExcitation(C, num_frames=T, reduction=4).double().eval()
+    module = MotionExcitation(C, num_frames=T, reduction=4, released=released).double().eval()
     torch.nn.init.normal_(module.expand_norm.weight)
     images = _images()
     inner = 2
@@ -58,6 +59,7 @@ def test_motion_excitation_equals_literal_loops() -> None:
                 total = sum(float(expand[c, channel, 0, 0]) * motion[channel] for channel in range(inner))
                 total *= float(module.expand_norm.weight.detach()[c]) / math.sqrt(1 + module.expand_norm.eps)
                 attention = 2 / (1 + math.exp(-total)) - 1
+                attention = attention / 2 if released else attention
                 assert torch.allclose(found[frame, c], images[frame, c] * (1 + attention), atol=1e-10)
 
 
@@ -136,6 +138,45 @@ def test_after_one_step_every_parameter_gets_a_gradient_and_time_matters(kind: s
         before, after = backbone(frames)["tokens"], backbone(changed)["tokens"]
     assert torch.equal(before[0], after[0])
     assert not torch.allclose(before[1, 1], after[1, 1])
+
+
+AUTHORS_NAMES = {
+    "motion.reduce.": "me.conv1.",
+    "motion.reduce_norm.": "me.bn1.",
+    "motion.transform.": "me.conv2.",
+    "motion.expand.": "me.conv3.",
+    "motion.expand_norm.": "me.bn3.",
+}
+
+
+def test_names_of_the_authors_code_are_understood() -> None:
+    torch.manual_seed(2)
+    first, second = (tea_res2net((1, 1, 1, 1), True, num_frames=3, image_size=32) for _ in range(2))
+    for parameter in first.parameters():
+        torch.nn.init.normal_(parameter)
+    published = {}
+    for key, value in first.network.state_dict().items():
+        for ours, theirs in AUTHORS_NAMES.items():
+            key = key.replace(ours, theirs)
+        if ".times." in key:
+            key = key.replace(".times.", ".shifts.").replace(".weight", ".conv.weight")
+            value = value.T[:, None]  # (C, 1, 3), of the frame before, the frame itself, the frame behind
+        published[f"module.base_model.{key}"] = value
+    report = load_pretrained(second, {"state_dict": published | {"module.new_fc.weight": torch.zeros(5, 2048)}})
+    assert (report.dropped, report.kept_random) == (("module.new_fc.weight",), ())
+    for key, value in second.state_dict().items():
+        assert torch.equal(value, first.state_dict()[key]), key
+
+
+def test_the_last_fragment_of_the_authors_begins_as_a_shift() -> None:
+    block = tea_res2net((1, 1, 1, 1), True, num_frames=T, image_size=32).network.layer1[0]
+    images = torch.randn(T, block.width, 2, 2)
+    half = block.width // 2
+    with torch.no_grad():
+        moved, kept = block.times[-1](images), block.times[0](images)
+    assert torch.equal(moved[:-1, :half], images[1:, :half])
+    assert torch.equal(moved[1:, half:], images[:-1, half:])
+    assert torch.equal(kept, images)
 
 
 def test_another_number_of_frames_is_rejected() -> None:

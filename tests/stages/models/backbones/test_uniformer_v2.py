@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from unialign.errors import UsageError
 from unialign.stages.models.backbones.registry import build_backbone, load_pretrained
 from unialign.stages.models.backbones.uniformer_v2 import (
+    CLIP_MEAN,
+    CLIP_STD,
     DepthwiseConv3d,
     GlobalAggregator,
     UniFormerV2,
@@ -236,11 +239,91 @@ def _published(backbone: UniFormerV2) -> dict[str, Tensor]:
 
 def test_names_of_the_authors_checkpoints_are_understood() -> None:
     first, second = _stirred(_backbone()), _backbone(seed=1)
-    report = load_pretrained(second, _published(first))
+    report = load_pretrained(second, {"epoch": 55, "model_state": _published(first)})
     assert report.kept_random == ()
     assert report.dropped == ("backbone.transformer.proj.2.weight",)
+    converted = {"network.conv1.weight", "network.positional_embedding"}
     for key, value in second.state_dict().items():
-        assert torch.equal(value, first.state_dict()[key]), key
+        assert torch.equal(value, first.state_dict()[key]) != (key in converted), key
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "kinetics": {"num_global": 2},
+    "frozen": {"num_global": 2, "frozen": True},
+    "ssv2": {"num_global": 3, "num_local": 2, "stem": True},
+}
+# The first logits that the authors' own code (OpenGVLab/UniFormerV2, uniformerv2_model.py) gives for `_made(kind)` and
+# `_video()`, normalized with 0.45 and 0.225.
+AUTHORS_LOGITS: dict[str, list[float]] = {
+    "kinetics": [-0.628854, 0.114765, -0.281835, -0.592646],
+    "frozen": [-0.07746, -1.480073, -0.608139, 0.046306],
+    "ssv2": [-0.452981, 0.247975, 0.246725, 0.984988],
+}
+
+
+def _variant(kind: str) -> UniFormerV2:
+    return UniFormerV2(network=_tower(), num_frames=4, dropout=0.0, **VARIANTS[kind])
+
+
+def _video() -> Tensor:
+    return torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def _made(kind: str) -> dict[str, Tensor]:
+    """A checkpoint of the authors' with made-up weights that are the same on every machine."""
+    generator = torch.Generator().manual_seed(4)
+    made = {name.replace(".stem.", ".conv1."): value for name, value in _published(_variant(kind)).items()}
+    for name, value in sorted(made.items()):
+        if name.endswith("running_var"):
+            made[name] = 0.5 + torch.rand(value.shape, generator=generator)
+        elif value.is_floating_point():
+            made[name] = torch.randn(value.shape, generator=generator) * 0.3
+    return made
+
+
+@pytest.mark.parametrize("kind", list(VARIANTS))
+def test_published_weights_compute_what_they_compute_there(kind: str) -> None:
+    backbone, weights = _variant(kind).eval(), _made(kind)
+    load_pretrained(backbone, {"model_state": weights})
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (backbone.mean, backbone.std))
+    with torch.no_grad():
+        outputs = backbone((_video() - mean) / std)
+    logits = outputs["pooled"] @ weights["backbone.transformer.proj.2.weight"].T
+    torch.testing.assert_close(logits[0, :4], torch.tensor(AUTHORS_LOGITS[kind]), atol=1e-5, rtol=1e-5)
+    assert outputs["tokens"].shape == (2, 2 if kind == "ssv2" else 4, D)
+    trained = {name.split(".")[0] for name, each in backbone.named_parameters() if each.requires_grad}
+    assert ("network" in trained, "balance" in trained) == ((True, False) if kind == "frozen" else (True, True))
+    assert backbone.network.transformer.resblocks[0].ln_1.weight.requires_grad == (kind != "frozen")
+
+
+def test_own_weights_and_clips_are_not_converted() -> None:
+    for kind in VARIANTS:
+        first, second = _stirred(_variant(kind)), _variant(kind)
+        load_pretrained(second, {f"backbone.{key}": value for key, value in first.state_dict().items()})
+        for key, value in second.state_dict().items():
+            assert torch.equal(value, first.state_dict()[key]), (kind, key)
+
+
+def test_clip_begins_in_the_middle_frame_of_a_stem() -> None:
+    """And sees what it saw, though the stem's frames are normalized otherwise."""
+    torch.manual_seed(5)
+    tower = _tower()
+    backbone = _variant("ssv2").eval()
+    load_pretrained(backbone, {f"visual.{key}": value for key, value in tower.state_dict().items()})
+    tower.proj, tower.output_tokens = None, True
+    colors = {name: [torch.tensor(each).view(3, 1, 1) for each in pair] for name, pair in (
+        ("clip", (CLIP_MEAN, CLIP_STD)), ("own", (backbone.mean, backbone.std)))}  # fmt: skip
+    frames = _video()
+    with torch.no_grad():
+        found = backbone((frames - colors["own"][0]) / colors["own"][1])["tokens"]
+        classes, _ = tower.eval()((frames[:, ::2].flatten(0, 1) - colors["clip"][0]) / colors["clip"][1])
+    torch.testing.assert_close(found.flatten(0, 1), classes, atol=1e-5, rtol=1e-5)
+
+
+def test_half_matches_are_refused() -> None:
+    for kind, other in (("kinetics", "frozen"), ("frozen", "kinetics"), ("ssv2", "kinetics"), ("kinetics", "ssv2")):
+        with pytest.raises(UsageError, match="do not fit the backbone"):
+            load_pretrained(_variant(kind), {"model_state": _made(other)})
 
 
 def test_parameters_and_multiply_adds_are_the_published_ones() -> None:
@@ -249,18 +332,20 @@ def test_parameters_and_multiply_adds_are_the_published_ones() -> None:
         "uniformerv2-l14": 400,
         "uniformerv2-b16-local": 174,
         "uniformerv2-l14-local": 174,
+        "uniformerv2-b16-ssv2": 174,
     }
     millions = {
         "uniformerv2-b16": 115,
         "uniformerv2-l14": 354,
         "uniformerv2-b16-local": 163,
         "uniformerv2-l14-local": 574,
+        "uniformerv2-b16-ssv2": 163,
     }
     for name, published in millions.items():
         frames = 16 if name == "uniformerv2-l14" else 8
         with torch.device("meta"):
             backbone = build_backbone(name, num_frames=frames, image_size=224)
-            found = cost(backbone, torch.empty(1, frames, 3, 224, 224)) if "local" not in name else None
+            found = cost(backbone, torch.empty(1, frames, 3, 224, 224)) if classes[name] == 400 else None
         total = sum(each.numel() for each in backbone.parameters()) + (backbone.width + 1) * classes[name]
         if "local" in name:  # the authors' stem looks at three frames
             total += 2 * backbone.network.conv1.weight.numel()
@@ -279,3 +364,5 @@ def test_what_does_not_fit_is_rejected() -> None:
         _backbone()(torch.randn(1, 2, 3, 32, 32))
     with pytest.raises(UsageError, match="multiple of 14"):
         uniformer_v2("ViT-L-14-quickgelu", 4, num_frames=2, image_size=64)
+    with pytest.raises(UsageError, match=r"num_frames 3.*even number"):
+        UniFormerV2(network=_tower(), num_frames=3, num_global=1, stem=True)

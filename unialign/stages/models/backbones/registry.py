@@ -5,7 +5,8 @@ frames (B, T, 3, H, W), float32, normalized with its `mean` and `std`, to
 {"tokens": (B, N, D), "grid": (B, T', H', W', D), "pooled": (B, D)}; its attribute `width` is D.
 tokens: one per time step; grid: one per time step and place; pooled: the clip.
 `own_prefixes` begin the names of weights that image weights do not have. `published_names` (optional): pairs of a
-regular expression for names in published files and what they are called here.
+regular expression for names in published files and what they are called here. `adapted(given, names)` (optional):
+weights of published files, under the backbone's names, as it needs them; names: what the file calls them.
 """
 
 import re
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import timm
+import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torchvision.models.video import MViT_V2_S_Weights, Swin3D_T_Weights
@@ -31,13 +33,18 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "tsm-resnet10": partial(small_tsm, 32),
     "tsm-resnet18": partial(tsm, "resnet18"),
     "tsm-resnet50": partial(tsm, "resnet50"),
+    "tsm-resnet101": partial(tsm, "resnet101"),
     "vit-tiny-temporal": partial(frame_transformer, "vit_tiny_patch16_224"),
     "mvit-v2-s": Mvit,
     "swin3d-t": Swin,
     "tea-resnet50": partial(tea_resnet, "resnet50"),
     "tea-res2net50": partial(tea_res2net, (3, 4, 6, 3)),
+    "tea-res2net50-released": partial(tea_res2net, (3, 4, 6, 3), True),
     "uniformerv2-b16": partial(uniformer_v2, "ViT-B-16-quickgelu", 4),
     "uniformerv2-l14": partial(uniformer_v2, "ViT-L-14-quickgelu", 4),
+    "uniformerv2-l14-frozen": partial(uniformer_v2, "ViT-L-14-quickgelu", 4, frozen=True),
+    "uniformerv2-b16-ssv2": partial(uniformer_v2, "ViT-B-16-quickgelu", 8, 2, stem=True),
+    "uniformerv2-l14-ssv2": partial(uniformer_v2, "ViT-L-14-quickgelu", 16, 2, stem=True),
     "uniformerv2-b16-local": partial(uniformer_v2, "ViT-B-16-quickgelu", 8, 2),
     "uniformerv2-l14-local": partial(uniformer_v2, "ViT-L-14-quickgelu", 16, 2),
 }
@@ -45,9 +52,11 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 IMAGE_WEIGHTS = {
     "tsm-resnet18": "resnet18",
     "tsm-resnet50": "resnet50",
+    "tsm-resnet101": "resnet101",
     "vit-tiny-temporal": "vit_tiny_patch16_224",
     "tea-resnet50": "resnet50",
     "tea-res2net50": "res2net50_26w_4s",
+    "tea-res2net50-released": "res2net50_26w_4s",
 }
 VIDEO_WEIGHTS = {"mvit-v2-s": MViT_V2_S_Weights, "swin3d-t": Swin3D_T_Weights}
 
@@ -64,6 +73,12 @@ class LoadReport:
     num_loaded: int
     dropped: tuple[str, ...]
     kept_random: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """The same in words."""
+        left = f"left out: {_some(list(self.dropped))}" if self.dropped else "none left out"
+        begun = f"random at the start: {_some(list(self.kept_random))}" if self.kept_random else "nothing is random"
+        return f"weights of the video backbone: {self.num_loaded} entries loaded; {left}; {begun}."
 
 
 def build_backbone(
@@ -82,21 +97,41 @@ def build_backbone(
 
 
 def load_pretrained(backbone: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:
-    """Puts weights of an image or video network into a backbone, in place, and says what happened.
+    """Puts weights of an image or video network into a backbone, in place, and says what happened. See `matched`."""
+    given, report = matched(backbone, state_dict)
+    backbone.load_state_dict(given, strict=False)
+    return report
+
+
+def check_pretrained(name: str, state_dict: Mapping[str, Any], *, num_frames: int, image_size: int) -> LoadReport:
+    """What `load_pretrained` would do to the backbone of that name, without the time and memory to build it.
+
+    Raises what `build_backbone` and `matched` raise.
+    """
+    with torch.device("meta"):
+        backbone = build_backbone(name, num_frames=num_frames, image_size=image_size)
+    return matched(backbone, state_dict)[1]
+
+
+def matched(backbone: nn.Module, state_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], LoadReport]:
+    """The weights of an image or video network under a backbone's names, and what becomes of them.
 
     Wrappers' names are taken off, classification heads are dropped (and of CLIP all but the image tower), a ViT's
     position embedding is resampled to the backbone's image size, and what image weights cannot have (the temporal
     transformer of a `FrameTransformer`) stays as it begins if none of it is given. Raises `UsageError` that lists what
-    is missing, unexpected or of another shape; then nothing was changed.
+    is missing, unexpected or of another shape.
     """
     target = backbone.state_dict()
-    given, dropped, unexpected = _renamed(_unwrapped(state_dict), target, getattr(backbone, "published_names", ()))
+    entries = _unwrapped(state_dict)
+    given, dropped, unexpected = _renamed(entries, target, getattr(backbone, "published_names", ()))
     own = tuple(key for key in target if key.startswith(_own_prefixes(backbone)))
     kept_random = own if not any(key in given for key in own) else ()
     missing = [
         key for key in target if key not in given and key not in kept_random and not key.endswith("num_batches_tracked")
     ]
     given = {key: _fitted(key, value, target[key]) for key, value in given.items()}
+    adapted: Callable[..., dict[str, Tensor]] = getattr(backbone, "adapted", lambda given, names: given)
+    given = adapted(given, entries.keys())
     reshaped = [
         f"{key} {tuple(value.shape)} instead of {tuple(target[key].shape)}"
         for key, value in given.items()
@@ -106,8 +141,7 @@ def load_pretrained(backbone: nn.Module, state_dict: Mapping[str, Any]) -> LoadR
     found = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in problems.items() if keys]
     if found:
         raise UsageError(f"the weights do not fit the backbone: {'; '.join(found)}. Give weights of this architecture.")
-    backbone.load_state_dict(given, strict=False)
-    return LoadReport(num_loaded=len(given), dropped=tuple(dropped), kept_random=kept_random)
+    return given, LoadReport(num_loaded=len(given), dropped=tuple(dropped), kept_random=kept_random)
 
 
 def hub_state_dict(name: str) -> dict[str, Any]:
@@ -134,7 +168,7 @@ def _own_prefixes(backbone: nn.Module) -> tuple[str, ...]:
 
 def _unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     """The entries themselves, where a training program stored them inside a larger record."""
-    for name in ("state_dict", "model"):
+    for name in ("state_dict", "model_state", "model"):
         if isinstance(state_dict.get(name), Mapping):
             return dict(state_dict[name])
     return state_dict

@@ -13,10 +13,12 @@ Two networks, because ImageNet's ResNet-50 has one dense 3 x 3 convolution where
     "tea-res2net50"  the authors' network: Res2Net-50 26w4s, whose ImageNet weights fit
     "tea-resnet50"   ResNet-50, whose ImageNet weights fit: the fragments are added to the next after the convolution
                      over time already, by learned gates that begin at zero, and one dense 3 x 3 convolution follows
-Deviation in both: everything begins as the image network. The authors begin the last fragment's convolution as a shift
-and the excitation at random.
+Deviation in both: everything begins as the image network. "tea-res2net50-released" does as the authors' code
+(Phoenix1327/tea-action-recognition): the last fragment's convolution begins as a shift and the excitation at random,
+and the attention is sigmoid - 1/2, half of what equation 5 says, so that weights trained with it compute the same.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import timm
@@ -35,10 +37,12 @@ class MotionExcitation(nn.Module):
     """Channels weighted by how they change from frame to frame, (B*T, C, H, W) to the same.
 
     Batch normalization after reduce and expand, as the authors have it; the second begins at zero, so that A does.
+    released: as in the authors' code, see above.
     """
 
-    def __init__(self, channels: int, *, num_frames: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, *, num_frames: int, reduction: int = 16, released: bool = False) -> None:
         super().__init__()
+        self.released = released
         inner = max(1, channels // reduction)
         self.num_frames = num_frames
         self.reduce = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
@@ -46,7 +50,8 @@ class MotionExcitation(nn.Module):
         self.transform = nn.Conv2d(inner, inner, kernel_size=3, padding=1, groups=inner, bias=False)
         self.expand = nn.Conv2d(inner, channels, kernel_size=1, bias=False)
         self.expand_norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.expand_norm.weight)
+        if not released:
+            nn.init.zeros_(self.expand_norm.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """The excited features."""
@@ -54,20 +59,27 @@ class MotionExcitation(nn.Module):
         here, ahead = (each.view(-1, self.num_frames, *each.shape[1:]) for each in (reduced, self.transform(reduced)))
         motion = (ahead[:, 1:] - here[:, :-1]).mean(dim=(3, 4))  # (B, T - 1, C/16)
         pooled = functional.pad(motion, (0, 0, 0, 1)).flatten(0, 1)[..., None, None]  # (B*T, C/16, 1, 1)
-        attention: Tensor = 2 * self.expand_norm(self.expand(pooled)).sigmoid() - 1  # (B*T, C, 1, 1)
+        share = self.expand_norm(self.expand(pooled)).sigmoid()  # (B*T, C, 1, 1)
+        attention: Tensor = share - 0.5 if self.released else 2 * share - 1
         return images + images * attention
 
 
 class TimeConvolution(nn.Module):
     """Each channel over three frames, (B*T, C, H, W) to the same; nothing beyond the clip's ends. Begins as identity.
 
-    weight (3, C): of the frame before, the frame itself, the frame behind.
+    weight (3, C): of the frame before, the frame itself, the frame behind. shift: begins as a shift instead, the first
+    half of the channels from the frame behind, the others from the frame before.
     """
 
-    def __init__(self, channels: int, *, num_frames: int) -> None:
+    def __init__(self, channels: int, *, num_frames: int, shift: bool = False) -> None:
         super().__init__()
         self.num_frames = num_frames
-        self.weight = nn.Parameter(torch.tensor([0.0, 1.0, 0.0])[:, None].repeat(1, channels))
+        start = torch.tensor([0.0, 1.0, 0.0])[:, None].repeat(1, channels)
+        if shift:
+            half = channels // 2
+            start[:, :half] = torch.tensor([0.0, 0.0, 1.0])[:, None]
+            start[:, half : 2 * half] = torch.tensor([1.0, 0.0, 0.0])[:, None]
+        self.weight = nn.Parameter(start)
 
     def forward(self, images: Tensor) -> Tensor:
         """The convolved features."""
@@ -106,10 +118,16 @@ class TimeCascade(nn.Module):
 class TeaBottle2neck(Bottle2neck):  # type: ignore[misc]
     """timm's block of a Res2Net with excitation and with time; the names of the image network's weights stay."""
 
-    def __init__(self, *arguments: Any, num_frames: int, **options: Any) -> None:
+    def __init__(self, *arguments: Any, num_frames: int, released: bool = False, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.motion = MotionExcitation(self.width * self.scale, num_frames=num_frames)
-        self.times = nn.ModuleList([TimeConvolution(self.width, num_frames=num_frames) for _ in range(self.scale)])
+        self.motion = MotionExcitation(self.width * self.scale, num_frames=num_frames, released=released)
+        last = self.scale - 1
+        self.times = nn.ModuleList(
+            [
+                TimeConvolution(self.width, num_frames=num_frames, shift=released and index == last)
+                for index in range(self.scale)
+            ]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B*T, C, H, W) to (B*T, C', H', W')."""
@@ -134,6 +152,15 @@ class TeaNetwork(nn.Module):
 
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
+    # Names in checkpoints of the authors' code.
+    published_names = (
+        (r"\.me\.conv1\.", ".motion.reduce."),
+        (r"\.me\.bn1\.", ".motion.reduce_norm."),
+        (r"\.me\.conv2\.", ".motion.transform."),
+        (r"\.me\.conv3\.", ".motion.expand."),
+        (r"\.me\.bn3\.", ".motion.expand_norm."),
+        (r"\.shifts\.(\d+)\.conv\.", r".times.\1."),
+    )
 
     def __init__(self, *, network: nn.Module, num_frames: int) -> None:
         super().__init__()
@@ -150,6 +177,14 @@ class TeaNetwork(nn.Module):
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
         pictures = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B*T, 3, H, W)
         return frame_outputs(self.network.forward_features(pictures), self.num_frames)
+
+    def adapted(self, given: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+        """The given weights; the authors' convolutions over time, (C, 1, 3), become (3, C)."""
+        del names
+        return {
+            name: value.squeeze(1).T if ".times." in name and value.ndim == 3 else value
+            for name, value in given.items()
+        }
 
 
 def tea_resnet(name: str, *, num_frames: int, image_size: int) -> TeaNetwork:
@@ -168,15 +203,20 @@ def tea_resnet(name: str, *, num_frames: int, image_size: int) -> TeaNetwork:
     return TeaNetwork(network=network, num_frames=num_frames)
 
 
-def tea_res2net(layers: tuple[int, int, int, int], *, num_frames: int, image_size: int) -> TeaNetwork:
-    """TEA over a Res2Net 26w4s with that many blocks a stage ((3, 4, 6, 3): Res2Net-50); `image_size` is free."""
+def tea_res2net(
+    layers: tuple[int, int, int, int], released: bool = False, *, num_frames: int, image_size: int
+) -> TeaNetwork:
+    """TEA over a Res2Net 26w4s with that many blocks a stage ((3, 4, 6, 3): Res2Net-50); `image_size` is free.
+
+    released: as the authors' code, see above.
+    """
     del image_size
     network = ResNet(
         TeaBottle2neck,
         layers,
         num_classes=0,
         base_width=26,
-        block_args={"scale": NUM_FRAGMENTS, "num_frames": num_frames},
+        block_args={"scale": NUM_FRAGMENTS, "num_frames": num_frames, "released": released},
         zero_init_last=False,
     )
     return TeaNetwork(network=network, num_frames=num_frames)

@@ -90,7 +90,7 @@ class GraphNetwork(nn.Module):
     ) -> None:
         """layout: the name of a known one, or a description (see `skeleton_layouts.Layout.plain`)."""
         super().__init__()
-        partition = torch.from_numpy(spatial_partition(layout_from(layout)))
+        partition = torch.tensor(spatial_partition(layout_from(layout)))
         self.form = form
         self.norm = nn.BatchNorm1d(form.norm_persons * partition.shape[-1] * in_channels)
         made, before, after = [], in_channels, width
