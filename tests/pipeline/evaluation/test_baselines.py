@@ -17,8 +17,17 @@ from unialign.cli import app
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.config import Config
 from unialign.pipeline.evaluation import baselines
-from unialign.pipeline.evaluation.baselines import CLASSIFIERS, QUICK, Baselines, quick_baselines, run_baselines
+from unialign.pipeline.evaluation.baselines import (
+    CLASSIFIERS,
+    QUICK,
+    Baselines,
+    motion_vector,
+    pose_vector,
+    quick_baselines,
+    run_baselines,
+)
 from unialign.stages.datasets.base import Dataset, Sample, Split
+from unialign.stages.extraction.skeleton_arrays import pixel_specs
 
 DATASET = made_dataset()
 
@@ -93,12 +102,25 @@ def test_unseen_classes_are_recognised_by_their_texts(tmp_path: Path) -> None:
         "text": write_store(tmp_path, "text", (ArraySpec("embedding", "float32", (8,), ("channel",)),), texts),
     }
     found = run_baselines(dataset, protocol=None, modality="pose-features", readers=readers)
-    assert [row.baseline for row in found.rows] == ["ridge to labels"]  # there are no descriptions
-    assert found.best.top1 == 1
+    assert [row.baseline for row in found.rows] == ["ridge to labels", "ridge from labels"]  # there are no descriptions
+    assert [row.top1 for row in found.rows] == [1, 1]
     with pytest.raises(MissingCache, match="unialign extract text"):
         run_baselines(
             dataset, protocol=None, modality="pose-features", readers={"pose-features": readers["pose-features"]}
         )
+
+
+def test_for_unseen_classes_it_counts_what_joints_do_and_not_when(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    clip = generator.normal(size=(12, 1, 17, 3)).astype(np.float32)
+    clip[..., 2] = 0.9
+    size = np.array([160, 120], dtype=np.int32)
+    values = {name: {"keypoints": way, "frame_size": size} for name, way in (("there", clip), ("back", clip[::-1]))}
+    reader = write_store(tmp_path, "poses", pixel_specs(32, 1), values)
+    there, back = (motion_vector(reader, name) for name in ("there", "back"))
+    assert there == pytest.approx(back, abs=1e-5)
+    assert len(there) == 4 * 17 * 2
+    assert pose_vector(reader, "there") != pytest.approx(pose_vector(reader, "back"), abs=1e-5)
 
 
 def test_rows_that_would_take_hours_are_left_out_and_named(made_caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from unialign.cache.access import is_refused
 from unialign.cache.inventory import find_store
 from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.evaluation.zero_shot_baselines import zero_shot_guesses
 from unialign.pipeline.stores import open_remote
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.from_config import cached_readers
@@ -27,12 +29,11 @@ from unialign.pipeline.training.run_folder import write_baselines
 from unialign.pipeline.training.text_bank_start import load_descriptions, load_text_bank
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.validation import groups_of
-from unialign.stages.extraction.body_space import body_space, even_positions, read_between
+from unialign.stages.extraction.body_space import Body, body_space, even_positions, read_between
 from unialign.stages.images import decode_images
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.metrics import evaluation
-from unialign.stages.training.zero_shot import pseudo_unseen_classes
 from unialign.types import Json
 
 MODALITIES = ("poses", "pose-features", "tokens", "frames")
@@ -197,7 +198,7 @@ def run_baselines(
 
     names: keys of `CLASSIFIERS`; all if empty. Settings are selected on the protocol's val part or, without one, by
     cross-validation within train, keeping groups (subjects) together. For a protocol that tests classes without
-    training samples, the rows are ridge regressions to the class texts instead; readers must then include "text".
+    training samples, the rows are linear maps to and from the class texts instead; readers must then include "text".
     Raises `UsageError` for a modality without baselines and for a test part without samples, `MissingCache` for stores
     with too few samples.
     """
@@ -207,13 +208,14 @@ def run_baselines(
     reader = get_reader(readers, modality, dataset)
     split = dataset.split(protocol)
     sides = covered_sides(dataset, protocol, split, {modality: reader}, min_coverage)
-    parts = _parts(reader, modality, sides, progress)
-    # Import the library up front: it takes longer than most of its classifiers and must not count in their time.
-    for name in ("linear_model", "neighbors", "svm"):
-        importlib.import_module(f"sklearn.{name}")
     labels = {sample.id: sample.label for sample in dataset.samples}
     seen = sorted({labels[each] for each in split.train})
     unseen = sorted({labels[each] for each in split.test} - set(seen))
+    vector_of = ZERO_SHOT_FEATURES.get(modality, FEATURES[modality]) if unseen else FEATURES[modality]
+    parts = _parts(partial(vector_of, reader), sides, progress)
+    # Import the library up front: it takes longer than most of its classifiers and must not count in their time.
+    for name in ("linear_model", "neighbors", "svm"):
+        importlib.import_module(f"sklearn.{name}")
     groups = _groups(dataset, sides.train.samples.ids)
     if unseen:
         rows = list(_zero_shot_rows(dataset, split.test, parts, seen, unseen, sides, readers))
@@ -297,17 +299,17 @@ def _zero_shot_rows(
     sides: Sides,
     readers: Mapping[str, SampleReader],
 ) -> Iterator[Row]:
-    """Ridge regression to the texts of the seen classes; the candidate class with the highest cosine is predicted."""
+    """See `zero_shot_baselines`."""
     labels = {sample.id: sample.label for sample in dataset.samples}
     generalised = any(labels[each] in set(seen) for each in tested)
     candidates = list(range(len(dataset.classes))) if generalised else list(unseen)
-    text = get_reader(readers, "text", dataset)
+    texts = _class_texts(get_reader(readers, "text", dataset), dataset.classes)
     train, test = parts["train"], parts["test"]
-    for name, texts in _class_texts(text, dataset.classes).items():
-        started = time.monotonic()
-        chosen = _ridge_on_pseudo_unseen(train, texts, seen, min(len(unseen), len(seen) - 1))
-        guesses = _nearest(_ridge_texts(chosen, train, texts, test.features), texts, candidates)
-        yield _row(f"ridge to {name}", guesses, sides.test, len(dataset.classes), started, f"alpha {chosen:g}")
+    for found in zero_shot_guesses(
+        train.features, train.labels, test.features, texts, num_unseen=len(unseen), candidates=candidates
+    ):
+        row = _row(found.baseline, found.guesses, sides.test, len(dataset.classes), time.monotonic(), found.chosen)
+        yield replace(row, seconds=found.seconds)
 
 
 def _class_texts(text: SampleReader, classes: Sequence[str]) -> dict[str, Features]:
@@ -325,32 +327,6 @@ def _class_texts(text: SampleReader, classes: Sequence[str]) -> dict[str, Featur
     return {**found, "both": unit(np.concatenate([found["labels"], found["descriptions"]], axis=1))}
 
 
-def _ridge_on_pseudo_unseen(train: Part, texts: Features, seen: Sequence[int], count: int) -> float:
-    """The alpha with the best accuracy on held-out seen classes, over several draws of them."""
-    right = np.zeros(len(ALPHAS))
-    for draw in range(FOLDS):
-        held = np.array(pseudo_unseen_classes(seen, max(1, count), draw))
-        out = np.isin(train.labels, held)
-        if out.all() or not out.any():
-            continue
-        for number, alpha in enumerate(ALPHAS):
-            guesses = _nearest(_ridge_texts(alpha, train.of(~out), texts, train.features[out]), texts, list(held))
-            right[number] += (guesses == train.labels[out]).mean()
-    return ALPHAS[int(np.argmax(right))]
-
-
-def _ridge_texts(alpha: float, train: Part, texts: Features, wanted: Features) -> Features:
-    from sklearn.linear_model import Ridge
-
-    model = Ridge(alpha=alpha).fit(train.features, texts[train.labels])
-    return np.asarray(model.predict(wanted), np.float32)
-
-
-def _nearest(predicted: Features, texts: Features, candidates: Sequence[int]) -> Labels:
-    best: Labels = np.asarray(candidates, np.int64)[np.argmax(predicted @ texts[list(candidates)].T, axis=1)]
-    return best
-
-
 def _row(name: str, guesses: Labels, side: Covered, num_classes: int, started: float, chosen: str) -> Row:
     scores = np.eye(num_classes, dtype=np.float32)[guesses]
     missing = tuple(label for _, label in side.missing)
@@ -358,7 +334,7 @@ def _row(name: str, guesses: Labels, side: Covered, num_classes: int, started: f
     return Row(name, "", found["top1"], found["mean_class"], round(time.monotonic() - started, 3), chosen)
 
 
-def _parts(reader: SampleReader, modality: str, sides: Sides, progress: Progress) -> dict[str, Part]:
+def _parts(vector_of: Callable[[str], Features], sides: Sides, progress: Progress) -> dict[str, Part]:
     """Train, val and test features, centered on train's mean and divided by one scale, so that units do not matter.
 
     There is no scale per feature: joints that hardly move would count as much as those that distinguish classes.
@@ -368,7 +344,7 @@ def _parts(reader: SampleReader, modality: str, sides: Sides, progress: Progress
     for name, side in (("train", sides.train), ("val", sides.val), ("test", sides.test)):
         vectors = []
         for sample in side.samples.ids:
-            vectors.append(FEATURES[modality](reader, sample))
+            vectors.append(vector_of(sample))
             done += 1
             progress(done, total)
         labels = np.asarray(side.samples.labels, np.int64)
@@ -382,9 +358,27 @@ def _parts(reader: SampleReader, modality: str, sides: Sides, progress: Progress
 
 
 def pose_vector(reader: SampleReader, sample: str) -> Features:
-    """A sample's joints in body space at the centers of `FRAMES` equal segments, flattened.
+    """A sample's joints in body space at the centers of `FRAMES` equal segments, flattened. Raises as `_body` does."""
+    body = _body(reader, sample)
+    joints = read_between(body.joints.swapaxes(0, 1), even_positions(body.joints.shape[1], FRAMES))
+    return joints.ravel()
 
-    Up to two persons, see `body_space`. Raises `CorruptInput` for a sample without any person (extraction stores none).
+
+def motion_vector(reader: SampleReader, sample: str) -> Features:
+    """Where a sample's joints are in body space and how far they move: mean, deviation, largest and smallest coordinate
+    over time, flattened. Raises as `_body` does.
+
+    For unseen classes: what joints do carries over to other movements, and when they do it does not.
+    """
+    joints = _body(reader, sample).joints
+    values = (joints.mean(axis=1), joints.std(axis=1), joints.max(axis=1), joints.min(axis=1))
+    return np.asarray(np.stack(values), np.float32).ravel()
+
+
+def _body(reader: SampleReader, sample: str) -> Body:
+    """Up to two persons of a sample, see `body_space`.
+
+    Raises `CorruptInput` for a sample without any person (extraction stores none), `UsageError` for unknown joints.
     """
     attributes = reader.array_attributes("keypoints")
     layout = layout_in(attributes)
@@ -393,11 +387,9 @@ def pose_vector(reader: SampleReader, sample: str) -> Features:
     keypoints = reader.read_one(sample)["keypoints"]
     scored = list(attributes.get("coordinates", ())) == ["x", "y", "score"]
     try:
-        body = body_space(keypoints, layout, min(2, keypoints.shape[1]), scored=scored)
+        return body_space(keypoints, layout, min(2, keypoints.shape[1]), scored=scored)
     except CorruptInput as error:
         raise CorruptInput(f"poses of sample {sample!r}: {error}", error.status) from error
-    joints = read_between(body.joints.swapaxes(0, 1), even_positions(body.joints.shape[1], FRAMES))
-    return joints.ravel()
 
 
 def pose_feature_vector(reader: SampleReader, sample: str) -> Features:
@@ -431,6 +423,7 @@ FEATURES: Mapping[str, Callable[[SampleReader, str], Features]] = {
     "tokens": token_vector,
     "frames": picture_vector,
 }
+ZERO_SHOT_FEATURES: Mapping[str, Callable[[SampleReader, str], Features]] = {"poses": motion_vector}
 
 
 def _majority(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:
