@@ -24,3 +24,12 @@ def test_the_commands_that_run_one_test_name_tests_that_exist() -> None:
     assert len(commands) >= 2
     for path, word in commands:
         assert word in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_table_counts_the_lines_of_the_plugins() -> None:
+    folder = ROOT / "tests/third_party/unialign_lab"
+    counted = re.findall(r"\| (\d+) \(((?:`\w+\.py`(?:, )?)+)\) \|", PAGE)
+    assert len(counted) == 4
+    for lines, files in counted:
+        found = [(folder / name).read_text(encoding="utf-8") for name in re.findall(r"\w+\.py", files)]
+        assert sum(len(text.splitlines()) for text in found) == int(lines), files

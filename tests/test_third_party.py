@@ -115,6 +115,11 @@ def test_its_system_learns_from_what_its_extractor_made(site: Path, work: Path) 
     assert "run `unialign extract rhythm" in stale["error"] or "unialign extract lab-rhythm" in stale["error"]
 
 
+def test_its_settings_are_in_the_configuration(site: Path, work: Path) -> None:
+    found = asked(site, work, "config", "show", "train.lab_linear.dropout=0.25", "--model", "lab-linear")["config"]
+    assert (found["train"]["model"], found["train"]["lab_linear"]["dropout"]) == ("lab-linear", 0.25)
+
+
 def test_doctor_names_the_plugin_that_cannot_be_used(site: Path, work: Path) -> None:
     checks = {each["check"]: each for each in asked(site, work, "doctor")["checks"]}
     assert not checks["plug-ins"]["ok"]
