@@ -1,5 +1,7 @@
 """Restoring a store's metadata, all of which follows from the key, the extractor's arrays and the records."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from unialign.cache.schema import METADATA_BYTES
 from unialign.cache.store import Store, array_metadata, decode_store, group_metadata, json_bytes, open_store
 from unialign.errors import DamagedStore, MissingCache
 from unialign.types import Json
+
+# The folder of a shard below an array's "c".
+SHARD = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def restore_group(store: Store) -> None:
@@ -55,6 +60,21 @@ def restore_metadata(store: Store) -> None:
             same = False
         if not same:
             _put(store.path, path, wanted)
+
+
+def remove_uncovered(store: Store, files: Iterable[str]) -> None:
+    """Remove those of some files without a record that are where an array has a shard; others are not ours.
+
+    files: paths inside the store. A writer that was killed between a shard and its record leaves such files. They are
+    overwritten when the shard is extracted again, but there may be nothing to do for it any more.
+    """
+    arrays = {spec.name for spec in store.arrays}
+    for file in files:
+        array, _, number, *_ = (*Path(file).parts, "", "")
+        path = store.path / file
+        if array in arrays and SHARD.fullmatch(number) and path == store.shard_path(array, int(number)):
+            check_inside(store.path, path)
+            atomic.remove(path)
 
 
 def _put(store: Path, path: Path, data: bytes) -> None:

@@ -1,7 +1,6 @@
 """Checking a store byte by byte: missing, truncated, changed, foreign or leftover files."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +12,6 @@ from unialign.cache.records import Record, list_records, read_record, shard_of
 from unialign.cache.store import Store, is_store_name, open_store, read_num_shards
 from unialign.errors import DamagedStore
 from unialign.types import Json
-
-# The folder of a shard below an array's "c".
-SHARD = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,6 @@ def _check_shard(store: Store, record: Record) -> list[Damage]:
     return damage
 
 
-def _shard_at(store: Store, path: Path) -> int | None:
-    """The number of the shard that has an array's file at that path."""
-    array, _, number, *_ = path.relative_to(store.path).parts
-    if array not in {spec.name for spec in store.arrays} or not SHARD.fullmatch(number):
-        return None
-    return int(number) if path == store.shard_path(array, int(number)) else None
-
-
 def _check_strays(store: Store, expected: set[Path]) -> list[Damage]:
     damage = []
     for path in sorted(store.path.rglob("*")):
@@ -118,8 +106,7 @@ def _check_strays(store: Store, expected: set[Path]) -> list[Damage]:
                 Damage(None, str(relative), "a temporary that a killed writer left; the next extraction removes it")
             )
         elif len(relative.parts) > 2 and relative.parts[1] == "c":
-            problem = "no record covers this file; an extraction was cut short"
-            damage.append(Damage(_shard_at(store, path), str(relative), problem))
+            damage.append(Damage(None, str(relative), "no record covers this file; an extraction was cut short"))
         else:
             damage.append(Damage(None, str(relative), "not a file of this store"))
     return damage

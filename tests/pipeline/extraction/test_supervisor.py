@@ -52,10 +52,12 @@ def check_same(found: Sequence[Outcome], expected: Sequence[Outcome]) -> None:
             assert one.arrays[name].tobytes() == values.tobytes()
 
 
-def check_deeds(folder: Path, deeds: dict[int, str], number: int, extractor: Spectrum = PLAIN) -> list[Outcome]:
+def check_deeds(
+    folder: Path, deeds: dict[int, str], number: int, extractor: Spectrum = PLAIN, seconds: float = LIMITS.seconds
+) -> list[Outcome]:
     """Run samples of which some do something; fails unless each has its status, and the others their own outcome."""
     sources = make_files(folder, number, deeds=deeds)
-    found = run(extractor, sources)
+    found = run(extractor, sources, replace(LIMITS, seconds=seconds))
     assert [outcome.status for outcome in found] == [STATUS.get(deeds.get(n, ""), "ok") for n in range(number)]
     for n, outcome in enumerate(found):
         if outcome.status == "ok":
@@ -70,7 +72,7 @@ def test_a_bad_sample_costs_itself_and_no_other(tmp_path: Path) -> None:
     for ahead in (0, 3):
         for deed in DEEDS:
             if STATUS[deed] != "timeout":
-                check_deeds(tmp_path / f"{deed}{ahead}", {2: deed}, 6, Spectrum(ahead=ahead))
+                check_deeds(tmp_path / f"{deed}{ahead}", {2: deed}, 6, Spectrum(ahead=ahead), seconds=30)
 
 
 def test_many_bad_samples_in_one_unit_are_all_found(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_many_bad_samples_in_one_unit_are_all_found(tmp_path: Path) -> None:
 
 
 def test_the_reason_says_what_happened_and_no_folder_of_this_machine(tmp_path: Path) -> None:
-    found = check_deeds(tmp_path, {0: "raise", 1: "segfault", 2: "exit", 3: "leak"}, 4)
+    found = check_deeds(tmp_path, {0: "raise", 1: "segfault", 2: "exit", 3: "leak"}, 4, seconds=30)
     reasons = [str(outcome.detail["why"]) for outcome in found]
     assert reasons[0].startswith("AttributeError: 'NoneType' object at 0x... has no attribute 'frames' of clip (made_e")
     assert "SIGSEGV" in reasons[1]

@@ -18,7 +18,7 @@ from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
 from unialign.cache.reader import check_sizes
 from unialign.cache.records import Entry, read_record, record_path
-from unialign.cache.repair import restore_group, restore_metadata
+from unialign.cache.repair import remove_uncovered, restore_group, restore_metadata
 from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, UsageError
@@ -330,8 +330,9 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
     atomic.sweep(store.path)
     lost: set[str] = set()
     if repair:
-        damaged = {damage.shard for damage in verify_store(store.path) if damage.shard is not None}
-        for shard in sorted(damaged):
+        damage = verify_store(store.path)
+        remove_uncovered(store, [each.file for each in damage if each.shard is None])
+        for shard in sorted({each.shard for each in damage if each.shard is not None}):
             with contextlib.suppress(DamagedStore):
                 lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
             forget_shard(store, shard)
