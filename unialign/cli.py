@@ -102,8 +102,8 @@ def doctor(
 ) -> None:
     """Check the installation.
 
-    Says what is installed, whether a clip can be encoded and decoded, which devices there are, and which data, weights
-    and stores are missing.
+    Says what is installed, whether a clip can be encoded and decoded, which devices there are, how many frames per
+    second they decode and compute, and which data, weights and stores are missing.
     """
     resolved = resolve(config, overrides, dataset=dataset, data=root, cache=cache)
     from unialign.pipeline.doctor import diagnose
@@ -113,7 +113,11 @@ def doctor(
         console.show_json(found)
     else:
         paths = {name: path or "not set" for name, path in found["paths"].items()}
-        console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **paths})
+        rates = {
+            name: f"{rate:,.0f} frames/s" if isinstance(rate, float) else rate or "-"
+            for name, rate in found["rates"].items()
+        }
+        console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **rates, **paths})
         rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
         console.show_table("ready", ("part", "ready", "if not"), rows)
     if "error" in found:

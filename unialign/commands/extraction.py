@@ -11,6 +11,9 @@ from unialign.types import Json
 
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
+    from unialign.pipeline.extraction.pace import Pace
+    from unialign.pipeline.extraction.price import Price
+    from unialign.stages.datasets.base import Dataset
 
 Cluster = Annotated[str | None, setting("extract.cluster", metavar="CLUSTER")]
 Threads = Annotated[int | None, setting("extract.threads")]
@@ -24,9 +27,13 @@ Join = Annotated[
     bool,
     typer.Option("--join", help="Work on the store together with other processes that were started with --join too."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what there is to do, and estimate its time and room on some samples."),
+]
 
 REASONS_SHOWN = 10
+CLASSES_SHOWN = 20
 
 
 def execution(
@@ -63,7 +70,13 @@ def run(
     facts = dataset_facts(dataset)
     if not as_json and not console.is_quiet():
         console.show_fields(shown_facts(facts))
-    with console.progress_bar(f"extract {name}", hidden=as_json) as progress:
+    seen: list[Pace] = []
+    with console.progress_bar(f"extract {name}", hidden=as_json) as bar:
+
+        def watch(pace: "Pace") -> None:
+            seen[:] = [pace]
+            bar(pace.done, pace.total, f"extract {name}{f': {text}' if (text := pace.text()) else ''}")
+
         done = extract_configured(
             name,
             dataset,
@@ -72,13 +85,13 @@ def run(
             retry=retry,
             join=join,
             dry_run=dry_run,
-            progress=progress,
+            watch=watch,
             announce=console.say,
         )
     told = get_row(name).told
     work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
     if as_json:
-        console.show_json({**done.result(), "dataset": facts})
+        console.show_json({**done.result(), **({"speed": seen[0].result()} if seen else {}), "dataset": facts})
     else:
         quarantined = ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none"
         console.show_result(
@@ -89,12 +102,45 @@ def run(
                 "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
                 "quarantined": quarantined,
                 "seconds": f"{done.seconds:.1f}",
+                **priced(done.price),
+                **({"speed": seen[0].text()} if seen and seen[0].frames else {}),
                 **(told(done, dataset.classes) if told and not dry_run and not console.is_quiet() else {}),
             },
         )
         show_reasons(done.reasons)
+        if not console.is_quiet():
+            show_classes(done.problems, dataset)
     if done.quarantined:
         raise typer.Exit(3)
+
+
+def priced(price: "Price | None") -> dict[str, str]:
+    """What a dry run says of time and room."""
+    if price is None:
+        return {}
+    each = f"{price.seconds_per_sample:.3f} s and {console.human_bytes(price.bytes_per_sample)} a sample"
+    return {
+        "estimate": f"{price.hours:.2f} hours in one process, {console.human_bytes(price.bytes)} "
+        f"({each}, measured on {price.measured:,})"
+    }
+
+
+def show_classes(problems: Sequence[tuple[str, str, str]], dataset: "Dataset") -> None:
+    """The samples without features by class and status: classes that lose most of theirs are seen at a glance."""
+    from collections import Counter
+
+    labels = {sample.id: dataset.classes[sample.label] for sample in dataset.samples}
+    counts = Counter((labels[name], status) for name, status, _ in problems if name in labels)
+    if not counts:
+        return
+    sizes, statuses = Counter(labels.values()), sorted({status for _, status in counts})
+    lost = Counter({name: sum(counts[name, status] for status in statuses) for name in sizes})
+    rows = [
+        (name, sizes[name], sizes[name] - number, *(counts[name, status] for status in statuses))
+        for name, number in lost.most_common(CLASSES_SHOWN)
+        if number
+    ]
+    console.show_table("Samples without features", ("class", "samples", "ok", *statuses), rows)
 
 
 def show_reasons(reasons: Sequence[Mapping[str, Json]]) -> None:

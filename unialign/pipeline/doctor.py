@@ -18,6 +18,7 @@ from unialign.cache.cores import usable_cores
 from unialign.cache.inventory import iterate_stores
 from unialign.pipeline.config import Config
 from unialign.pipeline.extraction.hardware import processor
+from unialign.pipeline.rates import measured_rates
 from unialign.plugins import Table
 from unialign.types import Json
 
@@ -44,7 +45,8 @@ def package_version(name: str) -> str:
 
 
 def diagnose(config: Config) -> dict[str, Json]:
-    """One JSON object: "environment", "devices", "paths", and "checks" ([{"check", "ok", "advice"}]).
+    """One JSON object: "environment", "devices", "rates" (see `rates.py`), "paths", and "checks" ([{"check", "ok",
+    "advice"}]).
 
     If something installed does not work, also "error" (a sentence) and "exit_code".
     """
@@ -60,6 +62,7 @@ def diagnose(config: Config) -> dict[str, Json]:
             "ffmpeg": ffmpeg_version(),
         },
         "devices": _devices(),
+        "rates": {} if broken else measured_rates(config),
         "paths": {
             "data": str(config.data) if config.data else None,
             "cache": str(config.cache.resolve()),

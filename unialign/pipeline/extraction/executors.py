@@ -7,10 +7,11 @@ digests), never features. `clusters.py` starts Dask's processes; no other module
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, check_arrays, open_store, write_shard
 from unialign.errors import UnialignError
+from unialign.pipeline.extraction.pace import Tally, tally
 from unialign.pipeline.extraction.planning import Unit
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction.base import Extractor, Outcome
@@ -44,10 +46,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """The result of a unit: (id, status, source digest) of each sample of one shard."""
+    """The result of a unit: (id, status, source digest) of each sample of one shard, and what it took."""
 
     shard: int
     samples: tuple[tuple[str, str, str], ...]
+    tally: Tally = field(default=Tally(), compare=False)
+
+
+# Is told what was done, as it is done.
+Watch = Callable[[Tally], None]
 
 
 def store_unit(job: Job, unit: Unit, outcomes: Iterable[Outcome], environment: Mapping[str, Json]) -> Done:
@@ -69,23 +76,37 @@ def fitting(store: Store, outcome: Outcome) -> Outcome:
     return outcome
 
 
-Executor = Callable[[Job, Iterable[Unit]], Iterator[Done]]
+Executor = Callable[[Job, Iterable[Unit], Watch], Iterator[Done]]
 
 
-def run_serial(job: Job, units: Iterable[Unit]) -> Iterator[Done]:
+def run_serial(job: Job, units: Iterable[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
     """The units one after the other: extracted in one worker process, stored by this one while the next is extracted.
 
     One unit is stored at a time, in order, so that a kill leaves the same as without the thread: whole shards.
     """
     behind: Future[Done] | None = None
+    last = time.monotonic()
+
+    def seen(outcomes: Sequence[Outcome], disk: float = 0.0) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        watch(tally(outcomes, last - before, disk))
+
+    def stored(unit: Future[Done]) -> Done:
+        # What was waited for: the rest was done meanwhile.
+        started = time.monotonic()
+        done = unit.result()
+        seen((), time.monotonic() - started)
+        return done
+
     with ThreadPoolExecutor(1) as disk, Supervisor(job.extractor, job.threads, job.limits) as supervisor:
         for unit in units:
-            outcomes = supervisor.run(unit.sources)
+            outcomes = supervisor.run(unit.sources, seen)
             if behind is not None:
-                yield behind.result()
+                yield stored(behind)
             behind = disk.submit(store_unit, job, unit, outcomes, supervisor.environment)
         if behind is not None:
-            yield behind.result()
+            yield stored(behind)
 
 
 class _Own(threading.local):
@@ -110,10 +131,15 @@ def run_on_worker(job: Job, unit: Unit) -> Done:
         memory = job.limits.memory or int(worker.memory_manager.memory_limit or 0) // worker.state.nthreads
         limits = replace(job.limits, memory=memory)
         _own.job, _own.supervisor = job, Supervisor(job.extractor, job.threads, limits, fork=False)
-    return store_unit(job, unit, _own.supervisor.run(unit.sources), _own.supervisor.environment)
+    started = time.monotonic()
+    outcomes = _own.supervisor.run(unit.sources)
+    extracted = time.monotonic()
+    done = store_unit(job, unit, outcomes, _own.supervisor.environment)
+    now = time.monotonic()
+    return replace(done, tally=tally(outcomes, now - started, now - extracted))
 
 
-def run_dask(client: Any, job: Job, units: Iterable[Unit]) -> Iterator[Done]:
+def run_dask(client: Any, job: Job, units: Iterable[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
     """The units on the workers of a Dask client, in order of completion; the scheduler gets them a few at a time.
 
     A unit whose worker dies is given to another worker. Each future is released as soon as it is done: a kept one would
@@ -138,6 +164,7 @@ def run_dask(client: Any, job: Job, units: Iterable[Unit]) -> Iterator[Done]:
     for future in waiting:
         done = _result(future, numbers.pop(future.key))
         future.release()
+        watch(done.tally)
         if len(numbers) <= window // 2:
             window = _window(client)  # workers may have come or gone
             for each in submit(max(0, window - len(numbers))):
@@ -189,4 +216,4 @@ def executor(cluster: str, threads: int, announce: Callable[[str], None] = LOGGE
 
     with connected(cluster, threads, ALLOWED_FAILURES) as client:
         announce(f"the cluster can be watched at {client.dashboard_link}")
-        yield lambda job, units: run_dask(client, job, units)
+        yield lambda job, units, watch: run_dask(client, job, units, watch)

@@ -24,7 +24,9 @@ from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, UsageError
 from unialign.pipeline.extraction.executors import Job, executor
 from unialign.pipeline.extraction.joining import is_prepared, unclaimed
+from unialign.pipeline.extraction.pace import Pace, Tally
 from unialign.pipeline.extraction.planning import Plan, Unit, make_plan
+from unialign.pipeline.extraction.price import Price, price
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.extraction.supervisor import Limits
 from unialign.stages.extraction.base import Extractor, Source
@@ -46,6 +48,7 @@ class Settings:
     shard_samples, codec: of a new store; an existing one keeps its own.
     repair: extract damaged shards again. retry: retry failed samples. join: with other processes that join too.
     limits: what one sample may use before it is given up. counts: see `ExtractorRow`.
+    watch: is told how fast it goes, as samples are done.
     announce: is told what a user should know while it runs, such as where a cluster can be watched.
     """
 
@@ -59,6 +62,7 @@ class Settings:
     dry_run: bool = False
     limits: Limits = field(default_factory=Limits)
     counts: Sequence[str] = ()
+    watch: Callable[[Pace], None] = lambda pace: None
     announce: Callable[[str], None] = LOGGER.info
 
 
@@ -71,6 +75,7 @@ class Extraction:
         without features, counted by status. So total = extracted + reused + the sum of quarantined, except in a dry
         run.
     left_out: the `counts` of the extractor's row in the records of all samples, added up.
+    price: of a dry run with samples to do.
     """
 
     modality: str
@@ -84,6 +89,7 @@ class Extraction:
     seconds: float
     problems: tuple[tuple[str, str, str], ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    price: Price | None = None
 
     @property
     def reasons(self) -> tuple[Mapping[str, Json], ...]:
@@ -110,6 +116,7 @@ class Extraction:
             "reasons": list(self.reasons),
             "seconds": round(self.seconds, 3),
             **({"left_out": dict(self.left_out)} if self.left_out else {}),
+            **({"price": self.price.result()} if self.price else {}),
         }
 
 
@@ -137,8 +144,12 @@ def run_extraction(
     current = current or partial(_file_digest, digests)
     if settings.dry_run:
         store = open_store(path) if path.exists() else None
-        plan, seconds = _plan(store, sources, current, settings, set(), older), time.monotonic() - started
-        return Extraction(extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds)
+        plan = _plan(store, sources, current, settings, set(), older)
+        cost = price(extractor, plan, settings.threads, settings.limits)
+        seconds = time.monotonic() - started
+        return Extraction(
+            extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds, price=cost
+        )
     wanted = Store(
         path=path,
         collection=collection,
@@ -193,6 +204,12 @@ class _Task:
         LOGGER.info("writes %s: %d samples are there, %d are to do", store.path, plan.reused, plan.to_do)
         return plan
 
+    def done(self, pace: Pace, more: Tally) -> None:
+        """Count what was done, and say so."""
+        pace.add(more)
+        self.settings.watch(pace)
+        self.progress(pace.done, pace.total)
+
     def job(self) -> Job:
         """The settings of its units."""
         return Job(self.extractor, self.wanted.path, self.settings.threads, self.settings.limits)
@@ -220,7 +237,7 @@ def _work(task: _Task, cache: Path) -> tuple[Plan, int]:
 def _update(task: _Task) -> tuple[Plan, int]:
     """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
     store, plan = _prepare(task)
-    extracted = _run_plan(task, store, plan, plan.units)
+    extracted = _run_plan(task, store, plan, plan.units, Pace(plan.to_do))
     _finish(task, store)
     return plan, extracted
 
@@ -252,15 +269,9 @@ def _join(task: _Task, cache: Path) -> tuple[Plan, int]:
         )
     with seat_at(task.wanted.path, cache) as seat:
         store, plan = _join_in(task, seat)
-        others = 0
-
-        def done_elsewhere(samples: int) -> None:
-            nonlocal others
-            others += samples
-            task.progress(others, plan.to_do)
-
-        units = unclaimed(plan.units, store, seat, done_elsewhere)
-        extracted = _run_plan(task, store, plan, units, lambda: others)
+        pace = Pace(plan.to_do)
+        units = unclaimed(plan.units, store, seat, lambda samples: task.done(pace, Tally(samples)))
+        extracted = _run_plan(task, store, plan, units, pace)
         seat.leave()
         if seat.is_first:
             # The last one to leave; whoever was killed may have left a temporary file.
@@ -341,13 +352,8 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
     return lost
 
 
-def _run_plan(
-    task: _Task, store: Store, plan: Plan, units: Iterable[Unit], others: Callable[[], int] = lambda: 0
-) -> int:
-    """Run units of the plan; returns how many samples got their first features, or newer ones.
-
-    others: how many samples other processes have done.
-    """
+def _run_plan(task: _Task, store: Store, plan: Plan, units: Iterable[Unit], pace: Pace) -> int:
+    """Run units of the plan; returns how many samples got their first features, or newer ones."""
     if not plan.units:
         return 0
     digests = task.digests
@@ -355,16 +361,14 @@ def _run_plan(
     whole = [source for unit in plan.units for source in unit.sources if source.span is None]
     files = {source.id: source.path for source in whole if source.path}
     stamps = {name: digests.stamp(path) for name, path in files.items()} if digests else {}
-    finished = extracted = 0
+    extracted = 0
     task.progress(0, plan.to_do)
     with executor(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
-        for number, done in enumerate(run(task.job(), units), start=1):
+        for number, done in enumerate(run(task.job(), units, partial(task.done, pace)), start=1):
             for name, status, digest in done.samples:
                 extracted += status == "ok"
                 if digests and name in files:
                     digests.learn(files[name], stamps[name], digest)
-            finished += len(done.samples)
-            task.progress(finished + others(), plan.to_do)
             if number % INDEX_EVERY == 0:
                 write_index(store)
     return extracted

@@ -24,6 +24,7 @@ from unialign.pipeline.config import (
 from unialign.pipeline.extraction.current_sources import poses_now
 from unialign.pipeline.extraction.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.extraction.hardware import network_threads
+from unialign.pipeline.extraction.pace import Pace
 from unialign.pipeline.extraction.row import ExtractorRow, PreparedExtraction, files
 from unialign.pipeline.extraction.supervisor import Limits
 from unialign.pipeline.manifest import save_manifest
@@ -106,6 +107,7 @@ def extract_configured(
     join: bool = False,
     dry_run: bool = False,
     progress: Progress = lambda done, total: None,
+    watch: Callable[[Pace], None] = lambda pace: None,
     announce: Callable[[str], None] = LOGGER.info,
 ) -> Extraction:
     """Run the extractor of that name on a dataset as configured, and list the dataset next to the stores.
@@ -124,6 +126,7 @@ def extract_configured(
         dry_run=dry_run,
         limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
         counts=get_row(name).counts,
+        watch=watch,
         announce=announce,
     )
     if not dry_run:

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,19 +116,26 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def load(self) -> None:
+        """Start the worker and load the extractor, which `run` does otherwise. Raises what `run` raises."""
+        self._loaded()
+
     def close(self) -> None:
         """End the worker. The next `run` starts another one."""
         if self._worker is not None:
             self._worker.end()
             self._worker = None
 
-    def run(self, sources: Sequence[Source]) -> list[Outcome]:
+    def run(
+        self, sources: Sequence[Source], seen: Callable[[Sequence[Outcome]], None] = lambda outcomes: None
+    ) -> list[Outcome]:
         """One outcome per source, in order; a sample that ends its worker gets the status that says how.
 
+        seen: called with outcomes as they come.
         Raises what the extractor raises when it loads, its `UnialignError`s (they concern settings, weights and stores,
         not a sample), and `UnialignError` if no worker survives loading it.
         """
-        made: list[Outcome] = []
+        made = _Told(seen)
         try:
             while len(made) < len(sources):
                 self._go_on(sources[len(made) :], made)
@@ -228,6 +235,24 @@ class Supervisor:
                 "`unialign doctor` looks for what is wrong."
             )
         return self._worker
+
+
+class _Told(list[Outcome]):
+    """Outcomes that somebody is told about as they come."""
+
+    def __init__(self, seen: Callable[[Sequence[Outcome]], None]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def extend(self, outcomes: Iterable[Outcome]) -> None:
+        """Add them, then tell."""
+        more = tuple(outcomes)
+        super().extend(more)
+        self._seen(more)
+
+    def append(self, outcome: Outcome) -> None:
+        """Add it, then tell."""
+        self.extend([outcome])
 
 
 class Worker:

@@ -8,6 +8,7 @@ exception reaches it in place of the result.
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,5 +127,16 @@ def _taken(entries: "queue.Queue[R | _End]") -> Iterator[R]:
         if isinstance(entry, _End):
             if entry.error is not None:
                 raise entry.error
+            return
+        yield entry
+
+
+def timed(entries: Iterator[R], spent: dict[str, float], name: str) -> Iterator[R]:
+    """The same entries; the seconds of waiting for them are added to spent[name]."""
+    while True:
+        started = time.monotonic()
+        entry = next(entries, None)
+        spent[name] = spent.get(name, 0.0) + time.monotonic() - started
+        if entry is None:
             return
         yield entry

@@ -3,10 +3,11 @@
 Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S longer side of the network's images.
 """
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction import ultralytics_pose
-from unialign.stages.extraction.ahead import in_order, streams, worker_threads
+from unialign.stages.extraction.ahead import in_order, streams, timed, worker_threads
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.heartbeat import beat
@@ -94,6 +95,7 @@ class DetectionJob:
     video: SourceVideo
     stride: int = 0
     found: list[np.ndarray] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -228,12 +230,14 @@ class YoloPoses:
 
         def flush() -> None:
             if slots:
+                started = time.monotonic()
                 self.detect(self.network(device, slots[0][1].shape[:2]), slots)
+                clip.spent["network"] = clip.spent.get("network", 0.0) + time.monotonic() - started
                 slots.clear()
 
         for clip, canvases in clips:
             waiting.append(clip)
-            for canvas in canvases:
+            for canvas in timed(canvases, clip.spent, "decoder"):
                 if slots and slots[0][1].shape != canvas.shape:
                     flush()
                 slots.append((clip, canvas))
@@ -261,7 +265,11 @@ class YoloPoses:
             clip.found.append(persons)
 
     def outcome(self, clip: DetectionJob) -> Outcome:
-        """Track the persons of a clip after all its frames have been through the network."""
+        """The outcome of a clip after all its frames have been through the network."""
+        return replace(self.tracked(clip), spent=clip.spent)
+
+    def tracked(self, clip: DetectionJob) -> Outcome:
+        """Track the persons of a clip."""
         video = clip.video
         if video.failure is None and not any(len(persons) for persons in clip.found):
             video.fail("no-person", f"no person in {len(clip.found)} frames at confidence {self.confidence}")

@@ -1,0 +1,65 @@
+"""What an extraction will cost, from a few of its samples: `--dry-run`."""
+
+import time
+from dataclasses import dataclass
+
+from unialign.pipeline.extraction.planning import Plan
+from unialign.pipeline.extraction.supervisor import Limits, Supervisor
+from unialign.stages.extraction.base import Extractor
+from unialign.types import Json
+
+# Most samples that are measured, and seconds after which no more are.
+MEASURED = 64
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Price:
+    """An estimate. measured: samples that it comes from. hours: in one process like this one; bytes: on disk."""
+
+    measured: int
+    samples: int
+    seconds_per_sample: float
+    bytes_per_sample: float
+
+    @property
+    def hours(self) -> float:
+        """Of the whole job."""
+        return self.samples * self.seconds_per_sample / 3600
+
+    @property
+    def bytes(self) -> float:
+        """Of the whole job, without compression."""
+        return self.samples * self.bytes_per_sample
+
+    def result(self) -> dict[str, Json]:
+        """For `--json`."""
+        return {
+            "measured": self.measured,
+            "seconds_per_sample": round(self.seconds_per_sample, 6),
+            "hours": round(self.hours, 4),
+            "gigabytes": round(self.bytes / 1e9, 6),
+        }
+
+
+def price(extractor: Extractor, plan: Plan, threads: int, limits: Limits) -> Price | None:
+    """Extract some of the samples that are to do, evenly spread, and store nothing; None if there are none to do.
+
+    Loading is left out: it is paid once. Raises what `Supervisor.run` raises.
+    """
+    todo = [source for unit in plan.units for source in unit.sources]
+    if not todo:
+        return None
+    some = [todo[number * len(todo) // min(MEASURED, len(todo))] for number in range(min(MEASURED, len(todo)))]
+    measured, num_bytes, started = 0, 0, 0.0
+    with Supervisor(extractor, threads, limits) as supervisor:
+        supervisor.load()
+        started = time.monotonic()
+        for source in some:
+            (outcome,) = supervisor.run([source])
+            measured += 1
+            num_bytes += sum(array.nbytes for array in outcome.arrays.values())
+            if time.monotonic() - started > SECONDS:
+                break
+        seconds = time.monotonic() - started
+    return Price(measured, len(todo), seconds / measured, num_bytes / measured)
