@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from unialign.errors import CorruptInput, UsageError
@@ -12,13 +13,18 @@ from unialign.stages.archives import check_weights
 
 
 def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
-    """The content of a file of plain PyTorch weights. what: which network's ("a skeleton encoder"), for the message.
+    """The content of a file of plain PyTorch weights, or of safetensors.
+
+    what: which network's ("a skeleton encoder"), for the message.
 
     Raises `CorruptInput` for a file that is something else or that would run code.
     """
     try:
-        with path.open("rb") as file:
-            content = read_weights(file)
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            with path.open("rb") as file:
+                content = read_weights(file)
     except Exception as error:
         # torch.load raises many types of errors for other files, some of them private.
         raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import made_published
 from tests.made_encoder import write_encoder
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.keys import Key
@@ -17,8 +18,9 @@ from unialign.cache.shards import check_sample
 from unialign.cache.store import Store, create_store, grow_store, write_shard
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.stages.extraction.base import Outcome, Source
-from unialign.stages.extraction.pose_encoder import Encoder
+from unialign.stages.extraction.pose_encoder import Encoder, load_encoder
 from unialign.stages.extraction.pose_features import PoseFeatures
+from unialign.stages.extraction.published_encoders import AS_NAMED, Reading
 from unialign.stages.models.skeleton.stgcnpp import STGCNPlusPlus
 from unialign.stages.skeleton_layouts import LAYOUTS
 
@@ -168,3 +170,23 @@ def test_attributes_say_what_the_encoder_was_trained_on(extractor: PoseFeatures)
     attributes = extractor.attributes()
     assert attributes["trained_on"] == {"dataset": "made", "protocol": "made", "classes": ["x", "y", "z"]}
     assert attributes["recipe"] == "pyskl-2d"
+
+
+def test_what_a_published_file_does_not_say_is_part_of_the_key(extractor: PoseFeatures, tmp_path: Path):
+    """The poses of a YOLO network (COCO-17, with scores) by PYSKL's ST-GCN++, as joints and as bones."""
+    weights = made_published.checkpoint(tmp_path / "stgcnpp_ntu60_xsub_hrnet" / "j.pth", "stgcn++")
+    digest, found = hashlib.sha256(weights.read_bytes()).hexdigest(), {}
+    for asked in (AS_NAMED, Reading(stream="bone")):
+        reading = load_encoder(weights, asked).reading
+        made = replace(
+            extractor, weights=weights, weights_digest=digest, reading=reading, num_offsets=1, flips=False, batch_size=2
+        )
+        assert made.attributes()["trained_on"]["dataset"] == "ntu60"
+        assert made.arrays()[0].shape == (1, 25, 256)
+        found[made.attributes()["recipe"]] = (made.key(), extract(made, ("a", "b")))
+    (joint, of_joints), (bone, of_bones) = found["pyskl-2d"], found["pyskl-2d-bone"]
+    assert joint["reading"] == {"stream": "joint", "layout": "coco-17", "recipe": "pyskl-2d", "clip_len": 100}
+    assert joint["weights"] == bone["weights"]
+    assert joint != bone
+    assert not same(of_joints["a"], of_bones["a"])
+    assert "reading" not in extractor.key(), "the keys of stores that exist stay as they are"

@@ -181,7 +181,8 @@ def spoken_recipe(settings: Mapping[str, Any], name: str = "") -> str:
         f"{settings.get('optimizer', '?')} {settings.get('lr', '?')}",
         f"batch {settings.get('batch_size', '?')}",
     ]
-    views = settings.get("test_clips", 1), settings.get("test_crops", 1)
+    clips = 2 if settings.get("twice_sample") else settings.get("test_clips", 1)
+    views = clips, settings.get("test_crops", 1)
     return ", ".join([*filter(None, [name]), *facts, *([f"{views[0]}x{views[1]} views"] if views != (1, 1) else [])])
 
 

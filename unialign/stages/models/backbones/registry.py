@@ -5,8 +5,10 @@ frames (B, T, 3, H, W), float32, normalized with its `mean` and `std`, to
 {"tokens": (B, N, D), "grid": (B, T', H', W', D), "pooled": (B, D)}; its attribute `width` is D.
 tokens: one per time step; grid: one per time step and place; pooled: the clip.
 `own_prefixes` begin the names of weights that image weights do not have. `published_names` (optional): pairs of a
-regular expression for names in published files and what they are called here. `adapted(given, names)` (optional):
-weights of published files, under the backbone's names, as it needs them; names: what the file calls them.
+regular expression for names in published files and what they are called here; or, where names are not enough,
+`rewritten(entries)`, which returns the entries under the backbone's names and the names of those that it leaves out.
+`adapted(given, names)` (optional): weights of published files, under the backbone's names, as it needs them; names:
+what the file calls them.
 """
 
 import re
@@ -24,6 +26,7 @@ from torchvision.models.video import MViT_V2_S_Weights, Swin3D_T_Weights
 from unialign.errors import UsageError
 from unialign.stages.models.backbones.tea import tea_res2net, tea_resnet
 from unialign.stages.models.backbones.tsm import small_tsm, tsm
+from unialign.stages.models.backbones.tube_transformer import tube_transformer
 from unialign.stages.models.backbones.uniformer_v2 import uniformer_v2
 from unialign.stages.models.backbones.video_transformer import Mvit, Swin, frame_transformer
 
@@ -35,6 +38,18 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "tsm-resnet50": partial(tsm, "resnet50"),
     "tsm-resnet101": partial(tsm, "resnet101"),
     "vit-tiny-temporal": partial(frame_transformer, "vit_tiny_patch16_224"),
+    "pe-core-b16": partial(frame_transformer, "vit_pe_core_base_patch16_224"),
+    "pe-core-l14": partial(frame_transformer, "vit_pe_core_large_patch14_336", 14),
+    "videomae-v2-s16": partial(tube_transformer, "s", "sines"),
+    "videomae-v2-b16": partial(tube_transformer, "b", "sines"),
+    "videomae-v2-g14": partial(tube_transformer, "g of VideoMAE", "sines", 14),
+    "vjepa2-l16": partial(tube_transformer, "l", "rotary"),
+    "vjepa2-h16": partial(tube_transformer, "h", "rotary"),
+    "vjepa2-g16": partial(tube_transformer, "g", "rotary"),
+    "vjepa2.1-b16": partial(tube_transformer, "b", "scaled"),
+    "vjepa2.1-l16": partial(tube_transformer, "l", "scaled"),
+    "vjepa2.1-g16": partial(tube_transformer, "g", "scaled"),
+    "vjepa2.1-gigantic16": partial(tube_transformer, "G", "scaled"),
     "mvit-v2-s": Mvit,
     "swin3d-t": Swin,
     "tea-resnet50": partial(tea_resnet, "resnet50"),
@@ -54,6 +69,8 @@ IMAGE_WEIGHTS = {
     "tsm-resnet50": "resnet50",
     "tsm-resnet101": "resnet101",
     "vit-tiny-temporal": "vit_tiny_patch16_224",
+    "pe-core-b16": "vit_pe_core_base_patch16_224",
+    "pe-core-l14": "vit_pe_core_large_patch14_336",
     "tea-resnet50": "resnet50",
     "tea-res2net50": "res2net50_26w_4s",
     "tea-res2net50-released": "res2net50_26w_4s",
@@ -62,6 +79,8 @@ VIDEO_WEIGHTS = {"mvit-v2-s": MViT_V2_S_Weights, "swin3d-t": Swin3D_T_Weights}
 
 # Names around the network in checkpoints of torch's DataParallel, of TSM's authors and of this package.
 WRAPPERS = ("module.", "base_model.", "backbone.")
+# Where training programs keep the weights inside a larger record; the average of V-JEPA's before what it is of.
+ENTRIES = ("state_dict", "model_state", "ema_encoder", "target_encoder", "encoder", "model", "module")
 TOWER = "visual."  # the image tower, in a file of a whole CLIP
 HEADS = ("fc.", "new_fc.", "head.", "head_drop.", "cls_head.", "classifier.")
 
@@ -122,7 +141,10 @@ def matched(backbone: nn.Module, state_dict: Mapping[str, Any]) -> tuple[dict[st
     is missing, unexpected or of another shape.
     """
     target = backbone.state_dict()
-    entries = _unwrapped(state_dict)
+    entries, left = _unwrapped(state_dict), list[str]()
+    rewritten = getattr(backbone, "rewritten", None)
+    if rewritten is not None:
+        entries, left = rewritten({_inner_name(name): value for name, value in entries.items()})
     given, dropped, unexpected = _renamed(entries, target, getattr(backbone, "published_names", ()))
     own = tuple(key for key in target if key.startswith(_own_prefixes(backbone)))
     kept_random = own if not any(key in given for key in own) else ()
@@ -141,7 +163,7 @@ def matched(backbone: nn.Module, state_dict: Mapping[str, Any]) -> tuple[dict[st
     found = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in problems.items() if keys]
     if found:
         raise UsageError(f"the weights do not fit the backbone: {'; '.join(found)}. Give weights of this architecture.")
-    return given, LoadReport(num_loaded=len(given), dropped=tuple(dropped), kept_random=kept_random)
+    return given, LoadReport(num_loaded=len(given), dropped=(*left, *dropped), kept_random=kept_random)
 
 
 def hub_state_dict(name: str) -> dict[str, Any]:
@@ -168,7 +190,7 @@ def _own_prefixes(backbone: nn.Module) -> tuple[str, ...]:
 
 def _unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     """The entries themselves, where a training program stored them inside a larger record."""
-    for name in ("state_dict", "model_state", "model"):
+    for name in ENTRIES:
         if isinstance(state_dict.get(name), Mapping):
             return dict(state_dict[name])
     return state_dict
@@ -186,7 +208,7 @@ def _renamed(
         if clip and not names[key].startswith(TOWER):
             dropped.append(key)  # of the text tower, some of which is called as the image tower's
             continue
-        name = names[key].removeprefix(TOWER)
+        name = names[key].removeprefix(TOWER).removeprefix("trunk.")
         for pattern, replacement in published:
             name = re.sub(pattern, replacement, name)
         if name in target:

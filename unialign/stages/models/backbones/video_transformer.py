@@ -67,9 +67,9 @@ class FrameTransformer(Recomputing):
         return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}
 
 
-def frame_transformer(name: str, *, num_frames: int, image_size: int) -> FrameTransformer:
-    """A `FrameTransformer` over the timm ViT of that name. Raises `UsageError` unless 16 divides `image_size`."""
-    check_size(image_size, 16)
+def frame_transformer(name: str, patch: int = 16, *, num_frames: int, image_size: int) -> FrameTransformer:
+    """A `FrameTransformer` over the timm ViT of that name. Raises `UsageError` unless patches fill the image."""
+    check_size(image_size, patch)
     network = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
     return FrameTransformer(network=network, num_frames=num_frames)
 
