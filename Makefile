@@ -10,7 +10,7 @@ QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_fr
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 
-.PHONY: install demo test quick check format reliability fuzz compiled coverage bench results clean
+.PHONY: install demo test promises quick check format reliability fuzz compiled coverage bench results clean
 
 install: $(VENV)/.installed
 	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
@@ -32,7 +32,11 @@ demo: install
 # so that what a module shares is made once, and takes from the other when it is done. Compiled modules are kept even
 # where the environment says otherwise: without them every process that a test starts compiles its libraries anew.
 test: install
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/reliability
+
+# The tests of the promises of docs/reliability.md in small sizes, which kill, fill, flip and forge; a few minutes.
+promises: install
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability
 
 # Two or three minutes on another Python: make quick PYTHON=python3.12 VENV=.venv-3.12
 quick: install
@@ -49,7 +53,7 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The long lane of the promises' tests, two at a time, with a table of counts at the end; a quarter of an hour.
+# The same in full sizes, two at a time, with a table of counts at the end; a quarter of an hour.
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
 

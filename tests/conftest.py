@@ -13,7 +13,10 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # They start processes and take longest. First, so that nobody waits for one of them at the end of a run; side by side,
 # so that those which share the server below come to one worker.
-LONGEST = ("test_cli", "test_trials", "test_kill_training", "test_two_processes", "test_kill")
+LONGEST = (
+    *("test_cli", "test_trials", "test_kill_training", "test_two_processes", "test_kill", "test_failing_calls"),
+    *("test_read_only", "test_flips", "test_plugin_systems", "test_bombs", "test_supervisor", "test_third_party"),
+)
 # What most training runs load, and `unialign` itself; 5 seconds in all.
 PRELOADED = [
     *("tests.golden.curves", "unialign.pipeline.ablation.trials", "unialign.cli"),

@@ -50,7 +50,7 @@ def test_every_python_found_runs_the_quick_lane_and_the_others_are_named(checkou
     interpreter(checkout / "pyenv" / "versions" / "3.12.1" / "bin" / "python", "3.12")
     code, last, calls = run(checkout)
     python = checkout / "pyenv" / "versions" / "3.12.1" / "bin" / "python"
-    assert calls == ["check", "test", f"quick PYTHON={python} VENV=.venv-3.12"]
+    assert calls == ["check", "test", "promises", f"quick PYTHON={python} VENV=.venv-3.12"]
     assert (code, last) == (0, "Python passed: 3.11 (all tests), 3.12 (quick lane); failed: none; not found here: 3.13")
 
 
