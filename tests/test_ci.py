@@ -58,7 +58,7 @@ def test_pythons_on_the_path_count_too(checkout: Path) -> None:
     for version in ("3.12", "3.13"):
         interpreter(checkout / "bin" / f"python{version}", version)
     code, last, calls = run(checkout)
-    assert [call.rpartition("=")[2] for call in calls[2:]] == [".venv-3.12", ".venv-3.13"]
+    assert [call.rpartition("=")[2] for call in calls[3:]] == [".venv-3.12", ".venv-3.13"]
     assert code == 0
     assert last.endswith("3.12 (quick lane), 3.13 (quick lane); failed: none; not found here: none")
 
@@ -67,6 +67,6 @@ def test_a_python_whose_lane_or_installation_fails_is_a_failure_and_hides_no_oth
     for version in ("3.12", "3.13"):
         interpreter(checkout / "bin" / f"python{version}", version)
     code, last, calls = run(checkout, broken="3.12")
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert code == 1
     assert last == "Python passed: 3.11 (all tests), 3.13 (quick lane); failed: 3.12; not found here: none"
