@@ -48,7 +48,8 @@ from unialign.cache.store import grow_store, write_shard
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.frames import Frames
-from unialign.stages.extraction.pose_clips import RECIPES, Shape, View
+from unialign.stages.extraction.pose_clips import Shape, View
+from unialign.stages.extraction.pose_recipes import RECIPES
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.stages.training.augmentation import random_region, sparse_frames
@@ -303,11 +304,16 @@ def token_map(file: Path, number: int, shape: tuple[int, ...]) -> Turns:
 
 
 def feature_map(values: np.ndarray, views: list[int]) -> Turns:
+    """The mean of some views of each sample, gathered from a memory map; only those views are read."""
+    rows, number = values.reshape(-1, values.shape[-1]), len(views)
+    out = at_page((ROWS * number, values.shape[-1]), "float32")
     for epoch in count():
-        order, out = epoch_order(len(values), 0, epoch), at_page((ROWS, *values.shape[1:]), "float32")
+        order = epoch_order(len(values), 0, epoch)
         for start in range(0, len(values) - ROWS + 1, ROWS):
-            np.take(values, order[start : start + ROWS], axis=0, out=out, mode="clip")
-            torch.from_numpy(out)[:, views].mean(dim=1)
+            places = order[start : start + ROWS, None] * values.shape[1] + views
+            np.take(rows, places.ravel(), axis=0, out=out, mode="clip")
+            if number > 1:
+                torch.from_numpy(out).unflatten(0, (ROWS, number)).mean(dim=1)
             yield ROWS
 
 
