@@ -7,6 +7,7 @@ import huggingface_hub.constants
 import pytest
 import timm
 import torch
+from torch import Tensor, nn
 from torchvision.models.video import mvit_v2_s, swin3d_t
 
 from unialign.errors import UsageError
@@ -169,3 +170,22 @@ def test_video_hub_weights_are_never_unpickled_freely(monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match=r"no route to host.*give --backbone-weights FILE"):
         hub_state_dict("swin3d-t")
     assert seen["weights_only"] is True
+
+
+@pytest.mark.parametrize("name", ["tsm-tiny-difference", "tsm-resnet50", "tea-resnet50", "tea-res2net50"])
+def test_convolutions_compute_with_channels_last_from_end_to_end(name: str) -> None:
+    """No weight and no map is reordered in a step: what fast kernels take, on GPUs above all."""
+    network = BACKBONES[name](num_frames=2, image_size=32)
+    others: list[nn.Module] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        last = [each.is_contiguous(memory_format=torch.channels_last) for each in (*inputs, module.weight)]
+        others.extend([module] if not all(last) else [])
+
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        module.register_forward_hook(look)
+    with torch.no_grad():
+        network(torch.randn(1, 2, 3, 32, 32))
+    assert len(convolutions) > 10
+    assert not others

@@ -164,7 +164,7 @@ class TeaNetwork(nn.Module):
 
     def __init__(self, *, network: nn.Module, num_frames: int) -> None:
         super().__init__()
-        self.network: Any = network
+        self.network: Any = network.to(memory_format=torch.channels_last)
         self.num_frames = num_frames
         self.width = int(network.num_features)  # type: ignore[arg-type]
         kinds = (MotionExcitation, TimeConvolution, TimeCascade)

@@ -86,6 +86,7 @@ class TemporalShiftNetwork(nn.Module):
         for block in network.modules():
             if isinstance(block, (BasicBlock, Bottleneck)):
                 block.conv1 = shifted(block.conv1, num_frames)
+        network.to(memory_format=torch.channels_last)
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Features of each frame and of the clip. Raises ValueError for another number of frames."""
