@@ -1,7 +1,8 @@
 """Contract of run keys: a run that was made earlier is found again and opened, whatever reads its settings today.
 
 `old_runs/` holds the config.yaml of a run of each system, and their keys, as they were written before settings were
-pydantic models. A new setting must leave both as they are where it has its default, see `settings.YOUNGEST`.
+pydantic models. A new setting must leave both as they are where it has its default, see `settings.YOUNGEST`. The keys
+of `unialign` and `art` changed once, with what they compute: the gradient of a text bank has a norm of its own.
 """
 
 import json

@@ -130,7 +130,11 @@ Use = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="Configuration file. Default: unialign.yaml in the working folder, if it is there."),
+    typer.Option(
+        "--config",
+        help="Configuration file, or the name of a recipe of a paper, such as alt-k400; an unknown name lists them. "
+        "Default: unialign.yaml in the working folder, if it is there.",
+    ),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output; show no progress bar.")

@@ -24,6 +24,7 @@ from unialign.types import Json
 
 LOGGER = logging.getLogger(__name__)
 FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
+RECIPES = Path(__file__).resolve().parents[1] / "papers"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
 
 
@@ -339,10 +340,11 @@ def _validated(values: Mapping[str, Any], path: Path, environment: Mapping[str, 
 def config_file(named: Path | None, environment: Mapping[str, str] | None = None) -> Path:
     """The file to read: the named one, or else unialign.yaml or unialign.yml in the working folder.
 
-    Raises `UsageError` if the folder has both.
+    named: a path, or the name of a recipe of the package, see `recipes`. Raises `UsageError` if the folder has both.
     """
     if named is not None:
-        return expanded_path(named, os.environ if environment is None else environment)
+        path = expanded_path(named, os.environ if environment is None else environment)
+        return path if path.is_file() or str(named) not in recipes() else RECIPES / f"{named}.yaml"
     first, second = Path(FILE), Path(OTHER_FILE)
     if not os.path.lexists(second):
         return first
@@ -351,9 +353,15 @@ def config_file(named: Path | None, environment: Mapping[str, str] | None = None
     return second
 
 
+def recipes() -> tuple[str, ...]:
+    """Names of the configurations that come with the package: one per paper and dataset."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"the configuration file {path} does not exist, or is not a file.")
+        known = f"; recipes that come with unialign are {', '.join(recipes())}" if len(path.parts) == 1 else ""
+        raise UsageError(f"the configuration file {path} does not exist, or is not a file{known}.")
     try:
         values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """Contract of the clips: augmentation is a function of (seed, epoch, sample); evaluation has none."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +29,15 @@ from unialign.stages.extraction.pyskl_clips import pyskl_2d
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
 from unialign.stages.training.augmentation import (
+    SCALES,
+    Region,
     fixed_regions,
+    multiscale_region,
     network_frames,
     random_region,
     recoloured_levels,
     resized,
+    saturate,
     sparse_frames,
 )
 from unialign.stages.training.clips import CachedFrames, Clips
@@ -288,3 +293,71 @@ def test_a_pose_clip_that_shows_no_person_names_its_sample(tmp_path: Path) -> No
 
 def test_every_class_is_there() -> None:
     assert set(SAMPLES.labels) == set(range(len(CLASSES)))
+
+
+@limits(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9999), height=st.integers(1, 300), width=st.integers(1, 300))
+def test_a_multiscale_crop_has_sides_of_the_table_in_a_corner_or_the_center(seed: int, height: int, width: int) -> None:
+    region = multiscale_region(np.random.default_rng(seed), (height, width))
+    sides = [max(1, int(min(height, width) * scale)) for scale in SCALES]
+    places = {sides.index(side) for side in (region.height, region.width)}
+    assert max(places) - min(places) <= 1 or len(set(sides)) < 4
+    assert region.top in (0, (height - region.height) // 2, height - region.height)
+    assert region.left in (0, (width - region.width) // 2, width - region.width)
+    assert (region.top == (height - region.height) // 2) == (region.left == (width - region.width) // 2) or (
+        {height - region.height, width - region.width} & {0, 1}
+    )
+
+
+def test_every_place_and_pair_of_sides_of_a_multiscale_crop_is_as_likely() -> None:
+    generator = np.random.default_rng(0)
+    regions = [multiscale_region(generator, (200, 300)) for _ in range(4000)]
+    pairs = Counter((region.height, region.width) for region in regions)
+    assert len(pairs) == 10  # 4 pairs of one side, 6 of neighbors
+    assert min(pairs.values()) > 300
+    assert sum(region.top == 0 and region.left == 0 and region.height < 200 for region in regions) > 400
+
+
+def test_a_test_crop_may_be_smaller_than_the_image() -> None:
+    (middle,) = fixed_regions((256, 340), 1, 0.875)
+    assert middle == Region(16, 58, 224, 224)
+    assert [(each.top, each.left, each.width) for each in fixed_regions((256, 340), 3, 0.875)] == [
+        (16, 0, 224),
+        (16, 58, 224),
+        (16, 116, 224),
+    ]
+    assert [(each.top, each.left) for each in fixed_regions((340, 256), 3)] == [(0, 0), (42, 0), (84, 0)]
+
+
+def test_saturation_moves_colors_from_gray_to_more_than_they_are() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
+    same, gray, strong = images.copy(), images.copy(), images.copy()
+    saturate(same, 1.0)
+    assert (same == images).all()
+    saturate(gray, 0.0)
+    assert (gray == np.round(images @ np.array([0.299, 0.587, 0.114]))[..., None]).all()
+    saturate(strong, 1.5)
+    spread = images.max(axis=-1).astype(int) - images.min(axis=-1)
+    assert ((strong.max(axis=-1).astype(int) - strong.min(axis=-1)) >= spread).all()
+
+
+def test_the_share_of_gray_and_recolored_clips_is_that_of_the_settings(made_caches: Path) -> None:
+    made = clips(made_caches, TrainSettings(colour=0.4, colour_share=0.8, saturation=0.2, grayscale=0.2))
+    drawn = [made._drawn(epoch, 0, 8, (20, 26)) for epoch in range(400)]
+    gray = [each.saturation == 0 for each in drawn]
+    changed = [each.colour is not None and bool((each.colour != 1).any()) for each in drawn]
+    assert 0.14 < np.mean(gray) < 0.26
+    assert 0.74 < np.mean(changed) < 0.86
+    plain = clips(made_caches, TrainSettings(colour=0.4))
+    # What was drawn before there were these settings is drawn as it was.
+    for epoch in range(20):
+        one, other = plain._drawn(epoch, 0, 8, (20, 26)), drawn[epoch]
+        assert one.regions == other.regions
+        assert other.colour is not None
+        assert not (other.colour != 1).any() or one.colour.tolist() == other.colour.tolist()
+
+
+def test_a_gray_clip_has_equal_colors(made_caches: Path) -> None:
+    batch = clips(made_caches, TrainSettings(grayscale=1.0, colour=0.0)).__getitems__([(0, 3), (0, 1)])
+    assert (batch["frames"][:, :, 0] == batch["frames"][:, :, 1]).all()
+    assert (batch["frames"][:, :, 0] == batch["frames"][:, :, 2]).all()

@@ -121,3 +121,54 @@ def test_switches_that_cannot_work_say_so() -> None:
         Stepper(task, TrainSettings(activation_checkpointing=True), ALONE)
     with pytest.raises(UsageError, match=r"sync_batch_norm needs GPUs; set it to false"):
         Stepper(task, TrainSettings(sync_batch_norm=True), Processes(0, 2, torch.device("cpu")))
+
+
+class Parts(nn.Module):
+    """Two maps, whose gradients differ by a factor of a thousand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank, self.rest = nn.Linear(5, 3), nn.Linear(5, 3)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"logits": 1000 * self.bank(batch["points"]) + self.rest(batch["points"])}
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        pass
+
+
+@pytest.mark.parametrize("apart", [(), ("bank.",)])
+def test_a_large_gradient_of_a_bank_shortens_only_its_own_step(apart: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    model, settings = Parts(), settings_from({"gradient_clip": 0.5, "momentum": 0.0, "weight_decay": 0.0}, SETTINGS)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stepper = Stepper(Task(model, mean_loss, apart=apart), settings, ALONE)
+    (share,) = Loader(Points(), settings).epoch(Position())
+    report = stepper.step(share, 0.5)
+    assert report is not None
+    moved = {name: (value - before[name]) / 0.5 for name, value in model.state_dict().items()}
+    lengths = {
+        part: float(torch.cat([value.flatten() for name, value in moved.items() if name.startswith(part)]).norm())
+        for part in ("bank", "rest")
+    }
+    # The norm before clipping is that of all parameters either way.
+    assert fetched([report])[0]["gradient_norm"] > 300
+    assert lengths["bank"] == pytest.approx(0.5, rel=1e-3)
+    assert lengths["rest"] == pytest.approx(0.5 if apart else 0.0005, rel=0.9 if not apart else 0.5)
+    if apart:
+        assert lengths["rest"] > 0.1
+
+
+def test_nesterov_looks_ahead() -> None:
+    plain, fancy = (trained(nesterov=each, momentum=0.9, weight_decay=0.0)[1] for each in (False, True))
+    torch.manual_seed(0)
+    model = Linear(5, 3)
+    reference = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, nesterov=True)
+    batch = Points().__getitems__([(0, index) for index in range(11)])
+    for step in range(2):
+        loss = cross_entropy(model(batch)["logits"], batch["labels"])
+        assert fancy[step]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        reference.zero_grad()
+        loss.backward()
+        reference.step()
+    assert plain[1]["loss"] != fancy[1]["loss"]

@@ -30,6 +30,7 @@ ART = System(
     build=build_art,
     losses=art_losses,
     normalization=backbone_normalization,
+    clipped_apart=("bank.",),
     class_specific=ClassSpecificWeights(("head.", "video_head.", "bank.agent", "bank.main")),
     example=lambda config: clip_example(config, pose=False),
     draw=draw_tracklets,

@@ -90,7 +90,9 @@ class System:
     prepare: (request) -> the prepared run; see `training.preparation.prepared`.
     build: (config, **parts) -> model, with the `parts` from `prepare`. Raises `UsageError` for parts that do not
         fit. The model is a `Trainable`: a dict of tensors in, a dict with "logits" out.
-    losses: (model, outputs, labels) -> dict of weighted scalars whose sum is minimized.
+    losses: (model, outputs, labels) -> dict of weighted scalars whose sum is minimized. With a keyword `smoothing` they
+        can smooth labels.
+    clipped_apart: beginnings of the names of parameters whose gradient is clipped by a norm of its own.
     normalization: (model) -> mean and standard deviation per color channel to normalize frames in [0, 1] with.
     rate: (model, name of a parameter) -> the parameter's learning rate divided by that of the run.
     class_specific: what a training run does not take from the run it starts from.
@@ -107,9 +109,10 @@ class System:
     stores: Callable[[Any], tuple[str, ...]]
     prepare: Callable[[Request], PreparedRun]
     build: Callable[..., nn.Module]
-    losses: Callable[[Any, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
+    losses: Callable[..., dict[str, Tensor]]
     normalization: Callable[[Any], Colors] = no_normalization
     rate: Callable[[Any, str], float] = lambda model, name: 1.0
+    clipped_apart: tuple[str, ...] = ()
     class_specific: ClassSpecificWeights = field(default_factory=ClassSpecificWeights)
     check: Callable[[Any, Options], None] = lambda config, options: None
     no_val: Callable[[Any], str] = lambda config: ""

@@ -43,9 +43,11 @@ class EncoderTraining(nn.Module):
         """Nothing to update besides the weights."""
 
 
-def classification_loss(model: nn.Module, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of the logits."""
-    return {"classification": cross_entropy(outputs["logits"].float(), labels)}
+def classification_loss(
+    model: nn.Module, outputs: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
+) -> dict[str, Tensor]:
+    """Cross-entropy of the logits. smoothing: of labels."""
+    return {"classification": cross_entropy(outputs["logits"].float(), labels, label_smoothing=smoothing)}
 
 
 def prepare_encoder(request: Request) -> PreparedRun:

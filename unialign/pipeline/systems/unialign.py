@@ -164,6 +164,7 @@ UNIALIGN = System(
     build=build_unialign,
     losses=uni_align_losses,
     normalization=backbone_normalization,
+    clipped_apart=("bank.",),
     class_specific=ClassSpecificWeights(("head.", "bank.agent", "bank.main")),
     mixes=lambda config: len(config.modalities) > 1,
     example=lambda config: clip_example(config, pose="pose" in config.modalities),

@@ -1,5 +1,6 @@
 """Preparation of a run from a dataset and its caches, shared by training and evaluation."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,6 +34,8 @@ REVISION = 4
 # 1 was not written: it decided nothing, heads were averaged and the last epoch was exported. 2: it weighs heads and
 # chooses the epoch that is exported.
 VALIDATION_REVISION = 2
+# The same for clipping, only of systems that clip some gradients apart. 1 was not written: all shared one norm.
+CLIPPING_REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ class PreparedRun:
     since training has no samples of them. report: what a finished run reports besides its metrics.
     follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the initial
     weights were trained on, see `run_data.read_learned`. notes: what else to know before it trains, as sentences.
+    clips_apart: whether some gradients are clipped by a norm of their own, see `System.clipped_apart`.
     """
 
     dataset: Dataset
@@ -165,6 +169,7 @@ class PreparedRun:
     validation: Mapping[str, Json] = field(default_factory=lambda: {"origin": "none", "why": "none was asked for"})
     learned: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    clips_apart: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -181,6 +186,7 @@ class PreparedRun:
         return {
             "revision": REVISION,
             **({"validation": VALIDATION_REVISION} if self.val_side.samples.ids and (self.mixes or self.extra) else {}),
+            **({"clipping": CLIPPING_REVISION} if self.clips_apart else {}),
             "config": {**self.config, "settings": self.settings.identity()},
             "stores": {name: found["key"] for name, found in keys.items()},
             "samples": digest([[list(side.samples.ids), list(side.samples.labels)] for side in sides]),
@@ -203,6 +209,7 @@ def prepared(
     additional fields of config.yaml, such as the templates; part of the run's key. more: see `PreparedRun`.
     """
     settings = request.settings
+    check_recipe(request)
     return PreparedRun(
         dataset=request.dataset,
         protocol=request.protocol,
@@ -224,17 +231,32 @@ def prepared(
         val_side=sides.val,
         test_side=sides.test,
         mixes=request.system.mixes(request.config),
-        build=partial(build_task, request.system, request.config, parts, settings.seed),
+        clips_apart=bool(request.system.clipped_apart) and settings.gradient_clip > 0,
+        build=partial(build_task, request.system, request.config, parts, settings.seed, settings.label_smoothing),
         **more,
     )
 
 
-def build_task(system: "System", config: Settings, parts: Mapping[str, Any], seed: int) -> Task:
+def check_recipe(request: Request) -> None:
+    """Raise `UsageError` for mixed clips or smoothed labels where a system's inputs or losses do not allow them."""
+    settings, read = request.settings, set(request.readers) - {"text"}
+    for name in ("mixup", "cutmix"):
+        if getattr(settings, name) and read != {"frames"}:
+            raise UsageError(
+                f"train.settings.{name} mixes clips of frames, but this run reads {' and '.join(sorted(read))}; set it "
+                "to 0."
+            )
+    if settings.label_smoothing and "smoothing" not in inspect.signature(request.system.losses).parameters:
+        raise UsageError(f"train.settings.label_smoothing has no meaning in the losses of {request.name}; set it to 0.")
+
+
+def build_task(system: "System", config: Settings, parts: Mapping[str, Any], seed: int, smoothing: float = 0.0) -> Task:
     """A system with its losses; parameters without initial weights are initialized randomly from the seed."""
     torch.manual_seed(seed)
     model = system.build(config, **parts)
     mean, std = system.normalization(model)
-    return Task(model, system.losses, mean, std, partial(system.rate, model))
+    losses = partial(system.losses, smoothing=smoothing) if smoothing else system.losses
+    return Task(model, losses, mean, std, partial(system.rate, model), system.clipped_apart)
 
 
 def get_reader(readers: Mapping[str, SampleReader], name: str, dataset: Dataset) -> SampleReader:

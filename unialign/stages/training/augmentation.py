@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Sides of MultiScaleCrop over the short side of the image.
+SCALES = (1.0, 0.875, 0.75, 0.66)
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+_PIXELS = 1 << 18
 # The most bytes whose sum always fits in 16 bits.
 _LINES = (2**16 - 1) // 255
 
@@ -57,12 +61,26 @@ def random_region(
     return Region(top, left, wanted_height, wanted_width)
 
 
-def fixed_regions(size: tuple[int, int], num_crops: int) -> list[Region]:
-    """Squares as large as the image allows: the center one, or three along the longer side from start to end."""
+def multiscale_region(generator: np.random.Generator, size: tuple[int, int]) -> Region:
+    """A rectangle in a corner or the center of an image of `size` (height, width).
+
+    Its sides are the short side times one of `SCALES` each, at most one step apart; every pair of sides and every place
+    is as likely. Source: MultiScaleCrop of TSN (Wang et al., ECCV 2016), as X-CLIP uses it (microsoft/VideoX).
+    """
     height, width = size
-    side = min(height, width)
-    shares = (0.5,) if num_crops == 1 else (0.0, 0.5, 1.0)
-    return [Region(round((height - side) * share), round((width - side) * share), side, side) for share in shares]
+    sides = [max(1, int(min(height, width) * scale)) for scale in SCALES]
+    pairs = [(one, other) for at, one in enumerate(sides) for other in sides[max(0, at - 1) : at + 2]]
+    tall, wide = pairs[int(generator.integers(len(pairs)))]
+    down, right = ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))[int(generator.integers(5))]
+    return Region((height - tall) * down // 2, (width - wide) * right // 2, tall, wide)
+
+
+def fixed_regions(size: tuple[int, int], num_crops: int, share: float = 1.0) -> list[Region]:
+    """Squares of a share of the short side: the center one, or three along the longer side from start to end."""
+    height, width = size
+    side = max(1, round(min(height, width) * share))
+    places = [(0.5, 0.5)] if num_crops == 1 else [(at, 0.5) if height > width else (0.5, at) for at in (0.0, 0.5, 1.0)]
+    return [Region(round((height - side) * down), round((width - side) * right), side, side) for down, right in places]
 
 
 def resized(pictures: np.ndarray, region: Region, image_size: int, out: np.ndarray | None = None) -> Tensor:
@@ -78,6 +96,18 @@ def resized(pictures: np.ndarray, region: Region, image_size: int, out: np.ndarr
     # What `functional.interpolate` calls with these arguments, except that it has no parameter for an output buffer.
     torch.ops.aten._upsample_bilinear2d_aa.out(images, [image_size, image_size], False, None, None, out=target)
     return target
+
+
+def saturate(images: np.ndarray, factor: float) -> None:
+    """Move images (..., 3) uint8 in place from their gray (factor 0) through themselves (1) to stronger colors.
+
+    Gray is the luma of BT.601.
+    """
+    flat = images.reshape(-1, 3)
+    for start in range(0, len(flat), _PIXELS):
+        part = flat[start : start + _PIXELS].astype(np.float32)
+        grey = (part @ LUMA)[:, None]
+        flat[start : start + _PIXELS] = np.clip(np.round(grey + factor * (part - grey)), 0, 255).astype(np.uint8)
 
 
 def recoloured_levels(images: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -18,9 +18,11 @@ from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.augmentation import (
     Region,
     fixed_regions,
+    multiscale_region,
     random_region,
     recoloured_levels,
     resized,
+    saturate,
     sparse_frames,
 )
 from unialign.stages.training.by_sample import BySample, Kind, Rows, indices_of
@@ -65,6 +67,7 @@ class _Drawn:
     mirrored: bool = False
     colour: np.ndarray | None = None
     pose_view: int = 0
+    saturation: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Clips(BySample[_Read]):
                     resized(images, region, self.frames.image_size, view)
                 else:
                     view[:] = resized(images, region, self.frames.image_size).permute(0, 2, 3, 1).numpy()[places]
+        if drawn.saturation != 1:
+            saturate(out, drawn.saturation)
         if drawn.colour is not None:
             rows["levels"][place] = recoloured_levels(out, drawn.colour)
 
@@ -184,15 +189,26 @@ class Clips(BySample[_Read]):
             raise DamagedStore(f"sample {self.samples.ids[index]!r} has no images; extract the frames again.")
         if not self.train:
             which = [sparse_frames(num_kept, num_frames, place) for place in settings.test_places]
-            return _Drawn(tuple(which), tuple(fixed_regions(size, settings.test_crops)))
+            return _Drawn(tuple(which), tuple(fixed_regions(size, settings.test_crops, settings.test_crop)))
         generator = sample_generator(settings.seed, epoch, index)
         mirrored = bool(generator.random() < settings.flip)
         which = [sparse_frames(num_kept, num_frames, generator.random(num_frames))]
-        region = random_region(generator, size, settings.crop_scale, settings.crop_ratio)
+        if settings.crop == "multiscale":
+            region = multiscale_region(generator, size)
+        else:
+            region = random_region(generator, size, settings.crop_scale, settings.crop_ratio)
         colour = 1 + generator.uniform(-settings.colour, settings.colour, size=2) if settings.colour > 0 else None
         views = self.pose.views(mirrored=mirrored) if self.pose else [0]
         view = views[int(generator.integers(len(views)))] if self.pose else 0
-        return _Drawn(tuple(which), (region,), mirrored, colour, view)
+        # Drawn last, so that runs without them draw as they did before there were these.
+        saturation = 1.0
+        if settings.saturation > 0:
+            saturation += float(generator.uniform(-settings.saturation, settings.saturation))
+        if settings.colour_share < 1 and generator.random() >= settings.colour_share:
+            colour, saturation = colour if colour is None else np.ones(2), 1.0
+        if settings.grayscale > 0 and generator.random() < settings.grayscale:
+            saturation = 0.0
+        return _Drawn(tuple(which), (region,), mirrored, colour, view, saturation)
 
     def _pose_tokens(self, indices: np.ndarray, drawn: Sequence[_Drawn]) -> Tensor | None:
         if self.pose is None:

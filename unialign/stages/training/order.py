@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 
 # Separate streams of random numbers from one seed.
-_ORDER, _SAMPLE, _PROCESS, _CROP = 0, 1, 2, 3
+_ORDER, _SAMPLE, _PROCESS, _CROP, _BATCH = 0, 1, 2, 3, 4
 
 
 def _stream(seed: int, *key: int) -> np.random.SeedSequence:
@@ -50,6 +50,11 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
 def sample_generator(seed: int, epoch: int, sample_index: int) -> np.random.Generator:
     """The random numbers for one sample in one epoch."""
     return np.random.Generator(np.random.Philox(_stream(seed, _SAMPLE, epoch, sample_index)))
+
+
+def batch_generator(seed: int, epoch: int, samples: int, rank: int) -> np.random.Generator:
+    """The random numbers for the part of a batch that a process has; samples: of the epoch that are done behind it."""
+    return np.random.Generator(np.random.Philox(_stream(seed, _BATCH, epoch, samples, rank)))
 
 
 def sample_words(seed: int, epoch: int, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

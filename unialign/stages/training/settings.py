@@ -32,6 +32,15 @@ YOUNGEST = {
     "sync_batch_norm": False,
     "deterministic": False,
     "twice_sample": False,
+    "nesterov": False,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "crop": "area",
+    "colour_share": 1.0,
+    "saturation": 0.0,
+    "grayscale": 0.0,
+    "test_crop": 1.0,
 }
 
 # Fields added after run keys were first written: with the former behavior as their value, keys stay the same.
@@ -60,6 +69,7 @@ class TrainSettings(Settings, strict=True):
         5e-4, ge=0, description="Weight decay; parameters with fewer than two axes (biases, norms) have none."
     )
     momentum: float = Field(0.9, ge=0, description="Momentum of sgd.")
+    nesterov: bool = Field(False, description="Nesterov's momentum in sgd.")
     schedule: Literal["step", "cosine"] = Field(
         "step",
         description="step multiplies the rate by `step_factor` every `step_every` epochs (ART: 0.1 every 20 of 50); "
@@ -68,7 +78,29 @@ class TrainSettings(Settings, strict=True):
     step_every: int = Field(20, ge=1, description="Epochs between two steps of the rate.")
     step_factor: float = Field(0.1, ge=0, le=1, description="Factor of each step of the rate.")
     warmup_epochs: float = Field(0.0, ge=0, description="Epochs of linear increase that both schedules begin with.")
-    gradient_clip: float = Field(20.0, ge=0, description="Largest norm of the gradient; 0: no limit.")
+    gradient_clip: float = Field(
+        20.0,
+        ge=0,
+        description="Largest norm of the gradient; 0: no limit. A text bank has a norm of its own, so that its loss "
+        "does not shorten the steps of everything else.",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the target that all classes have in common, in the cross-entropies of classifiers.",
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="Alpha of mixup: clips of frames are mixed in pairs by a share from Beta(alpha, alpha); 0: no.",
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        description="Alpha of cutmix, which puts a box of one clip into another; with mixup too, each batch has one of "
+        "them, with equal probability. 0: no.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="Automatic mixed precision unless fp32; auto: bf16 on a GPU that has it, else fp32 (a run records "
@@ -119,6 +151,11 @@ class TrainSettings(Settings, strict=True):
         2, ge=2, description="Numbered checkpoints that stay; at least 2 checkpoints must, for one may be damaged."
     )
     log_every: int = Field(10, ge=1, description="Optimizer steps between two lines of the step log.")
+    crop: Literal["area", "multiscale"] = Field(
+        "area",
+        description="Random crops: by area and ratio (`crop_scale`, `crop_ratio`), or MultiScaleCrop of TSN: sides of "
+        "1, 0.875, 0.75 or 0.66 of the short side, in a corner or the center.",
+    )
     crop_scale: Annotated[tuple[int | float, int | float], Field(strict=False)] = Field(
         (0.6, 1.0), description="Range of a random crop's share of the image's area, within 0 to 1."
     )
@@ -133,12 +170,23 @@ class TrainSettings(Settings, strict=True):
         '("raise the left arm"); switch it on (0.5) only where a mirror does not change the class.',
     )
     colour: float = Field(0.2, ge=0, lt=1, title="color", description="Largest change of brightness and contrast.")
+    colour_share: float = Field(
+        1.0, ge=0, le=1, title="color share", description="Probability that a clip's color changes at all."
+    )
+    saturation: float = Field(0.0, ge=0, lt=1, description="Largest change of the saturation of such a clip.")
+    grayscale: float = Field(0.0, ge=0, le=1, description="Probability of a gray clip.")
     test_clips: int = Field(
         1, ge=1, description="Clips in time whose probabilities are averaged in evaluation, times `test_crops`."
     )
     test_crops: Literal[1, 3] = Field(1, description="Crops in space: the center, or three along the longer side.")
     twice_sample: bool = Field(
         False, description="Evaluate two clips in time, as TSM does: the middle and the start of each segment."
+    )
+    test_crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Side of a test crop as a share of the short side; 0.875 is the center 224 of images of 256.",
     )
     pose_test: Literal["first", "mean"] = Field(
         "first", description="View of the cached grid in evaluation, or the mean of those that are not mirrored."
@@ -156,6 +204,12 @@ class TrainSettings(Settings, strict=True):
     def _one_choice_of_clips(self) -> Self:
         if self.twice_sample and self.test_clips > 1:
             raise ValueError(f"twice_sample takes two clips itself; leave test_clips at 1, not {self.test_clips}")
+        return self
+
+    @model_validator(mode="after")
+    def _momentum_of_nesterov(self) -> Self:
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            raise ValueError("nesterov is a form of sgd with momentum; set it to false")
         return self
 
     @model_validator(mode="after")

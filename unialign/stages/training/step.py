@@ -19,6 +19,7 @@ from unialign.stages.device import resolve_precision
 from unialign.stages.models.recompute import recompute_activations
 from unialign.stages.training.augmentation import network_frames
 from unialign.stages.training.loader import RankBatch
+from unialign.stages.training.mixing import mixed_clips
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.samples import Batch
 from unialign.stages.training.settings import TrainSettings
@@ -42,6 +43,7 @@ class Task:
     losses: (model, outputs, labels) to weighted scalars whose sum is minimized.
     mean, std: per color, what `frames` in [0, 1] are normalized with; not used where a batch holds none.
     rate: maps a parameter's name to its learning rate relative to that of the run.
+    apart: beginnings of the names of parameters whose gradient is clipped by a norm of its own.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class Task:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     rate: Callable[[str], float] = same_rate
+    apart: tuple[str, ...] = ()
 
     def inputs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """The batch on a device: frames as normalized float32, views of a clip as separate clips."""
@@ -73,9 +76,13 @@ class _WithLosses(nn.Module):
         self.losses = task.losses
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Outputs and losses."""
+        """Outputs and losses; of mixed clips (see `mixing`) the losses of both labels, by their shares."""
         outputs = self.model(inputs)
-        return outputs, self.losses(self.model, outputs, inputs["labels"])
+        losses = self.losses(self.model, outputs, inputs["labels"])
+        if "mixed_labels" in inputs:
+            others, share = self.losses(self.model, outputs, inputs["mixed_labels"]), inputs["own_share"]
+            losses = {name: share * value + (1 - share) * others[name] for name, value in losses.items()}
+        return outputs, losses
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ class Stepper:
             nn.SyncBatchNorm.convert_sync_batchnorm(task.model)  # type: ignore[no-untyped-call]
         task.model.to(self.device)
         self.optimizer = build_optimizer(task.model, settings, task.rate)
+        self._clipped = _clipped_together(task)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._whole: nn.Module = _WithLosses(task)
         if processes.world_size > 1:
@@ -149,6 +157,8 @@ class Stepper:
                 group["lr"] = rate * group.get("factor", 1.0)
             self.optimizer.zero_grad(set_to_none=True)
         inputs = self.task.inputs(share.data, self.device)
+        if self.settings.mixup or self.settings.cutmix:
+            inputs |= self._mixed(inputs, share)
         with self._gradients_stay(not share.ends_step):
             with self.autocast():
                 outputs, losses = self._computed(inputs)
@@ -163,13 +173,23 @@ class Stepper:
         self._batches.append(_counted(outputs, inputs["labels"], share.count))
         return self._stepped(("loss", *losses)) if share.ends_step else None
 
+    def _mixed(self, inputs: Mapping[str, Tensor], share: RankBatch) -> dict[str, Tensor]:
+        place = share.after.epoch, share.after.samples
+        frames, order, own = mixed_clips(inputs["frames"], self.settings, place, self.processes.rank)
+        return {
+            "frames": frames,
+            "mixed_labels": inputs["labels"][order.to(self.device, non_blocking=True)],
+            "own_share": torch.tensor(own, device=self.device),
+        }
+
     def _stepped(self, names: tuple[str, ...]) -> Report:
         """Move the weights by the gradients of the batches so far."""
         assert self._sums is not None
         means = self.processes.total(self._sums) / self.processes.world_size
         self.scaler.unscale_(self.optimizer)
         limit = self.settings.gradient_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), limit).detach()
+        norms = [nn.utils.clip_grad_norm_(parameters, limit).detach() for parameters in self._clipped]
+        norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
         if self.scaler.is_enabled():
             # An overflow of the gradient is normal: the scaler skips the step and reduces its scale.
             self._failed |= ~means[0].isfinite()
@@ -229,6 +249,14 @@ class Stepper:
             self.scaler.load_state_dict(state["scaler"])
 
 
+def _clipped_together(task: Task) -> list[list[nn.Parameter]]:
+    """The parameters whose gradients share a norm: those of `Task.apart`, and all others."""
+    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+    for name, parameter in task.model.named_parameters():
+        groups[name.startswith(task.apart) if task.apart else False].append(parameter)
+    return [parameters for parameters in groups.values() if parameters]
+
+
 def build_optimizer(
     model: nn.Module, settings: TrainSettings, rate: Callable[[str], float] = same_rate
 ) -> torch.optim.Optimizer:
@@ -247,7 +275,9 @@ def build_optimizer(
     ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
-    optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+    optimizer = torch.optim.SGD(
+        groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
+    )
     if settings.momentum:
         # The fused kernel writes its momentum in its first step, and reads what memory held if that one was skipped.
         for parameter in (each for some in members.values() for each in some):

@@ -191,11 +191,15 @@ def _block(width: int, config: ALTConfig) -> AdapterBlock:
     )
 
 
-def alt_losses(model: object, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """`classification`: cross-entropy over all classes, a float32 scalar. labels (B,).
+def alt_losses(
+    model: object, outputs: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
+) -> dict[str, Tensor]:
+    """`classification`: cross-entropy over all classes, a float32 scalar. labels (B,). smoothing: of labels.
 
     Source: ALT, equation 10 (Chen et al., CVPR 2024). The logits hold the temperature, where there is one.
     """
     del model  # all weights of the loss are 1
     with full_precision(labels):
-        return {"classification": functional.cross_entropy(outputs["logits"].float(), labels)}
+        return {
+            "classification": functional.cross_entropy(outputs["logits"].float(), labels, label_smoothing=smoothing)
+        }

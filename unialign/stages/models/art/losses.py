@@ -49,17 +49,24 @@ class ModelOfLosses(Protocol):
     def config(self) -> SettingsOfLosses: ...  # noqa: D102
 
 
-def art_losses(model: ModelOfLosses, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """The weighted terms, float32 scalars; the loss to minimize is their sum. labels (B,).
+def art_losses(
+    model: ModelOfLosses, outputs: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
+) -> dict[str, Tensor]:
+    """The weighted terms, float32 scalars; the loss to minimize is their sum. labels (B,). smoothing: of labels, in
+    classification and final.
 
     classification; with regions: final, and mtc_spatial, mtc_temporal, mtc_tracklet as configured (pairs of regions
     need K > 1, neighbors T > 1; without them a term is left out); bank_video, bank_prototype as configured.
     """
     config = model.config
+
+    def classified(logits: Tensor) -> Tensor:
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
     with full_precision(labels):
-        losses = {"classification": functional.cross_entropy(outputs["video_logits"].float(), labels)}
+        losses = {"classification": classified(outputs["video_logits"])}
         if "regions" in outputs:
-            losses["final"] = functional.cross_entropy(outputs["logits"].float(), labels)
+            losses["final"] = classified(outputs["logits"])
             regions = outputs["regions"].float()
             _, frames, tracks, _ = regions.shape
             if "spatial" in config.mtc and tracks > 1:

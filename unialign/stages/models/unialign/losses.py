@@ -31,16 +31,23 @@ class WeightsOfLosses(Protocol):
         """tau, a scalar."""
 
 
-def uni_align_losses(model: WeightsOfLosses, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """The weighted terms, float32 scalars; the loss to minimize is their sum. labels (B,).
+def uni_align_losses(
+    model: WeightsOfLosses, outputs: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
+) -> dict[str, Tensor]:
+    """The weighted terms, float32 scalars; the loss to minimize is their sum. labels (B,). smoothing: of labels, in
+    classification and alignment.
 
     classification; alignment (with pose or text); similarity_vp, similarity_vt, similarity_pt (as the model has them);
     bank_video, bank_prototype (with text, bank form "agent").
     """
+
+    def classified(logits: Tensor) -> Tensor:
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
     with full_precision(labels):
-        losses = {"classification": functional.cross_entropy(outputs["video_logits"].float(), labels)}
+        losses = {"classification": classified(outputs["video_logits"])}
         if "align_logits" in outputs:
-            losses["alignment"] = functional.cross_entropy(outputs["align_logits"].float(), labels)
+            losses["alignment"] = classified(outputs["align_logits"])
         same = labels[:, None] == labels[None, :]  # (B, B)
         everyone = torch.ones_like(labels, dtype=torch.bool)
         for pair in ("vp", "vt", "pt"):
