@@ -174,14 +174,19 @@ def test_features_are_the_view_of_evaluation_on_both_sides(config: Config) -> No
 
 
 def test_an_encoder_that_has_seen_an_unseen_class_is_refused(config: Config, tmp_path: Path) -> None:
-    for name, classes in (("clean", ["wave left", "squat"]), ("leaky", list(CLASSES))):
-        trained_on = {"dataset": "tiny", "protocol": "pair", "classes": classes}
-        features(tmp_path / name, attributes={"trained_on": trained_on})
+    trained_on = {"dataset": "tiny", "protocol": "pair"}
+    for name, attributes in (
+        ("clean", {"trained_on": {**trained_on, "classes": ["wave left", "squat"]}}),
+        ("leaky", {"trained_on": {**trained_on, "classes": list(CLASSES)}}),
+        ("untrained", {"encoder": "motion", "trained_on": {}}),
+    ):
+        features(tmp_path / name, attributes=attributes)
         text_store(tmp_path / name)
         save_manifest(DATASET, tmp_path / name)
     chosen = {"runs": tmp_path / "runs", "train.settings.epochs": 1}
-    clean = train_from_config(with_values(config, {**chosen, "cache": tmp_path / "clean"}))
-    assert clean.zero_shot["encoder_clean"] is True
+    for name in ("clean", "untrained"):
+        clean = train_from_config(with_values(config, {**chosen, "cache": tmp_path / name}))
+        assert clean.zero_shot["encoder_clean"] is True
     with pytest.raises(UsageError, match=r"trained on 2 classes that pair counts as unseen \(wave right\)"):
         train_from_config(with_values(config, {**chosen, "cache": tmp_path / "leaky"}))
 

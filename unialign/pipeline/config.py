@@ -69,6 +69,11 @@ class PosesSection(Settings):
 class PoseFeaturesSection(Settings):
     """`extract pose-features`."""
 
+    encoder: Literal["network", "motion"] = Field(
+        "network",
+        description="network: the skeleton network of `weights`; motion: no network, but where each joint is and how "
+        "far it moves, for classes that no network was trained on.",
+    )
     weights: UserPath | None = Field(
         None,
         description="Weights of the skeleton network: encoder.pt of a run of `train --model skeleton`, Shift-GCN's, or "

@@ -11,6 +11,7 @@ import torch
 
 from tests import made_published
 from tests.made_encoder import write_encoder
+from tests.made_stores import made_dataset, poses_store
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.keys import Key
 from unialign.cache.records import Entry
@@ -190,3 +191,23 @@ def test_what_a_published_file_does_not_say_is_part_of_the_key(extractor: PoseFe
     assert joint != bone
     assert not same(of_joints["a"], of_bones["a"])
     assert "reading" not in extractor.key(), "the keys of stores that exist stay as they are"
+
+
+def test_without_weights_features_are_of_the_joints_themselves(tmp_path: Path):
+    dataset = made_dataset()
+    poses = poses_store(tmp_path, dataset)
+    extractor = PoseFeatures("motion", poses.path, "poses-key", None, "", num_offsets=2)
+    specs = {spec.name: spec for spec in extractor.arrays()}
+    assert specs["feature"].shape == (4, 4 * 2 * 17 * 2)
+    assert specs["tokens"].shape == (4, 8, 4 * 2 * 17 * 2)
+    found = extract(extractor, tuple(sample.id for sample in dataset.samples[:3]))
+    for outcome in found.values():
+        for array, value in outcome.arrays.items():
+            check_sample(specs[array], value)
+    first, mirrored = next(iter(found.values())).arrays["feature"][:2].reshape(2, 4, 2, 17, 2)
+    # The mean place of a left joint is, mirrored, that of the right one on the other side.
+    layout = LAYOUTS["coco-17"]
+    np.testing.assert_allclose(mirrored[0, 0, :, 0], -first[0, 0, list(layout.mirror), 0], atol=1e-5)
+    assert not first[:, 1].any()  # there is one person
+    assert extractor.attributes()["trained_on"] == {"dataset": "", "protocol": "", "classes": []}
+    assert Key(extractor.key()).digest != Key(replace(extractor, num_offsets=1).key()).digest

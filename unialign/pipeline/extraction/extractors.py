@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from unialign.stages.extraction.tokens import Tokens
 
 LOGGER = logging.getLogger(__name__)
+# In place of the key of poses that are extracted during training.
+ONLINE = "online"
 
 
 def prepare(name: str, dataset: Dataset, config: Config) -> PreparedExtraction:
@@ -243,12 +245,18 @@ def _of_input(modality: str, reader: StoreReader, dataset: Dataset) -> tuple[Sou
 
 
 def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "PoseFeatures":
-    """The configured skeleton encoder on a store of poses. Raises `UsageError` without weights."""
-    from unialign.stages.extraction.pose_encoder import load_encoder
+    """The configured skeleton encoder on a store of poses. Raises `UsageError` for missing or superfluous weights."""
+    from unialign.stages.extraction.pose_encoder import MOTION, load_encoder
     from unialign.stages.extraction.pose_features import PoseFeatures
     from unialign.stages.extraction.published_encoders import Reading
 
     section = config.extract.pose_features
+    if section.encoder == MOTION:
+        if section.weights or poses_key == ONLINE:
+            why = "works on cached poses only" if poses_key == ONLINE else "has no weights; leave out --weights"
+            raise UsageError(f"extract.pose_features.encoder is motion, which {why}.")
+        clip_len = section.clip_len or None
+        return PoseFeatures(MOTION, poses, poses_key, None, "", section.num_offsets, section.flips, clip_len)
     if section.weights is None:
         raise UsageError(
             "pose features need a skeleton encoder: give --weights (published weights, see docs/weights.md, or the "
@@ -388,7 +396,7 @@ EXTRACTORS: Table[ExtractorRow] = Table(
             PoseFeaturesSection,
             shard_samples=128,
             made_from="poses",
-            online=lambda config: pose_features_extractor(config, poses=config.cache, poses_key="online"),
+            online=lambda config: pose_features_extractor(config, poses=config.cache, poses_key=ONLINE),
         ),
         "text": ExtractorRow(
             "text",

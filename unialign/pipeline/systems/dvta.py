@@ -29,6 +29,7 @@ from unialign.pipeline.training.text_bank_start import (
 from unialign.stages.datasets.base import Dataset, Split
 from unialign.stages.datasets.splits import holdout
 from unialign.stages.datasets.zero_shot_splits import unseen_digest
+from unialign.stages.extraction.pose_encoder import MOTION
 from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.models.dvta.model import build_dvta, dvta_losses
 from unialign.stages.sample_reader import SampleReader
@@ -146,6 +147,8 @@ def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: 
     to be clean. Raises `UsageError` if it has seen one, and for different class names of the same dataset.
     """
     attributes = reader.store.attributes if isinstance(reader, Recorded) else {}
+    if attributes.get("encoder") == MOTION:
+        return True
     trained = dict(attributes.get("trained_on", {}))
     if not trained.get("classes"):
         return None

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.extraction.pose_clips import PoseClip, Shape
-from unialign.stages.extraction.pose_recipes import RECIPES
+from unialign.stages.extraction.pose_recipes import RECIPES, recipe_of
 from unialign.stages.extraction.published_encoders import AS_NAMED, Reading, is_published, published_encoder
 from unialign.stages.foreign_weights import load_foreign_weights
 from unialign.stages.models.skeleton.encoders import ENCODERS
+from unialign.stages.models.skeleton.motion import FRAMES_PER_TOKEN, MotionStatistics
 from unialign.stages.skeleton_layouts import LAYOUTS, NTU_25, Layout, layout_from
 
 FIELDS = ("model", "config", "layout", "recipe", "clip_len", "classes", "protocol", "dataset", "state_dict")
 NUM_PERSONS = 2
 SHIFT_GCN_FRAMES = 300
+# The encoder without weights, and the frames of its clips.
+MOTION, MOTION_FRAMES = "motion", 32
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,30 @@ def load_encoder(path: Path, asked: Reading = AS_NAMED) -> Encoder:
     return _own_checkpoint(path, content)
 
 
+def motion_encoder(layout: Layout, coordinates: Sequence[str]) -> Encoder:
+    """The encoder without weights, for poses with these joints and coordinates; nothing was ever trained on a class."""
+    recipe = recipe_of(layout, coordinates, "body")
+    network = MotionStatistics(layout=layout, coordinates=2 if recipe == "body-2d" else 3, num_persons=NUM_PERSONS)
+    return Encoder(
+        name=MOTION,
+        network=network,
+        config={},
+        layout=layout,
+        recipe=recipe,
+        clip_len=MOTION_FRAMES,
+        width=network.width,
+        frames_per_token=FRAMES_PER_TOKEN,
+    )
+
+
 def encode(encoder: Encoder, clips: Sequence[PoseClip], batch_size: int) -> dict[str, np.ndarray]:
     """Tokens (clips, T', D) and feature (clips, D) in float32, on the device of the network.
 
     Every call of the network gets exactly `batch_size` clips, the last one repeated to fill the batch, so that a clip's
     features do not depend on how many others are encoded at the same time.
     """
-    device = next(encoder.network.parameters()).device
+    # The encoder without weights computes on the CPU.
+    device = next((weight.device for weight in encoder.network.parameters()), torch.device("cpu"))
     parts: dict[str, list[np.ndarray]] = {"tokens": [], "feature": []}
     for start in range(0, len(clips), batch_size):
         batch = list(clips[start : start + batch_size])

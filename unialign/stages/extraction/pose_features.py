@@ -20,7 +20,7 @@ from unialign.stages.device import resolve_device
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import PoseClip, View, clip_grid, frame_size
-from unialign.stages.extraction.pose_encoder import Encoder, encode, load_encoder
+from unialign.stages.extraction.pose_encoder import MOTION, Encoder, encode, load_encoder, motion_encoder
 from unialign.stages.extraction.pose_recipes import RECIPES
 from unialign.stages.extraction.published_encoders import AS_NAMED, Reading
 from unialign.stages.sample_reader import SampleReader
@@ -28,14 +28,15 @@ from unialign.stages.skeleton_layouts import layout_in
 from unialign.types import Json
 
 REVISION = 1
-LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)"}
+LICENCES = {"shift-gcn": "weights CC-BY-NC-4.0 (kchengiva/Shift-GCN)", MOTION: "none: it has no weights"}
 
 
 @dataclass(frozen=True)
 class PoseFeatures:
     """Features of every view of a sample's poses.
 
-    poses, weights: paths of the store of poses and of the encoder's file on this machine; not in the key.
+    poses, weights: paths of the store of poses and of the encoder's file on this machine; not in the key. weights is
+        None, and weights_digest empty, for the encoder without any ("motion").
     poses_key: digest of the key of the poses. weights_digest: SHA-256 of the encoder's file, checked when it is loaded.
     name: the encoder that the file must hold ("shift-gcn", "stgcn++").
     clip_len: frames per clip; None is the length that the encoder was trained with.
@@ -47,7 +48,7 @@ class PoseFeatures:
     name: str
     poses: Path
     poses_key: str
-    weights: Path
+    weights: Path | None
     weights_digest: str
     num_offsets: int = 4
     flips: bool = True
@@ -166,8 +167,22 @@ class PoseFeatures:
         return Outcome(source.id, "ok", digest, arrays)
 
     def _encoder(self) -> Encoder:
+        if self.weights is None:
+            return motion_of(self.poses)
         digest = self.weights_digest.removeprefix("sha256:")
         return loaded(self.weights, digest, self.name, self.device, self.reading or AS_NAMED)
+
+
+@lru_cache(maxsize=2)
+def motion_of(poses: Path) -> Encoder:
+    """The encoder without weights for a store of poses. Raises `UsageError` for joints of an unknown order."""
+    attributes = StoreReader(poses).array_attributes("keypoints")
+    layout = layout_in(attributes)
+    if layout is None:
+        raise UsageError(
+            f"{poses}: the joints are of an unknown order; motion features need to know where the hips are."
+        )
+    return motion_encoder(layout, attributes.get("coordinates", ()))
 
 
 @lru_cache(maxsize=2)

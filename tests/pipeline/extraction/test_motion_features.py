@@ -1,0 +1,30 @@
+"""Contract of `extract.pose_features.encoder: motion`: features of cached poses without any weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.pipeline.made_utd import called, write_files
+from unialign.cli import app
+from unialign.errors import UsageError
+
+MOTION = "extract.pose_features.encoder=motion"
+
+
+def test_features_without_weights_are_extracted_and_have_a_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = ("--dataset", "utd-mhad", "--root", write_files(tmp_path / "files"), "--json")
+    called("extract", "poses", "--source", "skeleton", *where)
+    found = json.loads(called("extract", "pose-features", MOTION, *where).splitlines()[-1])
+    assert (found["extracted"], found["quarantined"]) == (10, {})
+    assert Path(found["store"]).name.startswith("motion-")
+    rows = json.loads(called("baseline", "--features", "pose-features", *where).splitlines()[-1])["rows"]
+    assert max(row["top1"] for row in rows) == 1
+    superfluous = ("extract", "pose-features", MOTION, "--weights", "encoder.pt", *map(str, where))
+    refused = CliRunner().invoke(app, superfluous)
+    assert isinstance(refused.exception, UsageError)
+    assert "has no weights; leave out --weights" in str(refused.exception)
