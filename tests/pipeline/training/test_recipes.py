@@ -10,7 +10,9 @@ from tests.made_stores import made_dataset
 from tests.pipeline.made_training import readers_of, tiny_training
 from unialign.errors import UsageError
 from unialign.pipeline.config import RECIPES, load_config, recipes
+from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.systems.registry import SYSTEMS, get_system
+from unialign.pipeline.training.initial_weights import finished_run
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import config_from, prepare_run
 from unialign.stages.datasets.catalog import DATASETS
@@ -90,12 +92,19 @@ def test_a_file_of_that_name_goes_before_a_recipe_and_an_unknown_name_lists_them
 
 
 def test_the_whole_recipe_trains_and_a_repetition_finds_its_run(made_caches: Path, tmp_path: Path) -> None:
-    values = {**XCLIP, "nesterov": True, "epochs": 2, "test_clips": 2}
+    values = {**XCLIP, "nesterov": True, "epochs": 2, "test_clips": 2, "average": 0.99}
     first = tiny_training(made_caches, tmp_path, model=SMALL, **values)
     assert 0 <= first.metrics["top1"] <= 1
     assert tiny_training(made_caches, tmp_path, model=SMALL, **values).reused
     other = tiny_training(made_caches, tmp_path, model=SMALL, **{**values, "mixup": 0.4})
     assert not other.reused
+    # The average of the weights is what a run is evaluated, and started from, with.
+    assert evaluate_run(first.folder, made_dataset(), cache=made_caches).agrees
+    weights = finished_run(first.folder).weights
+    state = torch.load(first.folder / "checkpoints" / "last.pt", weights_only=True)
+    assert state["average"]
+    assert all(torch.equal(weights[name], value) for name, value in state["average"].items())
+    assert any(not torch.equal(state["model"][name], value) for name, value in state["average"].items())
 
 
 @pytest.mark.parametrize(
@@ -105,6 +114,7 @@ def test_the_whole_recipe_trains_and_a_repetition_finds_its_run(made_caches: Pat
         ("unialign", {"cutmix": 0.8}, "cutmix mixes clips of frames"),
         ("stgcn++", {"mixup": 0.2}, "mixup mixes clips of frames, but this run reads poses"),
         ("skeleton", {"label_smoothing": 0.1}, "label_smoothing has no meaning in the losses of skeleton"),
+        ("skeleton", {"average": 0.99}, "skeleton has a moving average of its own"),
     ],
 )
 def test_what_a_system_cannot_do_is_one_sentence(

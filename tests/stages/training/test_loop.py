@@ -429,3 +429,65 @@ def test_the_gradient_is_clipped(folder: Path) -> None:
     moved = float(torch.cat(changes).norm())
     assert 0 < moved <= 4 * 0.05 * 1e-6 * 1.5  # 4 steps; parameters are float32
     assert min(values[4] for values in steps(folder).values()) > 1e-3  # the norm before clipping is what is logged
+
+
+AVERAGED = settings_from({"epochs": 6, "lr": 0.6, "average": 0.9}, SETTINGS)
+
+
+class Told(Small):
+    """Keeps its weights after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.after: list[dict[str, torch.Tensor]] = []
+
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        super().update(outputs, labels)
+        self.after.append({name: value.clone() for name, value in self.state_dict().items()})
+
+
+def test_the_average_of_the_weights_is_evaluated_and_kept(folder: Path) -> None:
+    plain, averaged = Told(), Told()
+    run(folder / "plain", settings_from({"average": 0.0}, AVERAGED), model=plain)
+    fitted, _ = run(folder / "averaged", AVERAGED, model=averaged)
+    # The average changes no step.
+    assert steps(folder / "averaged") == steps(folder / "plain")
+    assert len(averaged.after) == len(plain.after) == 24
+    expected = averaged.after[0]
+    for step, state in enumerate(averaged.after, start=1):
+        assert all(torch.equal(value, plain.after[step - 1][name]) for name, value in state.items())
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = {
+            name: decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+    for name, value in averaged.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    assert not same_state(averaged, plain)
+    # Of the last and of the best epoch, its predictions are those that are measured and kept.
+    last = Checkpoints(folder / "averaged" / "checkpoints", "run").named("last").weights()
+    best = Checkpoints(folder / "averaged" / "checkpoints", "run").named("best").weights()
+    batch = Points(7, train=False).__getitems__([(0, index) for index in range(7)])
+    for weights, metrics in ((last, fitted.metrics), (best, fitted.best["test"])):
+        model = Small()
+        model.load_state_dict(weights)
+        guesses = model.eval()(batch)["logits"].argmax(dim=1)
+        assert metrics["top1"] == int((guesses == batch["labels"]).sum()) / 7
+    assert all(torch.equal(value, last[name]) for name, value in averaged.state_dict().items())
+
+
+@pytest.mark.parametrize("moments", [(1,), (4,), (11,), (2, 1, 4), (24,)], ids=str)
+def test_a_resumed_average_equals_the_uninterrupted_one_bit_for_bit(folder: Path, moments: tuple[int, ...]) -> None:
+    expected, expected_model = run(folder / "whole", AVERAGED)
+    for moment in moments:
+        with pytest.raises(Stopped):
+            run(folder / "cut", AVERAGED, show=stop_after(moment))
+    fitted, model = run(folder / "cut", AVERAGED)
+    assert untimed(fitted.history) == untimed(expected.history)
+    assert same_state(model, expected_model)
+    assert fitted.metrics == expected.metrics
+    assert fitted.best == expected.best
+    # A finished run says the same again.
+    again, model = run(folder / "cut", AVERAGED)
+    assert again.metrics == expected.metrics
+    assert same_state(model, expected_model)

@@ -238,7 +238,7 @@ def prepared(
 
 
 def check_recipe(request: Request) -> None:
-    """Raise `UsageError` for mixed clips or smoothed labels where a system's inputs or losses do not allow them."""
+    """Raise `UsageError` for mixed clips, smoothed labels or an average of weights that a system does not allow."""
     settings, read = request.settings, set(request.readers) - {"text"}
     for name in ("mixup", "cutmix"):
         if getattr(settings, name) and read != {"frames"}:
@@ -248,6 +248,11 @@ def check_recipe(request: Request) -> None:
             )
     if settings.label_smoothing and "smoothing" not in inspect.signature(request.system.losses).parameters:
         raise UsageError(f"train.settings.label_smoothing has no meaning in the losses of {request.name}; set it to 0.")
+    if settings.average and hasattr(request.config, "average"):
+        raise UsageError(
+            f"{request.name} has a moving average of its own (`average` of its config); set train.settings.average "
+            "to 0."
+        )
 
 
 def build_task(system: "System", config: Settings, parts: Mapping[str, Any], seed: int, smoothing: float = 0.0) -> Task:

@@ -40,11 +40,13 @@ class Loaded:
     skipped: tuple[str, ...]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights of the model, by name. Raises `DamagedStore` if there are none."""
-        found = self.state.get("model")
-        if not isinstance(found, Mapping) or not all(isinstance(each, torch.Tensor) for each in found.values()):
-            raise DamagedStore(f"{self.path} holds no weights of a model; it is not the checkpoint of a run.")
-        return dict(found)
+        """The weights of the model, by name, or their average if there is one. Raises `DamagedStore` without any."""
+        found, average = self.state.get("model"), self.state.get("average", {})
+        if isinstance(found, Mapping) and isinstance(average, Mapping):
+            weights = {**found, **average}
+            if all(isinstance(each, torch.Tensor) for each in weights.values()):
+                return weights
+        raise DamagedStore(f"{self.path} holds no weights of a model; it is not the checkpoint of a run.")
 
     def head_weights(self) -> dict[str, float]:
         """What the model's heads weigh in the prediction, by name; {} for equal weights, as in older checkpoints.

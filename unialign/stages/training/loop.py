@@ -134,6 +134,7 @@ def fit(
             while run.position.epoch < settings.epochs:
                 run.train_epoch()
                 run.finish_epoch()
+            stepper.average.put()
             predictions = run.predictions or run.predicted(data.test)
             metrics = data.test.metrics(predictions) if data.test and predictions else {}
             heads = run.measured_heads(predictions)
@@ -287,24 +288,30 @@ class _Run:
         done = epoch + 1 == settings.epochs
         self.position, self.sums, self.predictions = Position(epoch + 1), {}, None
         if done or (epoch + 1) % settings.eval_every == 0:
-            found = self.validated()
-            row |= {f"val_{name}": value for name, value in found.items()}
-            if found and self._better(found["top1"]):
-                self.best = {"epoch": epoch + 1, "val": found}
-                if self.processes.first:
-                    model = self.stepper.task.model.state_dict()
-                    state = {"model": model, "best": self.best, "head_weights": self.head_weights}
-                    self.checkpoints.save_best(state, self.position)
-            if done or self.data.follow_test:
-                self.predictions = self.predicted(self.data.test)
-                if self.data.test and self.predictions:
-                    row |= self.data.test.metrics(self.predictions)
+            with self.stepper.average.in_place():
+                row |= self._evaluated(epoch + 1, last=done)
         self.history.append(row)
         if self.log:
             self.log.event("epoch", **row)
             self.log.epoch(self.history, self.step)
         if done or (epoch + 1) % settings.checkpoint_every == 0:
             self.save()
+
+    def _evaluated(self, epoch: int, *, last: bool) -> dict[str, float]:
+        """Metrics after an epoch, counted from 1; stores the model if it is the best so far."""
+        found = self.validated()
+        row = {f"val_{name}": value for name, value in found.items()}
+        if found and self._better(found["top1"]):
+            self.best = {"epoch": epoch, "val": found}
+            if self.processes.first:
+                model = self.stepper.task.model.state_dict()
+                state = {"model": model, "best": self.best, "head_weights": self.head_weights}
+                self.checkpoints.save_best(state, self.position)
+        if last or self.data.follow_test:
+            self.predictions = self.predicted(self.data.test)
+            if self.data.test and self.predictions:
+                row |= self.data.test.metrics(self.predictions)
+        return row
 
     def _better(self, top1: float) -> bool:
         """Whether an epoch with this accuracy on val is the best so far."""

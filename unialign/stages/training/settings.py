@@ -36,6 +36,7 @@ YOUNGEST = {
     "label_smoothing": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "average": 0.0,
     "crop": "area",
     "colour_share": 1.0,
     "saturation": 0.0,
@@ -100,6 +101,14 @@ class TrainSettings(Settings, strict=True):
         ge=0,
         description="Alpha of cutmix, which puts a box of one clip into another; with mixup too, each batch has one of "
         "them, with equal probability. 0: no.",
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="average of weights",
+        description="Share of a moving average of the weights that an optimizer step leaves (0.9999 is usual). The "
+        "average is evaluated and kept instead of the weights; 0: no.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",

@@ -18,6 +18,7 @@ from unialign.errors import UnialignError, UsageError
 from unialign.stages.device import resolve_precision
 from unialign.stages.models.recompute import recompute_activations
 from unialign.stages.training.augmentation import network_frames
+from unialign.stages.training.average import WeightAverage
 from unialign.stages.training.loader import RankBatch
 from unialign.stages.training.mixing import mixed_clips
 from unialign.stages.training.processes import Processes
@@ -126,6 +127,7 @@ class Stepper:
         task.model.to(self.device)
         self.optimizer = build_optimizer(task.model, settings, task.rate)
         self._clipped = _clipped_together(task)
+        self.average = WeightAverage(task.model, settings.average)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self._whole: nn.Module = _WithLosses(task)
         if processes.world_size > 1:
@@ -200,6 +202,7 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.task.model.update(*_joined(self._batches))  # type: ignore[operator]
+        self.average.move()
         self._sums = None
         self._batches.clear()
         return Report((*names, "gradient_norm"), torch.cat([means, norm.to(means)[None]]))
@@ -237,6 +240,7 @@ class Stepper:
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **self.average.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -247,6 +251,8 @@ class Stepper:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
+        if "average" in state:
+            self.average.load(state["average"], state["averaged_steps"])
 
 
 def _clipped_together(task: Task) -> list[list[nn.Parameter]]:
