@@ -18,6 +18,7 @@ from unialign.commands.extraction import (
     Timeout,
     execution,
     run,
+    run_all,
 )
 from unialign.commands.extractor_plugins import WithPlugins
 from unialign.commands.options import (
@@ -304,3 +305,46 @@ def tokens(
         **execution(cluster, threads, timeout, shard_samples, codec, device),
     )
     run("tokens", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
+
+
+@app.command(
+    "all",
+    cls=Command,
+    epilog="Example: unialign extract all --dataset folder --root clips --weights yolo11n-pose.pt",
+)
+def everything(
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    labels: Labels = None,
+    weights: Annotated[Path | None, setting("extract.poses.weights")] = None,
+    cluster: Cluster = None,
+    threads: Threads = None,
+    timeout: Timeout = None,
+    codec: Codec = None,
+    device: Device = None,
+    repair: Repair = False,
+    retry: Retry = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Extract every modality that is configured.
+
+    Poses and frames of the same videos are extracted together, so that each clip is decoded once. Then follow text, and
+    pose features and tokens if their weights are configured.
+    """
+    resolved = resolve(
+        config,
+        overrides,
+        dataset=dataset,
+        data=root,
+        cache=cache,
+        labels=labels,
+        extract__poses__weights=weights,
+        **execution(cluster, threads, timeout, None, codec, device),
+    )
+    run_all(resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)

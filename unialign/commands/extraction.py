@@ -1,6 +1,6 @@
 """What the commands of `unialign extract` share: their options, and the extraction itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,7 @@ from unialign.types import Json
 
 if TYPE_CHECKING:
     from unialign.pipeline.config import Config
+    from unialign.pipeline.extraction.extract import Extraction
     from unialign.pipeline.extraction.pace import Pace
     from unialign.pipeline.extraction.price import Price
     from unialign.stages.datasets.base import Dataset
@@ -59,8 +60,63 @@ def run(
     name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool, join: bool = False
 ) -> None:
     """Run an extractor as configured and say what was done; exit code 3 with quarantined samples."""
+    from unialign.pipeline.extraction.extractors import extract_configured
+
+    dataset, facts = begun(config, as_json=as_json)
+    paces: dict[str, Pace] = {}
+    with console.progress_bar(f"extract {name}", hidden=as_json) as bar:
+        done = extract_configured(
+            name,
+            dataset,
+            config,
+            repair=repair,
+            retry=retry,
+            join=join,
+            dry_run=dry_run,
+            watch=watching(name, bar, paces),
+            announce=console.say,
+        )
+    if as_json:
+        console.show_json({**result(done, paces.get(name)), "dataset": facts})
+    else:
+        show_extraction(name, done, paces.get(name), dataset, dry_run=dry_run)
+    if done.quarantined:
+        raise typer.Exit(3)
+
+
+def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
+    """Run all extractors that are configured and say what was done; exit code 3 with quarantined samples."""
+    from unialign.pipeline.extraction.everything import extract_all
+
+    dataset, facts = begun(config, as_json=as_json)
+    paces: dict[str, Pace] = {}
+    results: list[Json] = []
+    lost = False
+    with console.progress_bar("extract all", hidden=as_json) as bar:
+        several = extract_all(
+            dataset,
+            config,
+            repair=repair,
+            retry=retry,
+            dry_run=dry_run,
+            watch=lambda title: watching(title, bar, paces),
+            announce=console.say,
+        )
+        for name, done in several:
+            pace = next((pace for title, pace in paces.items() if name in title.split(" and ")), None)
+            lost = lost or bool(done.quarantined)
+            results.append(result(done, pace))
+            if not as_json:
+                show_extraction(name, done, pace, dataset, dry_run=dry_run)
+    if as_json:
+        console.show_json({"extractions": results, "dataset": facts})
+    if lost:
+        raise typer.Exit(3)
+
+
+def begun(config: "Config", *, as_json: bool) -> tuple["Dataset", dict[str, Json]]:
+    """The dataset, and what is known of it, which is shown."""
     from unialign.pipeline.datasets import rooted_dataset
-    from unialign.pipeline.extraction.extractors import extract_configured, get_row
     from unialign.stages.datasets.facts import dataset_facts, shown_facts
 
     dataset = rooted_dataset(config)
@@ -70,48 +126,47 @@ def run(
     facts = dataset_facts(dataset)
     if not as_json and not console.is_quiet():
         console.show_fields(shown_facts(facts))
-    seen: list[Pace] = []
-    with console.progress_bar(f"extract {name}", hidden=as_json) as bar:
+    return dataset, facts
 
-        def watch(pace: "Pace") -> None:
-            seen[:] = [pace]
-            bar(pace.done, pace.total, f"extract {name}{f': {text}' if (text := pace.text()) else ''}")
 
-        done = extract_configured(
-            name,
-            dataset,
-            config,
-            repair=repair,
-            retry=retry,
-            join=join,
-            dry_run=dry_run,
-            watch=watch,
-            announce=console.say,
-        )
+def watching(title: str, bar: console.Update, paces: dict[str, "Pace"]) -> "Callable[[Pace], None]":
+    """Shows the pace of a step on the bar, and keeps it."""
+
+    def watch(pace: "Pace") -> None:
+        paces[title] = pace
+        bar(pace.done, pace.total, f"extract {title}{f': {text}' if (text := pace.text()) else ''}")
+
+    return watch
+
+
+def result(done: "Extraction", pace: "Pace | None") -> dict[str, Json]:
+    """The object of one modality that `--json` prints."""
+    return {**done.result(), **({"speed": pace.result()} if pace else {})}
+
+
+def show_extraction(name: str, done: "Extraction", pace: "Pace | None", dataset: "Dataset", *, dry_run: bool) -> None:
+    """What was done, for people."""
+    from unialign.pipeline.extraction.extractors import get_row
+
     told = get_row(name).told
     work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
-    if as_json:
-        console.show_json({**done.result(), **({"speed": seen[0].result()} if seen else {}), "dataset": facts})
-    else:
-        quarantined = ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none"
-        console.show_result(
-            f"{done.store}: {work}, {done.reused:,} reused, quarantined: {quarantined}",
-            {
-                "modality": done.modality,
-                "store": done.store,
-                "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
-                "quarantined": quarantined,
-                "seconds": f"{done.seconds:.1f}",
-                **priced(done.price),
-                **({"speed": seen[0].text()} if seen and seen[0].frames else {}),
-                **(told(done, dataset.classes) if told and not dry_run and not console.is_quiet() else {}),
-            },
-        )
-        show_reasons(done.reasons)
-        if not console.is_quiet():
-            show_classes(done.problems, dataset)
-    if done.quarantined:
-        raise typer.Exit(3)
+    quarantined = ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none"
+    console.show_result(
+        f"{done.store}: {work}, {done.reused:,} reused, quarantined: {quarantined}",
+        {
+            "modality": done.modality,
+            "store": done.store,
+            "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
+            "quarantined": quarantined,
+            "seconds": f"{done.seconds:.1f}",
+            **priced(done.price),
+            **({"speed": pace.text()} if pace and pace.frames else {}),
+            **(told(done, dataset.classes) if told and not dry_run and not console.is_quiet() else {}),
+        },
+    )
+    show_reasons(done.reasons)
+    if not console.is_quiet():
+        show_classes(done.problems, dataset)
 
 
 def priced(price: "Price | None") -> dict[str, str]:

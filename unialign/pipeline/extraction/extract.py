@@ -6,7 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from unialign.cache import atomic
@@ -22,7 +22,7 @@ from unialign.cache.repair import remove_uncovered, restore_group, restore_metad
 from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, UsageError
-from unialign.pipeline.extraction.executors import Job, executor
+from unialign.pipeline.extraction.executors import Done, Job, executor
 from unialign.pipeline.extraction.joining import is_prepared, unclaimed
 from unialign.pipeline.extraction.pace import Pace, Tally
 from unialign.pipeline.extraction.planning import Plan, Unit, make_plan
@@ -137,66 +137,85 @@ def run_extraction(
     progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
         `DamagedStore` if it is damaged and `settings.repair` is off. An interrupt keeps finished shards.
     """
-    started = time.monotonic()
-    key = Key(dict(extractor.key()))
-    path = store_path(cache, collection, extractor.modality, key)
-    digests = SourceDigests(cache, collection) if current is None else None  # other digests are not those of files
-    current = current or partial(_file_digest, digests)
-    if settings.dry_run:
-        store = open_store(path) if path.exists() else None
-        plan = _plan(store, sources, current, settings, set(), older)
-        cost = price(extractor, plan, settings.threads, settings.limits)
-        seconds = time.monotonic() - started
-        return Extraction(
-            extractor.modality, key, path, plan.total, plan.to_do, 0, plan.reused, {}, seconds, price=cost
+    if current is None:
+        task = file_task(
+            extractor, sources, cache=cache, collection=collection, settings=settings, older=older, progress=progress
         )
-    wanted = Store(
-        path=path,
-        collection=collection,
-        modality=extractor.modality,
-        key=key,
-        arrays=tuple(extractor.arrays()),
-        shard_samples=settings.shard_samples,
-        attributes=extractor.attributes(),
-        codec=settings.codec,
-    )
-    plan, extracted = _work(_Task(wanted, extractor, sources, current, settings, older, digests, progress), cache)
-    failed = _failed(open_store(path), sources)
-    return Extraction(
-        modality=extractor.modality,
-        key=key,
-        store=path,
-        total=plan.total,
-        attempted=plan.to_do,
-        extracted=extracted,
-        reused=plan.total - extracted - len(failed),
-        quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
-        seconds=time.monotonic() - started,
-        problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
-        left_out=_left_out(open_store(path), sources, settings.counts),
-    )
-
-
-def _opened(wanted: Store) -> Store:
-    """The store that an extractor describes, created if needed. Raises `DamagedStore` for one with other arrays."""
-    store = create_store(wanted)
-    if layout(store) != layout(wanted):
-        raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
-    return store
+    else:  # other digests are not those of files
+        task = Task(extractor, sources, cache, collection, settings, current, older, None, progress)
+    if settings.dry_run:
+        store = open_store(task.path) if task.path.exists() else None
+        plan = _plan(store, sources, task.current, settings, set(), older)
+        cost = price(extractor, plan, settings.threads, settings.limits)
+        seconds = time.monotonic() - task.started
+        modality, reused = extractor.modality, plan.reused
+        return Extraction(modality, task.key, task.path, plan.total, plan.to_do, 0, reused, {}, seconds, price=cost)
+    return task.summary(*_work(task))
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What `run_extraction` was asked for."""
+class Task:
+    """What `run_extraction` was asked for. started: on the monotonic clock."""
 
-    wanted: Store
     extractor: Extractor
     sources: Sequence[Source]
-    current: Callable[[Source], str]
+    cache: Path
+    collection: str
     settings: Settings
+    current: Callable[[Source], str]
     older: str
     digests: SourceDigests | None
     progress: Progress
+    started: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def key(self) -> Key:
+        """The key of its store."""
+        return Key(dict(self.extractor.key()))
+
+    @property
+    def path(self) -> Path:
+        """The path of its store."""
+        return store_path(self.cache, self.collection, self.extractor.modality, self.key)
+
+    def wanted(self) -> Store:
+        """Its store, as the extractor describes it."""
+        return Store(
+            path=self.path,
+            collection=self.collection,
+            modality=self.extractor.modality,
+            key=self.key,
+            arrays=tuple(self.extractor.arrays()),
+            shard_samples=self.settings.shard_samples,
+            attributes=self.extractor.attributes(),
+            codec=self.settings.codec,
+        )
+
+    def opened(self) -> Store:
+        """The store, created if needed. Raises `DamagedStore` for one with other arrays."""
+        wanted = self.wanted()
+        store = create_store(wanted)
+        if layout(store) != layout(wanted):
+            raise DamagedStore(f"{store.path}: the store has other arrays than its extractor makes; move it away.")
+        return store
+
+    def summary(self, plan: Plan, extracted: int) -> Extraction:
+        """The result, once the store is written. extracted: samples that got features."""
+        store = open_store(self.path)
+        failed = _failed(store, self.sources)
+        return Extraction(
+            modality=self.extractor.modality,
+            key=self.key,
+            store=self.path,
+            total=plan.total,
+            attempted=plan.to_do,
+            extracted=extracted,
+            reused=plan.total - extracted - len(failed),
+            quarantined=dict(sorted(Counter(entry.status for entry in failed).items())),
+            seconds=time.monotonic() - self.started,
+            problems=tuple((entry.id, entry.status, str(entry.detail.get("why", ""))) for entry in failed),
+            left_out=_left_out(store, self.sources, self.settings.counts),
+        )
 
     def plan(self, store: Store, lost: set[str]) -> Plan:
         """What there is to do."""
@@ -212,21 +231,37 @@ class _Task:
 
     def job(self) -> Job:
         """The settings of its units."""
-        return Job(self.extractor, self.wanted.path, self.settings.threads, self.settings.limits)
+        return Job(self.extractor, self.path, self.settings.threads, self.settings.limits)
 
 
-def _work(task: _Task, cache: Path) -> tuple[Plan, int]:
+def file_task(
+    extractor: Extractor,
+    sources: Sequence[Source],
+    *,
+    cache: Path,
+    collection: str,
+    settings: Settings,
+    older: str = "",
+    progress: Progress = lambda done, total: None,
+) -> Task:
+    """The task of an extractor whose samples are made from the files at their paths."""
+    digests = SourceDigests(cache, collection)
+    current = partial(_file_digest, digests)
+    return Task(extractor, sources, cache, collection, settings, current, older, digests, progress)
+
+
+def _work(task: Task) -> tuple[Plan, int]:
     """Bring the store up to date, alone or with others; returns the plan and how many samples got features."""
     try:
         if task.settings.join:
-            return _join(task, cache)
-        with store_lock(task.wanted.path, cache):
+            return _join(task)
+        with store_lock(task.path, task.cache):
             return _update(task)
     except OSError as error:
         # A read-only cache is fine if there is nothing to do.
-        if task.settings.repair or not is_refused(error) or not task.wanted.path.exists():
+        if task.settings.repair or not is_refused(error) or not task.path.exists():
             raise
-        store = _opened(task.wanted)
+        store = task.opened()
         check_sizes(store, load_table(store), ADVICE)
         plan = task.plan(store, set())
         if plan.units:
@@ -234,20 +269,20 @@ def _work(task: _Task, cache: Path) -> tuple[Plan, int]:
         return plan, 0
 
 
-def _update(task: _Task) -> tuple[Plan, int]:
+def _update(task: Task) -> tuple[Plan, int]:
     """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
-    store, plan = _prepare(task)
+    store, plan = prepare_store(task)
     extracted = _run_plan(task, store, plan, plan.units, Pace(plan.to_do))
-    _finish(task, store)
+    finish_store(task, store)
     return plan, extracted
 
 
-def _prepare(task: _Task) -> tuple[Store, Plan]:
+def prepare_store(task: Task) -> tuple[Store, Plan]:
     """Create or repair the store, which nobody else writes, and grow it for the plan."""
-    atomic.sweep_beside(task.wanted.path)
-    if task.settings.repair and task.wanted.path.exists():
-        restore_group(task.wanted)
-    store = _opened(task.wanted)
+    atomic.sweep_beside(task.path)
+    if task.settings.repair and task.path.exists():
+        restore_group(task.wanted())
+    store = task.opened()
     lost = _clean(store, repair=task.settings.repair)
     plan = task.plan(store, lost)
     if plan.units:
@@ -255,19 +290,20 @@ def _prepare(task: _Task) -> tuple[Store, Plan]:
     return store, plan
 
 
-def _finish(task: _Task, store: Store) -> None:
+def finish_store(task: Task, store: Store) -> None:
+    """Bring the index of a store up to date, and remember the digests of its sources."""
     write_index(store)
     if task.digests:
         task.digests.save()
 
 
-def _join(task: _Task, cache: Path) -> tuple[Plan, int]:
+def _join(task: Task) -> tuple[Plan, int]:
     """Fill the store together with other processes; returns the plan and how many samples this one gave features."""
     if task.settings.repair or task.settings.retry or task.settings.cluster:
         raise UsageError(
             "--join shares the store among plain processes; repair, retry or use a cluster without it, in one command."
         )
-    with seat_at(task.wanted.path, cache) as seat:
+    with seat_at(task.path, task.cache) as seat:
         store, plan = _join_in(task, seat)
         pace = Pace(plan.to_do)
         units = unclaimed(plan.units, store, seat, lambda samples: task.done(pace, Tally(samples)))
@@ -276,22 +312,22 @@ def _join(task: _Task, cache: Path) -> tuple[Plan, int]:
         if seat.is_first:
             # The last one to leave; whoever was killed may have left a temporary file.
             atomic.sweep(store.path)
-            _finish(task, store)
+            finish_store(task, store)
         elif task.digests:
             task.digests.save()
     return plan, extracted
 
 
-def _join_in(task: _Task, seat: Seat) -> tuple[Store, Plan]:
+def _join_in(task: Task, seat: Seat) -> tuple[Store, Plan]:
     """The prepared store and the plan: of this process if it is the first, else what the first one has prepared."""
     while not seat.is_first:
-        if task.wanted.path.exists():
-            store = _opened(task.wanted)
+        if task.path.exists():
+            store = task.opened()
             plan = task.plan(store, set())
             if is_prepared(store, plan):
                 return store, plan
         seat.retry()
-    store, plan = _prepare(task)
+    store, plan = prepare_store(task)
     seat.share()
     return store, plan
 
@@ -352,23 +388,35 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
     return lost
 
 
-def _run_plan(task: _Task, store: Store, plan: Plan, units: Iterable[Unit], pace: Pace) -> int:
+class Ledger:
+    """What came of a plan. extracted: samples that got their first features, or newer ones."""
+
+    def __init__(self, task: Task, plan: Plan) -> None:
+        self.extracted = 0
+        self._digests = task.digests
+        # The digest of a part of a file is not that of the file.
+        whole = [source for unit in plan.units for source in unit.sources if source.span is None]
+        self._files = {source.id: source.path for source in whole if source.path}
+        # Before any of them is read.
+        self._stamps = {name: task.digests.stamp(path) for name, path in self._files.items()} if task.digests else {}
+
+    def note(self, done: Done) -> None:
+        """Count the samples of a stored unit, and remember the digests of their sources."""
+        for name, status, digest in done.samples:
+            self.extracted += status == "ok"
+            if self._digests and name in self._files:
+                self._digests.learn(self._files[name], self._stamps[name], digest)
+
+
+def _run_plan(task: Task, store: Store, plan: Plan, units: Iterable[Unit], pace: Pace) -> int:
     """Run units of the plan; returns how many samples got their first features, or newer ones."""
     if not plan.units:
         return 0
-    digests = task.digests
-    # The digest of a part of a file is not that of the file.
-    whole = [source for unit in plan.units for source in unit.sources if source.span is None]
-    files = {source.id: source.path for source in whole if source.path}
-    stamps = {name: digests.stamp(path) for name, path in files.items()} if digests else {}
-    extracted = 0
+    ledger = Ledger(task, plan)
     task.progress(0, plan.to_do)
     with executor(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
         for number, done in enumerate(run(task.job(), units, partial(task.done, pace)), start=1):
-            for name, status, digest in done.samples:
-                extracted += status == "ok"
-                if digests and name in files:
-                    digests.learn(files[name], stamps[name], digest)
+            ledger.note(done)
             if number % INDEX_EVERY == 0:
                 write_index(store)
-    return extracted
+    return ledger.extracted

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,17 +118,12 @@ def extract_configured(
     Raises what `prepare` and `run_extraction` raise.
     """
     prepared = prepare(name, dataset, config)
-    settings = Settings(
-        cluster=config.extract.cluster,
-        threads=config.extract.threads or network_threads(config.extract.cluster, usable_cores()),
-        shard_samples=config.extract.shard_samples or get_row(name).shard_samples,
-        codec=config.extract.codec,
+    settings = replace(
+        settings_for(name, config),
         repair=repair,
         retry=retry,
         join=join,
         dry_run=dry_run,
-        limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
-        counts=get_row(name).counts,
         watch=watch,
         announce=announce,
     )
@@ -146,6 +142,18 @@ def extract_configured(
     if not dry_run:
         save_manifest(dataset, config.cache.resolve())
     return done
+
+
+def settings_for(name: str, config: Config) -> Settings:
+    """How the extractor of that name runs, as configured."""
+    return Settings(
+        cluster=config.extract.cluster,
+        threads=config.extract.threads or network_threads(config.extract.cluster, usable_cores()),
+        shard_samples=config.extract.shard_samples or get_row(name).shard_samples,
+        codec=config.extract.codec,
+        limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
+        counts=get_row(name).counts,
+    )
 
 
 def _poses(dataset: Dataset, config: Config, section: PosesSection) -> PreparedExtraction:

@@ -40,7 +40,7 @@ class Pace:
         self.done, self.total, self.frames = 0, total, 0
         self._spent = dict.fromkeys(STEPS, 0.0)
         self._worked = 0.0
-        self._started = time.monotonic()
+        self._started = self._last = time.monotonic()
 
     def add(self, more: Tally) -> None:
         """Count what was done."""
@@ -49,6 +49,11 @@ class Pace:
         for name, took in more.spent.items():
             self._spent[name] = self._spent.get(name, 0.0) + took
         self._worked += more.seconds
+
+    def since_last(self) -> float:
+        """Seconds since the last call, or the start."""
+        before, self._last = self._last, time.monotonic()
+        return self._last - before
 
     @property
     def frames_per_second(self) -> float:

@@ -10,8 +10,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -91,6 +92,44 @@ def streams(
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
+
+
+def abreast(several: Sequence[Iterator[R]], number: int, stopped: threading.Event) -> Generator[tuple[R, ...]]:
+    """The entries of streams side by side; each stream has `number` of them, and runs in a thread of its own.
+
+    stopped: is set at the end, however it comes, so that streams that wait for one another end too. What one of them
+    raises is raised here.
+    """
+    pool = ThreadPoolExecutor(len(several))
+    ahead: list[queue.Queue[R]] = [queue.Queue() for _ in several]
+    errors: list[BaseException] = []
+
+    def run(stream: Iterator[R], entries: queue.Queue[R]) -> None:
+        try:
+            for entry in stream:
+                if stopped.is_set():
+                    return
+                entries.put(entry)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+            stopped.set()
+
+    try:
+        for stream, entries in zip(several, ahead, strict=True):
+            pool.submit(run, stream, entries)
+        for _ in range(number):
+            yield tuple([_waited_for(entries, errors) for entries in ahead])
+    finally:
+        stopped.set()
+        pool.shutdown()
+
+
+def _waited_for(entries: "queue.Queue[R]", errors: Sequence[BaseException]) -> R:
+    while not errors:
+        pass_on()
+        with suppress(queue.Empty):
+            return entries.get(timeout=TICK)
+    raise errors[0]
 
 
 def _run_ahead(

@@ -16,13 +16,13 @@ from unialign.types import Json
 class SourceVideo:
     """One source while it is decoded. A failure ends its frames and is kept in `failure`; it is never raised.
 
-    digest: of the file's bytes, "" if it cannot be read.
+    video: the clip, if it is opened already. digest: of the file's bytes, "" if it cannot be read.
     is_decoded: whether `frames` has ended, successfully or not.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, video: Video | None = None) -> None:
         self.source = source
-        self.video = opened_clip(source.path, source.span) if source.path else Video(Path())
+        self.video = video or (opened_clip(source.path, source.span) if source.path else Video(Path()))
         self.digest = ""
         self.failure: Outcome | None = None
         self.is_decoded = False

@@ -1,6 +1,6 @@
 """Evenly spaced, resized frames of a clip, for a trained video backbone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -173,11 +173,15 @@ class Frames:
         return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """See `run_on`, with a decoder of its own."""
+        return self.run_on(sources, SourceVideo)
+
+    def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """One outcome per source, in order; several clips are decoded at a time, a thread each.
 
         Statuses: "ok" and those of `Video.frames`.
         """
-        return in_order(lambda source: self.outcome(SourceVideo(source)), sources, worker_threads())
+        return in_order(lambda source: self.outcome(open_clip(source)), sources, worker_threads())
 
     def outcome(self, video: SourceVideo) -> Outcome:
         """The images of one clip."""

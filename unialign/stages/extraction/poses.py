@@ -5,7 +5,7 @@ Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S longer side of 
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -200,6 +200,10 @@ class YoloPoses:
         return source_digest(source)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """See `run_on`, with a decoder of its own."""
+        return self.run_on(sources, SourceVideo)
+
+    def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """One outcome per source, in order. Batches span clips, so an outcome may have to wait for the next sources.
 
         Clips are decoded ahead and tracked behind in threads, while the network works in this one; batches are filled
@@ -211,7 +215,7 @@ class YoloPoses:
         device = str(resolve_device(self.device, setting="extract.device"))
         stride = ultralytics_pose.network_stride(self.weights, self.weights_digest) if self.rectangular else 0
         self.network(device, (self.image_size, self.image_size))
-        jobs = (DetectionJob(SourceVideo(source), stride) for source in sources)
+        jobs = (DetectionJob(open_clip(source), stride) for source in sources)
         ahead = streams(self.canvases, jobs, worker_threads(), BATCHES_AHEAD * self.batch_frames)
         with closing(ahead) as clips, closing(self.detected(clips, device)) as detected:
             yield from in_order(self.outcome, detected, TRACKED_AT_ONCE)

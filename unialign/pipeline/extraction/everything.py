@@ -1,0 +1,88 @@
+"""`extract all`: every modality that is configured, in the order in which one is made from another.
+
+Poses and frames of the same videos are extracted together, so that each clip is decoded once.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from unialign.pipeline.collection import claim_collection
+from unialign.pipeline.config import Config
+from unialign.pipeline.extraction.extract import Extraction, file_task
+from unialign.pipeline.extraction.extractors import extract_configured, prepare, settings_for
+from unialign.pipeline.extraction.pace import Pace
+from unialign.pipeline.extraction.together import extract_together
+from unialign.pipeline.manifest import save_manifest
+from unialign.stages.datasets.base import Dataset
+
+LOGGER = logging.getLogger(__name__)
+
+Watch = Callable[[Pace], None]
+
+
+def configured_modalities(config: Config) -> list[str]:
+    """What `extract all` extracts: poses, frames and text, and what has its weights configured."""
+    extract = config.extract
+    return [
+        "poses",
+        "frames",
+        "text",
+        *(["pose-features"] if extract.pose_features.weights else []),
+        *(["tokens"] if extract.tokens.weights else []),
+    ]
+
+
+def extract_all(
+    dataset: Dataset,
+    config: Config,
+    *,
+    repair: bool = False,
+    retry: bool = False,
+    dry_run: bool = False,
+    watch: Callable[[str], Watch] = lambda name: lambda pace: None,
+    announce: Callable[[str], None] = LOGGER.info,
+) -> Iterator[tuple[str, Extraction]]:
+    """The name and the result of each modality, as they are done. watch: is asked for one per step, by its title.
+
+    On a cluster and in a dry run, each is extracted by itself. Raises what `extract_configured` raises.
+    """
+    names = configured_modalities(config)
+    if config.extract.poses.source == "video" and not config.extract.cluster and not dry_run:
+        together = ["poses", "frames"]
+        done = _from_videos(together, dataset, config, repair=repair, retry=retry, watch=watch(" and ".join(together)))
+        yield from zip(together, done, strict=True)
+        names = [name for name in names if name not in together]
+    for name in names:
+        found = extract_configured(
+            name,
+            dataset,
+            config,
+            repair=repair,
+            retry=retry and name != "text",
+            dry_run=dry_run,
+            watch=watch(name),
+            announce=announce,
+        )
+        yield name, found
+
+
+def _from_videos(
+    names: list[str], dataset: Dataset, config: Config, *, repair: bool, retry: bool, watch: Watch
+) -> list[Extraction]:
+    cache = config.cache.resolve()
+    prepared = [prepare(name, dataset, config) for name in names]
+    tasks = [
+        file_task(
+            each.extractor,
+            each.sources,
+            cache=cache,
+            collection=dataset.collection,
+            settings=replace(settings_for(name, config), repair=repair, retry=retry),
+        )
+        for name, each in zip(names, prepared, strict=True)
+    ]
+    claim_collection(dataset, cache)
+    done = extract_together(tasks, [each.extractor for each in prepared], watch)  # type: ignore[misc]
+    save_manifest(dataset, cache)
+    return done

@@ -1,0 +1,156 @@
+"""Several modalities of the same videos in one go, so that a clip is decoded once; each store as if extracted alone.
+
+Samples are taken in order of id, a group at a time, and each store gets its units as soon as their samples are there. A
+sample that one store has already is extracted for the others only. If a sample ends its worker, each extractor tries it
+alone, since only one of them may be the cause.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+
+from unialign.cache.lock import store_lock
+from unialign.pipeline.extraction.executors import Done, store_unit
+from unialign.pipeline.extraction.extract import Extraction, Ledger, Task, finish_store, prepare_store
+from unialign.pipeline.extraction.pace import Pace, tally
+from unialign.pipeline.extraction.planning import Plan, Unit
+from unialign.pipeline.extraction.supervisor import GUILTY, Supervisor
+from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.together import Together, VideoExtractor, parts
+from unialign.types import Json
+
+# Samples given to a worker at a time: their outcomes wait in its memory until all extractors have theirs.
+GROUP = 16
+# Which of the tasks a sample is extracted for, by their places.
+Places = tuple[int, ...]
+
+
+def extract_together(
+    tasks: Sequence[Task], extractors: Sequence[VideoExtractor], watch: Callable[[Pace], None] = lambda pace: None
+) -> list[Extraction]:
+    """Bring the stores of several extractors of videos up to date; each task is of the extractor at its place.
+
+    Raises what `run_extraction` raises.
+    """
+    with ExitStack() as locks:
+        # In the same order in every process, so that two of them do not wait for one another.
+        for task in sorted(tasks, key=lambda task: task.path):
+            locks.enter_context(store_lock(task.path, task.cache))
+        stores, plans = zip(*(prepare_store(task) for task in tasks), strict=True)
+        ledgers = [Ledger(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+        _run(tasks, extractors, plans, ledgers, watch)
+        for task, store in zip(tasks, stores, strict=True):
+            finish_store(task, store)
+        several = zip(tasks, plans, ledgers, strict=True)
+        return [task.summary(plan, ledger.extracted) for task, plan, ledger in several]
+
+
+def _run(
+    tasks: Sequence[Task],
+    extractors: Sequence[VideoExtractor],
+    plans: Sequence[Plan],
+    ledgers: Sequence[Ledger],
+    watch: Callable[[Pace], None],
+) -> None:
+    wanted: dict[str, tuple[Source, list[int]]] = {}
+    for place, plan in enumerate(plans):
+        for unit in plan.units:
+            for source in unit.sources:
+                wanted.setdefault(source.id, (source, []))[1].append(place)
+    shelves = [_Shelf(plan.units) for plan in plans]
+    behind: list[tuple[int, Future[Done]]] = []
+    pace = Pace(len(wanted))
+    with ThreadPoolExecutor(1) as disk, _Crew(tasks[0], extractors, pace, watch) as crew:
+        ordered = iter(sorted(wanted))
+        while group := list(islice(ordered, GROUP)):
+            for place, outcome in crew.run([wanted[name] for name in group]):
+                for unit, outcomes in shelves[place].put(outcome):
+                    # One unit is stored at a time; the others wait for the disk.
+                    for number, stored in behind:
+                        ledgers[number].note(stored.result())
+                    environment = crew.environment(place)
+                    job = tasks[place].job()
+                    behind = [(place, disk.submit(store_unit, job, unit, outcomes, environment))]
+        for number, stored in behind:
+            ledgers[number].note(stored.result())
+
+
+class _Shelf:
+    """The outcomes of one store until their unit is complete; they come in order of id, as the units are."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._units = iter(units)
+        self._unit = next(self._units, None)
+        self._held: list[Outcome] = []
+
+    def put(self, outcome: Outcome) -> Iterator[tuple[Unit, list[Outcome]]]:
+        """Add an outcome; gives the unit that is complete with it, if there is one."""
+        assert self._unit is not None
+        self._held.append(outcome)
+        if len(self._held) == len(self._unit.sources):
+            assert [each.id for each in self._held] == [source.id for source in self._unit.sources]
+            yield self._unit, self._held
+            self._unit, self._held = next(self._units, None), []
+
+
+class _Crew:
+    """A supervised worker for each combination of extractors that samples are extracted for; started when needed."""
+
+    def __init__(
+        self, task: Task, extractors: Sequence[VideoExtractor], pace: Pace, watch: Callable[[Pace], None]
+    ) -> None:
+        self._task, self._extractors, self._pace, self._watch = task, extractors, pace, watch
+        self._supervisors: dict[Places, Supervisor] = {}
+        self._environment: Mapping[str, Json] = {}
+
+    def __enter__(self) -> "_Crew":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for supervisor in self._supervisors.values():
+            supervisor.close()
+
+    def run(self, group: Sequence[tuple[Source, list[int]]]) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes of each sample, each with the place of its extractor; for each place in order of the group."""
+        by_places: dict[Places, list[Source]] = defaultdict(list)
+        for source, places in group:
+            by_places[tuple(places)].append(source)
+        found: dict[str, list[tuple[int, Outcome]]] = {}
+        for combined, sources in by_places.items():
+            for outcome, source in zip(self._supervised(combined, sources), sources, strict=True):
+                found[source.id] = list(self._divided(combined, source, outcome))
+        for source, _ in group:
+            yield from found[source.id]
+
+    def environment(self, place: int) -> Mapping[str, Json]:
+        """What computed the outcomes of an extractor, for the records: as if it had worked alone."""
+        if getattr(self._extractors[place], "device", None) is not None:
+            return self._environment
+        return {"processor": self._environment["processor"]}
+
+    def _supervised(self, places: Places, sources: Sequence[Source], *, counted: bool = True) -> list[Outcome]:
+        if places not in self._supervisors:
+            several = tuple(self._extractors[place] for place in places)
+            extractor = several[0] if len(several) == 1 else Together(several)
+            settings = self._task.settings
+            self._supervisors[places] = Supervisor(extractor, settings.threads, settings.limits)  # type: ignore[arg-type]
+        supervisor = self._supervisors[places]
+        outcomes = supervisor.run(sources, self._seen if counted else lambda outcomes: None)
+        self._environment = {**self._environment, **supervisor.environment}
+        return outcomes
+
+    def _divided(self, places: Places, source: Source, outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes that a combined one holds."""
+        if len(places) == 1:
+            yield places[0], outcome
+        elif outcome.status in GUILTY:
+            for place in places:
+                yield place, self._supervised((place,), [source], counted=False)[0]
+        else:
+            yield from zip(places, parts(outcome, len(places)), strict=True)
+
+    def _seen(self, outcomes: Sequence[Outcome]) -> None:
+        self._pace.add(tally(outcomes, self._pace.since_last()))
+        self._watch(self._pace)
