@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -74,6 +75,23 @@ class Peak:
     def _look(self) -> None:
         for field, before in self._before.items():
             self.added[field] = max(self.added[field], memory_of(field) - before)
+
+
+def children() -> set[int]:
+    """Processes that this one has started, without Python's own helpers."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        for pid in map(int, path.read_text().split()):
+            if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
+
+
+def signalled(processes: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to those that are still there."""
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def fresh(program: str, arguments: Sequence[object]) -> dict[str, Any]:

@@ -6,17 +6,21 @@ images: clips of 32 JPEGs with a shorter side of 256 pixels, made from the video
 them, a random crop each, resized to 224 x 224. The *limit* (training_limit.cpp, needs g++ and the headers of libjpeg)
 decodes the same JPEGs with Pillow's libjpeg-turbo and resizes the same crops with torch's kernel on all cores,
 without Python. Peers read the same bytes and do the same. tokens: one drawn view of 401 KB of each sample, against a
-memory map. pose: pooled features as DVTA reads them, and clips of keypoints as a skeleton encoder reads them; the
-limit is a memory map with the same arithmetic, and for keypoints the same recipe called by a thread per core.
+memory map. pose: pooled features as DVTA reads them, pose tokens as UniAlign reads them beside its images, and clips of
+keypoints as a skeleton encoder reads them; the limit is a memory map with the same arithmetic, and for keypoints the
+same recipe called by a thread per core. One peer of images is no JPEG decoder: raw RGB pixels in a memory map, which
+take 12 times the space.
 
 Readers take turns within every round; ratios are to the limit of the same round, figures are medians. Batches that
-lie ready when a reader's turn begins are taken before its time does.
+lie ready when a reader's turn begins are taken before its time does, and its worker processes stand still in the turns
+of others. "cpu_ms" is the processor time of this process per sample: it depends less on what else the machine does.
 """
 
 import argparse
 import ctypes
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -34,7 +38,7 @@ import numpy as np
 import PIL
 import torch
 from page_cache import files_of, warm
-from processes import machine
+from processes import children, machine, signalled
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 from workloads import at_page, empty_store
@@ -52,9 +56,9 @@ from unialign.stages.extraction.pose_clips import Shape, View
 from unialign.stages.extraction.pose_recipes import RECIPES
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
-from unialign.stages.training.augmentation import random_region, sparse_frames
+from unialign.stages.training.augmentation import random_region, resized, sparse_frames
 from unialign.stages.training.cached import FEATURE, PooledFeatures
-from unialign.stages.training.clips import CachedFrames, Clips
+from unialign.stages.training.clips import CachedFrames, Clips, drawn_views
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.order import epoch_order, sample_generator
 from unialign.stages.training.pose_samples import CachedPoses, PoseClips, frames_with_somebody, random_part
@@ -77,13 +81,14 @@ Turns = Iterator[int]
 @dataclass(frozen=True)
 class Pictures:
     """Clips of JPEGs: the file of all bytes, (M, 2) first byte and size of each JPEG, and of each clip its first JPEG,
-    how many it has, and (height, width)."""
+    how many it has, and (height, width). Clip i shows the same as clip i + `sources`."""
 
     file: Path
     spans: np.ndarray
     first: np.ndarray
     counts: np.ndarray
     sizes: np.ndarray
+    sources: int
 
     def __len__(self) -> int:
         return len(self.first)
@@ -128,7 +133,7 @@ def make_pictures(videos: Path, folder: Path, number: int, sources: int) -> tupl
             at += out.write(arrays["pictures"].tobytes())
     reader = store_of(folder, "frames", extractor.arrays(), number, lambda place: made[place % len(made)])
     sizes = np.array([made[place % len(made)]["size"] for place in range(number)])
-    return Pictures(file, np.array(spans), np.array(first), np.full(number, 32), sizes), reader
+    return Pictures(file, np.array(spans), np.array(first), np.full(number, 32), sizes, len(made)), reader
 
 
 def drawn(pictures: Pictures, epoch: int, index: int) -> tuple[np.ndarray, Any]:
@@ -226,6 +231,42 @@ def torchvision_loader(pictures: Pictures, folder: Path) -> Turns:
         yield from (len(batch) for batch in workers)
 
 
+class Raw(Dataset[torch.Tensor]):
+    """The pixels of each source's images in one file, as FFCV stores them without JPEG; nothing is decoded."""
+
+    def __init__(self, pictures: Pictures, folder: Path) -> None:
+        self.pictures, self.file, self.first = pictures, folder / "pixels.bin", []
+        data, end = np.memmap(pictures.file, np.uint8, "r"), 0
+        with self.file.open("wb") as out:
+            for index in range(pictures.sources):
+                self.first.append(end)
+                for image in jpegs(pictures, data, index):
+                    encoded = torch.frombuffer(bytearray(image), dtype=torch.uint8)
+                    end += out.write(decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy())
+        self.pixels = np.memmap(self.file, np.uint8, "c")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        which, region = drawn(self.pictures, 0, index)
+        height, width = self.pictures.sizes[index].tolist()
+        first, size = self.first[index % self.pictures.sources], height * width * 3
+        clip = self.pixels[first : first + 32 * size].reshape(32, height, width, 3)
+        out = np.empty((len(which), SIZE, SIZE, 3), np.uint8)
+        for number, frame in enumerate(which.tolist()):
+            resized(clip[frame : frame + 1], region, SIZE, out[number : number + 1])
+        return torch.from_numpy(out)
+
+
+def raw_pixels(pictures: Pictures, folder: Path) -> Turns:
+    workers = DataLoader(
+        Raw(pictures, folder), BATCH, shuffle=True, num_workers=usable_cores(), persistent_workers=True
+    )
+    for _ in count():
+        yield from (len(batch) for batch in workers)
+
+
 def of_bytes(pictures: Pictures, index: int, images: Sequence[bytes]) -> torch.Tensor:
     """The same from the JPEGs of a whole clip, which is what a shard of another format holds."""
     which, region = drawn(pictures, 0, index)
@@ -317,6 +358,16 @@ def feature_map(values: np.ndarray, views: list[int]) -> Turns:
             yield ROWS
 
 
+def grid_map(values: np.ndarray, views: list[int]) -> Turns:
+    """The same from whole samples, as one writes it first."""
+    for epoch in count():
+        order, out = epoch_order(len(values), 0, epoch), at_page((ROWS, *values.shape[1:]), "float32")
+        for start in range(0, len(values) - ROWS + 1, ROWS):
+            np.take(values, order[start : start + ROWS], axis=0, out=out, mode="clip")
+            torch.from_numpy(out)[:, views].mean(dim=1)
+            yield ROWS
+
+
 def keypoint_map(values: np.ndarray, shape: Shape) -> Turns:
     """The recipe of a training clip on rows of a memory map, by a thread per core."""
     layout, size = LAYOUTS["coco-17"], (320.0, 256.0)
@@ -340,26 +391,34 @@ def keypoint_map(values: np.ndarray, shape: Shape) -> Turns:
 def measured(case: str, readers: Mapping[str, Turns], rounds: int, seconds: float) -> list[dict[str, Any]]:
     """The rows of a case. The first reader is the limit."""
     rates: dict[str, list[float]] = {name: [] for name in readers}
+    costs: dict[str, list[float]] = {name: [] for name in readers}
+    workers: dict[str, set[int]] = {name: set() for name in readers}
+    others = children()
     for number in range(-1, rounds):
         for name, turns in readers.items():
             print(f"{case}: {name}, round {number + 1} of {rounds}", file=sys.stderr)
+            signalled(workers[name], signal.SIGCONT)
             ready = 12 if number < 0 else 8
             for _ in islice(turns, ready if name != LIMIT else 1):
                 pass
-            done, started = 0, time.perf_counter()
+            done, started, spent = 0, time.perf_counter(), time.process_time()
             while (passed := time.perf_counter() - started) < (seconds if number >= 0 else 0):
                 done += next(turns)
             if number >= 0:
                 rates[name].append(done / passed)
-    base = rates[LIMIT]
+                costs[name].append(1e3 * (time.process_time() - spent) / done)
+            workers[name] = children().difference(others, *(pids for each, pids in workers.items() if each != name))
+            signalled(workers[name], signal.SIGSTOP)
     return [
         {
             "case": case,
             "reader": name,
             "per_second": round(statistics.median(values), 1),
             "ratio_to_limit": round(
-                statistics.median([one / other for one, other in zip(values, base, strict=True)]), 3
+                statistics.median([one / other for one, other in zip(values, rates[LIMIT], strict=True)]), 3
             ),
+            # Of worker processes it is not known.
+            "cpu_ms": None if workers[name] else float(f"{statistics.median(costs[name]):.3g}"),
         }
         for name, values in rates.items()
     ]
@@ -399,6 +458,7 @@ PEERS: dict[str, Callable[[Pictures, Path], Turns]] = {
     "torchvision, DataLoader workers": torchvision_loader,
     "WebDataset": web_dataset,
     "LitData": lit_data,
+    "raw pixels, DataLoader workers": raw_pixels,
 }
 
 
@@ -434,10 +494,11 @@ def pose(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for name, views in (("first view", [0]), ("mean of 4 views", [0, 2, 4, 6])):
         ours = PooledFeatures(joined, [0] * number, views)
-        found = measured(
-            "pose", {LIMIT: feature_map(mapped, views), OURS: loaded(ours, MANY)}, options.rounds, options.seconds
-        )
+        readers = {LIMIT: feature_map(mapped, views), OURS: loaded(ours, MANY)}
+        readers["memory map, all views read"] = grid_map(mapped, views)
+        found = measured("pose", readers, options.rounds, options.seconds)
         rows += [{**row, "what": f"DVTA, {name}"} for row in found]
+    rows += pose_tokens(options, folder)
     number = 2048
     keypoints = generator.uniform(1, 250, (number, 120, 2, 17, 3)).astype(np.float32)
     keypoints[..., 2] = 0.9
@@ -452,6 +513,39 @@ def pose(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     clips = PoseClips(labelled(number), CachedPoses(poses, LAYOUTS["coco-17"], "pyskl-2d", shape), SETTINGS, train=True)
     found = measured("pose", {LIMIT: keypoint_map(mapped, shape), OURS: loaded(clips)}, options.rounds, options.seconds)
     return rows + [{**row, "what": "encoder, clips of 100 frames"} for row in found]
+
+
+def pose_tokens(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The drawn view of 25 tokens of 256 numbers of each clip of a batch, which `Clips` reads beside its images."""
+    number, views, shape = 2048, 4, (25, 256)
+    values = np.random.default_rng(0).standard_normal((number, views, *shape), dtype=np.float32)
+    spec = ArraySpec("tokens", "float32", (views, *shape), ("view", "token", "channel"), chunk=1)
+    reader = store_of(folder, "pose-tokens", (spec,), number, lambda place: {"tokens": values[place]})
+    file = folder / "pose-tokens.bin"
+    values.tofile(file)
+    rows = np.memmap(file, np.float32, "r", shape=(number * views, *shape))
+    warm(files_of(folder))
+    joined = reader_of({"tokens": Wanted(reader, "tokens")}, reader.ids, by_entry=["tokens"])
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for epoch in count():
+            order = epoch_order(number, 0, epoch)
+            chosen = np.random.default_rng(epoch).integers(views, size=number)
+            for start in range(0, number - BATCH + 1, BATCH):
+                yield order[start : start + BATCH], chosen[start : start + BATCH]
+
+    def mapped() -> Turns:
+        for places, chosen in batches():
+            torch.from_numpy(np.take(rows, places * views + chosen, axis=0))
+            yield BATCH
+
+    def ours() -> Turns:
+        for places, chosen in batches():
+            drawn_views(joined, places, chosen)
+            yield BATCH
+
+    found = measured("pose", {LIMIT: mapped(), OURS: ours()}, options.rounds, options.seconds)
+    return [{**row, "what": "UniAlign, pose tokens of 24 clips"} for row in found]
 
 
 CASES = {"images": images, "tokens": tokens, "pose": pose}
@@ -479,15 +573,17 @@ def main() -> None:
             rows += CASES[case](options, Path(folder))
         if options.json:
             options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
-    print(f"{machine()}\n\n| case | reader | per second | of the limit |\n|---|---|---|---|")
+    print(f"{machine()}\n\n| case | reader | per second | of the limit | CPU ms |\n|---|---|---|---|---|")
     for row in rows:
         if row["case"] == "wait":
-            print(f"| wait | network of {row['network_per_second']:,} clips/s | | {row['data_wait']:.2%} waited |")
+            print(f"| wait | network of {row['network_per_second']:,} clips/s | | {row['data_wait']:.2%} waited | |")
         else:
             what = f", {row['what']}" if "what" in row else ""
-            print(f"| {row['case']}{what} | {row['reader']} | {row['per_second']:,} | {row['ratio_to_limit']} |")
+            figures = f"{row['per_second']:,} | {row['ratio_to_limit']} | {row['cpu_ms'] or ''}"
+            print(f"| {row['case']}{what} | {row['reader']} | {figures} |")
     sys.stdout.flush()
-    # Peers' workers and threads may still wait for turns.
+    # Peers' threads may still wait for turns; workers end once they run again and find nobody.
+    signalled(children(), signal.SIGCONT)
     os._exit(0)
 
 

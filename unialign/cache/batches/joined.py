@@ -75,6 +75,7 @@ class Joined:
     rows: by column, the row of each sample in its store's table, (N,). lengths: (N, A) entries of each sample in each
     column. layout: (A, 4) int64 for each column its first inner chunk (all columns side by side), the entries of an
     inner chunk, the bytes of an entry, the entries in a batch (0: by entry). sample_bytes: of one sample in a batch.
+    shortest: fewest entries of any sample in any column.
 
     Raises `MissingCache` for a sample that a store lacks, `UsageError` for an array whose samples differ in length and
     that has no window, and for a window of something that has no first axis.
@@ -107,6 +108,7 @@ class Joined:
             layout.append((first, per_chunk, chunk_bytes(spec) // per_chunk, window))
             first += spec.chunks_per_sample
         self.lengths = np.ascontiguousarray(np.stack(lengths, axis=1), dtype=np.int64)
+        self.shortest = int(self.lengths.min()) if self.lengths.size else 0
         self.layout = np.array(layout, dtype=np.int64)
         self.num_chunks = first
         self.sample_bytes = int((self.layout[:, 2] * self.layout[:, 3]).sum())
@@ -199,12 +201,17 @@ class Joined:
             raise IndexError(f"places must lie between 0 and {len(self) - 1}")
         if starts is None:
             starts = np.zeros((len(positions), len(self.columns)), dtype=np.int64)
-        elif not ((starts >= 0) & (starts < self.lengths[positions])).all():
-            raise IndexError("a window must start inside its sample")
+        else:
+            starts = np.ascontiguousarray(starts, dtype=np.int64)
+            unsigned = starts.view(np.uint64)
+            # Mostly no window starts behind the end of the shortest sample, which one look at all of them tells.
+            near = len(starts) and unsigned.max() >= self.shortest
+            if near and (unsigned >= self.lengths[positions].view(np.uint64)).any():
+                raise IndexError("a window must start inside its sample")
         buffers = buffers or self.buffers(len(positions))
         if len(positions) > buffers.size:
             raise ValueError(f"{len(positions)} samples do not fit into memory for {buffers.size}")
-        return positions, np.ascontiguousarray(starts, dtype=np.int64), buffers
+        return positions, starts, buffers
 
 
 def _check_column(name: str, column: Column, by_entry: bool) -> None:

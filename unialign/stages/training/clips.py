@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unialign.cache.batches.joined import Entries
+from unialign.cache.batches.joined import Entries, Joined
 from unialign.errors import DamagedStore, UsageError
 from unialign.stages.images import checked_size, decode_into
 from unialign.stages.sample_reader import SampleReader
@@ -214,12 +214,10 @@ class Clips(BySample[_Read]):
         if self.pose is None:
             return None
         if self.train or self.settings.pose_test == "first":
-            one = np.ones(len(indices), np.int64)
-            views = np.array([each.pose_view for each in drawn], np.int64)
-            return torch.from_numpy(self.reader.entries("tokens", indices, views, one).values).float()
-        whole = self.reader.entries("tokens", indices).values
-        grids = torch.from_numpy(whole.reshape(len(indices), -1, *whole.shape[1:]))  # (B, V, N_p, D)
-        return grids[:, self.pose.views(mirrored=False)].float().mean(dim=1)
+            return drawn_views(self.reader, indices, np.array([each.pose_view for each in drawn], np.int64))
+        views = self.pose.views(mirrored=False)
+        each = drawn_views(self.reader, np.repeat(indices, len(views)), np.tile(views, len(indices)))
+        return each.view(len(indices), -1, *each.shape[1:]).mean(dim=1)
 
     def _scratch(self, shape: tuple[int, ...]) -> np.ndarray:
         """Per-thread memory for decoded images; each call overwrites the result of the one before."""
@@ -227,6 +225,11 @@ class Clips(BySample[_Read]):
         if held is None or len(held) < size:
             held = self.scratch.memory = np.empty(size, dtype=np.uint8)
         return np.asarray(held[:size].reshape(shape))
+
+
+def drawn_views(reader: Joined, indices: np.ndarray, views: np.ndarray) -> Tensor:
+    """One view of the grid of pose tokens for each of the places, (B, N_p, D) float32. indices, views: (B,) int64."""
+    return torch.from_numpy(reader.entries("tokens", indices, views, np.ones(len(indices), np.int64)).values).float()
 
 
 def _stretches(sample: str, offset: np.ndarray, num_bytes: int, which: np.ndarray) -> np.ndarray:
