@@ -10,7 +10,7 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.access import explained
-from unialign.commands import baseline, cache, config, corpus, data, evaluate, extract, models, results, train
+from unialign.commands import baseline, cache, config, corpus, data, evaluate, extract, models, results, train, weights
 from unialign.commands.options import (
     CONTEXT,
     AsJson,
@@ -71,6 +71,7 @@ results.add_commands(app)
 baseline.add_commands(app)
 models.add_commands(app)
 corpus.add_commands(app)
+weights.add_commands(app)
 
 
 def _version(wanted: bool) -> None:

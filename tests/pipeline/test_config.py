@@ -116,7 +116,7 @@ def test_a_store_is_chosen_by_its_modality_also_where_that_has_a_hyphen() -> Non
 
 
 PATH_FIELDS = (
-    *("data", "cache", "runs", "labels", "train.entities", "train.backbone_weights", "train.start"),
+    *("data", "cache", "runs", "weights", "labels", "train.entities", "train.backbone_weights", "train.start"),
     *("extract.poses.weights", "extract.poses.pickle", "extract.pose_features.weights", "extract.pose_features.poses"),
     *("extract.text.weights", "extract.text.templates", "extract.text.descriptions", "extract.text.entities"),
     *("extract.tokens.weights", "extract.tokens.frames", "train.stores.frames"),

@@ -263,6 +263,7 @@ class Config(Settings):
         (), description="Folders that links in the data root, and absolute paths in lists, may point into."
     )
     cache: UserPath = Field(Path("cache"), description="Folder of the cache.")
+    weights: UserPath | None = Field(None, description="Folder of weight files, which `unialign weights` lists.")
     runs: UserPath = Field(Path("runs"), description="Folder of the runs.")
     dataset: str | None = Field(
         None,

@@ -140,7 +140,7 @@ def test_other_networks_of_pyskl_are_refused_by_name(tmp_path: Path):
 def test_the_genuine_gesture_network_loads(shared_data: Path):
     """PYSKL's demo: six blocks, hands of 21 joints without a score, one hand to a clip."""
     path = shared_data / "weights" / "pyskl" / "stgcnpp_hagrid.pth"
-    encoder = load_encoder(path, Reading(stream="joint"))
+    encoder = load_encoder(path)
     assert (encoder.layout.name, encoder.recipe, encoder.clip_len) == ("hand-21", "pyskl-boxed", 10)
     with torch.no_grad():
         found = encoder.network(torch.zeros(2, 1, 10, 21, 2), torch.ones(2, 1).bool())

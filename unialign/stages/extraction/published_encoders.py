@@ -143,6 +143,12 @@ def is_published(content: Mapping[str, Any]) -> bool:
     return any(name.startswith(_BODY) for name in _entries(content))
 
 
+def is_skeleton_network(content: Mapping[str, Any]) -> bool:
+    """Whether it is one that `published_encoder` loads. Video networks of mmaction2 have the same first names."""
+    body = {name.removeprefix(_BODY) for name in _entries(content)}
+    return is_published(content) and any(mark in body for mark in _MARKS.values())
+
+
 def published_encoder(path: Path, content: Mapping[str, Any], asked: Reading) -> Published:
     """The network in the content of a file, its weights under our names, and how its clips are made.
 
@@ -232,6 +238,8 @@ def _reading(path: Path, network: str, channels: int | None, layout: Layout, ask
     named = found[1].replace("_", "-") if found else ""
     stream = asked.stream or _SHORT_STREAMS.get(named, named)
     possible = ("joint", LIMBS) if network == "posec3d" else ("joint",) if channels == 2 else STREAMS
+    if not stream and len(possible) == 1:
+        stream = possible[0]
     if stream not in possible:
         what = f"the stream {stream!r} is not one of {network}'s" if stream else "its name does not say which stream"
         raise UsageError(
