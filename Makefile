@@ -81,6 +81,7 @@ bench: install
 	$(BIN)/python benchmarks/writing.py --shard-samples 512 --workloads light
 	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/switches.py
 	$(BIN)/python benchmarks/dvta.py
 	$(BIN)/python benchmarks/training_loader.py
 	$(BIN)/python benchmarks/startup.py

@@ -97,15 +97,18 @@ class Linear(torch.nn.Linear):
 
 
 def plain_steps(processes: Processes) -> list[list[float]]:
-    """Losses of the steps of one epoch (batches of 5, 5 and 1), then the weights."""
-    torch.manual_seed(0)
-    settings = settings_from({"lr": 0.5}, SETTINGS)
-    task = Task(Linear(5, 3), lambda model, outputs, labels: {"all": cross_entropy(outputs["logits"], labels)})
-    stepper = Stepper(task, settings, processes)
-    loader = Loader(Points(), settings, rank=processes.rank, world_size=processes.world_size)
-    reports = [stepper.step(share, 0.5) for share in loader.epoch(Position())]
-    losses = [values["loss"] for values in fetched([report for report in reports if report])]
-    return [losses, *task.model.get_parameter("weight").tolist()]
+    """Losses of the steps of one epoch, then the weights: of batches of 5, 5 and 1, then with two batches in a step."""
+    found: list[list[float]] = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        settings = settings_from({"lr": 0.5, "accumulate": accumulate}, SETTINGS)
+        task = Task(Linear(5, 3), lambda model, outputs, labels: {"all": cross_entropy(outputs["logits"], labels)})
+        stepper = Stepper(task, settings, processes)
+        loader = Loader(Points(), settings, rank=processes.rank, world_size=processes.world_size)
+        reports = [stepper.step(share, 0.5) for share in loader.epoch(Position())]
+        losses = [values["loss"] for values in fetched([report for report in reports if report])]
+        found += [losses, *task.model.get_parameter("weight").tolist()]
+    return found
 
 
 def train_and_step(cache: Path, runs: Path, num_train: int, num_test: int, processes: Processes) -> None:

@@ -118,7 +118,7 @@ class TrainSettings(Settings, strict=True):
     activation_checkpointing: bool = Field(
         False,
         description="Compute activations of transformer blocks again in the backward pass instead of keeping them: "
-        "less memory, about a third more time.",
+        "a tenth of the memory, about a quarter more time.",
     )
     sync_batch_norm: bool = Field(
         False, description="Batch statistics over the clips of all processes instead of each process's own; needs GPUs."
