@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.pipeline.made_training import Linear, Points
 from unialign.errors import UsageError
-from unialign.pipeline.training.train import on_device
+from unialign.pipeline.training.train import with_precision
 from unialign.stages.device import resolve_precision
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.processes import Processes
@@ -112,7 +112,7 @@ def test_automatic_precision_is_full_on_a_cpu_and_recorded_so() -> None:
     assert resolve_precision("auto", torch.device("cpu")) == "fp32"
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
     assert TrainSettings().precision == "auto"
-    assert on_device(TrainSettings(device="cpu")).identity() == TrainSettings(precision="fp32").identity()
+    assert with_precision(TrainSettings(device="cpu")).identity() == TrainSettings(precision="fp32").identity()
 
 
 def test_switches_that_cannot_work_say_so() -> None:

@@ -174,7 +174,7 @@ def prepare_run(
     if needless := system.no_val(config):
         found = Validation(replace(few.split(protocol), val=()), "none", needless)
     own = system.recipe(config, len(found.split.train), settings)
-    settings = on_device(settings.with_unset(own))
+    settings = with_precision(settings.with_unset(own))
     request = Request(
         name=name,
         section=section_of(name),
@@ -193,7 +193,7 @@ def prepare_run(
     return started(made, dataset, options.start, system.class_specific) if options.start else made
 
 
-def on_device(settings: TrainSettings) -> TrainSettings:
+def with_precision(settings: TrainSettings) -> TrainSettings:
     """The settings with the precision that "auto" stands for on this machine, which is what a run's key has."""
     if settings.precision != "auto":
         return settings

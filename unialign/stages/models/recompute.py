@@ -22,6 +22,10 @@ class Recomputing(nn.Module):
 
     recompute = False
 
+    def recompute_blocks(self) -> None:
+        """Switch it on."""
+        self.recompute = True
+
     def block(self, function: Callable[..., Any], *inputs: Any) -> Any:
         """function(*inputs)."""
         return checkpoint(function, *inputs, use_reentrant=False) if self.recompute else function(*inputs)
@@ -36,4 +40,4 @@ def recompute_activations(model: nn.Module) -> None:
             "set it to false."
         )
     for network in networks:
-        network.recompute = True
+        network.recompute_blocks()

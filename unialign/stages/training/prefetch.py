@@ -107,32 +107,39 @@ class BufferPool:
         return piece
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch]:
     """The same batches on a CUDA device; the copy of the next one runs while the loop works on this one.
 
-    Host memory is held until its copy is done. Not tested without a GPU.
+    Nothing waits for a copy but the stream that computes; a batch on the host is held until its copy is done, since its
+    memory may be overwritten once it is released. Tested with stand-ins for CUDA's streams, not on a GPU.
     """
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ready: tuple[Batch, Batch, torch.cuda.Event] | None = None
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record(stream)
+    copied: deque[tuple[Batch, torch.cuda.Event]] = deque()
+    ready: tuple[Batch, torch.cuda.Event] | None = None
+    try:
+        for batch in batches:
+            while copied and copied[0][1].query():  # type: ignore[no-untyped-call]
+                copied.popleft()
+            with torch.cuda.stream(stream):
+                moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record(stream)
+            copied.append((batch, event))
+            del batch
+            if ready is not None:
+                yield _arrived(*ready, device)
+            ready = moved, event
         if ready is not None:
-            yield _arrived(ready, device)
-        ready = moved, batch, event
-    if ready is not None:
-        yield _arrived(ready, device)
+            yield _arrived(*ready, device)
+    finally:
+        for _, event in copied:
+            event.synchronize()
 
 
-def _arrived(ready: tuple[Batch, Batch, torch.cuda.Event], device: torch.device) -> Batch:
-    moved, _, event = ready
+def _arrived(moved: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:
     current = torch.cuda.current_stream(device)
     current.wait_event(event)
     for tensor in moved.values():
         # The memory was allocated on the other stream; it must not be freed while this one still reads it.
         tensor.record_stream(current)
-    # The host's memory may be overwritten as soon as it is released.
-    event.synchronize()
     return moved

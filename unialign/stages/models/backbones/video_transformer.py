@@ -51,11 +51,15 @@ class FrameTransformer(Recomputing):
         )
         self.temporal_norm = nn.LayerNorm(self.width)
 
+    def recompute_blocks(self) -> None:
+        """See `Recomputing`; timm's network calls its blocks itself."""
+        super().recompute_blocks()
+        self.network.set_grad_checkpointing()
+
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Features of each frame and of the clip. Raises ValueError for another number of frames."""
         if frames.shape[1] != self.num_frames:
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
-        self.network.set_grad_checkpointing(self.recompute)
         hidden = self.network.forward_features(frames.flatten(0, 1))  # (B*T, 1 + P, D)
         classes = self.network.forward_head(hidden).unflatten(0, (-1, self.num_frames))  # (B, T, D)
         moved = classes + self.temporal_embedding
