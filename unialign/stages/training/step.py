@@ -181,7 +181,7 @@ class Stepper:
         return {
             "frames": frames,
             "mixed_labels": inputs["labels"][order.to(self.device, non_blocking=True)],
-            "own_share": torch.tensor(own, device=self.device),
+            "own_share": torch.full((), own, device=self.device),
         }
 
     def _stepped(self, names: tuple[str, ...]) -> Report:
