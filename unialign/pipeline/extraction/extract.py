@@ -134,8 +134,9 @@ def run_extraction(
     """Bring the store of an extractor up to date with the sources and return what was done.
 
     current: computes the current digest of a source; by default that of the file at its path. older: see `make_plan`.
-    progress: called with (samples done, samples to do). Raises `LockedStore` while another process writes the store and
-        `DamagedStore` if it is damaged and `settings.repair` is off. An interrupt keeps finished shards.
+    progress: called with (samples stored by this process, samples to do). Raises `LockedStore` while another process
+        writes the store and `DamagedStore` if it is damaged and `settings.repair` is off. An interrupt keeps finished
+        shards.
     """
     if current is None:
         task = file_task(
@@ -223,11 +224,10 @@ class Task:
         LOGGER.info("writes %s: %d samples are there, %d are to do", store.path, plan.reused, plan.to_do)
         return plan
 
-    def done(self, pace: Pace, more: Tally) -> None:
-        """Count what was done, and say so."""
+    def seen(self, pace: Pace, more: Tally) -> None:
+        """Count what was extracted, which may not be stored yet, and show it."""
         pace.add(more)
         self.settings.watch(pace)
-        self.progress(pace.done, pace.total)
 
     def job(self) -> Job:
         """The settings of its units."""
@@ -306,7 +306,7 @@ def _join(task: Task) -> tuple[Plan, int]:
     with seat_at(task.path, task.cache) as seat:
         store, plan = _join_in(task, seat)
         pace = Pace(plan.to_do)
-        units = unclaimed(plan.units, store, seat, lambda samples: task.done(pace, Tally(samples)))
+        units = unclaimed(plan.units, store, seat, lambda samples: task.seen(pace, Tally(samples)))
         extracted = _run_plan(task, store, plan, units, pace)
         seat.leave()
         if seat.is_first:
@@ -412,11 +412,13 @@ def _run_plan(task: Task, store: Store, plan: Plan, units: Iterable[Unit], pace:
     """Run units of the plan; returns how many samples got their first features, or newer ones."""
     if not plan.units:
         return 0
-    ledger = Ledger(task, plan)
+    ledger, stored = Ledger(task, plan), 0
     task.progress(0, plan.to_do)
     with executor(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
-        for number, done in enumerate(run(task.job(), units, partial(task.done, pace)), start=1):
+        for number, done in enumerate(run(task.job(), units, partial(task.seen, pace)), start=1):
             ledger.note(done)
+            stored += len(done.samples)
+            task.progress(stored, plan.to_do)
             if number % INDEX_EVERY == 0:
                 write_index(store)
     return ledger.extracted
