@@ -124,15 +124,21 @@ class FramesSection(Settings):
 
 
 class TokensSection(Settings):
-    """`extract tokens`: a CLIP image tower on cached frames. See `stages.extraction.tokens.Tokens`."""
+    """`extract tokens`: a CLIP image tower or a video backbone on cached frames. See `stages.extraction.tokens`."""
 
-    model: str = Field("ViT-B-16-quickgelu:openai", description="OpenCLIP network and its weights.")
-    weights: UserPath | None = Field(None, description="Local file of OpenCLIP weights.")
+    model: str = Field(
+        "ViT-B-16-quickgelu:openai",
+        description="OpenCLIP network and its weights, or a video backbone of `unialign models`.",
+    )
+    weights: UserPath | None = Field(None, description="Local file of the network's weights.")
     frames: UserText | None = Field(None, description="Store of frames to read, if there are several.")
     num_frames: int = Field(8, ge=1, description="Frames per clip; must equal train.alt.num_frames.")
     num_offsets: int = Field(1, ge=1, description="Temporal offsets per clip, each a view.")
     flips: bool = Field(False, description="Also store a mirrored view per offset.")
     image_size: int = Field(0, ge=0, description="Side length of the tower's input in pixels; 0: the network's own.")
+    grid: int = Field(
+        0, ge=0, le=32, description="Patches kept per side and time step of a video backbone, averaged; 0: their mean."
+    )
     layer: int = Field(-2, description="Block whose output is stored; -1 is the last.")
     merged_pairs: int = Field(8, ge=0, description="Pairs of similar tokens merged per block.")
     proportional_attention: bool = Field(True, description="Weight merged tokens by the patches they stand for.")

@@ -26,7 +26,7 @@ from unialign.pipeline.extraction.current_sources import poses_now
 from unialign.pipeline.extraction.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.extraction.hardware import network_threads
 from unialign.pipeline.extraction.pace import Pace
-from unialign.pipeline.extraction.row import ExtractorRow, PreparedExtraction, files
+from unialign.pipeline.extraction.row import DerivedExtractor, ExtractorRow, PreparedExtraction, files
 from unialign.pipeline.extraction.supervisor import Limits
 from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.stores import choose_store
@@ -38,7 +38,6 @@ from unialign.words import counted
 
 if TYPE_CHECKING:
     from unialign.stages.extraction.pose_features import PoseFeatures
-    from unialign.stages.extraction.tokens import Tokens
 
 LOGGER = logging.getLogger(__name__)
 # In place of the key of poses that are extracted during training.
@@ -338,11 +337,30 @@ def _tokens(dataset: Dataset, config: Config, section: TokensSection) -> Prepare
     return PreparedExtraction(extractor, sources, lambda source: frames_source(reader, source.id))
 
 
-def tokens_extractor(config: Config, *, frames: Path, frames_key: str) -> "Tokens":
-    """The configured CLIP image tower on a store of frames. Raises `UsageError` for absent or wrong weights."""
-    from unialign.stages.extraction.tokens import token_extractor
+def tokens_extractor(config: Config, *, frames: Path, frames_key: str) -> DerivedExtractor:
+    """The configured image tower or video backbone on a store of frames. Raises `UsageError` for absent or wrong
+    weights.
+    """
+    from unialign.stages.models.backbones.registry import BACKBONES
 
     section = config.extract.tokens
+    if section.model in BACKBONES:
+        from unialign.stages.extraction.backbone_tokens import backbone_tokens
+
+        return backbone_tokens(
+            section.model,
+            section.weights.resolve() if section.weights else None,
+            frames=frames,
+            frames_key=frames_key,
+            num_frames=section.num_frames,
+            num_offsets=section.num_offsets,
+            flips=section.flips,
+            image_size=section.image_size,
+            grid=section.grid,
+            device=config.extract.device,
+        )
+    from unialign.stages.extraction.tokens import token_extractor
+
     return token_extractor(
         section.model,
         section.weights.resolve() if section.weights else None,
@@ -423,7 +441,7 @@ EXTRACTORS: Table[ExtractorRow] = Table(
         ),
         "tokens": ExtractorRow(
             "tokens",
-            "Tokens of cached frames by a CLIP image tower that merges similar patches, for ALT with a frozen tower.",
+            "Tokens of cached frames by a CLIP image tower that merges similar patches, or by a frozen video backbone.",
             _tokens,
             TokensSection,
             made_from="frames",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class TokenNetwork:
     def __init__(self, tower: ClipTower, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.tower = tower.to(self.device).eval().requires_grad_(False)
+        self.image_size = tower.image_size
         mean, std = (torch.tensor(each, device=self.device).view(3, 1, 1) for each in (tower.mean, tower.std))
         self._mean, self._std = mean, std
 
@@ -64,17 +65,25 @@ class TokenNetwork:
         return {"tokens": tokens.astype(np.float16), "owners": made["owners"].cpu().numpy().astype(np.uint16)}
 
 
+class ImageTokens(Protocol):
+    """A network that makes tokens of the images of a clip."""
+
+    image_size: int
+
+    def encode(self, frames: Tensor) -> dict[str, np.ndarray]:
+        """The arrays of one view, from frames (T, 3, S, S) uint8. Raises `CorruptInput` if they are not finite."""
+        ...
+
+
 @dataclass(frozen=True)
-class Tokens:
-    """Extractor of `tokens`; create one with `token_extractor`.
+class ViewTokens:
+    """What extractors of `tokens` share: views of cached frames, each encoded as a whole.
 
     frames, weights: paths of the store of frames and of the weights on this machine; not in the key.
     frames_key: digest of the key of the frames. weights_digest: SHA-256 of the weights, checked when they are loaded.
-    network: OpenCLIP's name. num_frames: T. num_offsets, flips: the grid. image_size: S, 0 is the network's own.
-    layer, merged_pairs, proportional_attention, projection ("clip" or "none"): see `models.clip.image_tower`.
+    num_frames: T. num_offsets, flips: the grid. image_size: S.
     """
 
-    network: str
     frames: Path
     frames_key: str
     weights: Path
@@ -83,14 +92,9 @@ class Tokens:
     num_offsets: int = 1
     flips: bool = False
     image_size: int = 0
-    layer: int = -2
-    merged_pairs: int = 8
-    proportional_attention: bool = True
-    projection: str = "clip"
     device: str = "auto"
 
     modality = "tokens"
-    name = "openclip"
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.num_offsets < 1:
@@ -102,6 +106,69 @@ class Tokens:
     def views(self) -> tuple[View, ...]:
         """The grid, in the order of the first axis of the arrays."""
         return clip_grid(self.num_offsets, self.flips)
+
+    def digest(self, source: Source) -> str:
+        """See `Extractor`."""
+        return frames_source(StoreReader(self.frames), source.id)
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """One outcome per source, in order; its source digest is `frames_source`.
+
+        A sample whose frames are quarantined keeps their status. Raises `MissingCache` for a sample without frames.
+        """
+        reader = StoreReader(self.frames)
+        self._network()
+        for source in sources:
+            status = reader.status(source.id)
+            if status == "ok":
+                yield from self.features(reader, [source])
+            else:
+                why = {"why": "the frames of this sample are quarantined"}
+                yield Outcome(source.id, status, frames_source(reader, source.id), detail=why)
+
+    def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
+        """The same for samples that all have frames, read from anything that answers like a `StoreReader`."""
+        network = self._network()
+        encoding = str(reader.array_attributes("pictures").get("encoding"))
+        for source in sources:
+            stored, digest = reader.read_one(source.id), reader.source(source.id)
+            try:
+                made = [network.encode(self.pictures(stored, encoding, view)) for view in self.views]
+            except CorruptInput as error:
+                yield Outcome(source.id, error.status, digest, detail={"why": str(error)})
+                continue
+            yield Outcome(source.id, "ok", digest, {name: np.stack([one[name] for one in made]) for name in made[0]})
+
+    def pictures(self, stored: Mapping[str, np.ndarray], encoding: str, view: View) -> Tensor:
+        """The frames (T, 3, S, S) uint8 of a view, from the arrays of a sample's frames; a short clip repeats some."""
+        beat()
+        place = (view.offset + 0.5) / view.num_offsets
+        which = sparse_frames(len(stored["offset"]) - 1, self.num_frames, place)
+        distinct, places = np.unique(which, return_inverse=True)
+        pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, distinct.tolist())
+        (middle,) = fixed_regions((pictures.shape[1], pictures.shape[2]), 1)
+        images = resized(pictures, middle, self._network().image_size)[torch.from_numpy(places)]
+        return images.flip(-1) if view.flip else images
+
+    def _network(self) -> ImageTokens:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Tokens(ViewTokens):
+    """Extractor of `tokens` with a CLIP image tower; create one with `token_extractor`.
+
+    network: OpenCLIP's name. image_size: 0 is the network's own. layer, merged_pairs, proportional_attention,
+    projection ("clip" or "none"): see `models.clip.image_tower`. Otherwise as `ViewTokens`.
+    """
+
+    network: str = ""
+    layer: int = -2
+    merged_pairs: int = 8
+    proportional_attention: bool = True
+    projection: str = "clip"
+
+    name = "openclip"
 
     def key(self) -> Mapping[str, Json]:
         """See `Extractor`."""
@@ -154,49 +221,6 @@ class Tokens:
             "licence": "as published with the weights: the file does not say",
         }
 
-    def digest(self, source: Source) -> str:
-        """See `Extractor`."""
-        return frames_source(StoreReader(self.frames), source.id)
-
-    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """One outcome per source, in order; its source digest is `frames_source`.
-
-        A sample whose frames are quarantined keeps their status. Raises `MissingCache` for a sample without frames.
-        """
-        reader = StoreReader(self.frames)
-        self._network()
-        for source in sources:
-            status = reader.status(source.id)
-            if status == "ok":
-                yield from self.features(reader, [source])
-            else:
-                why = {"why": "the frames of this sample are quarantined"}
-                yield Outcome(source.id, status, frames_source(reader, source.id), detail=why)
-
-    def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """The same for samples that all have frames, read from anything that answers like a `StoreReader`."""
-        network = self._network()
-        encoding = str(reader.array_attributes("pictures").get("encoding"))
-        for source in sources:
-            stored, digest = reader.read_one(source.id), reader.source(source.id)
-            try:
-                made = [network.encode(self.pictures(stored, encoding, view)) for view in self.views]
-            except CorruptInput as error:
-                yield Outcome(source.id, error.status, digest, detail={"why": str(error)})
-                continue
-            yield Outcome(source.id, "ok", digest, {name: np.stack([one[name] for one in made]) for name in made[0]})
-
-    def pictures(self, stored: Mapping[str, np.ndarray], encoding: str, view: View) -> Tensor:
-        """The frames (T, 3, S, S) uint8 of a view, from the arrays of a sample's frames; a short clip repeats some."""
-        beat()
-        place = (view.offset + 0.5) / view.num_offsets
-        which = sparse_frames(len(stored["offset"]) - 1, self.num_frames, place)
-        distinct, places = np.unique(which, return_inverse=True)
-        pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, distinct.tolist())
-        (middle,) = fixed_regions((pictures.shape[1], pictures.shape[2]), 1)
-        images = resized(pictures, middle, self._network().tower.image_size)[torch.from_numpy(places)]
-        return images.flip(-1) if view.flip else images
-
     def _network(self) -> TokenNetwork:
         settings = (self.image_size, self.layer, self.merged_pairs, self.proportional_attention, self.projection)
         return loaded(self.network, self.weights, self.weights_digest, self.device, settings)
@@ -209,7 +233,7 @@ def token_extractor(model: str, weights: Path | None, *, frames: Path, frames_ke
         other activation.
     """
     found = find_openclip(model, weights)
-    return Tokens(openclip_name(model), frames, frames_key, found, file_digest(found), **settings)
+    return Tokens(frames, frames_key, found, file_digest(found), network=openclip_name(model), **settings)
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from unialign.errors import UsageError
 from unialign.stages.models.backbones.tsm import IMAGENET_MEAN, IMAGENET_STD
 from unialign.stages.models.backbones.video_transformer import check_size
+from unialign.stages.models.recompute import Recomputing
 
 TUBE = 2  # frames
 SCALED_SIDE = 16  # patches of the grid that "scaled" positions refer to
@@ -107,7 +108,7 @@ class Block(nn.Module):
         return torch.as_tensor(tokens + self.mlp(self.norm2(tokens)))
 
 
-class TubeTransformer(nn.Module):
+class TubeTransformer(Recomputing):
     """One of the transformers of this file.
 
     frames (B, T, 3, H, W), float32, normalized with `mean` and `std` -> tokens (B, T', D): means over space,
@@ -143,7 +144,7 @@ class TubeTransformer(nn.Module):
         else:
             angles = angles_of(size, self.channels, scaled=self.positions == "scaled", like=tokens)
         for block in self.blocks:
-            tokens = block(tokens, angles)
+            tokens = self.block(block, tokens, angles)
         grid = self.norm(tokens).unflatten(1, size)  # (B, T', H', W', D)
         if self.positions == "sines":
             steps = self.norm(tokens.unflatten(1, size).mean(dim=(2, 3)))

@@ -31,11 +31,12 @@ class FrameTransformer(Recomputing):
     ViT's patches, which know their own frame only; pooled (B, D), the tokens' mean.
 
     Source: Arnab et al., "ViViT", ICCV 2021, model 2 (factorized encoder; four temporal layers). Deviation: the mean
-    over frames instead of a second class token.
+    over frames instead of a second class token. temporal_depth 0: each frame by itself, its class token as it is.
     """
 
     mean = (0.5, 0.5, 0.5)  # what timm's ViT weights expect
     std = (0.5, 0.5, 0.5)
+    temporal: nn.Sequential | None
     own_prefixes = ("temporal",)  # parts that image weights do not have
 
     def __init__(self, *, network: nn.Module, num_frames: int, temporal_depth: int = 4) -> None:
@@ -44,6 +45,9 @@ class FrameTransformer(Recomputing):
         self.num_frames = num_frames
         self.width = int(network.embed_dim)  # type: ignore[arg-type]
         heads = max(1, self.width // 64)
+        if temporal_depth == 0:
+            self.temporal = None
+            return
         self.temporal_embedding = nn.Parameter(torch.zeros(1, num_frames, self.width))
         nn.init.trunc_normal_(self.temporal_embedding, std=0.02)
         self.temporal = nn.Sequential(
@@ -62,20 +66,24 @@ class FrameTransformer(Recomputing):
             raise ValueError(f"this backbone was built for {self.num_frames} frames and got {frames.shape[1]}")
         hidden = self.network.forward_features(frames.flatten(0, 1))  # (B*T, 1 + P, D)
         classes = self.network.forward_head(hidden).unflatten(0, (-1, self.num_frames))  # (B, T, D)
-        moved = classes + self.temporal_embedding
-        for block in self.temporal:
-            moved = self.block(block, moved)
-        tokens: Tensor = self.temporal_norm(moved)  # (B, T, D)
+        tokens: Tensor = classes  # (B, T, D)
+        if self.temporal is not None:
+            moved = classes + self.temporal_embedding
+            for block in self.temporal:
+                moved = self.block(block, moved)
+            tokens = self.temporal_norm(moved)
         size = self.network.patch_embed.grid_size
         grid = hidden[:, self.network.num_prefix_tokens :].unflatten(1, size).unflatten(0, (-1, self.num_frames))
         return {"tokens": tokens, "grid": grid, "pooled": tokens.mean(dim=1)}
 
 
-def frame_transformer(name: str, patch: int = 16, *, num_frames: int, image_size: int) -> FrameTransformer:
+def frame_transformer(
+    name: str, patch: int = 16, *, num_frames: int, image_size: int, temporal_depth: int = 4
+) -> FrameTransformer:
     """A `FrameTransformer` over the timm ViT of that name. Raises `UsageError` unless patches fill the image."""
     check_size(image_size, patch)
     network = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
-    return FrameTransformer(network=network, num_frames=num_frames)
+    return FrameTransformer(network=network, num_frames=num_frames, temporal_depth=temporal_depth)
 
 
 class Mvit(Recomputing):
