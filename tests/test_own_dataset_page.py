@@ -2,18 +2,22 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from unialign.stages.video import encode_clip
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "own-dataset.md"
 BLOCK = re.compile(r"^```(python|bash) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def run(command: str, cwd: Path) -> str:
-    words = command.split()
+    words = shlex.split(command)
     program = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "unialign.cli"]
     done = subprocess.run([*program, *words[1:]], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -22,8 +26,8 @@ def run(command: str, cwd: Path) -> str:
 
 def test_the_page_works(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
-    for name in ("anna_wave", "anna_bow", "ben_wave", "ben_bow"):
-        (tmp_path / "clips" / f"{name}.mp4").touch()
+    for shade, name in enumerate(("anna_wave", "anna_bow", "ben_wave", "ben_bow")):
+        encode_clip(tmp_path / "clips" / f"{name}.mp4", np.full((8, 32, 40, 3), 40 * shade, dtype=np.uint8), fps=10)
     said: list[str] = []
     for language, name, text in BLOCK.findall(PAGE.read_text()):
         if language == "python":
@@ -35,11 +39,15 @@ def test_the_page_works(tmp_path: Path) -> None:
             said += [run(line, tmp_path) for line in text.splitlines()]
     assert "24 ('side to side', 'up and down') 8" in "".join(said)
     assert (tmp_path / "dog.png").read_bytes().startswith(b"\x89PNG")
-    assert "by-person" in said[-1]
+    assert "by-person" in said[-3]
     stores = list((tmp_path / "cache" / "skeletons-tails" / "poses").glob("*.zarr"))
     assert len(stores) == 1
-    (result,) = (tmp_path / "runs").glob("*/result.json")
-    assert json.loads(result.read_text())
+    assert len(list((tmp_path / "cache" / "gestures" / "frames").glob("*.zarr"))) == 1
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/result.json")]
+    assert {(each["dataset"], each["protocol"]) for each in results} == {
+        ("skeletons", "split"),
+        ("mine:gestures", "by-person"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ def test_a_function_of_the_working_folder_is_a_dataset_of_that_name(here: Path) 
         ("mine:nothing", r"mine.py has no function nothing; it has gestures, listed, failing, corrupt"),
         ("mine:NUMBER", "has no function NUMBER"),
         ("mine:listed", "dataset mine:listed: the function returned a list, not a unialign.Dataset"),
+        ("mine:gestures", "dataset mine:gestures has no samples in .*; check the data root"),
         ("mine:failing", r"dataset mine:failing failed: KeyError: 'missing' \(.*mine.py, line 16\)"),
         (
             "half:gestures",

@@ -158,4 +158,6 @@ def load_dataset(name: str, root: Path, labels: Path | None = None, roots: Seque
     found = called(load, f"dataset {name}", root, **{each: given[each] for each in given if each in wanted})
     if not isinstance(found, Dataset):
         raise UsageError(f"dataset {name}: the function returned a {type(found).__name__}, not a unialign.Dataset.")
+    if not found.samples:
+        raise UsageError(f"dataset {name} has no samples in {root}; check the data root.")
     return replace(found, name=name)
