@@ -290,7 +290,7 @@ def test_a_head_weighs_in_the_prediction_as_val_shows_it_to_be_reliable(folder: 
     settings = settings_from({"epochs": 8}, SETTINGS)
     fitted, _ = run(folder / "whole", settings, model=TwoHeads())
     learned, mixture = fitted.heads["learned"], fitted.heads["weighted"]
-    assert mixture["weights"]["learned"] > 0.7
+    assert mixture["weights"]["learned"] > 0.5 > mixture["weights"]["constant"]
     assert (mixture["fitted_on"], mixture["samples"]) == ("val", 5)
     assert fitted.metrics["top1"] == mixture["test"] == learned["test"] > fitted.heads["constant"]["test"]
     # Whoever goes on from a checkpoint predicts with the same weights.

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 # identity.
 REVISION = 4
 # The same for what a val part decides besides the best epoch, only in the identity of runs where it decides something.
-# 1 was not written: it decided nothing, heads were averaged and the last epoch was exported. 2: it weighs heads and
-# chooses the epoch that is exported.
-VALIDATION_REVISION = 2
+# 1 was not written: it decided nothing, heads were averaged and the last epoch was exported. 2: it weighed heads in a
+# mixture. 3: it weighs them in a product (`stages.training.fusion`) and chooses the epoch that is exported.
+VALIDATION_REVISION = 3
 # The same for clipping, only of systems that clip some gradients apart. 1 was not written: all shared one norm.
 CLIPPING_REVISION = 2
 

@@ -60,8 +60,8 @@ class RunResult:
     metrics: of the last epoch on the test samples, see `metrics.evaluation`; empty if a protocol has none.
     per_class: per-class values of the metrics that have them, None for classes without samples. best: the epoch with
     the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
-    heads: for systems with several classifiers, top-1 of each on "test" and "val", of their mean, and of their mixture
-    with weights fitted on val, see `loop`; empty for systems with a single classifier.
+    heads: for systems with several classifiers, top-1 of each on "test" and "val", of their mean, and of their product
+    with weights fitted on val, see `fusion`; empty for systems with a single classifier.
     keys: the stores read, by modality. samples: sample counts for each part of the split.
     extracted: number of samples added to the records of those stores during the run.
     data: report on the samples before training, see `run_data.Report`.

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,10 @@ class Loaded:
         """
         found = self.state.get("head_weights", {})
         if not isinstance(found, Mapping) or not all(
-            isinstance(name, str) and isinstance(weight, float) and 0 <= weight <= 1 for name, weight in found.items()
+            isinstance(name, str) and isinstance(weight, float) and 0 <= weight < math.inf
+            for name, weight in found.items()
         ):
-            raise DamagedStore(f"{self.path}: head_weights are not numbers from 0 to 1; it is not of this program.")
+            raise DamagedStore(f"{self.path}: head_weights are not numbers of at least 0; it is not of this program.")
         return dict(found)
 
     def load_into(self, model: torch.nn.Module) -> None:

@@ -1,6 +1,12 @@
-"""Weights of a mixture of a system's heads, fitted on samples that it was not trained on.
+"""What each head of a system weighs in its prediction, fitted on samples that it was not trained on.
 
-Legend: N samples, L classes.
+    p ~ product over heads h of p_h ** w_h
+
+A weight says how reliable a head is, and how sure it may be: a head that is often wrong and always sure would outvote
+better ones in any weighted mean of probabilities. Source of the form: logarithmic opinion pools (T. Heskes, Selecting
+Weighting Factors in Logarithmic Opinion Pools, NIPS 1997); the prior is this project's.
+
+Legend: H heads, N samples, L classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,32 +14,51 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# As if each head had been right on this many more samples; with few val samples the weights stay nearly equal.
-PRIOR = 1.0
-ROUNDS = 200
-LEAST = 1e-12
+# Precision of a normal prior around equal weights, 1 / H each; a few val samples move them already.
+PRIOR = 0.1
+# Lowest weight: where no head is better than chance, the most likely class is that of their product all the same.
+LEAST = 1e-3
+SMALLEST = 1e-12  # probability
 
 
 def reliable_weights(heads: Mapping[str, NDArray[np.floating]], labels: Sequence[int]) -> dict[str, float]:
-    """Weights of the heads, summing to 1, that maximize the likelihood of the labels under the mixture.
+    """The weights with the highest likelihood of the labels under the prior; 1 / H each without samples.
 
-    heads: (N, L) probabilities of each. labels: (N,); those without a column in the heads (from L on) are ignored.
-    Expectation maximization of mixture weights (the problem is concave, so it converges to the optimum), with a prior
-    that pulls them towards equal. Without samples all are equal.
+    heads: (N, L) probabilities of each. labels: (N,); those without a column in the heads (from L on) are ignored. The
+    problem is concave, so there is one optimum.
     """
+    from scipy.optimize import minimize
+
     truth = np.asarray(labels, np.int64)
-    known = truth < next(iter(heads.values())).shape[1]
-    places = np.flatnonzero(known)
-    likelihood = np.stack([np.maximum(scores[places, truth[known]], LEAST) for scores in heads.values()])  # (H, N)
-    weights = np.full(len(heads), 1 / len(heads))
-    for _ in range(ROUNDS):
-        shares = weights[:, None] * likelihood
-        shares /= shares.sum(axis=0)
-        counts = shares.sum(axis=1) + PRIOR
-        weights = counts / counts.sum()
-    return dict(zip(heads, weights.tolist(), strict=True))
+    known = np.flatnonzero(truth < next(iter(heads.values())).shape[1])
+    logs, right = _logarithms(heads)[:, known], truth[known]  # (H, N, L)
+    of_truth = logs[:, np.arange(len(known)), right]  # (H, N)
+    equal = np.full(len(heads), 1 / len(heads))
+
+    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        pooled = _pooled(logs, weights)
+        likelihood = np.log(np.maximum(pooled[np.arange(len(known)), right], SMALLEST)).sum()
+        slope = (of_truth - (pooled * logs).sum(axis=2)).sum(axis=1)
+        away = weights - equal
+        return float(PRIOR / 2 * away @ away - likelihood), PRIOR * away - slope
+
+    found = minimize(cost, equal, jac=True, method="L-BFGS-B", bounds=[(LEAST, None)] * len(heads)).x
+    return dict(zip(heads, map(float, found), strict=True))
 
 
 def weighted(heads: Mapping[str, NDArray[np.floating]], weights: Mapping[str, float]) -> NDArray[np.floating]:
-    """The mixture of the heads' probabilities, (N, L)."""
-    return np.asarray(sum(weights[name] * scores for name, scores in heads.items()))
+    """The probabilities (N, L) that the heads predict together; rows sum to 1."""
+    pooled = _pooled(_logarithms(heads), np.array([weights[name] for name in heads]))
+    return pooled.astype(next(iter(heads.values())).dtype)
+
+
+def _logarithms(heads: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64]:
+    """(H, N, L)."""
+    return np.log(np.maximum(np.stack(list(heads.values())).astype(np.float64), SMALLEST))
+
+
+def _pooled(logs: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, L), rows sum to 1."""
+    scores = np.tensordot(weights, logs, axes=1)
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))

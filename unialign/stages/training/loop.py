@@ -359,7 +359,7 @@ class _Run:
     def measured_heads(self, tested: Predictions | None) -> dict[str, Any]:
         """Top-1 of each head of the last epoch on test and, with a val part, on val; {} for models with one head.
 
-        Also of "mean", the heads' mean, and with a val part of "weighted", their mixture with weights that were fitted
+        Also of "mean", the heads' mean, and with a val part of "weighted", their product with weights that were fitted
         on the val samples (see `fusion`), which is then the prediction.
         """
         if not tested or not tested.heads or not self.data.test:
@@ -372,9 +372,9 @@ class _Run:
             return found
         for name, top1 in self.data.val.top1_by_head(validated).items():
             found[name]["val"] = top1
-        mixture = {"test": self.data.test.metrics(tested)["top1"], "val": self.data.val.metrics(validated)["top1"]}
+        product = {"test": self.data.test.metrics(tested)["top1"], "val": self.data.val.metrics(validated)["top1"]}
         fitted = {"weights": self.head_weights, "fitted_on": "val", "samples": len(validated.indices)}
-        return {**found, "weighted": {**mixture, **fitted}}
+        return {**found, "weighted": {**product, **fitted}}
 
     def _best_state(self) -> tuple[dict[str, Any] | None, str]:
         """The checkpoint of the best epoch, or why it cannot be used: damaged, or the epoch had another result."""

@@ -30,7 +30,7 @@ class Predictions:
     heads: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def mixed(self, weights: Mapping[str, float]) -> "Predictions":
-        """The same with the heads' weighted mean as scores; unchanged without weights."""
+        """The same with the heads' weighted product as scores, see `fusion`; unchanged without weights."""
         return replace(self, scores=weighted(self.heads, weights)) if weights else self
 
 
