@@ -42,6 +42,27 @@ def test_fused_attention_is_counted(device: str, masked: bool) -> None:
     assert count == 2 * (2 * 4 * 10 * 10 * 8)  # scores, then the mixture
 
 
+class Latent(nn.Module):
+    """A module that gets a view of a parameter, as timm's attention pooling does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent, self.linear = nn.Parameter(torch.zeros(1, 6)), nn.Linear(6, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.linear(self.latent.expand(len(tokens), -1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_views_of_parameters_are_counted_and_what_is_trained_stays_so(device: str) -> None:
+    with torch.device(device):
+        module = Latent()
+        module.linear.bias.requires_grad_(False)
+        assert multiply_adds(module, torch.zeros(2, 6)) == 2 * 6 * 5
+    trained = [name for name, each in module.named_parameters() if each.requires_grad]
+    assert trained == ["latent", "linear.weight"]
+
+
 class Operations(TorchDispatchMode):
     """Names of the operations that run inside."""
 

@@ -42,10 +42,23 @@ def cost(module: nn.Module, *inputs: Any) -> Cost:
 
 def multiply_adds(module: nn.Module, *inputs: Any) -> int:
     """Multiply-adds of `module(*inputs)`, all inputs of a batch together."""
-    with _countable(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _countable(), _untrained(module), torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(*inputs)
     # The counter calls a multiplication with its addition two operations.
     return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _untrained(module: nn.Module) -> Iterator[None]:
+    """No parameter wants a gradient: the counter watches inputs that do, and fails for views of a parameter."""
+    trained = [each for each in module.parameters() if each.requires_grad]
+    for each in trained:
+        each.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for each in trained:
+            each.requires_grad_(True)
 
 
 @contextmanager
