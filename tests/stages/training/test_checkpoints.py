@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +242,16 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     assert found.path.name == "000001-000000000.pt"
     assert "something else than plain weights" in found.skipped[0]
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("weights", [[0.5], {"video": "much"}, {"video": -0.1}, {"video": math.inf}, {3: 0.5}])
+def test_weights_of_heads_that_are_no_weights_are_refused(tmp_path: Path, weights: object) -> None:
+    checkpoints = Checkpoints(tmp_path, "run")
+    checkpoints.save({"head_weights": weights}, Position(1, 0))
+    with pytest.raises(DamagedStore, match="head_weights are not numbers of at least 0"):
+        checkpoints.named("last").head_weights()
+
+
+def test_a_checkpoint_without_weights_of_heads_has_none(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, "run").save({"model": {}}, Position(1, 0))
+    assert Checkpoints(tmp_path, "run").named("last").head_weights() == {}
