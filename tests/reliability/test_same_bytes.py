@@ -52,10 +52,10 @@ def extract_here(job: Job, unit: Unit) -> Done:
 
 
 @contextmanager
-def shuffled_executor(cluster: str, threads: int) -> Iterator[object]:
+def shuffled_executor(cluster: str, threads: int, announce: object) -> Iterator[object]:
     """Units in mixed order, on as many processes as `cluster` says."""
 
-    def run(job: Job, units: Sequence[Unit]) -> Iterator[Done]:
+    def run(job: Job, units: Sequence[Unit], watch: object) -> Iterator[Done]:
         mixed = list(units)
         random.Random(len(mixed)).shuffle(mixed)
         if not cluster:
