@@ -59,7 +59,7 @@ def test_extract_again_extracts_nothing_one_more_clip_one_another_setting_all(tm
     first = run(*command, cwd=tmp_path)
     assert set(first) == {
         *("modality", "key", "store", "total", "attempted", "extracted", "reused", "quarantined", "reasons"),
-        *("seconds", "dataset"),
+        *("seconds", "speed", "dataset"),
     }
     assert (first["total"], first["extracted"], first["quarantined"]) == (5, 5, {})
     assert run(*command, cwd=tmp_path)["extracted"] == 0
