@@ -18,6 +18,8 @@ from unialign.cache.records import Entry
 from unialign.cache.shards import check_sample
 from unialign.cache.store import Store, create_store, grow_store, write_shard
 from unialign.errors import MissingCache, StaleCache, UsageError
+from unialign.pipeline.extraction.extract import Extraction
+from unialign.pipeline.extraction.extractors import EXTRACTORS
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.pose_encoder import Encoder, load_encoder
 from unialign.stages.extraction.pose_features import PoseFeatures
@@ -171,6 +173,16 @@ def test_attributes_say_what_the_encoder_was_trained_on(extractor: PoseFeatures)
     attributes = extractor.attributes()
     assert attributes["trained_on"] == {"dataset": "made", "protocol": "made", "classes": ["x", "y", "z"]}
     assert attributes["recipe"] == "pyskl-2d"
+
+
+def test_the_summary_says_how_the_encoder_read_the_poses(extractor: PoseFeatures, tmp_path: Path):
+    key = Key(dict(extractor.key()))
+    path = tmp_path / "pose-features.zarr"
+    create_store(Store(path, "made", "pose-features", key, extractor.arrays(), 1, dict(extractor.attributes())))
+    done = Extraction("pose-features", key, path, 1, 1, 1, 0, {}, 0.0)
+    told = EXTRACTORS["pose-features"].told
+    assert told is not None
+    assert told(done, ()) == {"encoder": "stgcn++, coco-17, pyskl-2d, 16 frames, trained on made made"}
 
 
 def test_what_a_published_file_does_not_say_is_part_of_the_key(extractor: PoseFeatures, tmp_path: Path):

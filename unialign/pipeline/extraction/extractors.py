@@ -398,6 +398,16 @@ def _similar_classes(done: Extraction, classes: Sequence[str]) -> Mapping[str, s
     return {"most similar": f"{pairs} (cosine of the class texts)" if pairs else "-"}
 
 
+def _read_as(done: Extraction, _: Sequence[str]) -> Mapping[str, str]:
+    """The encoder of pose features and how it reads poses: of a published one, its file's name may say so."""
+    found = StoreReader(done.store).store.attributes
+    if "recipe" not in found:
+        return {}
+    on = " ".join(filter(None, (found["trained_on"]["dataset"], found["trained_on"]["protocol"])))
+    words = f"{found['encoder']}, {found['layout']}, {found['recipe']}, {found['clip_len']} frames"
+    return {"encoder": f"{words}, trained on {on}" if on else words}
+
+
 # Counts of a record of poses that the summary adds up; see `stages.extraction.people.Persons`.
 LEFT_OUT = ("left_out_persons", "left_out_detections", "single_detections", "frames_without_kept")
 
@@ -421,6 +431,7 @@ EXTRACTORS: Table[ExtractorRow] = Table(
             _pose_features,
             PoseFeaturesSection,
             shard_samples=128,
+            told=_read_as,
             made_from="poses",
             online=lambda config: pose_features_extractor(config, poses=config.cache, poses_key=ONLINE),
         ),
