@@ -30,7 +30,21 @@ def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
         raise CorruptInput(f"{path} is not a file of plain PyTorch weights; train or download it again.") from error
     if not isinstance(content, Mapping):
         raise CorruptInput(f"{path} holds a {type(content).__name__}, not the weights of {what}.")
+    if repeated := _repeated(content):
+        raise CorruptInput(
+            f"{path}: {repeated} is larger than what is stored of it, as no network's weights are; download it again."
+        )
     return dict(content)
+
+
+def _repeated(content: Mapping[Any, Any], depth: int = 3) -> str:
+    """The name of a tensor that repeats a few stored numbers, as a network of its size would cost any memory; or ""."""
+    for name, value in content.items():
+        if isinstance(value, Tensor) and value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            return str(name)[:80]
+        if isinstance(value, Mapping) and depth and (found := _repeated(value, depth - 1)):
+            return found
+    return ""
 
 
 def load_clip_weights(path: Path) -> dict[str, Tensor]:

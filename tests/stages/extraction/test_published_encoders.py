@@ -1,6 +1,7 @@
 """Contract of published encoders: PYSKL's files load, compute what they compute there, and say how they read clips."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from tests import made_published
 from tests.made_encoder import write_encoder
 from tests.stages.extraction.test_pose_encoder import small_encoder
-from unialign.errors import CorruptInput, UsageError
+from unialign.errors import CorruptInput, UnialignError, UsageError
 from unialign.stages.extraction.pose_encoder import load_encoder
 from unialign.stages.extraction.published_encoders import Reading
 
@@ -129,6 +130,41 @@ def test_half_matches_are_refused(tmp_path: Path, change: dict[str, torch.Tensor
     torch.save({"state_dict": {name: value for name, value in state.items() if value is not None}}, tmp_path / "j.pth")
     with pytest.raises(CorruptInput, match=message):
         load_encoder(tmp_path / "j.pth")
+
+
+def test_weights_that_repeat_one_number_are_refused(tmp_path: Path):
+    """As a classifier of a billion classes they would take a terabyte."""
+    state = made_published.state("stgcn++")
+    state["cls_head.fc_cls.weight"] = torch.zeros(1, 1).expand(10**9, 256)
+    torch.save({"state_dict": state}, tmp_path / "j.pth")
+    with pytest.raises(CorruptInput, match="larger than what is stored"):
+        load_encoder(tmp_path / "j.pth")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_changed_files_give_one_sentence(tmp_path: Path, seed: int):
+    """Names and shapes that no network has; each ends in an error that names the file, or in a whole network."""
+    random = Random(seed)
+    state = made_published.state(random.choice(["stgcn++", "ctrgcn", "posec3d"]))
+    for _ in range(random.randint(1, 3)):
+        name = random.choice(sorted(state))
+        value = state.pop(name)
+        kept, shaped = random.choice([
+            (name, value.reshape(-1)),
+            (name, torch.zeros(())),
+            (name.replace(".0.", ".x.", 1), value),
+            (f"backbone.blocks.x.{name}", value),
+            (name, torch.zeros(0, 3)),
+            (random.choice(sorted(state)), value),
+        ])  # fmt: skip
+        state[kept] = shaped
+    torch.save({"state_dict": state}, tmp_path / "joint.pth")
+    said = ""
+    try:
+        load_encoder(tmp_path / "joint.pth")
+    except UnialignError as error:
+        said = str(error)
+    assert not said or said.startswith(str(tmp_path / "joint.pth"))
 
 
 def test_other_networks_of_pyskl_are_refused_by_name(tmp_path: Path):

@@ -173,7 +173,7 @@ def published_encoder(path: Path, content: Mapping[str, Any], asked: Reading) ->
         state = {name: -value if re.search(r"\.(giver|taker)\.", name) else value for name, value in state.items()}
     try:
         config, joints = (_heatmap_sizes if network == "posec3d" else _graph_sizes)(state)
-    except (KeyError, IndexError, ZeroDivisionError) as error:
+    except (LookupError, ArithmeticError, TypeError, ValueError, StopIteration) as error:  # names can be anything
         raise CorruptInput(f"{path}: its weights are not whole ({error}); download it again.") from error
     layout = _layout(path, joints, asked)
     if network != "posec3d":
