@@ -99,7 +99,7 @@ class System:
     check: (config, options) -> raises `UsageError` for a run that makes no sense although its model can be built.
     no_val: (config) -> why a run needs no val part to select its epoch on; "" if it does need one.
     any_class: (config) -> True if no learned weights depend on the classes: unseen ones are recognized by their texts.
-    mixes: (config) -> True if the model has several `heads`, whose probabilities are mixed into the prediction.
+    mixes: (config) -> True if the model has several `heads`, whose probabilities are joined in the prediction.
     recipe: (config, number of training samples, settings) -> the system's own defaults for unset `train.settings`.
     example: (config) -> input for counting its cost, called on the device "meta"; None: its cost is not counted.
     draw: (clip) -> a PNG of a test clip that shows what the model attended to, or None; None: nothing to draw.

@@ -14,7 +14,7 @@ Modalities (video always; text if a text bank is given, pose if a pose width is 
              (cmsa.Fusion), and the video-pose similarity enters the loss
     V+P+T    the whole model
 With an alignment branch p = 1/2 softmax(head(v)) + 1/2 softmax(z). Where there is a val part, the training loop
-replaces the halves by weights fitted on it (`stages.training.fusion`), in what it evaluates and predicts.
+evaluates and predicts with the product of both instead, weighted on it (`stages.training.fusion`).
 """
 
 import math
@@ -93,7 +93,7 @@ class UniAlign(nn.Module):
 
     @property
     def heads(self) -> dict[str, str]:
-        """The outputs that the prediction mixes, by name of the head; empty where there is one."""
+        """The outputs that the prediction joins, by name of the head; empty where there is one."""
         return {} if self.cmsa is None else {"video": "video_logits", "aligned": "align_logits"}
 
     @property
