@@ -114,6 +114,16 @@ def test_own_weights_come_back_and_half_matches_are_refused() -> None:
         load_pretrained(_backbone("sines"), released)
 
 
+def test_values_of_no_network_end_in_a_sentence() -> None:
+    for change in (
+        {"norms_block.x.weight": torch.zeros(1)},
+        {"blocks.0.attn.q_bias": torch.zeros(()), "blocks.0.attn.v_bias": torch.zeros(3, 3)},
+        {"norm.weight": 3},
+    ):
+        with pytest.raises(UsageError, match="do not fit the backbone"):
+            load_pretrained(_backbone("sines"), _released("sines")["module"] | change)
+
+
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_places_matter_and_every_parameter_learns(positions: str) -> None:
     backbone = _backbone(positions)

@@ -144,6 +144,23 @@ def matched(backbone: nn.Module, state_dict: Mapping[str, Any]) -> tuple[dict[st
     transformer of a `FrameTransformer`) stays as it begins if none of it is given. Raises `UsageError` that lists what
     is missing, unexpected or of another shape.
     """
+    try:
+        return _matched(backbone, state_dict)
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+    ) as error:  # names and values can be anything
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"the weights do not fit the backbone: what they hold is no network's ({reason}). Give weights of this "
+            "architecture."
+        ) from error
+
+
+def _matched(backbone: nn.Module, state_dict: Mapping[str, Any]) -> tuple[dict[str, Tensor], LoadReport]:
     target = backbone.state_dict()
     entries, left = _unwrapped(state_dict), list[str]()
     rewritten = getattr(backbone, "rewritten", None)
