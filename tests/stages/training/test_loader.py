@@ -92,6 +92,19 @@ def test_evaluation_deals_out_every_sample_once_and_pads_none() -> None:
     assert list(Loader(Numbers(1), settings, rank=1, world_size=2).in_order()) == []
 
 
+@pytest.mark.parametrize(
+    ("device", "asked", "sizes"), [("cpu", 0, [2, 2, 2, 2, 1]), ("cuda", 0, [4, 4, 1]), ("cpu", 5, [5, 4])]
+)
+def test_batches_of_evaluation_have_their_own_size(
+    monkeypatch: pytest.MonkeyPatch, device: str, asked: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("unialign.stages.training.loader.on_device", lambda batches, device: batches)
+    settings = TrainSettings(batch_size=2, eval_batch_size=asked)
+    loader = Loader(Numbers(9), settings, device=torch.device(device))
+    assert [len(batch["indices"]) for batch in loader.in_order()] == sizes
+    assert [share.count for share in loader.epoch(Position())] == [2, 2, 2, 2, 1]
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     dataset = made_dataset()
     stores = made_stores(tmp_path, dataset)
