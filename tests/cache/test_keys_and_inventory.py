@@ -68,6 +68,21 @@ def test_stores_are_found_by_any_unambiguous_beginning(tmp_path: Path) -> None:
         find_store(tmp_path, "nothing")
 
 
+def test_a_store_is_found_in_its_own_collection_first(tmp_path: Path) -> None:
+    stores, arrays = {}, build(tmp_path / "made").arrays
+    for collection, modality in (("folder-a", "poses"), ("folder-b", "poses"), ("folder-b", "text")):
+        key = Key({"extractor": "yolo"})
+        path = store_path(tmp_path, collection, modality, key)
+        stores[collection, modality] = create_store(Store(path, collection, modality, key, arrays, 4, {}))
+    digest = Key({"extractor": "yolo"}).digest
+    for name in (digest, digest[:7], "yolo"):
+        for place, store in stores.items():
+            assert find_store(tmp_path, name, place) == store.path
+        with pytest.raises(UsageError, match="matches 3 stores"):
+            find_store(tmp_path, name)
+    assert find_store(tmp_path, "folder-b/poses", ("folder-a", "poses")) == stores["folder-b", "poses"].path
+
+
 def test_a_summary_counts_by_status_and_says_what_is_wrong(tmp_path: Path) -> None:
     first, _ = two_stores(tmp_path)
     found = summarise(first.path)

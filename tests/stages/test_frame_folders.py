@@ -72,6 +72,10 @@ def test_a_span_beyond_the_images_is_truncated(tmp_path: Path) -> None:
     assert clip.reason == "has 6 images, but the sample ends at image 7"
 
 
+def no_image(folder: Path) -> None:
+    (folder / "img_00004.png").write_bytes(b"")
+
+
 def missing(folder: Path) -> None:
     (folder / "img_00004.png").unlink()
 
@@ -118,6 +122,7 @@ def emptied(folder: Path) -> None:
     ("damage", "status", "reason"),
     [
         (missing, "truncated", "lacks image 4 of 6"),
+        (no_image, "corrupt-frames", r"cannot be decoded .it is no image of a format that is read.;"),
         (cut, "corrupt-frames", "img_00004.png cannot be decoded"),
         (hostile, "corrupt-frames", "img_00004.png cannot be decoded"),
         (other_size, "unreadable", "changes from .24, 32. to .30, 32. at img_00004.png"),

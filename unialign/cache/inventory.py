@@ -62,11 +62,12 @@ def summarise(path: Path) -> Summary:
     )
 
 
-def find_store(cache: Path, name: str) -> Path:
+def find_store(cache: Path, name: str, place: tuple[str, str] | None = None) -> Path:
     """The one store whose path, folder name or key begins with `name`.
 
-    name: a path, `yolo-0123456789ab`, `0123`, or `ntu/poses/yolo-0123`. Raises `MissingCache` if none matches and
-        `UsageError` if several do.
+    name: a path, `yolo-0123456789ab`, `0123`, or `ntu/poses/yolo-0123`. place: collection and modality; if stores
+    there match, only they count, since collections that were extracted with the same settings have stores of the same
+    name and key. Raises `MissingCache` if none matches and `UsageError` if several do.
     """
     if name.endswith(".zarr") and (Path(name) / "zarr.json").is_file():
         return Path(name).resolve()
@@ -78,6 +79,7 @@ def find_store(cache: Path, name: str) -> Path:
         or path.stem.rpartition("-")[2].startswith(name[:SHORT])
         or path.relative_to(cache).as_posix().startswith(name)
     ]
+    matches = [path for path in matches if path.parts[-3:-1] == place] or matches
     if not matches:
         raise MissingCache(
             f"no store in {cache} is called {name!r}; `unialign cache ls` lists the {len(stores)} there."

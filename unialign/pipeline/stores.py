@@ -20,7 +20,7 @@ def choose_store(cache: Path, collection: str, modality: str, chosen: Mapping[st
     Raises `MissingCache` naming the command that creates it, `UsageError` if several stores match.
     """
     if modality in chosen:
-        return find_store(cache, chosen[modality])
+        return find_store(cache, chosen[modality], (collection, modality))
     stores = [
         path for path in iterate_stores(cache) if path.parts[-3:-1] == (collection, modality) and list_records(path)
     ]

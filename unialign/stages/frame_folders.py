@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from unialign.cache.bounded import read_plain
 from unialign.errors import CorruptInput
@@ -74,7 +74,10 @@ class FrameFolder:
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             self.corrupt += 1
-            why = f"{path.name} cannot be decoded ({str(error)[:80]})"
+            # Pillow's own sentence holds the address of an object, which differs from run to run.
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "it is no image of a format that is read" if unknown else str(error)[:80]
+            why = f"{path.name} cannot be decoded ({reason})"
             raise unusable(self.path, why, "corrupt-frames") from error
         self.decoded += 1
         size = (pixels.shape[0], pixels.shape[1])

@@ -1,6 +1,7 @@
 """Contract of `extract.pose_features.encoder: motion`: features of cached poses without any weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def test_features_without_weights_are_extracted_and_have_a_baseline(
     assert Path(found["store"]).name.startswith("motion-")
     rows = json.loads(called("baseline", "--features", "pose-features", *where).splitlines()[-1])["rows"]
     assert max(row["top1"] for row in rows) == 1
+    # Another collection that was extracted with the same settings has stores of the same names and keys.
+    collection = Path(found["store"]).parents[1]
+    shutil.copytree(collection, collection.with_name("another"))
+    again = called("baseline", "--features", "pose-features", *where)
+    assert [row["top1"] for row in json.loads(again.splitlines()[-1])["rows"]] == [row["top1"] for row in rows]
     superfluous = ("extract", "pose-features", MOTION, "--weights", "encoder.pt", *map(str, where))
     refused = CliRunner().invoke(app, superfluous)
     assert isinstance(refused.exception, UsageError)

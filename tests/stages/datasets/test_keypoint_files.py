@@ -126,11 +126,27 @@ def test_a_csv_has_a_line_per_frame_and_person(tmp_path: Path) -> None:
     assert np.isnan(clip.keypoints[1, 0, 1]).all()
 
 
+def test_columns_of_a_csv_are_ordered_by_the_names_of_a_known_layout(tmp_path: Path) -> None:
+    values = [(f"{at}", f"{at + 100}") for at in range(17)]
+    names = [name.replace(" ", "_") for name in COCO_17.joints]
+    for order in (range(17), range(16, -1, -1), sorted(range(17), key=names.__getitem__)):
+        header = ",".join(f"{names[at]}_x,{names[at]}_y" for at in order)
+        line = ",".join(",".join(values[at]) for at in order)
+        clip = read_keypoints(written(tmp_path / "a.csv", f"{header}\n{line}\n"), "a")
+        np.testing.assert_array_equal(clip.keypoints[0, 0, :, 1], np.arange(17) + 100)
+
+
+def test_a_list_without_detections_shows_nobody(tmp_path: Path) -> None:
+    with pytest.raises(CorruptInput, match="holds no detections") as raised:
+        read_keypoints(written(tmp_path / "a.json", []), "a")
+    assert raised.value.status == "no-person"
+
+
 HOSTILE: list[tuple[str, object, str]] = [
     ("json", "{", "is no JSON"),
     ("json", {}, "is no clip of AlphaPose"),
     ("json", 5, "is no clip of AlphaPose"),
-    ("json", [], "'frames' is no list with an entry"),
+    ("json", [], "holds no detections"),
     ("json", "[" * 300, "is no JSON"),
     ("json", [{"image_id": "x.jpg"}], "no frame number in 'image_id'"),
     ("json", [{"image_id": "1", "keypoints": "ab"}], "entry 0, keypoints: is no list of numbers"),
@@ -168,6 +184,12 @@ HOSTILE: list[tuple[str, object, str]] = [
     ("csv", "frame,speed\n", "the column 'speed' is neither"),
     ("csv", "a_x,a_y,b_x\n1,2,3\n", "not every joint has the same columns"),
     ("csv", "a_x,a_y,a_z,a_score\n1,2,3,4\n", "joints have score, x, y, z"),
+    ("csv", "a_x,a_y,b_x,b_y\n1,2,3,4\n5,6,7\n", "line 3 has 3 cells, but the header has 4"),
+    ("csv", "a_x,a_y,frame\n1,2\n", "line 2 has 2 cells, but the header has 3"),
+    ("csv", "a_x,a_y\n1,2,3\n", "line 2 has 3 cells, but the header has 2"),
+    ("csv", "a_x,a_y,A_x\n1,2,3\n", "two columns for the x of a"),
+    ("csv", "a_x,a_y,a_score,a_confidence\n1,2,3,4\n", "two columns for the score of a"),
+    ("csv", "frame,a_x,a_y,frame\n1,2,3,4\n", "two columns frame"),
     ("csv", "a_x,a_y\n1,x\n", "line 2 holds something that is no number"),
     ("csv", "a_x,a_y\n", "has no lines"),
     ("csv", "frame,a_x,a_y\n-1,1,1\n", "'-1', no number of a frame"),

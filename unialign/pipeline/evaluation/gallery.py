@@ -124,7 +124,8 @@ def _poses(features: object, cache: Path) -> StoreReader | None:
     if not isinstance(features, Recorded) or "poses" not in features.store.key.fields:
         return None
     try:
-        return StoreReader(find_store(cache, str(features.store.key.fields["poses"])))
+        poses = str(features.store.key.fields["poses"])
+        return StoreReader(find_store(cache, poses, (features.store.collection, "poses")))
     except MissingCache:
         if isinstance(features, StoreReader):
             raise

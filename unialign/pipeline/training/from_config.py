@@ -124,7 +124,7 @@ def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mappi
         if not isinstance(named, str):
             raise DamagedStore(f"{reader.where} does not say from which {row.made_from} it was made; extract it anew.")
         try:
-            made_from = StoreReader(find_store(config.cache.resolve(), named))
+            made_from = StoreReader(find_store(config.cache.resolve(), named, (reader.store.collection, row.made_from)))
         except MissingCache:
             # A remote store comes without the store it was derived from.
             if isinstance(reader, StoreReader):

@@ -19,7 +19,7 @@ from unialign.errors import CorruptInput
 from unialign.stages.datasets.labels_csv import read_rows
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL, KeypointClip
 from unialign.stages.frame_files import is_keypoint_frame, keypoint_frames
-from unialign.stages.skeleton_layouts import MAX_JOINTS
+from unialign.stages.skeleton_layouts import LAYOUTS, MAX_JOINTS
 from unialign.types import Json
 
 MAX_BYTES, MAX_FRAMES, MAX_PEOPLE, MAX_SIDE = 2**28, 216_000, 64, 100_000
@@ -84,7 +84,9 @@ def parse_json_clip(path: Path) -> Parsed:
     Raises `CorruptInput` naming the file and field for anything else.
     """
     content = _json(path)
-    if isinstance(content, list) and content and isinstance(content[0], dict) and "image_id" in content[0]:
+    if content == []:
+        raise CorruptInput(f"{path}: holds no detections.", "no-person")
+    if isinstance(content, list) and isinstance(content[0], dict) and "image_id" in content[0]:
         return _alphapose(path, content)
     if isinstance(content, dict) and "data" in content:
         return _kinetics(path, content["data"])
@@ -196,7 +198,9 @@ def _image_size(path: Path, content: Mapping[str, Json]) -> tuple[int, int] | No
 
 
 def parse_csv(path: Path) -> Parsed:
-    """A CSV with a line per frame (and person) and columns `nose_x`, `nose_y`, ... in the order of a known layout.
+    """A CSV with a line per frame (and person) and columns `nose_x`, `nose_y`, ... of the joints of a known layout.
+
+    Columns that have the names of all joints of a layout may come in any order; others are in the layout's order.
 
     Beside them `nose_score` (or confidence, visibility, likelihood), or `nose_z` for meters; `frame`, and `person`, are
     whole numbers. Empty cells are absent. Raises `CorruptInput` naming the column or line for anything else.
@@ -208,7 +212,10 @@ def parse_csv(path: Path) -> Parsed:
         match = _COLUMN.fullmatch(name)
         if match:
             kind = "score" if match[2] in _SCORES else match[2]
-            columns.setdefault(match[1], {})[kind] = at
+            if columns.setdefault(match[1], {}).setdefault(kind, at) != at:
+                raise CorruptInput(f"{path}: has two columns for the {kind} of {match[1][:60]}; remove one.")
+        elif name in names[:at]:
+            raise CorruptInput(f"{path}: has two columns {name[:60]}; remove one.")
         elif name not in ("frame", "person"):
             raise CorruptInput(f"{path}: the column {name[:60]!r} is neither frame, person nor the x, y, z of a joint.")
     kinds = {frozenset(each) for each in columns.values()}
@@ -219,15 +226,15 @@ def parse_csv(path: Path) -> Parsed:
         raise CorruptInput(f"{path}: joints have {', '.join(sorted(kind))}; give x, y and score, or x, y, z.")
     _check_count(path, len(lines))
     frames: dict[int, dict[int, np.ndarray]] = {}
+    columns = _in_order(columns)
     for number, (line, cells) in enumerate(lines):
+        if len(cells) != len(names):
+            raise CorruptInput(f"{path}: line {line} has {len(cells)} cells, but the header has {len(names)}.")
         frame, person = (
             _whole(path, line, cells[names.index(name)]) if name in names else default
             for name, default in (("frame", number), ("person", 0))
         )
-        values = [
-            [cells[each[name]] if name in each and each[name] < len(cells) else "1" for name in wanted]
-            for each in columns.values()
-        ]
+        values = [[cells[each[name]] if name in each else "1" for name in wanted] for each in columns.values()]
         if person in frames.setdefault(frame, {}):
             raise CorruptInput(f"{path}: line {line}: person {person} is twice in frame {frame}.")
         frames[frame][person] = _cells(path, line, values)
@@ -235,6 +242,15 @@ def parse_csv(path: Path) -> Parsed:
         raise CorruptInput(f"{path}: has no lines, or frames beyond {MAX_FRAMES}.")
     ordered = [frames.get(at, {}) for at in range(min(frames), max(frames) + 1)]
     return Parsed(ordered, METRE if "z" in kind else PIXEL)
+
+
+def _in_order(columns: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """The columns of each joint in the order of the layout whose joints they name, as they are for other names."""
+    spoken = {re.sub(r"[_ .]+", " ", name): name for name in columns}
+    layouts = [layout.joints for layout in LAYOUTS.values() if {*layout.joints} == {*spoken}]
+    if not layouts or tuple(spoken) in layouts:
+        return columns
+    return {spoken[joint]: columns[spoken[joint]] for joint in layouts[0]}
 
 
 def _whole(path: Path, line: int, cell: str) -> int:
