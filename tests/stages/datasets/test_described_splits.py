@@ -59,7 +59,10 @@ def test_a_list_goes_with_another_division_of_the_samples() -> None:
     "name", ["purls-80-40", "star-55-5-xset", "sa-dvae-7", "k600-1", "half-0", "half-100", "purls"]
 )
 def test_lists_of_other_datasets_and_rules_are_no_protocols(name: str) -> None:
-    with pytest.raises(UsageError, match=r"ntu60 has no protocol .*lists of unseen classes \(synse-55-5, .*sa-dvae-3"):
+    with pytest.raises(
+        UsageError,
+        match=r"ntu60 has no protocol .*unseen classes: synse-55-5, .*sa-dvae-3, .*unseen=FILE",
+    ):
         ntu60().split(name)
 
 
@@ -83,6 +86,19 @@ def test_half_of_the_classes_is_drawn_anew_for_each_number_and_never_changes() -
     draws = {half_of_classes(number, NTU_CLASSES[:60]) for number in range(1, 11)}
     assert len(draws) == 10
     assert half_of_classes(1, ["a", "b", "c", "d", "e"]) == (2, 3)
+
+
+def test_half_of_the_classes_has_a_generalised_test_on_the_first_division() -> None:
+    dataset = ntu60()
+    whole, split = dataset.split("xsub"), dataset.split("generalised-half-1")
+    assert split.test == whole.test
+    assert labels(dataset, split.train) == set(range(60)) - {*half_of_classes(1, dataset.classes)}
+    assert {*split.train} <= {*whole.train}
+
+
+def test_an_unknown_protocol_says_how_to_leave_classes_out() -> None:
+    with pytest.raises(UsageError, match=r"it has holdout; with unseen classes: half-1, ..., unseen=FILE\.$"):
+        replace(ntu60(), name="folder", protocols={"holdout": holdout}, samples=()).split("zero-shot")
 
 
 def test_a_file_names_the_unseen_classes(tmp_path: Path) -> None:
@@ -128,5 +144,6 @@ def test_kinetics_600_has_three_draws_of_160_of_220_classes() -> None:
     dataset = Dataset("k600", "k600", K600, tuple(names), samples, {"official": lambda found: holdout(found)})
     assert lists_of("k600") == ["k600-1", "k600-2", "k600-3"]
     assert set(dataset.split("k600-2").candidates) == draws[1]
+    assert labels(dataset, dataset.split("generalised-k600-2").train).isdisjoint(draws[1])
     with pytest.raises(UsageError, match="'acting in play' is no class of the dataset"):
         k600_unseen(1, names[5:])

@@ -79,9 +79,9 @@ class Dataset:
         if not sign or attribute not in known:
             tested = f", or {known[0]}=... to say which are tested ({', '.join(known)})" if known else ""
             lists = [each for each in lists_of(self.name) if each not in self.protocols]
-            unseen = f", lists of unseen classes ({', '.join(lists)})" if lists else ""
+            unseen = f"; with unseen classes: {', '.join([*lists, 'half-1, ..., unseen=FILE'])}"
             raise UsageError(
-                f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}{unseen}{tested}."
+                f"dataset {self.name} has no protocol {name!r}; it has {', '.join(self.protocols)}{tested}{unseen}."
             )
         found = {str(sample.attributes.get(attribute)) for sample in self.samples}
         wanted = frozenset(value.strip() for value in values.split(","))

@@ -41,13 +41,16 @@ def described_split(
     rule = next(iter(protocols.values()))
     if plain.startswith(UNSEEN):
         unseen = read_unseen(Path(plain.removeprefix(UNSEEN)), classes)
-    elif numbered := _NUMBERED.fullmatch(name):
+    elif numbered := _NUMBERED.fullmatch(plain):
         kind, number = numbered[1], int(numbered[2])
         if kind == "half":
-            return partial(only_tested, half_of_classes(number, classes), _whole)
-        if dataset != "k600" or number > K600_DRAWS:
+            unseen = half_of_classes(number, classes)
+            # Without seen classes in the test, the classes alone divide the samples.
+            rule = _whole if plain == name else rule
+        elif dataset != "k600" or number > K600_DRAWS:
             return None
-        unseen = k600_unseen(number, classes)
+        else:
+            unseen = k600_unseen(number, classes)
     else:
         found = _list_and_rule(plain, dataset, protocols)
         if found is None:
