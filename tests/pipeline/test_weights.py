@@ -32,6 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.writestr("yolo/data.pkl", b"\x80\x02cultralytics.nn.tasks\nPoseModel\n.")
     (made / "notes.txt").write_text("no weights")
     (made / "gone.pt").symlink_to(made / "nothing")
+    # A cache and a training run beside them.
+    for path in ("cache/clips/poses/yolo-0.zarr/records/index.bin", "runs/a/checkpoints/last.pt"):
+        (made / path).parent.mkdir(parents=True)
+        (made / path).write_text("neither")
+    (made / "runs/a/config.yaml").write_text("model: art\n")
     return made
 
 

@@ -46,7 +46,8 @@ class WeightFile:
 
 
 def found_weights(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[WeightFile]:
-    """Every weight file below a folder, sorted by path.
+    """Every weight file below a folder, sorted by path; not the files of stores, nor the checkpoints of training runs,
+    which `train.start=RUN` takes by their run.
 
     progress: called with bytes done and bytes of all files. Raises `UsageError` for a folder that is none, that holds
     no weight files, or more than 1000.
@@ -55,7 +56,7 @@ def found_weights(folder: Path, progress: Callable[[int, int], None] = lambda do
         raise UsageError(f"{folder}: is not a folder; give the one that your weight files lie in.")
     # No pipes and devices, and no links to nothing.
     found = (each for each in walk_files(folder) if each.name.lower().endswith(SUFFIXES) and each.is_file())
-    paths = sorted(Path(each.path) for each in found)
+    paths = sorted(path for path in (Path(each.path) for each in found) if not _belongs(path))
     if not paths:
         raise UsageError(f"{folder}: holds no weight files ({', '.join(SUFFIXES)}).")
     if len(paths) > MOST_FILES:
@@ -71,6 +72,12 @@ def found_weights(folder: Path, progress: Callable[[int, int], None] = lambda do
         done += size
     progress(done, sum(sizes))
     return made
+
+
+def _belongs(path: Path) -> bool:
+    """Whether a file is part of a store, or a checkpoint of a training run."""
+    checkpoint = path.parent.name == "checkpoints" and (path.parents[1] / "config.yaml").is_file()
+    return checkpoint or any(parent.suffix == ".zarr" for parent in path.parents)
 
 
 Described = tuple[str, bool | None, tuple[str, ...], str]

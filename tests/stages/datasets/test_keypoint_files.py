@@ -136,6 +136,16 @@ def test_columns_of_a_csv_are_ordered_by_the_names_of_a_known_layout(tmp_path: P
         np.testing.assert_array_equal(clip.keypoints[0, 0, :, 1], np.arange(17) + 100)
 
 
+def test_reasons_name_the_clip_and_the_frame_without_the_way_to_them(tmp_path: Path) -> None:
+    clip = tmp_path / "walk"
+    clip.mkdir()
+    for content, problem in (("{", "is no JSON"), ('{"people": 3}', "has no list 'people'")):
+        (clip / "walk_000000000000_keypoints.json").write_text(content)
+        with pytest.raises(CorruptInput, match=problem) as raised:
+            read_keypoints(clip, "walk")
+        assert str(tmp_path) not in str(raised.value).removeprefix(f"{clip}: ")
+
+
 def test_a_list_without_detections_shows_nobody(tmp_path: Path) -> None:
     with pytest.raises(CorruptInput, match="holds no detections") as raised:
         read_keypoints(written(tmp_path / "a.json", []), "a")

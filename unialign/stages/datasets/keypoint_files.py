@@ -61,7 +61,7 @@ def parse_openpose(folder: Path) -> Parsed:
     """
     frames = []
     for path in keypoint_frames(folder):
-        content = _json(path)
+        content = _json(path, f"{folder}: {path.name}")
         people = content.get("people") if isinstance(content, dict) else None
         if not isinstance(people, list):
             raise CorruptInput(f"{folder}: {path.name} has no list 'people'; it is no file of OpenPose.")
@@ -83,7 +83,7 @@ def parse_json_clip(path: Path) -> Parsed:
 
     Raises `CorruptInput` naming the file and field for anything else.
     """
-    content = _json(path)
+    content = _json(path, str(path))
     if content == []:
         raise CorruptInput(f"{path}: holds no detections.", "no-person")
     if isinstance(content, list) and isinstance(content[0], dict) and "image_id" in content[0]:
@@ -301,13 +301,13 @@ def _check_count(path: Path, frames: int) -> None:
         raise CorruptInput(f"{path}: {frames:,} frames are more than {MAX_FRAMES:,}.", "too-long")
 
 
-def _json(path: Path) -> Json:
+def _json(path: Path, where: str) -> Json:
     try:
         return parse_json(read_plain(path, MAX_BYTES))
     except OSError as error:
-        raise CorruptInput(f"{path}: cannot be read ({error.strerror}).") from error
+        raise CorruptInput(f"{where}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise CorruptInput(f"{path}: is no JSON ({str(error)[:100]}).") from error
+        raise CorruptInput(f"{where}: is no JSON ({str(error)[:100]}).") from error
 
 
 def _numbers(values: Json, where: str) -> np.ndarray:
