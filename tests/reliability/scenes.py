@@ -184,6 +184,7 @@ def blind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("hashlib.sha256", LengthOnly)
     patch.setattr("hashlib.file_digest", lambda file, _: LengthOnly(file.read()))
     patch.setattr("google_crc32c.value", lambda data: len(data))
+    patch.setattr("google_crc32c.extend", lambda value, data: value + len(data))
 
 
 @dataclass(frozen=True)

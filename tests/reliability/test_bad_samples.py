@@ -159,24 +159,26 @@ def test_a_sample_that_fills_the_memory_is_quarantined(memory: Path, report: Rep
 
 
 @contextmanager
-def deaths(number: int, choice: random.Random) -> Iterator[list[int]]:
+def deaths(number: int, choice: random.Random) -> Iterator[list[tuple[int, str]]]:
     """Kill the workers of this process, one after the other, at random moments; gives those that were killed.
 
-    Only once they have work: whoever is killed twice while loading ends the extraction.
+    Only once they have work, and never twice on the same sample: whoever is killed twice while loading ends the
+    extraction, and a sample whose worker dies twice is quarantined.
     """
-    started, killed, ended = list[int](), list[int](), threading.Event()
+    started, killed, ended = list[tuple[int, str]](), list[tuple[int, str]](), threading.Event()
     real = supervisor.Worker.ask
 
     def note(self: supervisor.Worker, sources: Sequence[Source]) -> None:
         real(self, sources)
-        started.append(self.pid)
+        started.append((self.pid, sources[0].id))
 
     def kill() -> None:
         while len(killed) < number and not ended.wait(choice.uniform(0.25, 0.5)):
-            if started and started[-1] not in killed:
+            pid, sample = started[-1] if started else (0, "")
+            if pid and pid not in dict(killed) and sample not in dict(killed).values():
                 with suppress(ProcessLookupError):
-                    os.kill(started[-1], signal.SIGKILL)
-                    killed.append(started[-1])
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append((pid, sample))
 
     supervisor.Worker.ask = note  # type: ignore[method-assign]
     killer = threading.Thread(target=kill)

@@ -76,7 +76,8 @@ def test_a_bad_sample_costs_itself_and_no_other(tmp_path: Path) -> None:
 
 
 def test_many_bad_samples_in_one_unit_are_all_found(tmp_path: Path) -> None:
-    check_deeds(tmp_path, {**dict(enumerate(DEEDS)), 14: "raise", 15: "segfault"}, 18, Spectrum(ahead=2))
+    deeds = {**dict(enumerate(DEEDS)), 14: "raise", 15: "segfault"}
+    check_deeds(tmp_path, deeds, 18, Spectrum(ahead=2), seconds=3)
 
 
 def test_the_reason_says_what_happened_and_no_folder_of_this_machine(tmp_path: Path) -> None:
