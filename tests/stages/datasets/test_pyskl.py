@@ -68,7 +68,7 @@ def test_filename_serves_as_id_and_a_bare_list_has_no_splits(tmp_path: Path) -> 
         ({"label": 2.0}, "'label'"),
         ({"label": True}, "'label'"),
         ({"label": 10**9}, "'label'"),
-        ({"keypoint": None}, "'keypoint' is not an array"),
+        ({"keypoint": None}, "has no 'keypoint'"),
         ({"keypoint": [[1.0]]}, "'keypoint' is not an array"),
         ({"keypoint": np.zeros((4, 17, 2), np.float16)}, "'keypoint' is not an array"),
         ({"keypoint": np.zeros((1, 4, 17, 2), np.bool_)}, "'keypoint' is not an array"),
@@ -106,6 +106,13 @@ def test_a_field_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any],
 def test_another_layout_is_refused(tmp_path: Path, content: Any, problem: str) -> None:
     with pytest.raises(CorruptInput, match=problem):
         read_pyskl(write(tmp_path, content))
+
+
+def test_the_form_for_kinetics_whose_keypoints_are_elsewhere_is_named(shared_data: Path) -> None:
+    with pytest.raises(
+        CorruptInput, match=r"annotation 0 \('jf7RDuUTrsQ'\) has no 'keypoint'. In PYSKL's form for Kin"
+    ):
+        read_pyskl(shared_data / "skeletons" / "pyskl_format" / "sample.pkl")
 
 
 def test_the_layout_of_ddnet_is_refused(shared_data: Path) -> None:

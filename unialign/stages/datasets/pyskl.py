@@ -151,6 +151,11 @@ def _annotation(path: Path, number: int, entry: Any) -> PysklAnnotation:
     # The bound keeps a damaged label from requesting a million class names.
     if type(label) is not int or not 0 <= label < 100_000:
         raise CorruptInput(f"{where}: 'label' is not a class number from 0.")
+    if "keypoint" not in entry:
+        raise CorruptInput(
+            f"{where} has no 'keypoint'. In PYSKL's form for Kinetics the keypoints are in other files, one per clip, "
+            "which are not read: put them into the annotations, or extract poses from the videos."
+        )
     keypoint = _floats(entry.get("keypoint"))
     if keypoint is None or keypoint.ndim != 4:
         raise CorruptInput(f"{where}: 'keypoint' is not an array of numbers (persons, frames, joints, coordinates).")
