@@ -12,6 +12,8 @@ from unialign.words import counted
 
 COLUMNS = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class", "harmonic": "harmonic"}
 NOTHING = "-"
+SHOWN = 3  # settings in which a row differs
+TOLD_OTHERWISE = ("settings.epochs", "settings.optimizer", "settings.lr", "settings.batch_size", "stores.")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -100,9 +102,23 @@ def _own_cells(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
         measured,
         ", ".join(map(str, row["seeds"])),
         f"{len(splits)} splits" if len(splits) > 1 else splits[0][:DIGITS] or NOTHING,
-        f"{spoken_recipe(row['settings'], row['name'])} ({row['recipe'][:DIGITS]})",
+        f"{spoken_recipe(row['settings'], row['name'])}{_differences(row['differs'])} ({row['recipe'][:DIGITS]})",
         f"{baseline['name']} {100 * baseline['top1']:.1f}" if baseline else NOTHING,
     ]
+
+
+def _differences(differs: Mapping[str, Any]) -> str:
+    """What tells a row from the others of its task, beside what every row shows: choices of the model come first."""
+    names = sorted(differs, key=lambda name: (name.startswith("settings."), name))
+    told = [_told(name.rpartition(".")[2], differs[name]) for name in names if not name.startswith(TOLD_OTHERWISE)]
+    more = [f"{len(told) - SHOWN} more"] if len(told) > SHOWN else []
+    return "".join(f", {each}" for each in [*told[:SHOWN], *more])
+
+
+def _told(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        value = " + ".join(map(str, value)) if 0 < len(value) <= SHOWN else len(value)
+    return f"{name} {value}"
 
 
 def _published_cells(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:

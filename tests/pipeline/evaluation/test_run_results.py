@@ -59,6 +59,16 @@ def test_seeds_of_a_recipe_share_a_row_and_another_setting_is_another_row(runs: 
     assert both["samples"] == {"train": 8, "val": 4, "test": 8}
 
 
+def test_rows_of_one_task_say_in_which_settings_they_differ(runs: Path, made_caches: Path) -> None:
+    tiny_training(made_caches, runs, dataset=DATASET, epochs=1, seed=0, lr=0.02, label_smoothing=0.2)
+    found = sorted(collect_results([runs])["rows"], key=lambda row: (row["differs"]["settings.lr"], len(row["runs"])))
+    mixed = [row["differs"].get("settings.label_smoothing", 0) for row in found]
+    assert sorted(mixed) == [0, 0, 0.2]
+    assert all({*row["differs"]} <= {"settings.lr", "settings.label_smoothing"} for row in found)
+    shown = CliRunner().invoke(app, ["results", str(runs)], terminal_width=400, env={"COLUMNS": "400"})
+    assert "label_smoothing 0.2" in shown.output
+
+
 def test_a_run_that_lies_in_two_folders_counts_once(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "more")
     found = collect_results([runs, tmp_path / "more"])

@@ -7,12 +7,12 @@ measured on the same split.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unialign.cache.keys import digest
+from unialign.cache.keys import digest, flatten
 from unialign.errors import CacheProblem, DamagedStore
 from unialign.pipeline.evaluation.published import published_for
 from unialign.pipeline.training.run_data import TEXT, read_data, split_digest
@@ -41,7 +41,8 @@ class FinishedRun:
     trained_on: datasets of the run and of those that it started from, if the figures are of another one, see
     `evaluate_elsewhere`. recipe: digest of everything that decides the result except the seed and the samples. split:
     digest of ids, classes and parts of its samples; "" for runs that predate this record. used, missing: samples by
-    part. baselines: the simple classifiers that were measured beside it.
+    part. baselines: the simple classifiers that were measured beside it. choices: all that
+    the recipe is the digest of, by dotted name.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class FinishedRun:
     missing: Mapping[str, int]
     baselines: tuple[Mapping[str, Any], ...] = ()
     trained_on: tuple[str, ...] = ()
+    choices: Mapping[str, Json] = field(default_factory=dict)
 
 
 def collect_results(
@@ -93,11 +95,13 @@ def collect_results(
     runs = [run for results in found.values() for run in results]
     for run in runs:
         groups[run.dataset, run.protocol, run.shots, run.model, run.trained_on, run.recipe].append(run)
+    tasks = {key[:-1] for key in groups}
+    differing = {task: _differing([groups[key] for key in groups if key[:-1] == task]) for task in tasks}
     best = _best_baselines(runs)
     published: list[Json] = [row.result() for row in published_for(run.dataset for run in runs)]
     return {
         "roots": [str(root) for root in roots],
-        "rows": [_row(groups[key], best) for key in sorted(groups)],
+        "rows": [_row(groups[key], best, differing[key[:-1]]) for key in sorted(groups)],
         "published": published,
         "unfinished": unfinished,
         "unreadable": unreadable,
@@ -111,6 +115,7 @@ def read_run(folder: Path) -> FinishedRun:
     sides, seed = result["samples"], config["settings"].get("seed", 0)
     try:
         recipe = recipe_digest(config, keys["stores"])
+        choices = dict(flatten(_choices(config, keys["stores"])))
     except (TypeError, ValueError) as error:
         raise DamagedStore(
             f"{folder / 'config.yaml'} cannot be used ({error}); it is not the file of a run."
@@ -126,6 +131,7 @@ def read_run(folder: Path) -> FinishedRun:
         seed=seed if isinstance(seed, int) else 0,
         settings=config["settings"],
         recipe=recipe,
+        choices=choices,
         split=split_of(folder, keys.get("data") or ""),
         metrics={**result["metrics"], **_zero_shot(result.get("zero_shot", {}))},
         used={part: _count(side, "used") for part, side in sides.items()},
@@ -155,11 +161,23 @@ def _elsewhere(run: FinishedRun) -> list[FinishedRun]:
 
 def recipe_digest(config: Mapping[str, Any], stores: Mapping[str, Mapping[str, Any]]) -> str:
     """64 hex digits: the settings that decide a result and the stores that were read, without seed and row name."""
+    found = _choices(config, stores)
+    rest = {name: value for name, value in found.items() if name not in ("settings", "stores")}
+    return digest({"config": rest, "settings": found["settings"], "stores": found["stores"]})
+
+
+def _choices(config: Mapping[str, Any], stores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Configuration, settings and keys of the stores of a run, without what does not decide its result."""
     settings = {name: value for name, value in config["settings"].items() if name not in (*NOT_IDENTITY, "seed")}
-    rest = {name: value for name, value in config.items() if name not in ("settings", "name")}
-    return digest(
-        {"config": rest, "settings": settings, "stores": {name: each["key"] for name, each in stores.items()}}
-    )
+    rest = {name: value for name, value in config.items() if name not in ("settings", "name", "stores")}
+    return rest | {"settings": settings, "stores": {name: each["key"] for name, each in stores.items()}}
+
+
+def _differing(groups: Sequence[Sequence[FinishedRun]]) -> set[str]:
+    """The choices that are not the same in all rows of a task."""
+    choices = [runs[0].choices for runs in groups]
+    names = {name for each in choices for name in each}
+    return {name for name in names if any(each.get(name) != choices[0].get(name) for each in choices)}
 
 
 def split_of(folder: Path, data: str) -> str:
@@ -186,10 +204,13 @@ def spoken_recipe(settings: Mapping[str, Any], name: str = "") -> str:
     return ", ".join([*filter(None, [name]), *facts, *([f"{views[0]}x{views[1]} views"] if views != (1, 1) else [])])
 
 
-def _row(runs: Sequence[FinishedRun], best: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> dict[str, Json]:
+def _row(
+    runs: Sequence[FinishedRun], best: Mapping[tuple[str, str, str], Mapping[str, Any]], differing: Collection[str]
+) -> dict[str, Json]:
     """One recipe over its seeds.
 
-    trained_on: the datasets of a run that was only tested on this one; empty otherwise.
+    trained_on: the datasets of a run that was only tested on this one; empty otherwise. differing: names of choices in
+    which the rows of this task differ.
     metrics, deviations: mean and standard deviation (n - 1) over the runs; deviations only of several. coverage: share
     of the split's samples that were used, by part, the lowest of the runs. published_share: the same of the dataset's
     published size, where one is known. splits: their digests, one unless the seed chooses samples. baseline: the one
@@ -209,6 +230,7 @@ def _row(runs: Sequence[FinishedRun], best: Mapping[tuple[str, str, str], Mappin
         "trained_on": list(first.trained_on),
         "recipe": first.recipe,
         "settings": dict(first.settings),
+        "differs": {name: first.choices[name] for name in sorted(differing) if name in first.choices},
         "metrics": {name: statistics.mean(each) for name, each in values.items()},
         "deviations": {name: statistics.stdev(each) for name, each in values.items() if len(each) > 1},
         "seeds": [run.seed for run in runs],
