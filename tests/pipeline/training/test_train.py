@@ -22,10 +22,11 @@ from tests.pipeline.made_training import MODEL, SETTINGS, readers_of, tiny_train
 from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import compare_runs
 from unialign.pipeline.systems.unialign import read_weights
-from unialign.pipeline.training.preparation import Options
+from unialign.pipeline.training.preparation import Options, covered_sides
 from unialign.pipeline.training.run_folder import find_run, read_config, run_of, sole_writer
 from unialign.pipeline.training.text_bank_start import load_text_bank
 from unialign.pipeline.training.train import RunResult, train_model
+from unialign.stages.datasets.base import Split
 from unialign.stages.training.loop import Progress
 from unialign.stages.training.settings import settings_from
 
@@ -249,6 +250,11 @@ def test_gaps_above_the_threshold_are_counted_and_reported_both_ways(made_caches
     metrics = result.metrics
     assert metrics["coverage"] == 0.75
     assert metrics["top1_missing_wrong"] == pytest.approx(metrics["top1"] * 6 / 8)
+
+
+def test_a_split_without_test_samples_says_what_to_add() -> None:
+    with pytest.raises(UsageError, match=r"protocol whole of tiny leaves no test samples; add .* `split`"):
+        covered_sides(DATASET, "whole", Split(tuple(each.id for each in DATASET.samples), ()), {}, 0.95)
 
 
 def test_modalities_that_are_off_need_no_store(made_caches: Path, tmp_path: Path) -> None:

@@ -99,8 +99,15 @@ def covered_sides(
         )
     )
     for part, side in (("train", train), ("test", test)):
-        if not len(side.samples) and (tested or part == "train"):
-            raise UsageError(f"protocol {protocol} of {dataset.name} has no {part} samples that the caches hold.")
+        if len(side.samples) or (part == "test" and not tested):
+            continue
+        if not getattr(split, part):
+            raise UsageError(
+                f"protocol {protocol} of {dataset.name} leaves no {part} samples; add clips (of each class at least "
+                "two), or say which are for what: the column `split` of labels.csv, folders train/ and test/, or "
+                "another --protocol."
+            )
+        raise UsageError(f"protocol {protocol} of {dataset.name} has no {part} samples that the caches hold.")
     return Sides(train, val, test)
 
 
