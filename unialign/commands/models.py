@@ -40,7 +40,8 @@ def models(
             (
                 row["name"],
                 row["network"],
-                f"{row['num_frames']} x {row['image_size']}",
+                # Systems of features and of skeletons see no images.
+                f"{row['num_frames']} x {row['image_size']}" if row["image_size"] else row["num_frames"] or "-",
                 f"{row['parameters'] / 1e6:.2f}",
                 f"{row['trained'] / 1e6:.2f}",
                 f"{row['gflops_view']:.2f}",

@@ -16,7 +16,7 @@ from unialign.errors import MissingCache
 from unialign.pipeline.evaluation.baselines import Row as BaselineRow
 from unialign.pipeline.evaluation.baselines import record_baselines
 from unialign.pipeline.evaluation.published import EVIDENCE, published_results
-from unialign.pipeline.evaluation.run_results import FinishedRun, collect_results, read_run, split_of
+from unialign.pipeline.evaluation.run_results import FinishedRun, collect_results, read_run, split_of, spoken_recipe
 from unialign.pipeline.training.run_data import Row, data_digest, data_text
 from unialign.pipeline.training.run_folder import write_elsewhere
 from unialign.pipeline.training.train import RunResult
@@ -40,6 +40,13 @@ def trained(made_caches: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
 @pytest.fixture
 def runs(trained: Trained, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[0].folder.parent, tmp_path / "runs"))
+
+
+def test_a_recipe_is_spoken_with_its_numbers() -> None:
+    said = {"optimizer": "sgd", "lr": 0.1, "batch_size": 8}
+    assert spoken_recipe({**said, "epochs": 1}) == "1 epoch, sgd 0.1, batch 8"
+    views = {**said, "epochs": 20, "test_clips": 3}
+    assert spoken_recipe(views, "wide") == "wide, 20 epochs, sgd 0.1, batch 8, 3x1 views"
 
 
 def test_seeds_of_a_recipe_share_a_row_and_another_setting_is_another_row(runs: Path, trained: Trained) -> None:

@@ -27,6 +27,7 @@ from unialign.pipeline.training.run_folder import (
 from unialign.stages.datasets.catalog import DATASETS
 from unialign.stages.training.settings import NOT_IDENTITY
 from unialign.types import Json
+from unialign.words import counted
 
 # Digits of a recipe's or a split's digest in a table.
 DIGITS = 8
@@ -194,8 +195,9 @@ def split_of(folder: Path, data: str) -> str:
 
 def spoken_recipe(settings: Mapping[str, Any], name: str = "") -> str:
     """The settings that people ask for first, and the name of the ablation's row."""
+    epochs = settings.get("epochs")
     facts = [
-        f"{settings.get('epochs', '?')} epochs",
+        counted(epochs, "epoch") if isinstance(epochs, int) else "? epochs",
         f"{settings.get('optimizer', '?')} {settings.get('lr', '?')}",
         f"batch {settings.get('batch_size', '?')}",
     ]
