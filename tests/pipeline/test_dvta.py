@@ -146,7 +146,7 @@ def test_no_sample_of_the_test_is_in_a_run_with_held_out_classes() -> None:
         split, roles = split_by_class(DATASET, name, DVTAConfig(held_out=1))
         assert not set(split.train) & set(split.test)
         assert not test & {*split.train, *split.test}
-        assert not {labels[each] for each in split.train} & {*roles.stranger, *roles.unseen}
+        assert not {labels[each] for each in split.train} & {*roles.untrained, *roles.unseen}
         assert {labels[each] for each in split.test} == set(roles.candidates)
         assert not set(roles.candidates) & set(roles.unseen)
 

@@ -57,9 +57,11 @@ def _named_by(folder: Path) -> set[str]:
         if (folder / "result.json").is_file():
             found += json.dumps(read_result(folder)["keys"])
     except (DamagedStore, MissingCache) as error:
-        raise DamagedStore(f"which stores {folder} needs is not known: {error} Mend that run or remove it.") from error
+        raise DamagedStore(
+            f"which stores {folder} needs is not known: {error} Repair that run or remove it."
+        ) from error
     except (OSError, ValueError) as error:
-        raise DamagedStore(f"{path} cannot be read ({error}); remove that run or mend it before pruning.") from error
+        raise DamagedStore(f"{path} cannot be read ({error}); remove that run or repair it before pruning.") from error
     return set(DIGEST.findall(found))
 
 

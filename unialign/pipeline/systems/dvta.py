@@ -50,20 +50,20 @@ from unialign.types import Json
 class Roles:
     """Classes of a run by role, as labels of the dataset, ascending.
 
-    candidates: the classes that evaluation chooses from, the columns of its scores. stranger: candidates without
+    candidates: the classes that evaluation chooses from, the columns of its scores. untrained: candidates without
     training samples, in generalized runs, where the other candidates are seen classes; otherwise empty. unseen: the
     unseen classes of the protocol. seen: all others.
     """
 
     candidates: tuple[int, ...]
-    stranger: tuple[int, ...]
+    untrained: tuple[int, ...]
     unseen: tuple[int, ...]
     seen: tuple[int, ...]
 
     @property
     def of_val(self) -> tuple[int, ...]:
         """Candidate classes for val samples, which are of seen classes: the seen ones, or all in a generalized run."""
-        return self.candidates if self.stranger else self.seen
+        return self.candidates if self.untrained else self.seen
 
 
 def prepare_dvta(request: Request) -> PreparedRun:
@@ -192,7 +192,7 @@ def report_zero_shot(
         for row in fitted.history
     ]
     chosen = select_epoch(history, published_rule=config.published_rule)
-    played = roles.stranger or roles.candidates
+    played = roles.untrained or roles.candidates
     found: dict[str, Json] = {
         "rule": chosen.rule,
         "epoch": int(chosen.row["epoch"]),
@@ -202,18 +202,18 @@ def report_zero_shot(
         "held_out": list(played) if config.held_out else [],
         "split": unseen_digest(len(roles.seen) + len(roles.unseen), roles.unseen),
     }
-    if not roles.stranger or fitted.predictions is None:
+    if not roles.untrained or fitted.predictions is None:
         return found
     # Softmax underflows for widely spread logits; scores below the smallest float32 are treated as equal.
     scores = np.log(np.maximum(fitted.predictions.scores, np.finfo(np.float32).tiny))
     truth = [labels[index] for index in fitted.predictions.indices]
-    stranger = [place for place, label in enumerate(roles.candidates) if label in roles.stranger]
-    known = [place for place in range(len(roles.candidates)) if place not in stranger]
+    unseen = [place for place, label in enumerate(roles.candidates) if label in roles.untrained]
+    known = [place for place in range(len(roles.candidates)) if place not in unseen]
     if config.held_out:
-        best = choose_calibration(scores, truth, seen=known, pseudo_unseen=stranger)
+        best = choose_calibration(scores, truth, seen=known, pseudo_unseen=unseen)
         return found | {"calibration": best.value}
     given = Calibration(config.calibration, ())
-    return found | generalised_accuracy(scores, truth, seen=known, unseen=stranger, calibration=given)
+    return found | generalised_accuracy(scores, truth, seen=known, unseen=unseen, calibration=given)
 
 
 def dvta_example(config: DVTAConfig) -> Example:

@@ -1,7 +1,7 @@
 """A network as ONNX: what ONNX Runtime and OpenVINO run; exported from the user's own weights, once per user.
 
 Tracing takes seconds, so the result is kept in the user's cache folder. It is never kept beside a store: a store may
-come from a stranger, and then so would the network. The name of a kept file holds its own SHA-256.
+come from someone else, and then so would the network. The name of a kept file holds its own SHA-256.
 """
 
 import hashlib
