@@ -82,6 +82,21 @@ def test_a_store_tells_what_it_holds(tmp_path: Path) -> None:
     assert len(ua.open_store(store.path)) == len(ua.open_store("encoder", cache=str(tmp_path))) == 10
 
 
+def test_a_folder_without_stores_is_no_cache(tmp_path: Path) -> None:
+    store = ua.write_store(tmp_path / "cache", "mine", "features", "encoder", features(2))
+    cache = str(tmp_path / "cache")
+    for folder in (store.path, store.path.parent, store.path.parents[1]):
+        with pytest.raises(ua.MissingCache, match=f"{folder} is a part of the cache {cache}: give that"):
+            ua.list_stores(folder)
+    with pytest.raises(ua.MissingCache, match=f"no stores in {tmp_path} itself, but in {cache}: give that"):
+        ua.list_stores(tmp_path)
+    with pytest.raises(ua.MissingCache, match=r"there is no folder .*cahce; `unialign extract` makes stores"):
+        ua.list_stores(tmp_path / "cahce")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ua.MissingCache, match="no stores in"):
+        ua.list_stores(tmp_path / "empty")
+
+
 def test_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unialign.arguments import checked
-from unialign.cache.inventory import find_store, iterate_stores
+from unialign.cache.inventory import find_store, iterate_stores, why_empty
 from unialign.cache.paths import expanded_path
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.pipeline.config import Config, load_config
@@ -50,11 +50,18 @@ def open_store(place: Place, *, cache: Place | None = None) -> Recorded:
 
 @checked
 def list_stores(cache: Place = "cache") -> list[Recorded]:
-    """The stores of a cache that can be opened, sorted by path; `unialign cache ls` reports the damaged ones."""
-    from unialign.errors import CacheProblem
+    """The stores of a cache that can be opened, sorted by path; `unialign cache ls` reports the damaged ones.
+
+    Raises `MissingCache` for a folder that holds no stores: one that is not there, or a part of a cache.
+    """
+    from unialign.errors import CacheProblem, MissingCache
 
     found: list[Recorded] = []
-    for path in iterate_stores(expanded_path(cache).resolve()):
+    root = expanded_path(cache).resolve()
+    paths = list(iterate_stores(root))
+    if not paths:
+        raise MissingCache(f"{why_empty(root)}; `unialign extract` makes stores.")
+    for path in paths:
         try:
             found.append(StoreReader(path))
         except CacheProblem:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +141,23 @@ def test_generalised_runs_are_calibrated_on_classes_of_the_training(config: Conf
 
 
 def test_no_sample_of_the_test_is_in_a_run_with_held_out_classes() -> None:
-    for name in ("pair", "generalised"):
-        test = set(DATASET.split(name).test)
-        labels = {sample.id: sample.label for sample in DATASET.samples}
-        split, roles = split_by_class(DATASET, name, DVTAConfig(held_out=1))
-        assert not set(split.train) & set(split.test)
-        assert not test & {*split.train, *split.test}
-        assert not {labels[each] for each in split.train} & {*roles.untrained, *roles.unseen}
-        assert {labels[each] for each in split.test} == set(roles.candidates)
-        assert not set(roles.candidates) & set(roles.unseen)
+    test = set(DATASET.split("generalised").test)
+    labels = {sample.id: sample.label for sample in DATASET.samples}
+    split, roles = split_by_class(DATASET, "generalised", DVTAConfig(held_out=1))
+    assert not set(split.train) & set(split.test)
+    assert not test & {*split.train, *split.test}
+    assert not {labels[each] for each in split.train} & {*roles.untrained, *roles.unseen}
+    assert {labels[each] for each in split.test} == set(roles.candidates)
+    assert not set(roles.candidates) & set(roles.unseen)
+
+
+def test_a_test_among_a_single_class_is_refused() -> None:
+    """Every answer would be right: 100 % of nothing."""
+    with pytest.raises(UsageError, match="held_out is 1, and among one class every answer is right"):
+        split_by_class(DATASET, "pair", DVTAConfig(held_out=1))
+    alone = replace(DATASET, protocols={"alone": partial(zero_shot, (3,), PLAIN.protocols["whole"])})
+    with pytest.raises(UsageError, match=r"protocol alone of tiny tests on a single class \(jump\)"):
+        split_by_class(alone, "alone", DVTAConfig())
 
 
 def test_features_are_the_view_of_evaluation_on_both_sides(config: Config) -> None:

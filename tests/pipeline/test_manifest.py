@@ -1,6 +1,7 @@
 """The list of a dataset beside its stores: what it keeps."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,19 @@ def test_a_list_from_before_there_was_val_opens(tmp_path: Path) -> None:
     body = json.loads(manifest_path(tmp_path, "made", "tiny").read_text())
     assert body["protocols"] == {"split": {"train": ["a"], "test": ["c"]}}
     assert load_manifest(tmp_path, "tiny").split() == Split(("a",), ("c",))
+
+
+def test_the_list_of_a_dataset_of_ones_own_has_no_colon_in_its_name(tmp_path: Path) -> None:
+    dataset = replace(a_dataset({"a": "train", "c": "test"}), name="mine:moves")
+    save_manifest(dataset, tmp_path)
+    (path,) = (tmp_path / "made" / "datasets").iterdir()
+    assert path.name == "mine.moves.json"
+    assert load_manifest(tmp_path, "mine:moves").name == "mine:moves"
+    # That of an earlier version keeps its name, and is written on.
+    earlier = path.rename(path.with_name("mine:moves.json"))
+    save_manifest(replace(dataset, classes=("bow",)), tmp_path)
+    assert load_manifest(tmp_path, "mine:moves").classes == ("bow",)
+    assert [each.name for each in earlier.parent.iterdir()] == ["mine:moves.json"]
 
 
 def test_which_samples_are_tested_can_be_said_of_a_list_too(tmp_path: Path) -> None:

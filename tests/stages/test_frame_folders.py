@@ -121,7 +121,7 @@ def emptied(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "status", "reason"),
     [
-        (missing, "truncated", "lacks image 4 of 6"),
+        (missing, "truncated", "lacks image number 4 of 1 to 6"),
         (no_image, "corrupt-frames", r"cannot be decoded .it is no image of a format that is read.;"),
         (cut, "corrupt-frames", "img_00004.png cannot be decoded"),
         (hostile, "corrupt-frames", "img_00004.png cannot be decoded"),

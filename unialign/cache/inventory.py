@@ -41,6 +41,17 @@ def iterate_stores(cache: Path) -> Iterator[Path]:
         )
 
 
+def why_empty(cache: Path) -> str:
+    """Why no stores are found under a folder: it is not there, or a part of a cache, or the folder of one."""
+    if not cache.is_dir():
+        return f"there is no folder {cache}"
+    for depth, pattern in enumerate(("*/*.zarr", "*.zarr", "zarr.json")):
+        if any(cache.glob(pattern)) and len(cache.parents) > depth:
+            return f"{cache} is a part of the cache {cache.parents[depth]}: give that"
+    below = next(cache.glob("*/*/*/*.zarr"), None)
+    return f"no stores in {cache}" + (f" itself, but in {below.parents[2]}: give that" if below else "")
+
+
 def summarise(path: Path) -> Summary:
     """Counts of one store, from its records alone."""
     collection, modality, name = path.parts[-3:]

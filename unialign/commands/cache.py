@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="STORE", help="A store: a path, or 
 @app.command("ls", cls=Command, epilog="Example: unialign cache ls --cache cache")
 def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List all stores with their counts."""
-    from unialign.cache.inventory import iterate_stores, summarise
+    from unialign.cache.inventory import iterate_stores, summarise, why_empty
 
     root = resolve(config, None, cache=cache).cache.resolve()
     found = [summarise(path) for path in iterate_stores(root)]
@@ -33,8 +33,7 @@ def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile
         console.show_json({"cache": str(root), "stores": [summary.row() for summary in found]})
         return
     if not found:
-        there = "no stores in" if root.is_dir() else "there is no folder"
-        console.say(f"{there} {root}; `unialign extract` makes stores, and --cache names another cache.")
+        console.say(f"{why_empty(root)}; `unialign extract` makes stores, and --cache names another cache.")
         return
     rows = [
         (

@@ -133,7 +133,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         help="Configuration file, or the name of a recipe of a paper, such as alt-k400; an unknown name lists them. "
-        "Default: unialign.yaml in the working folder, if it is there.",
+        "Default: unialign.yaml in the working folder, if it is there; with a recipe, only the places in it count.",
     ),
 ]
 AsJson = Annotated[

@@ -56,7 +56,8 @@ def claim_collection(dataset: Dataset, cache: Path) -> None:
 
 def collection_at(root: Path, name: str, cache: Path) -> str | None:
     """The collection that has a dataset with that name from that root, even if the root is gone; None if ambiguous."""
-    found = [path.parts[-3] for path in cache.glob(f"*/datasets/{name}.json")]
+    folders = [path.parent.name for path in cache.glob("*/datasets")]
+    found = [each for each in folders if manifest_path(cache, each, name).is_file()]
     here = [each for each in found if SourceDigests(cache, each).knows(root)]
     return here[0] if len(here) == 1 else None
 

@@ -26,6 +26,9 @@ LOGGER = logging.getLogger(__name__)
 FILE, OTHER_FILE = "unialign.yaml", "unialign.yml"
 RECIPES = Path(__file__).resolve().parents[1] / "papers"
 ENVIRONMENT = {"data": "UNIALIGN_DATA", "cache": "UNIALIGN_CACHE"}
+# What a recipe of the package leaves to unialign.yaml: where things are. The first three are those of one dataset.
+OF_DATASET = ("data", "labels", "roots")
+PLACES = (*OF_DATASET, "cache", "runs", "weights")
 
 
 class PosesSection(Settings):
@@ -308,6 +311,8 @@ def load_config(
     environment = os.environ if environment is None else environment
     path = config_file(file, environment)
     values = _read_file(path) if file or os.path.lexists(path) else {}
+    if is_recipe(path):
+        values = {**own_places(values.get("dataset"), environment), **values}
     LOGGER.info("configuration: %s", path.resolve() if values else "no file, defaults")
     for name, variable in ENVIRONMENT.items():
         if environment.get(variable):
@@ -368,6 +373,22 @@ def config_file(named: Path | None, environment: Mapping[str, str] | None = None
 def recipes() -> tuple[str, ...]:
     """Names of the configurations that come with the package: one per paper and dataset."""
     return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether a configuration is one of the package's own."""
+    return path.resolve().parent == RECIPES.resolve()
+
+
+def own_places(dataset: object, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the file of the working folder says of where data, cache and runs are, which a recipe does not know.
+
+    dataset: of the recipe; the data of another one are left out.
+    """
+    path = config_file(None, environment)
+    values = _read_file(path) if path.is_file() else {}
+    same = values.get("dataset", dataset) == dataset
+    return {name: value for name, value in values.items() if name in PLACES and (same or name not in OF_DATASET)}
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from unialign.pipeline.config import ENVIRONMENT, config_file
+from unialign.pipeline.config import ENVIRONMENT, PLACES, config_file, is_recipe
 from unialign.pipeline.yaml_values import read_yaml
 from unialign.types import Json
 
@@ -30,9 +30,12 @@ def value_origins(
     environment = os.environ if environment is None else environment
     found: dict[str, str] = {}
     path = config_file(file, environment)
+    if is_recipe(path) and (own := config_file(None, environment)).is_file():
+        found |= {
+            key: origin for key, origin in _of_file(own).items() if key.partition(".")[0] in PLACES and key in values
+        }
     if path.is_file():
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        found |= {key: f"{path}:{line}" for key, line in _lines(root)}
+        found |= _of_file(path)
     found |= {key: variable for key, variable in ENVIRONMENT.items() if environment.get(variable)}
     for override in overrides:
         name, _, text = override.partition("=")
@@ -53,6 +56,11 @@ def leaves(values: Any, prefix: str = "") -> Iterator[str]:
                 yield from leaves(value, f"{prefix}{name}.")
             else:
                 yield f"{prefix}{name}"
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return {key: f"{path}:{line}" for key, line in _lines(root)}
 
 
 def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:

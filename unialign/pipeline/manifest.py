@@ -41,9 +41,18 @@ class _Manifest(BaseModel):
         return self
 
 
+def file_name(dataset: str) -> str:
+    """A dataset's name in names of files: "mine.gestures" for "mine:gestures".
+
+    Windows shares allow no colon, and for rsync and scp it ends the name of a host.
+    """
+    return dataset.replace(":", ".")
+
+
 def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
-    """Path of a dataset's manifest."""
-    return cache / collection / "datasets" / f"{dataset}.json"
+    """Path of a dataset's manifest; one that is there under the dataset's own name, colon and all, keeps it."""
+    earlier, path = (cache / collection / "datasets" / f"{name}.json" for name in (dataset, file_name(dataset)))
+    return earlier if earlier.is_file() else path
 
 
 def save_manifest(dataset: Dataset, cache: Path) -> None:
@@ -79,7 +88,10 @@ def load_manifest(cache: Path, name: str, collection: str | None = None) -> Data
     Raises `MissingCache` if nothing of it was extracted, `UsageError` if two collections have a dataset with that name,
     and `DamagedStore` if the manifest was changed.
     """
-    found = sorted(cache.glob(f"{collection or '*'}/datasets/{name}.json"))
+    found = sorted(
+        {manifest_path(cache, path.parent.name, name) for path in cache.glob(f"{collection or '*'}/datasets")}
+    )
+    found = [path for path in found if path.is_file()]
     if not found:
         raise MissingCache(
             f"nothing of dataset {name} is in {cache}; "

@@ -33,7 +33,7 @@ def frame_files(folder: Path) -> list[Path]:
     images named in two ways or of one number, with links, which may lead anywhere, or with more than 216,000 images;
     and ("truncated") if a number is missing.
     """
-    found = _numbered(folder, _NAME)
+    found = _numbered(folder, _NAME, "image")
     if not found:
         raise unusable(folder, "holds no images named img_00001.jpg and so on")
     return found
@@ -41,13 +41,14 @@ def frame_files(folder: Path) -> list[Path]:
 
 def keypoint_frames(folder: Path) -> list[Path]:
     """The files of OpenPose in a folder in the order of their frames. Raises as `frame_files` does."""
-    found = _numbered(folder, _KEYPOINTS)
+    found = _numbered(folder, _KEYPOINTS, "file")
     if not found:
-        raise unusable(folder, "holds no files named NAME_000000000000_keypoints.json and so on")
+        raise unusable(folder, "holds no files named NAME_000000000000_keypoints.json and so on", what="file")
     return found
 
 
-def _numbered(folder: Path, named: re.Pattern[str]) -> list[Path]:
+def _numbered(folder: Path, named: re.Pattern[str], what: str) -> list[Path]:
+    """The files in the order of their numbers. what: a word for one of them."""
     found: dict[int, Path] = {}
     kinds: set[tuple[str, str]] = set()
     with os.scandir(folder) as entries:
@@ -59,18 +60,20 @@ def _numbered(folder: Path, named: re.Pattern[str]) -> list[Path]:
             path = folder / entry.name
             other = found.setdefault(int(match[2]), path)
             if other is not path:
-                raise unusable(folder, f"{other.name} and {path.name} have one number")
+                raise unusable(folder, f"{other.name} and {path.name} have one number", what=what)
             if not entry.is_file(follow_symlinks=False):
-                raise unusable(folder, f"{path.name} is a link, or no file")
+                raise unusable(folder, f"{path.name} is a link, or no file", what=what)
             if len(found) > MAX_FRAMES:
-                raise unusable(folder, f"holds more than {MAX_FRAMES:,} frames")
+                raise unusable(folder, f"holds more than {MAX_FRAMES:,} frames", what=what)
     if len(kinds) > 1:
-        several = " and ".join(sorted("NUMBER.".join(kind) for kind in kinds)[:2])
-        raise unusable(folder, f"holds images named in several ways, {several}")
+        sign = "." if named is _NAME else "_"
+        several = " and ".join(sorted(f"NUMBER{sign}".join(kind) for kind in kinds)[:2])
+        raise unusable(folder, f"holds {what}s named in several ways, {several}", what=what)
     numbers = sorted(found)
     missing = next((one + 1 for one, other in pairwise(numbers) if other != one + 1), None)
     if missing is not None:
-        raise unusable(folder, f"lacks image {missing} of {numbers[-1]}", "truncated")
+        first, last = numbers[0], numbers[-1]
+        raise unusable(folder, f"lacks {what} number {missing} of {first} to {last}", "truncated", what=what)
     return [found[number] for number in numbers]
 
 
@@ -82,7 +85,7 @@ def content_digest(path: Path) -> str:
     if not path.is_dir():
         return file_digest(path) if path.is_file() else ""
     try:
-        files = _numbered(path, _NAME) or _numbered(path, _KEYPOINTS)
+        files = _numbered(path, _NAME, "image") or _numbered(path, _KEYPOINTS, "file")
     except CorruptInput:
         return ""
     return text_digest("".join(f"{each.name} {file_digest(each)}\n" for each in files)) if files else ""
@@ -95,7 +98,7 @@ def content_stamp(path: Path) -> list[tuple[int, int, int, int]]:
     """
     try:
         if path.is_dir():
-            files = _numbered(path, _NAME) or _numbered(path, _KEYPOINTS)
+            files = _numbered(path, _NAME, "image") or _numbered(path, _KEYPOINTS, "file")
         else:
             files = [path] if path.is_file() else []
     except CorruptInput:
@@ -104,6 +107,6 @@ def content_stamp(path: Path) -> list[tuple[int, int, int, int]]:
     return [(state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns) for state in states]
 
 
-def unusable(folder: Path, reason: str, status: str = "unreadable") -> CorruptInput:
-    """The error for a folder that is no clip."""
-    return CorruptInput(f"{folder}: {reason}; replace the images or leave the sample out.", status)
+def unusable(folder: Path, reason: str, status: str = "unreadable", *, what: str = "image") -> CorruptInput:
+    """The error for a folder that is no clip. what: a word for one of its files."""
+    return CorruptInput(f"{folder}: {reason}; replace the {what}s or leave the sample out.", status)

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import shutil
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, LockedStore
 from unialign.pipeline.extraction.hardware import processor
 from unialign.pipeline.extraction.planning import cut_units
-from unialign.stages.extraction.base import Source
+from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.frames import Frames
 from unialign.stages.extraction.skeletons import ReadySkeletons
 
@@ -148,6 +150,28 @@ def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     planned = extract(tmp_path / "cache", sources, dry_run=True)
     assert (planned.total, planned.attempted, planned.reused, planned.extracted) == (5, 5, 0, 0)
     assert not planned.store.exists()
+
+
+def test_the_estimate_of_a_dry_run_leaves_out_what_is_paid_once(tmp_path: Path) -> None:
+    """Networks are loaded, and their kernels and buffers made, with the first sample of a process."""
+    planned = extract(tmp_path / "cache", make_files(tmp_path / "files", 2), SlowAtFirst(), dry_run=True)
+    assert planned.price is not None
+    assert planned.price.seconds_per_sample < 0.2
+
+
+# What the first sample of a process made.
+MADE: list[str] = []
+
+
+@dataclass(frozen=True)
+class SlowAtFirst(Spectrum):
+    """Half a second for the first sample of a process."""
+
+    def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
+        if sources and not MADE:
+            MADE.append(sources[0].id)
+            time.sleep(0.5)
+        yield from super().run(sources)
 
 
 def hold(path: Path, cache: Path, ready: "multiprocessing.synchronize.Event") -> None:

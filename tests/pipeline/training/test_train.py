@@ -189,6 +189,34 @@ def test_a_run_is_named_by_its_path_or_the_beginning_of_its_name_or_key(tmp_path
         find_run(tmp_path, Path("ablations"))
 
 
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ("a/b", "-a-b"),
+        ("../../x", "-x"),
+        ("C:\\y:z", "-c-y-z"),
+        ("Über Größe", "-über-größe"),
+        ("/", ""),
+        (" . ", ""),
+        ("x" * 300, f"-{'x' * 40}"),
+    ],
+)
+def test_any_name_is_a_part_of_one_folder_name(tmp_path: Path, row: str, shown: str) -> None:
+    run = run_of(tmp_path, dataset="tiny", model="art", identity={"any": 1}, row=row, seed=0)
+    assert run.folder == tmp_path / f"tiny-art{shown}-seed0-{run.key[:12]}"
+
+
+def test_the_folder_of_a_run_on_a_dataset_of_ones_own_has_no_colon(tmp_path: Path) -> None:
+    """Windows shares allow none, and rsync and scp take what is before it for a host; runs that have one are found."""
+    given: dict[str, Any] = {"dataset": "mine:gestures", "model": "art", "identity": {"any": 1}}
+    run = run_of(tmp_path, **given, seed=0)
+    assert run.folder.name == f"mine.gestures-art-seed0-{run.key[:12]}"
+    earlier = tmp_path / f"mine:gestures-art-row-seed0-{run.key[:12]}"
+    earlier.mkdir()
+    with sole_writer(run) as found:
+        assert found.folder == run_of(tmp_path, **given).folder == earlier
+
+
 def test_one_run_under_two_rows_has_one_lock_and_one_folder(tmp_path: Path) -> None:
     first, second = (run_of(tmp_path, dataset="tiny", model="art", identity={"any": 1}, row=row) for row in ("a", "b"))
     with sole_writer(first), pytest.raises(LockedStore), sole_writer(second):

@@ -99,6 +99,12 @@ def test_what_was_understood_can_be_shown(tmp_path: Path) -> None:
     }
 
 
+def test_classes_without_clips_are_only_counted() -> None:
+    """Few files of a large dataset: what is there is not buried among zeros."""
+    facts = {"name": "ntu60", "samples": 3, "classes": {"a": 0, "b": 2, "c": 1, "d": 0}, "protocols": {}, "notes": []}
+    assert shown_facts(facts)["classes"] == "b 2, c 1; 2 without clips"
+
+
 def test_links_lead_where_the_configuration_allows(tmp_path: Path) -> None:
     archive = clips(tmp_path / "archive", "wave/a.mp4", "wave/deep/b.mp4", "solo.mp4")
     root = clips(tmp_path / "set", "jump/x.mp4", ".store/bow/y.mp4")

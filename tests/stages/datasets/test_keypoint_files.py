@@ -53,7 +53,7 @@ def test_openpose_has_a_file_per_frame_and_persons_in_the_order_of_the_frame(tmp
     path.write_text(json.dumps(content))
     assert np.isnan(read_keypoints(folder, "a").keypoints[3, 0, 1]).all()
     (folder / "clip_000000000001_keypoints.json").unlink()
-    with pytest.raises(CorruptInput, match="lacks image 1 of 3") as raised:
+    with pytest.raises(CorruptInput, match="lacks file number 1 of 0 to 3; replace the files") as raised:
         read_keypoints(folder, "a")
     assert raised.value.status == "truncated"
 
@@ -67,7 +67,8 @@ def alphapose(*detections: tuple[str, Any]) -> list[dict[str, Any]]:
 
 
 def written(path: Path, content: object) -> Path:
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    text = content if isinstance(content, str | bytes) else json.dumps(content)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
 
 
@@ -146,6 +147,53 @@ def test_reasons_name_the_clip_and_the_frame_without_the_way_to_them(tmp_path: P
         assert str(tmp_path) not in str(raised.value).removeprefix(f"{clip}: ")
 
 
+def test_what_programs_write_differently_reads_the_same(tmp_path: Path) -> None:
+    plain = "frame,a_x,a_y\n7,10,20\n8,11,21\n"
+    wanted = read_keypoints(written(tmp_path / "a.csv", plain), "a").keypoints
+    for number, text in enumerate(
+        ("\ufeff" + plain, plain.replace("\n", "\r\n"), "frame,a_x,a_y\n7.0,10.0,20.0\n8.0,11.0,21.0\n")
+    ):
+        np.testing.assert_array_equal(read_keypoints(written(tmp_path / f"{number}.csv", text), "a").keypoints, wanted)
+    sized = {"width": 640, "height": 480, "frames": [{"pose_landmarks": landmarks()}]}
+    wanted = read_keypoints(written(tmp_path / "a.json", sized), "a").keypoints
+    # Sizes from OpenCV are floats; messages of protobuf become dictionaries; Windows puts a mark before UTF-8.
+    as_dictionary = {"width": 640.0, "height": 480.0, "frames": [{"pose_landmarks": {"landmark": landmarks()}}]}
+    for number, content in enumerate((as_dictionary, b"\xef\xbb\xbf" + json.dumps(sized).encode())):
+        clip = read_keypoints(written(tmp_path / f"{number}.json", content), "a")
+        np.testing.assert_array_equal(clip.keypoints, wanted)
+
+
+def test_a_broken_clip_does_not_cost_the_others(tmp_path: Path) -> None:
+    """What cannot be decoded, and what is no pixels of an image, is unreadable; the extraction goes on."""
+    names = ",".join(f"{name}_{axis}" for name in COCO_17.joints for axis in "xy")
+    root = clips(tmp_path / "set", lambda path: written(path.with_suffix(".csv"), f"{names}\n{'5,' * 33}5\n"))
+    written(root / "wave/a.csv", b"\xff")
+    written(root / "jump/c.csv", f"{names}\n{'0.5,' * 33}0.5\n")
+    config = load_config(
+        {"cache": tmp_path / "cache", "data": root, "dataset": "skeleton-files", "extract.poses.source": "skeleton"}
+    )
+    done = extract_configured("poses", load_dataset("skeleton-files", root), config)
+    assert (done.extracted, dict(done.quarantined)) == (2, {"unreadable": 2})
+    assert {reason["why"] for reason in done.reasons} == {
+        "is not UTF-8 text at byte 0; save it as UTF-8.",
+        "numbers up to 0.5, which are no pixels",
+    }
+
+
+def test_pixels_in_place_of_fractions_are_no_pose(tmp_path: Path) -> None:
+    """ST-GCN's and MediaPipe's numbers are fractions of the image; multiplied pixels would lie far outside of it."""
+    root = tmp_path / "set"
+    person = {"pose": POSE[0, :18].ravel().tolist(), "score": [0.5] * 18}
+    content = {"data": [{"frame_index": 1, "skeleton": [person]}]}
+    clips(root, lambda path: written(path.with_suffix(".json"), content))
+    config = load_config(
+        {"cache": tmp_path / "cache", "data": root, "dataset": "skeleton-files", "extract.poses.source": "skeleton"}
+    )
+    done = extract_configured("poses", load_dataset("skeleton-files", root), config)
+    assert dict(done.quarantined) == {"unreadable": 4}
+    assert "times the width or height of an image of 340 x 256" in str(done.reasons[0]["why"])
+
+
 def test_a_list_without_detections_shows_nobody(tmp_path: Path) -> None:
     with pytest.raises(CorruptInput, match="holds no detections") as raised:
         read_keypoints(written(tmp_path / "a.json", []), "a")
@@ -163,7 +211,10 @@ HOSTILE: list[tuple[str, object, str]] = [
     ("json", [{"image_id": "1", "keypoints": [1, 2]}], "2 numbers are not x, y and score"),
     ("json", [{"image_id": "1", "keypoints": [True, 2, 3]}], "is no list of numbers"),
     ("json", [{"image_id": "1", "keypoints": [10**400, 2, 3]}], "is no JSON|too large"),
-    ("json", [{"image_id": "1", "keypoints": [1.0] * 5000}], "is no list of numbers"),
+    ("json", [{"image_id": "1", "keypoints": [1.0] * 5000}], "5,000 numbers are of more than 256 joints"),
+    ("json", [{"image_id": "1"}], "entry 0, keypoints: is missing"),
+    ("json", [{"image_id": "1", "idx": True, "keypoints": [1, 2, 3]}], "'idx' 'True', which is no number"),
+    ("json", [{"image_id": "1", "idx": 0.5, "keypoints": [1, 2, 3]}], "'idx' '0.5', which is no number"),
     ("json", [{"image_id": "1", "idx": "x", "keypoints": [1, 2, 3]}], "'idx' 'x', which is no number"),
     ("json", [{"image_id": "1", "idx": 1, "keypoints": [9, 9, 1]}] * 2, "person 1 is twice in one frame"),
     (
@@ -183,14 +234,27 @@ HOSTILE: list[tuple[str, object, str]] = [
         {"data": [{"frame_index": 1, "skeleton": [{"pose": [1], "score": [1]}]}]},
         "1 numbers of 'pose' do not fit",
     ),
+    (
+        "json",
+        {"data": [{"frame_index": 1, "skeleton": [{"pose": [0.5, 0.5], "score": [1]}]}] * 2},
+        "frame 1 is there twice",
+    ),
     ("json", {"frames": [landmarks()]}, "has no 'width' and 'height'"),
-    ("json", {"frames": [None]}, "has neither 'width' and 'height' nor"),
+    ("json", {"frames": [{"pose_landmarks": landmarks()}]}, "has neither 'width' and 'height' nor"),
+    ("json", {"frames": [None]}, "shows no person"),
     ("json", {"width": 0, "height": 5, "frames": [[]]}, "no size of an image"),
     ("json", {"width": 5, "frames": [[]]}, "no size of an image"),
     ("json", {"width": 5, "height": 5, "frames": [["x"]]}, "is no list of objects with x, y and z"),
     ("json", {"width": 5, "height": 5, "frames": [[{"x": 1}]]}, "is no list of numbers"),
     ("json", {"width": 5, "height": 5, "frames": {}}, "'frames' is no list"),
-    ("csv", "", "not every joint has the same columns"),
+    ("csv", "", "is empty"),
+    ("csv", b"a_x,a_y\n\xff,1\n", "is not UTF-8 text at byte 8"),
+    ("csv", 'a_x,a_y\n"1,1\n', "line 2 is not CSV"),
+    ("csv", "a_x;a_y\n1;1\n", "is separated by semicolons"),
+    ("csv", "a_x\ta_y\n1\t1\n", "is separated by tabs"),
+    ("csv", "frame,person\n0,0\n", "has no columns of joints"),
+    ("csv", ",a_x,a_y\n0,1,1\n", "column 1 has no name; without the index of pandas"),
+    ("csv", "a_x,a_y\nnan,nan\n,1\n", "no joint of any person has a place"),
     ("csv", "frame,speed\n", "the column 'speed' is neither"),
     ("csv", "a_x,a_y,b_x\n1,2,3\n", "not every joint has the same columns"),
     ("csv", "a_x,a_y,a_z,a_score\n1,2,3,4\n", "joints have score, x, y, z"),
@@ -201,9 +265,9 @@ HOSTILE: list[tuple[str, object, str]] = [
     ("csv", "a_x,a_y,a_score,a_confidence\n1,2,3,4\n", "two columns for the score of a"),
     ("csv", "frame,a_x,a_y,frame\n1,2,3,4\n", "two columns frame"),
     ("csv", "a_x,a_y\n1,x\n", "line 2 holds something that is no number"),
-    ("csv", "a_x,a_y\n", "has no lines"),
+    ("csv", "a_x,a_y\n", "has a header, but no lines below it"),
     ("csv", "frame,a_x,a_y\n-1,1,1\n", "'-1', no number of a frame"),
-    ("csv", "frame,a_x,a_y\n0,1,1\n999999,1,1\n", "frames beyond 216000"),
+    ("csv", "frame,a_x,a_y\n0,1,1\n999999,1,1\n", "1,000,000 frames are more than 216,000"),
     ("csv", "frame,a_x,a_y\n0,1,1\n0,1,1\n", "person 0 is twice in frame 0"),
     ("csv", "person,a_x,a_y\n70,1,1\n", "71 persons"),
 ]
@@ -435,3 +499,5 @@ def test_files_of_ctr_gcn_of_another_form_are_refused(tmp_path: Path, changed: d
     with pytest.raises(CorruptInput, match=problem) as raised:
         load_dataset("ctr-gcn", ctr_gcn(tmp_path / "a.npz", **changed))
     assert str(tmp_path) in str(raised.value)
+    # The input as a whole, not one file of many: docs/cli.md.
+    assert raised.value.exit_code == 2

@@ -193,7 +193,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"keypoints": np.ones((12, 0, 17, 2))}, "'keypoints' has 0 persons"),
     ({"keypoints": np.ones((12, 65, 17, 2))}, "'keypoints' has 65 persons"),
     ({"keypoints": np.ones((12, 1, 17, 2), complex)}, "'keypoints' is an array of complex128"),
-    ({"keypoints": np.ones((12, 1, 14, 2))}, "no known layout has 14 joints in pixels"),
+    ({"keypoints": np.full((12, 1, 14, 2), 9)}, "no known layout has 14 joints in pixels"),
+    ({"keypoints": np.ones((12, 1, 0, 2))}, "leaves no joints"),
+    ({"keypoints": np.full((12, 1, 17, 2), 0.9)}, "up to 0.9 are no pixels"),
+    ({"labels": np.array(["a", "b\x07", "c"])}, "holds a control character"),
+    ({"classes": np.array(["wave", "bow", "wave"])}, "names 'wave' twice"),
+    ({"groups": np.array(["Anna", "anna", "ben"])}, "'Anna' and 'anna', which read the same"),
+    ({"groups": np.array(["anna", "", "ben"])}, "'groups' is empty for some sample"),
+    ({"ids": np.array(["a\\b", "c", "d"])}, "holds a backslash; write / between folders"),
     ({"keypoints": np.ones((12, 1, 20, 3))}, "utd-20 or kinect-20; say which"),
     ({"keypoints": np.full((12, 1, 17, 2), 1e7)}, "no pixels of an image"),
     ({"keypoints": np.full((12, 1, 25, 3), 500.0)}, "are no metres"),
@@ -208,7 +215,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"groups": np.array([1, 2])}, "'groups' has the shape"),
     ({"groups": np.array([1.5, 2, 3])}, "'groups' holds fractions"),
     ({"units": np.array("feet")}, "'units' is 'feet'; known are pixel and metre"),
-    ({"units": np.array(["pixel", "metre"])}, "'units' is ''"),
+    ({"units": np.array(["pixel", "metre"])}, "give one word for all samples"),
     ({"units": np.array("metre")}, "two coordinates are in pixels"),
     ({"image_size": np.ones((2, 2), int)}, "'image_size' has the shape"),
     ({"image_size": np.zeros((3, 2), int)}, "no heights and widths"),
@@ -216,7 +223,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"layout": np.array("smpl")}, "unknown joint layout 'smpl'"),
     ({"layout": np.array("ntu-25")}, "has 25 joints, keypoints have 17"),
     ({"joints": np.array(["a", "b"])}, "'joints' has the shape"),
-    ({"joints": np.array([f"j{at}" for at in range(17)])}, "unknown joint layout"),
+    ({"joints": np.array([f"j{at}" for at in range(17)])}, "'joints' are those of no known layout; give 'edges'"),
     ({"edges": np.ones((15, 2), int)}, "'edges' has the shape"),
     ({"edges": np.ones((16, 2), int)}, "is not between two"),
     ({"edges": np.array([(0, 1)] * 16)}, "do not connect 17 joints"),
@@ -234,6 +241,25 @@ def test_what_is_not_as_described_is_refused_with_the_file_and_the_array(tmp_pat
     with pytest.raises((CorruptInput, UsageError), match=problem) as raised:
         load_dataset("skeletons", path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"image_size": np.array([10, 20])}, "times the width or height of an image of 20 x 10"),
+        ({"scores": np.full((12, 2, 17), 97.0)}, "scores from 97 to 97, not 0 to 1; divide per cents by 100"),
+        ({"scores": np.full((12, 2, 17), -3.0)}, "scores from -3 to -3, not 0 to 1"),
+    ],
+)
+def test_numbers_that_are_no_pixels_or_scores_are_unreadable(tmp_path: Path, changed, why: str) -> None:
+    outcome = extracted(written(tmp_path / "a.npz", **changed))["b"]
+    assert outcome.status == "unreadable"
+    assert str(outcome.detail["why"]).endswith(why)
+
+
+def test_what_has_no_effect_is_in_the_notes(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.npz", mirror=np.arange(17), layout=np.array("coco-17"))
+    assert "'mirror' is not used without 'edges'" in load_dataset("skeletons", path).notes
 
 
 def test_infinite_numbers_are_the_fault_of_their_sample(tmp_path: Path) -> None:

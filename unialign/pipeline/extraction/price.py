@@ -45,7 +45,8 @@ class Price:
 def price(extractor: Extractor, plan: Plan, threads: int, limits: Limits) -> Price | None:
     """Extract some of the samples that are to do, evenly spread, and store nothing; None if there are none to do.
 
-    Loading is left out: it is paid once. Raises what `Supervisor.run` raises.
+    Loading is left out, since it is paid once, and so is a first sample before the clock starts: networks, decoders and
+    allocators are set up with it. Raises what `Supervisor.run` raises.
     """
     todo = [source for unit in plan.units for source in unit.sources]
     if not todo:
@@ -54,6 +55,7 @@ def price(extractor: Extractor, plan: Plan, threads: int, limits: Limits) -> Pri
     measured, num_bytes, started = 0, 0, 0.0
     with Supervisor(extractor, threads, limits) as supervisor:
         supervisor.load()
+        supervisor.run(some[:1])
         started = time.monotonic()
         for source in some:
             (outcome,) = supervisor.run([source])

@@ -26,7 +26,7 @@ from unialign.pipeline.training.text_bank_start import (
     load_text_bank,
     shared_templates,
 )
-from unialign.stages.datasets.base import Dataset, Split
+from unialign.stages.datasets.base import Dataset, Split, refuse_single_class
 from unialign.stages.datasets.splits import holdout
 from unialign.stages.datasets.zero_shot_splits import unseen_digest
 from unialign.stages.extraction.pose_encoder import MOTION
@@ -123,6 +123,10 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
         known = f"take one of {', '.join(fitting)}" if fitting else "dataset has none that does"
         raise UsageError(f"protocol {protocol} of {dataset.name} leaves no class unseen, which dvta is for; {known}.")
     generalised = any(labels[name] in seen for name in split.test)
+    if not generalised and len(unseen) == 1:
+        refuse_single_class(f"protocol {protocol} of {dataset.name}", dataset.classes[unseen[0]])
+    if not generalised and config.held_out == 1:
+        raise UsageError("train.dvta.held_out is 1, and among one class every answer is right; hold out two or more.")
     if generalised and config.published_rule:
         raise UsageError("train.dvta.published_rule is for zero-shot protocols; a generalised one has no such rule.")
     if not config.held_out:

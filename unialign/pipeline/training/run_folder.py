@@ -46,6 +46,7 @@ from unialign.cache.lock import store_lock
 from unialign.cache.schema import METADATA_BYTES, reason
 from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.extraction.hardware import processor
+from unialign.pipeline.manifest import file_name
 from unialign.pipeline.memory import peak_gpu_memory, peak_memory
 from unialign.pipeline.training.run_schema import FILES
 from unialign.pipeline.yaml_values import read_yaml
@@ -86,7 +87,7 @@ class Run:
     @property
     def stem(self) -> str:
         """Prefix of the folder's name."""
-        return f"{self.dataset}-{self.model}-"
+        return f"{file_name(self.dataset)}-{self.model}-"
 
     @property
     def checkpoints(self) -> Path:
@@ -101,7 +102,13 @@ def run_of(
 
     row, seed: added to the name of a new folder after dataset and model; an existing folder keeps its name.
     """
-    parts = [dataset, model, readable(row), "" if seed is None else f"seed{seed}", digest(dict(identity))[:SHORT]]
+    parts = [
+        file_name(dataset),
+        model,
+        readable(row),
+        "" if seed is None else f"seed{seed}",
+        digest(dict(identity))[:SHORT],
+    ]
     return _found(Run(runs / "-".join(filter(None, parts)), dataset, model, identity))
 
 
@@ -135,14 +142,19 @@ def readable(row: str) -> str:
 
 
 def _found(run: Run) -> Run:
-    """The run in its existing folder, regardless of the folder's name; finished folders take precedence."""
+    """The run in its existing folder, regardless of the folder's name; finished folders take precedence.
+
+    Folders of before have the dataset's name unchanged.
+    """
     if not run.folder.parent.is_dir():
         return run
     tail = f"-{run.key[:SHORT]}"
     folders = [
         path
         for path in sorted(run.folder.parent.iterdir())
-        if path.name.startswith(run.stem) and path.name.endswith(tail) and path.is_dir()
+        if path.name.startswith((run.stem, f"{run.dataset}-{run.model}-"))
+        and path.name.endswith(tail)
+        and path.is_dir()
     ]
     finished = [path for path in folders if (path / "result.json").is_file()]
     return replace(run, folder=(finished or folders or [run.folder])[0])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.described_splits import described_split, lists_of
@@ -58,8 +59,11 @@ class Dataset:
         return next(iter(self.protocols))
 
     def split(self, protocol: str | None = None) -> Split:
-        """Train, test and val ids of a protocol, see `rule`."""
-        return self.rule(protocol)(self.samples)
+        """Train, test and val ids of a protocol, see `rule`; also raises `UsageError` for a test of a single class."""
+        found = self.rule(protocol)(self.samples)
+        if len(found.candidates) == 1:
+            refuse_single_class(f"protocol {protocol} of {self.name}", self.classes[found.candidates[0]])
+        return found
 
     def rule(self, protocol: str | None = None) -> Callable[[Sequence[Sample]], Split]:
         """The protocol of that name, or one described by its name.
@@ -89,6 +93,14 @@ class Dataset:
             which = f"no {attribute} {min(wanted - found)!r}" if wanted - found else f"no {attribute} left to train on"
             raise UsageError(f"protocol {name}: {self.name} has {which}; it has {', '.join(sorted(found))}.")
         return partial(_tested, attribute, wanted)
+
+
+def refuse_single_class(what: str, name: str) -> NoReturn:
+    """Raise `UsageError`: among one class every answer is right, so 100 % would say nothing."""
+    raise UsageError(
+        f"{what} tests on a single class ({name}), of which every answer is right; leave two or more unseen, or test "
+        "on all classes with a generalised protocol."
+    )
 
 
 def _tested(attribute: str, values: Container[str], samples: Sequence[Sample]) -> Split:

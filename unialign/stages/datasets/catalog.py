@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from unialign.errors import UsageError
+from unialign.errors import CorruptInput, UsageError
 from unialign.plugins import Table, called, imported, is_reference
 from unialign.stages.datasets.base import Dataset
 
@@ -155,7 +155,12 @@ def load_dataset(name: str, root: Path, labels: Path | None = None, roots: Seque
     if labels is not None and "labels" not in wanted:
         raise UsageError(f"dataset {name} brings its own labels; leave out {labels}.")
     given = {"name": name, "roots": roots} | ({} if labels is None else {"labels": labels})
-    found = called(load, f"dataset {name}", root, **{each: given[each] for each in given if each in wanted})
+    try:
+        found = called(load, f"dataset {name}", root, **{each: given[each] for each in given if each in wanted})
+    except CorruptInput as error:
+        # It is not one sample of many that is at fault, but the input as a whole.
+        error.exit_code = UsageError.exit_code
+        raise
     if not isinstance(found, Dataset):
         raise UsageError(f"dataset {name}: the function returned a {type(found).__name__}, not a unialign.Dataset.")
     if not found.samples:

@@ -1,6 +1,7 @@
 """Class names as a person would say them, from folder names, labels of a CSV and lists of names."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +20,9 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
     Underscores become spaces. A name without spaces whose words are capitalized is split before each capital and each
     number, in lower case except for abbreviations ("CPRTraining" becomes "CPR training"); if one name of a list is
     written this way, its capitalized single words are lowercased too. Brackets around a placeholder ("[something]") are
-    removed. Raises `UsageError` beginning with `where` for an empty name, and for two that differ only in what is
-    changed here, in case, in the Unicode form of a letter, in invisible characters, or in leading zeros of a number.
+    removed. Raises `UsageError` beginning with `where` for an empty name, for control characters, and for two that
+    differ only in what is changed here, in case, in the Unicode form of a letter, in invisible characters, or in
+    leading zeros of a number.
     """
     camel = any(_is_camel(word) for name in names if " " not in name for word in name.split("_"))
     known: dict[str, str] = {}
@@ -31,6 +33,8 @@ def spoken_names(names: Sequence[str], where: str) -> tuple[str, ...]:
             words = " ".join(_lower(part) for word in words.split() for part in _parts(word))
         if not words:
             raise UsageError(f"{where}: the class {name!r} has no letters; rename it.")
+        if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in words):
+            raise UsageError(f"{where}: the class {name[:80]!a} holds a control character or bytes that are no text.")
         seen = looks(words)
         # 1 and 01 are the same number.
         other = known.setdefault((seen.lstrip("0") or "0") if seen.isdecimal() else seen, name)

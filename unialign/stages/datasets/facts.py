@@ -30,7 +30,11 @@ def dataset_facts(dataset: Dataset) -> dict[str, Json]:
 
 def shown_facts(facts: dict[str, Json]) -> dict[str, str]:
     """The same as human-readable lines."""
-    classes = _some([f"{name} {count:,}" for name, count in facts["classes"].items()], _CLASSES_SHOWN)
+    counts = {name: count for name, count in facts["classes"].items() if count}
+    absent = len(facts["classes"]) - len(counts)
+    classes = _some([f"{name} {count:,}" for name, count in counts.items()], _CLASSES_SHOWN)
+    if absent:
+        classes += f"; {absent:,} without clips"
     sizes = [
         f"{name}: {', '.join(f'{count:,} {part}' for part, count in parts.items() if count or part != 'val')}"
         for name, parts in facts["protocols"].items()

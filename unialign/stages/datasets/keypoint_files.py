@@ -7,6 +7,7 @@ frame. Joints with a score of 0 and numbers that are not finite are absent (NaN)
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from unialign.cache.bounded import parse_json, read_plain
-from unialign.errors import CorruptInput
-from unialign.stages.datasets.labels_csv import read_rows
+from unialign.errors import CorruptInput, UsageError
+from unialign.stages.datasets.labels_csv import read_rows, separator_in
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL, KeypointClip
 from unialign.stages.frame_files import is_keypoint_frame, keypoint_frames
 from unialign.stages.skeleton_layouts import LAYOUTS, MAX_JOINTS
@@ -56,8 +57,8 @@ class KeypointFormat:
 def parse_openpose(folder: Path) -> Parsed:
     """A folder of `<clip>_000000000000_keypoints.json`, one file per frame: `{"people": [{"pose_keypoints_2d"}]}`.
 
-    Raises `CorruptInput` naming the file and field for anything else, for missing frames, and for coordinates from 0 to
-    1 (`--keypoint_scale`), whose image is not known.
+    Raises `CorruptInput` naming the file and field for anything else, for missing frames, and for coordinates from -1
+    to 1 (`--keypoint_scale`), whose image is not known.
     """
     frames = []
     for path in keypoint_frames(folder):
@@ -74,7 +75,9 @@ def parse_openpose(folder: Path) -> Parsed:
         )
     largest = max((np.abs(each[:, :2]).max() for frame in frames for each in frame.values()), default=0)
     if 0 < largest <= 1:
-        raise CorruptInput(f"{folder}: keypoints are from 0 to 1; run OpenPose with --keypoint_scale 0, for pixels.")
+        raise CorruptInput(
+            f"{folder}: keypoints up to {largest:.3g} are no pixels; run OpenPose with --keypoint_scale 0."
+        )
     return Parsed(frames, PIXEL)
 
 
@@ -109,7 +112,7 @@ def _alphapose(path: Path, detections: list[Json]) -> Parsed:
         person = each.get("idx", len(frame))
         while isinstance(person, list) and len(person) == 1:
             (person,) = person
-        if not isinstance(person, int | float) or not abs(person) < 10**9:
+        if type(person) not in (int, float) or not abs(person) < 10**9 or person != int(person):
             raise CorruptInput(f"{where} has 'idx' {str(person)[:40]!r}, which is no number of a person.")
         if int(person) in frame:
             raise CorruptInput(f"{where}: person {int(person)} is twice in one frame.")
@@ -139,6 +142,8 @@ def _kinetics(path: Path, data: Json) -> Parsed:
                 raise CorruptInput(f"{where}: {len(pose)} numbers of 'pose' do not fit {len(score)} of 'score'.")
             height, width = KINETICS_IMAGE
             frame[place] = np.column_stack([pose[0::2] * width, pose[1::2] * height, score])
+        if index in frames:
+            raise CorruptInput(f"{path}: frame {index} is there twice.")
         frames[index] = frame
     if not frames:
         raise CorruptInput(f"{path}: has no frames.", "no-person")
@@ -164,17 +169,19 @@ def _mediapipe(path: Path, content: Mapping[str, Json]) -> Parsed:
         if isinstance(entry, list) and size is None and entry:
             raise CorruptInput(f"{path}: has no 'width' and 'height' of the image; landmarks are fractions of it.")
         found = entry.get(field) if isinstance(entry, dict) else entry
-        people = [] if not found else found if isinstance(found, list) else [None]
-        if people and not isinstance(people[0], list):
+        people = [] if not found else found if isinstance(found, list) else [found]
+        if people and isinstance(people[0], dict) and "x" in people[0]:
             people = [people]
         frames.append({place: _landmarks(person, size, where) for place, person in enumerate(people)})
-    if size is None and not any(frames):
+    if size is None and not any(frames) and any(entries):
         raise CorruptInput(f"{path}: has neither 'width' and 'height' nor 'pose_world_landmarks'.")
     return Parsed(frames, unit, size)
 
 
 def _landmarks(person: Json, size: tuple[int, int] | None, where: str) -> np.ndarray:
-    """(V, 3) of one person."""
+    """(V, 3) of one person. A message of protobuf as a dictionary has them in its field "landmark"."""
+    if isinstance(person, dict):
+        person = person.get("landmark")
     fine = isinstance(person, list) and all(isinstance(each, dict) for each in person)
     if not fine or not person:
         raise CorruptInput(f"{where}: is no list of objects with x, y and z.")
@@ -192,8 +199,10 @@ def _image_size(path: Path, content: Mapping[str, Json]) -> tuple[int, int] | No
     height, width = content.get("height"), content.get("width")
     if height is None and width is None:
         return None
-    if type(height) is int and type(width) is int and 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
-        return height, width
+    # OpenCV gives them as floats.
+    sizes = [int(each) for each in (height, width) if isinstance(each, int | float) and 1 <= each <= MAX_SIDE]
+    if sizes == [height, width]:
+        return sizes[0], sizes[1]
     raise CorruptInput(f"{path}: 'height' and 'width' are {str((height, width))[:60]}, no size of an image.")
 
 
@@ -205,28 +214,12 @@ def parse_csv(path: Path) -> Parsed:
     Beside them `nose_score` (or confidence, visibility, likelihood), or `nose_z` for meters; `frame`, and `person`, are
     whole numbers. Empty cells are absent. Raises `CorruptInput` naming the column or line for anything else.
     """
-    header, *lines = read_rows(path) or [(1, [])]
-    names = [cell.strip().lower() for cell in header[1]]
-    columns: dict[str, dict[str, int]] = {}
-    for at, name in enumerate(names):
-        match = _COLUMN.fullmatch(name)
-        if match:
-            kind = "score" if match[2] in _SCORES else match[2]
-            if columns.setdefault(match[1], {}).setdefault(kind, at) != at:
-                raise CorruptInput(f"{path}: has two columns for the {kind} of {match[1][:60]}; remove one.")
-        elif name in names[:at]:
-            raise CorruptInput(f"{path}: has two columns {name[:60]}; remove one.")
-        elif name not in ("frame", "person"):
-            raise CorruptInput(f"{path}: the column {name[:60]!r} is neither frame, person nor the x, y, z of a joint.")
-    kinds = {frozenset(each) for each in columns.values()}
-    if len(kinds) != 1 or not columns or not {"x", "y"} <= (kind := set(*kinds)):
-        raise CorruptInput(f"{path}: not every joint has the same columns x and y, and score or z.")
-    wanted = ("x", "y", "z" if "z" in kind else "score")
-    if kind not in ({"x", "y"}, set(wanted)):
-        raise CorruptInput(f"{path}: joints have {', '.join(sorted(kind))}; give x, y and score, or x, y, z.")
+    names, lines = _table(path)
+    columns, wanted = _joint_columns(path, names)
+    if not lines:
+        raise CorruptInput(f"{path}: has a header, but no lines below it.")
     _check_count(path, len(lines))
     frames: dict[int, dict[int, np.ndarray]] = {}
-    columns = _in_order(columns)
     for number, (line, cells) in enumerate(lines):
         if len(cells) != len(names):
             raise CorruptInput(f"{path}: line {line} has {len(cells)} cells, but the header has {len(names)}.")
@@ -238,10 +231,52 @@ def parse_csv(path: Path) -> Parsed:
         if person in frames.setdefault(frame, {}):
             raise CorruptInput(f"{path}: line {line}: person {person} is twice in frame {frame}.")
         frames[frame][person] = _cells(path, line, values)
-    if not frames or not 0 <= min(frames) <= max(frames) - min(frames) + 1 + min(frames) <= MAX_FRAMES:
-        raise CorruptInput(f"{path}: has no lines, or frames beyond {MAX_FRAMES}.")
+    _check_count(path, max(frames) - min(frames) + 1)
     ordered = [frames.get(at, {}) for at in range(min(frames), max(frames) + 1)]
-    return Parsed(ordered, METRE if "z" in kind else PIXEL)
+    return Parsed(ordered, METRE if wanted[2] == "z" else PIXEL)
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns in small letters, and the lines below with their numbers."""
+    try:
+        rows = read_rows(path)
+    except UsageError as error:
+        # One clip of many: the others are not affected.
+        raise CorruptInput(str(error)) from error
+    if not rows:
+        raise CorruptInput(f"{path}: is empty.")
+    names, lines = [cell.strip().lower() for cell in rows[0][1]], rows[1:]
+    if len(names) == 1 and (sign := separator_in(names)):
+        raise CorruptInput(f"{path}: is separated by {sign}; save it as CSV, separated by commas.")
+    return names, lines
+
+
+def _joint_columns(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, int]], tuple[str, str, str]]:
+    """Place of each column by joint and kind, joints in order; and the kinds: x, y, and score or z."""
+    columns: dict[str, dict[str, int]] = {}
+    for at, name in enumerate(names):
+        match = _COLUMN.fullmatch(name)
+        if match:
+            kind = "score" if match[2] in _SCORES else match[2]
+            if columns.setdefault(match[1], {}).setdefault(kind, at) != at:
+                raise CorruptInput(f"{path}: has two columns for the {kind} of {match[1][:60]}; remove one.")
+        elif name in names[:at]:
+            raise CorruptInput(f"{path}: has two columns {name[:60]}; remove one.")
+        elif not name:
+            raise CorruptInput(
+                f"{path}: column {at + 1} has no name; without the index of pandas: to_csv(index=False)."
+            )
+        elif name not in ("frame", "person"):
+            raise CorruptInput(f"{path}: the column {name[:60]!r} is neither frame, person nor the x, y, z of a joint.")
+    if not columns:
+        raise CorruptInput(f"{path}: has no columns of joints, such as nose_x and nose_y.")
+    kinds = {frozenset(each) for each in columns.values()}
+    if len(kinds) != 1 or not {"x", "y"} <= (kind := set(*kinds)):
+        raise CorruptInput(f"{path}: not every joint has the same columns x and y, and score or z.")
+    wanted = ("x", "y", "z" if "z" in kind else "score")
+    if kind not in ({"x", "y"}, set(wanted)):
+        raise CorruptInput(f"{path}: joints have {', '.join(sorted(kind))}; give x, y and score, or x, y, z.")
+    return _in_order(columns), wanted
 
 
 def _in_order(columns: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
@@ -254,9 +289,10 @@ def _in_order(columns: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
 
 
 def _whole(path: Path, line: int, cell: str) -> int:
-    if not re.fullmatch(r"\d{1,6}", cell, re.ASCII):
+    # A column that once had gaps comes out of pandas as floats.
+    if not re.fullmatch(r"\d{1,9}(\.0*)?", cell, re.ASCII):
         raise CorruptInput(f"{path}: line {line} has {cell[:40]!r}, no number of a frame or person.")
-    return int(cell)
+    return int(cell.partition(".")[0])
 
 
 def _cells(path: Path, line: int, values: list[list[str]]) -> np.ndarray:
@@ -286,6 +322,8 @@ def keypoint_clip(path: Path, parsed: Parsed) -> KeypointClip:
     if parsed.unit == PIXEL:
         absent |= keypoints[..., 2] <= 0
     keypoints[absent] = np.nan
+    if absent.all():
+        raise CorruptInput(f"{path}: no joint of any person has a place.", "no-person")
     if parsed.unit == METRE:
         return KeypointClip(keypoints.astype(np.float32))
     if parsed.size is not None:
@@ -303,7 +341,7 @@ def _check_count(path: Path, frames: int) -> None:
 
 def _json(path: Path, where: str) -> Json:
     try:
-        return parse_json(read_plain(path, MAX_BYTES))
+        return parse_json(read_plain(path, MAX_BYTES).removeprefix(BOM_UTF8))
     except OSError as error:
         raise CorruptInput(f"{where}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
@@ -311,8 +349,12 @@ def _json(path: Path, where: str) -> Json:
 
 
 def _numbers(values: Json, where: str) -> np.ndarray:
-    if not isinstance(values, list) or not {*map(type, values)} <= {int, float} or len(values) > 5 * MAX_JOINTS:
+    if values is None:
+        raise CorruptInput(f"{where}: is missing.")
+    if not isinstance(values, list) or not {*map(type, values)} <= {int, float}:
         raise CorruptInput(f"{where}: is no list of numbers.")
+    if len(values) > 5 * MAX_JOINTS:
+        raise CorruptInput(f"{where}: {len(values):,} numbers are of more than {MAX_JOINTS} joints.")
     try:
         return np.array(values, np.float64)
     except OverflowError as error:

@@ -91,7 +91,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
     rows: list[tuple[int, list[str]]] = []
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_BYTES} bytes; this is no list of labels.")
+            raise UsageError(f"{path}: larger than {MAX_BYTES} bytes, which are too many; divide it.")
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = _Lines(file)
             reader = csv.reader(lines, strict=True, skipinitialspace=True)
@@ -100,7 +100,7 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
                 rows.append((first, [cell.strip() for cell in row]))
                 lines.size, first = 0, reader.line_num + 1
                 if len(rows) > MAX_ROWS:
-                    raise UsageError(f"{path}: more than {MAX_ROWS} lines; this is no list of labels.")
+                    raise UsageError(f"{path}: more than {MAX_ROWS} lines, which are too many; divide it.")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
@@ -189,9 +189,8 @@ def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
     if path_column is None or label_column is None:
         if len(first) == 2 and PurePosixPath(first[0]).suffix.lower() in VIDEO_SUFFIXES:
             return None
-        for sign, what in _SEPARATORS.items():
-            if any(sign in cell for cell in first) and (sign != " " or len(first) == 1):
-                raise UsageError(f"{path}: line 1 is separated by {what}; save the list as CSV, separated by commas.")
+        if sign := separator_in(first):
+            raise UsageError(f"{path}: line 1 is separated by {sign}; save the list as CSV, separated by commas.")
         raise UsageError(
             f"{path}: line 1 is neither a header with path,label (or file,class) nor a video's path,label."
         )
@@ -206,6 +205,14 @@ def _columns(path: Path, first: Sequence[str]) -> dict[str, int] | None:
     if twice is not None:
         raise UsageError(f"{path}: line 1 has the column {twice!r} {names.count(twice)} times; rename all but one.")
     return {column: names.index(name) for column, name in wanted.items() if name is not None}
+
+
+def separator_in(first: Sequence[str]) -> str:
+    """What the cells of a first line are separated by, as a word, if not by commas; "" if nothing looks like it."""
+    for sign, what in _SEPARATORS.items():
+        if any(sign in cell for cell in first) and (sign != " " or len(first) == 1):
+            return what
+    return ""
 
 
 def _label_row(

@@ -22,7 +22,7 @@ from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.folder import slug
 from unialign.stages.datasets.npz_files import check_shape, read_npz_arrays, texts, whole_numbers
 from unialign.stages.datasets.packed_files import arrays_digest, remembered
-from unialign.stages.datasets.scan import check_name, refuse_collisions
+from unialign.stages.datasets.scan import check_name, looks, refuse_collisions
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL, KeypointClip, SkeletonFormat
 from unialign.stages.datasets.splits import (
     PARTS,
@@ -33,7 +33,7 @@ from unialign.stages.datasets.splits import (
     leave_groups_out,
     part_named,
 )
-from unialign.stages.skeleton_layouts import Layout, custom_layout, find_layout, layout_from
+from unialign.stages.skeleton_layouts import LAYOUTS, Layout, custom_layout, find_layout, layout_from
 from unialign.words import counted
 
 REQUIRED = ("ids", "labels", "lengths", "keypoints")
@@ -47,7 +47,7 @@ UNITS: Mapping[str, str] = {
 }
 MAX_CLASSES, MAX_PEOPLE, MAX_SIDE = 100_000, 64, 100_000
 # A room is smaller than this in meters, and images are larger in pixels.
-LARGEST_METRES = 100
+LARGEST_METRES, LARGEST_FRACTION = 100, 2
 # Frames inspected to infer unit or layout from the values, and frames held in memory at once.
 _LOOKED_AT, _AT_ONCE = 2000, 10_000
 
@@ -167,11 +167,17 @@ def read_own_skeletons(path: Path) -> OwnSkeletons:
     unit = _unit(path, arrays, keypoints, scores)
     if unit == PIXEL and keypoints.shape[3] == 3 and scores is not None:
         raise CorruptInput(f"{path}: keypoints have a third number beside x and y, and scores are given too; drop one.")
+    if unit == PIXEL:
+        _check_pixels(path, keypoints)
     sizes, assumed = _image_sizes(path, arrays, keypoints, count) if unit == PIXEL else (None, ())
     layout, note = _layout(path, arrays, keypoints, unit)
     labels, classes, named = _classes(path, arrays, count)
     splits, groups = _parts(path, arrays, count), _groups(path, arrays, count)
     unused = [f"array {name!r} is not used" for name in sorted(arrays) if name not in (*REQUIRED, *OPTIONAL)]
+    own = [name for name in ("mirror", "centre", "center") if name in arrays and "edges" not in arrays]
+    unused += [f"{name!r} is not used without 'edges'" for name in own]
+    if "layout" in arrays and {"joints", "edges"} & arrays.keys():
+        unused.append("'layout' is not used beside 'joints' and 'edges'")
     if "image_size" in arrays and unit == METRE:
         unused.append("image_size is not used: keypoints are in metres")
     notes = (
@@ -213,6 +219,8 @@ def _samples(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[tuple[str, .
         raise CorruptInput(
             f"{path}: 'lengths' adds up to {lengths.sum()} frames, but 'keypoints' has {len(keypoints)}."
         )
+    if not keypoints.shape[2]:
+        raise CorruptInput(f"{path}: 'keypoints' has the shape {keypoints.shape}, which leaves no joints.")
     if not 1 <= keypoints.shape[1] <= MAX_PEOPLE:
         raise CorruptInput(f"{path}: 'keypoints' has {keypoints.shape[1]} persons; 1 to {MAX_PEOPLE} are read.")
     return ids, np.concatenate([[0], np.cumsum(lengths)]), keypoints
@@ -235,7 +243,9 @@ def _looked_at(keypoints: np.ndarray) -> np.ndarray:
 def _unit(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray, scores: np.ndarray | None) -> str:
     """ "pixel" or "metre": as the file says, or inferred from the number of coordinates and their magnitude."""
     if "units" in arrays:
-        (said,) = texts(path, "units", arrays["units"]) if arrays["units"].size == 1 else ("",)
+        if arrays["units"].size != 1:
+            raise CorruptInput(f"{path}: 'units' has the shape {arrays['units'].shape}; give one word for all samples.")
+        (said,) = texts(path, "units", arrays["units"])
         unit = UNITS.get(said.strip().lower())
         if unit is None:
             raise CorruptInput(f"{path}: 'units' is {said[:40]!r}; known are pixel and metre.")
@@ -253,6 +263,15 @@ def _unit(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray, s
         f"{path}: keypoints up to {largest.max():.0f} are no metres, and their third number up to {largest[2]:.0f} is "
         "no score; give 2-D keypoints in pixels, or 3-D ones in metres."
     )
+
+
+def _check_pixels(path: Path, keypoints: np.ndarray) -> None:
+    """Raise `CorruptInput` for fractions of an image in place of pixels."""
+    largest = np.nanmax(np.abs(_looked_at(keypoints)[..., :2]), initial=0)
+    if 0 < largest <= LARGEST_FRACTION:
+        raise CorruptInput(
+            f"{path}: 'keypoints' up to {largest:.3g} are no pixels; multiply fractions by width and height of images."
+        )
 
 
 def _image_sizes(
@@ -290,8 +309,11 @@ def _layout(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray,
             texts(path, "joints", arrays["joints"]) if "joints" in arrays else [f"joint {at}" for at in range(count)]
         )
         if edges is None:
-            plain = layout_from({"joints": names}, f"{path}: joints without 'edges'")
-            return plain, ""
+            spoken = tuple(name.replace("_", " ") for name in names)
+            for layout in LAYOUTS.values():
+                if layout.joints == spoken:
+                    return layout, ""
+            raise CorruptInput(f"{path}: 'joints' are those of no known layout; give 'edges' too, their bones.")
         check_shape(path, {"edges": edges}, "edges", (count - 1, 2), f"the {count - 1} bones of {count} joints")
         mirror = whole_numbers(path, "mirror", arrays["mirror"]) if "mirror" in arrays else None
         middle = next((arrays[name] for name in ("centre", "center") if name in arrays), None)
@@ -319,6 +341,9 @@ def _layout(path: Path, arrays: Mapping[str, np.ndarray], keypoints: np.ndarray,
 def _classes(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> tuple[tuple[int, ...], tuple[str, ...], bool]:
     """Label of each sample, names of the classes, and whether these are real names."""
     given = texts(path, "classes", arrays["classes"]) if "classes" in arrays else None
+    if given is not None and len(set(given)) < len(given):
+        twice = Counter(given).most_common(1)[0][0]
+        raise CorruptInput(f"{path}: 'classes' names {twice[:80]!r} twice; give each class its own name.")
     if arrays["labels"].dtype.kind in "US":
         names = texts(path, "labels", arrays["labels"])
         order = {name: at for at, name in enumerate(given or sorted(set(names)))}
@@ -356,5 +381,12 @@ def _groups(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> tuple[s
         return ()
     check_shape(path, arrays, "groups", (count,), "one for each id")
     if arrays["groups"].dtype.kind in "US":
-        return tuple(texts(path, "groups", arrays["groups"]))
+        groups = texts(path, "groups", arrays["groups"])
+        known: dict[str, str] = {}
+        for group in groups:
+            if not group.strip():
+                raise CorruptInput(f"{path}: 'groups' is empty for some sample; give each its own, such as its id.")
+            if (other := known.setdefault(looks(group), group)) != group:
+                raise CorruptInput(f"{path}: 'groups' has {other[:80]!r} and {group[:80]!r}, which read the same.")
+        return tuple(groups)
     return tuple(str(number) for number in whole_numbers(path, "groups", arrays["groups"]).tolist())

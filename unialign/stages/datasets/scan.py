@@ -134,10 +134,13 @@ def check_name(name: str, where: str) -> str:
         raise UsageError(
             f"{where}: the name {shown} has {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed."
         )
-    if "\\" in name or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+    if "\\" in name:
         raise UsageError(
-            f"{where}: the name {shown} holds a backslash, a control character or bytes that are no text; rename it."
+            f"{where}: the name {shown} holds a backslash; write / between folders, and rename a file with one in its "
+            "own name."
         )
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise UsageError(f"{where}: the name {shown} holds a control character or bytes that are no text; rename it.")
     path = PurePosixPath(name)
     if path.is_absolute() or PureWindowsPath(name).drive:
         raise UsageError(f"{where}: the name {shown} is absolute; give a path relative to the data root.")

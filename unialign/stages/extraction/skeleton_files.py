@@ -10,6 +10,7 @@ import numpy as np
 
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import CorruptInput, UsageError
+from unialign.stages.datasets.pyskl import LEAST_SCORE, MOST_SCORE
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL, KeypointClip, SkeletonFormat
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.skeleton_arrays import metre_spec, pixel_specs, score_spec
@@ -18,6 +19,8 @@ from unialign.types import Json
 REVISION = 1
 # Rooms are smaller; values far beyond are millimeters or pixels.
 LARGEST_METRES = 100
+# Images have more pixels: numbers up to this are fractions of one. Joints outside of an image lie near it.
+LARGEST_FRACTION, FARTHEST = 2, 3
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class SkeletonFiles:
         joints, coordinates = clip.keypoints.shape[2:]
         if joints != len(self.format.layout.joints) or coordinates != 3:
             return f"{joints} joints with {coordinates} numbers are not the layout {self.format.layout.name}"
-        if self.format.unit == PIXEL and clip.image_size is None:
-            return "no image size, which pixels need"
+        if self.format.unit == PIXEL:
+            return pixel_fault(clip)
         # Comparisons with NaN are false.
         if self.format.unit == METRE and bool((np.abs(clip.keypoints) > LARGEST_METRES).any()):
             return f"numbers beyond {LARGEST_METRES}, which are no metres of a room"
@@ -138,6 +141,26 @@ class SkeletonFiles:
             scores = np.full(clip.keypoints.shape[:3], np.nan, np.float32) if clip.scores is None else clip.scores
             arrays["scores"] = padded(scores[:, chosen], self.people)
         return Outcome(name, "ok", digest, arrays, detail)
+
+
+def pixel_fault(clip: KeypointClip) -> str:
+    """Why the numbers of a clip are no pixels and scores; "" if they may be."""
+    if clip.image_size is None:
+        return "no image size, which pixels need"
+    joints = clip.keypoints[np.isfinite(clip.keypoints).all(axis=3)]  # (joints, 3)
+    if not len(joints):
+        return ""
+    places, scores = np.abs(joints[:, :2]), joints[:, 2]
+    if 0 < places.max() <= LARGEST_FRACTION:
+        return f"numbers up to {places.max():.3g}, which are no pixels"
+    height, width = clip.image_size
+    far = float(np.median((places / (width, height)).max(axis=1)))
+    if far > FARTHEST:
+        return f"joints at {far:.3g} times the width or height of an image of {width} x {height}"
+    if scores.min() < LEAST_SCORE or scores.max() > MOST_SCORE:
+        per_cent = "; divide per cents by 100" if scores.min() >= 0 and scores.max() <= 100 else ""
+        return f"scores from {scores.min():.3g} to {scores.max():.3g}, not 0 to 1{per_cent}"
+    return ""
 
 
 def most_present(keypoints: np.ndarray, num_people: int, *, scored: bool) -> np.ndarray:
