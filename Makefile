@@ -10,7 +10,7 @@ QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_fr
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 
-.PHONY: install demo test promises quick check format reliability fuzz compiled coverage bench results clean
+.PHONY: install demo test promises quick check format reliability slurm fuzz compiled coverage bench results clean
 
 install: $(VENV)/.installed
 	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
@@ -56,6 +56,13 @@ format: install
 # The same in full sizes, two at a time, with a table of counts at the end; a quarter of an hour.
 reliability: install
 	RELIABILITY=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -o timeout=3600 -o faulthandler_timeout=3500 tests/reliability
+
+# A real SLURM in this one machine (apt-get install slurmctld slurmd slurm-client munge; as root): jobs whose walltime ends,
+# and an array of joining jobs; five minutes, most of them waiting.
+slurm: install
+	@command -v slurmctld slurmd munged sbatch > /dev/null || \
+	  { echo "make slurm needs: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
+	SLURM=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability/test_slurm.py
 
 # 200,000 stores that were changed and signed again, two processes at a time; a quarter of an hour.
 fuzz: install
