@@ -55,6 +55,8 @@ def poses(
     cache: Cache = None,
     labels: Labels = None,
     weights: Annotated[Path | None, setting("extract.poses.weights")] = None,
+    detector: Annotated[Path | None, setting("extract.poses.detector")] = None,
+    layout: Annotated[str | None, setting("extract.poses.layout")] = None,
     source: Annotated[str | None, setting("extract.poses.source")] = None,
     pickle: Annotated[Path | None, setting("extract.poses.pickle")] = None,
     confidence: Annotated[float | None, setting("extract.poses.confidence")] = None,
@@ -81,7 +83,8 @@ def poses(
 ) -> None:
     """Extract keypoints of people.
 
-    They come from an Ultralytics network on the videos (AGPL-3.0), or from existing skeleton files.
+    They come from a network on the videos, Ultralytics' (AGPL-3.0) or RTMO and RTMPose (Apache-2.0), or from existing
+    skeleton files.
     """
     resolved = resolve(
         config,
@@ -91,6 +94,8 @@ def poses(
         cache=cache,
         labels=labels,
         extract__poses__weights=weights,
+        extract__poses__detector=detector,
+        extract__poses__layout=layout,
         extract__poses__source=source,
         extract__poses__pickle=pickle,
         extract__poses__confidence=confidence,

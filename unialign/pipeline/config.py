@@ -37,13 +37,23 @@ class PosesSection(Settings):
     source: Literal["video", "skeleton"] = Field(
         "video", description="Source of the keypoints: a pose network on the videos, or skeleton files."
     )
-    weights: UserPath | None = Field(None, description="Weights of the pose network: an Ultralytics checkpoint.")
+    weights: UserPath | None = Field(
+        None,
+        description="Weights of the pose network: an Ultralytics checkpoint (.pt), or an ONNX file (.onnx) of RTMO or "
+        "RTMPose.",
+    )
+    detector: UserPath | None = Field(
+        None, description="An ONNX file that finds people's boxes, such as RTMDet, for weights of RTMPose."
+    )
     pickle: UserPath | None = Field(
         None,
         description="A pyskl pickle to read, with the source skeleton; without it, the dataset's own skeleton files.",
     )
     layout: str | None = Field(
-        None, description="Joint layout of a pickle, such as utd-20, if the number of joints leaves it open."
+        None,
+        description="What the joints are: a layout's name, or a YAML file with joints (names) and edges (pairs of "
+        "numbers). For a pose network with other joints than coco-17; a name for a pickle whose number of joints "
+        "leaves it open.",
     )
     confidence: float = Field(0.25, ge=0, le=1, description="Minimum detection confidence.")
     num_people: int = Field(2, ge=1, description="People kept per clip.")

@@ -449,11 +449,41 @@ HAND_21 = Layout(
     center=0,
 )
 
-_ALL = (NTU_25, COCO_17, UTD_20, KINECT_20, COCO_18, BODY_25, MEDIAPIPE_33, H36M_17, PENN_13, JHMDB_15, HAND_21)
+# Source: Halpe (Fang-Haoshu/Halpe-FullBody), for which RTMPose has weights: COCO-17, then head, neck, hip and feet.
+HALPE_26 = Layout(
+    name="halpe-26",
+    joints=(
+        *COCO_17.joints,
+        *("head", "neck", "hip", "left big toe", "right big toe", "left small toe", "right small toe"),
+        *("left heel", "right heel"),
+    ),
+    bones=(
+        *((0, 17), (1, 0), (2, 0), (3, 1), (4, 2), (17, 18), (5, 18), (6, 18), (7, 5), (8, 6), (9, 7), (10, 8)),
+        *((19, 18), (11, 19), (12, 19), (13, 11), (14, 12), (15, 13), (16, 14)),
+        *((24, 15), (20, 24), (22, 24), (25, 16), (21, 25), (23, 25)),
+    ),
+    center=18,
+    shoulders=(6, 5),
+)
+
+_ALL = (
+    NTU_25,
+    COCO_17,
+    UTD_20,
+    KINECT_20,
+    COCO_18,
+    BODY_25,
+    MEDIAPIPE_33,
+    H36M_17,
+    PENN_13,
+    JHMDB_15,
+    HAND_21,
+    HALPE_26,
+)
 LAYOUTS: Mapping[str, Layout] = {layout.name: layout for layout in _ALL}
 
 # Possible layouts per unit: detectors give pixels, sensors and lifting networks meters.
 _UNITS: Mapping[str, tuple[str, ...]] = {
-    "pixel": ("coco-17", "coco-18", "body-25", "mediapipe-33", "penn-13", "jhmdb-15", "hand-21"),
+    "pixel": ("coco-17", "coco-18", "body-25", "mediapipe-33", "penn-13", "jhmdb-15", "hand-21", "halpe-26"),
     "metre": ("ntu-25", "utd-20", "kinect-20", "h36m-17", "mediapipe-33"),
 }

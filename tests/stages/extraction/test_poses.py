@@ -22,6 +22,7 @@ from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction import poses, ultralytics_pose
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.stages.extraction.poses import YoloPoses, letterbox, placement, to_detections, yolo_poses
+from unialign.stages.skeleton_layouts import HAND_21
 from unialign.stages.video import decode_frames, encode_clip
 
 # Looked for, not imported: what matters is the environment in which it is imported.
@@ -302,3 +303,25 @@ assert np.get_printoptions() == options, (np.get_printoptions(), options)
     assert list(home.iterdir()) == []
     # The folder for the library's settings is gone again.
     assert not list(tmp_path.glob("unialign*"))
+
+
+def test_a_network_with_other_joints_needs_their_layout(
+    extractor: YoloPoses, clips: list[Path], tmp_path: Path
+) -> None:
+    ultralytics_pose.functions()
+    from ultralytics.nn.tasks import PoseModel
+
+    torch.manual_seed(0)
+    network = PoseModel("yolov8n-pose.yaml", nc=1, data_kpt_shape=(21, 3), verbose=False)
+    torch.save({"model": network, "train_args": {}}, tmp_path / "hand.pt")
+    parameters = {"image_size": 64, "batch_frames": 2, "device": "cpu"}
+    with pytest.raises(UsageError, match="finds 21 joints, coco-17 has 17; say with --layout"):
+        list(yolo_poses(tmp_path / "hand.pt", **parameters).run(()))
+    # Untrained, it is nowhere sure of anything; what comes out has the right form.
+    hand = yolo_poses(tmp_path / "hand.pt", **parameters, confidence=1e-6, layout=HAND_21)
+    (outcome,) = hand.run([Source("a", clips[1])])
+    assert outcome.status == "ok"
+    assert outcome.arrays["keypoints"].shape == (3, 2, 21, 3)
+    assert hand.arrays()[0].attributes["layout"] == "hand-21"
+    assert "layout" not in extractor.key()["parameters"]
+    assert hand.key()["parameters"]["layout"] == "hand-21"

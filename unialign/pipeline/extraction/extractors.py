@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +25,7 @@ from unialign.pipeline.config import (
 from unialign.pipeline.extraction.current_sources import poses_now
 from unialign.pipeline.extraction.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.extraction.hardware import network_threads
+from unialign.pipeline.extraction.joint_layout import joint_layout
 from unialign.pipeline.extraction.pace import Pace
 from unialign.pipeline.extraction.row import DerivedExtractor, ExtractorRow, PreparedExtraction, files
 from unialign.pipeline.extraction.supervisor import Limits
@@ -33,7 +34,8 @@ from unialign.pipeline.stores import choose_store
 from unialign.plugins import Table, called
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.skeleton_formats import SkeletonFormat
-from unialign.stages.extraction.base import Source
+from unialign.stages.extraction.base import Extractor, Source
+from unialign.stages.skeleton_layouts import COCO_17
 from unialign.words import counted
 
 if TYPE_CHECKING:
@@ -157,20 +159,7 @@ def settings_for(name: str, config: Config) -> Settings:
 
 def _poses(dataset: Dataset, config: Config, section: PosesSection) -> PreparedExtraction:
     if section.source == "video":
-        from unialign.stages.extraction.poses import yolo_poses
-
-        network = yolo_poses(
-            section.weights.resolve() if section.weights else None,
-            confidence=section.confidence,
-            num_people=section.num_people,
-            image_size=section.image_size,
-            max_frames=section.max_frames,
-            device=config.extract.device,
-            backend=section.backend,
-            precision=section.precision,
-            rectangular=section.rectangular,
-        )
-        return PreparedExtraction(network, files(dataset, "video"))
+        return PreparedExtraction(_pose_network(config, section), files(dataset, "video"))
     if section.pickle:
         return _pyskl_skeletons(dataset, section)
     if isinstance(dataset.skeleton_format, SkeletonFormat):
@@ -181,6 +170,42 @@ def _poses(dataset: Dataset, config: Config, section: PosesSection) -> PreparedE
             f"known are {', '.join(SKELETON_FORMATS)}."
         )
     return SKELETON_FORMATS[dataset.skeleton_format](dataset, section)
+
+
+def _pose_network(config: Config, section: PosesSection) -> Extractor:
+    """What finds people in videos: by its suffix, an ONNX file is one of OpenMMLab's networks."""
+    layout = joint_layout(section.layout) if section.layout else COCO_17
+    shared: dict[str, Any] = {
+        "confidence": section.confidence,
+        "num_people": section.num_people,
+        "image_size": section.image_size,
+        "max_frames": section.max_frames,
+        "device": config.extract.device,
+        "layout": layout,
+    }
+    if section.weights and section.weights.suffix.lower() == ".onnx":
+        from unialign.stages.extraction.rtm_networks import rtm_file
+        from unialign.stages.extraction.rtm_poses import RtmPoses, libraries
+
+        if section.backend == "openvino" or section.precision != "fp32" or section.rectangular:
+            raise UsageError(
+                f"{section.weights} is run by ONNX Runtime as it is; leave out extract.poses.backend, precision and "
+                "rectangular."
+            )
+        libraries()
+        detector = rtm_file(section.detector.resolve(), "--detector") if section.detector else None
+        return RtmPoses(rtm_file(section.weights.resolve(), "--weights"), detector, **shared)
+    if section.detector:
+        raise UsageError(f"extract.poses.detector goes with an .onnx file of RTMPose, not with {section.weights}.")
+    from unialign.stages.extraction.poses import yolo_poses
+
+    return yolo_poses(
+        section.weights.resolve() if section.weights else None,
+        backend=section.backend,
+        precision=section.precision,
+        rectangular=section.rectangular,
+        **shared,
+    )
 
 
 def _pyskl_skeletons(dataset: Dataset, section: PosesSection) -> PreparedExtraction:
@@ -417,7 +442,7 @@ EXTRACTORS: Table[ExtractorRow] = Table(
     {
         "poses": ExtractorRow(
             "poses",
-            "Keypoints of people: an Ultralytics network on the videos (AGPL-3.0), or ready-made skeletons.",
+            "Keypoints of people: a network on the videos (Ultralytics' is AGPL-3.0), or ready-made skeletons.",
             _poses,
             PosesSection,
             shard_samples=16,

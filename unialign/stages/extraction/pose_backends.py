@@ -123,29 +123,29 @@ def _onnx(order: Order) -> bytes:
     return exported(Normalized(order.model), order.shape, order.weights_digest)
 
 
+def onnx_session(data: bytes, device: str, threads: int) -> Any:
+    """ONNX Runtime's session for the network in an ONNX file. Raises `UsageError` for a device that it cannot use."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Waiting threads would take the cores of decoders.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    provider: Any = "CPUExecutionProvider"
+    if device.startswith("cuda"):
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise UsageError(f"this onnxruntime cannot use {device}: install onnxruntime-gpu, or take --device cpu.")
+        number = torch.device(device).index or 0
+        provider = ("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"})
+    return onnxruntime.InferenceSession(data, options, providers=[provider])
+
+
 class OnnxBackend:
     """ONNX Runtime, on the processor, or on a GPU with onnxruntime-gpu."""
 
     def __init__(self, order: Order) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = order.threads, 1
-        # Waiting threads would take the cores of decoders.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        provider: Any = "CPUExecutionProvider"
-        if order.device.startswith("cuda"):
-            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-                raise UsageError(
-                    f"this onnxruntime cannot use {order.device}: install onnxruntime-gpu, or take --device cpu."
-                )
-            number = torch.device(order.device).index or 0
-            provider = (
-                "CUDAExecutionProvider",
-                {"device_id": number, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"},
-            )
-        self.session = onnxruntime.InferenceSession(_onnx(order), options, providers=[provider])
+        self.session = onnx_session(_onnx(order), order.device, order.threads)
 
     def __call__(self, images: np.ndarray) -> Any:
         """See `Backend`."""

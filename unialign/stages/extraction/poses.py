@@ -1,6 +1,6 @@
 """Person keypoints in every frame of a clip, by a YOLO pose network and our own tracker.
 
-Legend: T frames, M persons, V = 17 joints, C = 3 coordinates, S longer side of the network's images.
+Legend: T frames, M persons, V joints, C = 3 coordinates, S longer side of the network's images.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,17 +21,15 @@ from unialign.stages.device import resolve_device
 from unialign.stages.extraction import ultralytics_pose
 from unialign.stages.extraction.ahead import in_order, streams, timed, worker_threads
 from unialign.stages.extraction.base import Outcome, Source, source_digest
+from unialign.stages.extraction.clip_poses import pose_arrays, tracked_outcome
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.heartbeat import beat
-from unialign.stages.extraction.people import track_persons
 from unialign.stages.extraction.pose_backends import check_backend, libraries_of
 from unialign.stages.extraction.tracker import Detections
-from unialign.stages.skeleton_layouts import COCO_17
+from unialign.stages.skeleton_layouts import COCO_17, Layout
 from unialign.stages.video import decoder_version
 from unialign.types import Json
 
-# As Ultralytics spells them; stores hold these names.
-JOINTS = tuple(name.replace(" ", "_") for name in COCO_17.joints)
 # 2: new rules to select and join persons, float32 instead of float16.
 REVISION = 2
 # The gray with which Ultralytics pads images in training.
@@ -78,12 +77,12 @@ def placement(height: int, width: int, side: int, stride: int = 0) -> tuple[int,
 
 
 def to_detections(found: np.ndarray, height: int, width: int, side: int, stride: int = 0) -> Detections:
-    """Network output (n, 5 + 17 * 3) in pixels of its image as detections in pixels of the frame, clipped to it."""
+    """Network output (n, 5 + V * 3) in pixels of its image as detections in pixels of the frame, clipped to it."""
     top, left, new_height, new_width = placement(height, width, side, stride)
     gain = np.array([new_width / width, new_height / height])
     corner, limit = np.array([left, top]), np.array([width, height])
     boxes = np.clip((found[:, :4].reshape(-1, 2, 2) - corner) / gain, 0, limit).reshape(-1, 4)
-    keypoints = found[:, 5:].reshape(-1, len(JOINTS), 3).astype(np.float64)
+    keypoints = found[:, 5:].reshape(len(found), (found.shape[1] - 5) // 3, 3).astype(np.float64)
     keypoints[..., :2] = np.clip((keypoints[..., :2] - corner) / gain, 0, limit)
     return Detections(boxes.astype(np.float32), keypoints.astype(np.float32), found[:, 4])
 
@@ -121,6 +120,7 @@ class YoloPoses:
     backend, precision: what computes the network, see `pose_backends`; part of the key unless they are the default.
     rectangular: the network sees a frame without the gray above and below it, or at its sides, up to its stride. Fewer
         pixels, so it is faster; persons near the border come out slightly differently. Part of the key if on.
+    layout: what the network's joints are, in order; part of the key unless they are COCO's.
     """
 
     weights: Path
@@ -136,6 +136,7 @@ class YoloPoses:
     backend: str = "torch"
     precision: str = "fp32"
     rectangular: bool = False
+    layout: Layout = COCO_17
 
     modality = "poses"
     name = "yolo"
@@ -163,7 +164,10 @@ class YoloPoses:
         return {
             "extractor": self.name,
             "revision": REVISION,
-            "parameters": {name: getattr(self, name) for name in (*names, *chosen)},
+            "parameters": {
+                **{name: getattr(self, name) for name in (*names, *chosen)},
+                **({} if self.layout == COCO_17 else {"layout": self.layout.plain}),
+            },
             "weights": self.weights_digest,
             "decoder": decoder_version(),
             "libraries": {**ultralytics_pose.versions(), **libraries_of(self.backend)},
@@ -171,22 +175,7 @@ class YoloPoses:
 
     def arrays(self) -> tuple[ArraySpec, ...]:
         """`keypoints`, `frame_size` and `fps`."""
-        described = {"coordinates": ["x", "y", "score"], "units": ["pixel", "pixel", "1"], "joints": list(JOINTS)}
-        return (
-            ArraySpec(
-                "keypoints",
-                "float32",
-                (self.max_frames, self.num_people, len(JOINTS), 3),
-                ("frame", "person", "joint", "coordinate"),
-                ragged=True,
-                chunk=16,
-                attributes={**described, "absent": "a person who is not found in a frame is NaN"},
-            ),
-            ArraySpec(
-                "frame_size", "int32", (2,), ("axis",), attributes={"axes": ["height", "width"], "units": "pixel"}
-            ),
-            ArraySpec("fps", "float32", (), (), attributes={"units": "frames per second, NaN where not stated"}),
-        )
+        return pose_arrays(self.max_frames, self.num_people, self.layout)
 
     def attributes(self) -> Mapping[str, Json]:
         """License of the network and its weights."""
@@ -210,7 +199,7 @@ class YoloPoses:
         in the order of the clips, so no bit depends on that.
 
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
-        Raises `UsageError` if the network cannot be loaded or does not accept images of this size.
+        Raises `UsageError` if the network cannot be loaded, finds other joints, or does not accept images of this size.
         """
         device = str(resolve_device(self.device, setting="extract.device"))
         stride = ultralytics_pose.network_stride(self.weights, self.weights_digest) if self.rectangular else 0
@@ -254,6 +243,7 @@ class YoloPoses:
 
     def network(self, device: str, sides: tuple[int, ...]) -> ultralytics_pose.PoseNetwork:
         """The network for batches of images with these sides (height, width)."""
+        ultralytics_pose.check_joints(self.weights, self.weights_digest, self.layout)
         shape = (self.batch_frames, sides[0], sides[1], 3)
         return ultralytics_pose.load_network(
             self.weights, self.weights_digest, device, shape, self.backend, self.precision
@@ -274,24 +264,20 @@ class YoloPoses:
 
     def tracked(self, clip: DetectionJob) -> Outcome:
         """Track the persons of a clip."""
-        video = clip.video
-        if video.failure is None and not any(len(persons) for persons in clip.found):
-            video.fail("no-person", f"no person in {len(clip.found)} frames at confidence {self.confidence}")
-        if video.failure is not None:
-            return video.failure
-        height, width = video.video.size
-        frames = [to_detections(persons, height, width, self.image_size, clip.stride) for persons in clip.found]
-        persons = track_persons(frames, self.num_people, self.longest_gap, (height, width))
-        arrays: dict[str, np.ndarray] = {
-            "keypoints": persons.keypoints,
-            "frame_size": np.array([height, width], dtype=np.int32),
-            "fps": np.array(video.video.fps, dtype=np.float32),
-        }
-        with_person = sum(len(one.scores) > 0 for one in frames)
-        return video.outcome(arrays, {"frames_with_person": with_person, **persons.counts})
+        frames: list[Detections] = []
+        if clip.video.failure is None:
+            height, width = clip.video.video.size
+            frames = [to_detections(persons, height, width, self.image_size, clip.stride) for persons in clip.found]
+        return tracked_outcome(
+            clip.video,
+            frames,
+            num_people=self.num_people,
+            longest_gap=self.longest_gap,
+            confidence=self.confidence,
+        )
 
 
-def yolo_poses(weights: Path | None, **parameters: Json) -> YoloPoses:
+def yolo_poses(weights: Path | None, **parameters: Any) -> YoloPoses:
     """The extractor for a checkpoint. Raises `UsageError` if none is given or it does not exist."""
     path = ultralytics_pose.check_weights(weights)
     return YoloPoses(path, file_digest(path), **parameters)

@@ -24,12 +24,11 @@ from PIL import Image
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.extraction.pose_backends import BACKENDS, Backend, Order
-from unialign.stages.skeleton_layouts import COCO_17
+from unialign.stages.skeleton_layouts import Layout
 
 LOGGER = logging.getLogger(__name__)
 
 LICENCE = "AGPL-3.0"
-NUM_JOINTS = len(COCO_17.joints)
 # Boxes with a larger overlap are one person: the default of `yolo predict`.
 LARGEST_OVERLAP = 0.7
 
@@ -117,7 +116,7 @@ def check_weights(weights: Path | None) -> Path:
 def load_model(weights: Path, weights_digest: str) -> Any:
     """The fused network of a checkpoint, float32, in evaluation mode, on the processor; read once per process.
 
-    Raises `UsageError` if the file is missing, has another digest than the key says, or is not a COCO-17 pose network.
+    Raises `UsageError` if the file is missing, has another digest than the key says, or is no pose network.
     """
     check_weights(weights)
     if file_digest(weights) != weights_digest:
@@ -134,9 +133,19 @@ def load_model(weights: Path, weights_digest: str) -> Any:
     except Exception as error:
         raise UsageError(f"{weights}: cannot be loaded ({type(error).__name__}); {advice}.") from error
     shape = list(getattr(model.model[-1], "kpt_shape", ())) if hasattr(model, "model") else []
-    if shape != [NUM_JOINTS, 3]:
-        raise UsageError(f"{weights}: is not a pose network with 17 joints; {advice}.")
+    if len(shape) != 2 or shape[1] != 3:
+        raise UsageError(f"{weights}: is not a pose network that gives x, y and score of each joint; {advice}.")
     return model.fuse(verbose=False).float().eval()
+
+
+def check_joints(weights: Path, weights_digest: str, layout: Layout) -> None:
+    """Raise `UsageError` unless a network finds as many joints as the layout has."""
+    number = int(load_model(weights, weights_digest).model[-1].kpt_shape[0])
+    if number != len(layout.joints):
+        raise UsageError(
+            f"{weights} finds {number} joints, {layout.name} has {len(layout.joints)}; "
+            "say with --layout what its joints are."
+        )
 
 
 def network_stride(weights: Path, weights_digest: str) -> int:
@@ -184,7 +193,7 @@ class PoseNetwork:
     def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
         """Persons in each of the images (B, H, W, 3), RGB uint8.
 
-        Returns B arrays (n, 4 + 1 + 17 * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
+        Returns B arrays (n, 4 + 1 + V * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
         pixels of the given image, best person first.
         """
         with torch.inference_mode():
