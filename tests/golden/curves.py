@@ -69,7 +69,16 @@ VALUES: dict[str, dict[str, Any]] = {
     "dvta": {
         "protocol": "unseen",  # one class fewer in training, so smaller batches for as many steps
         "train.dvta": {"direct_loss": True, "leak": 0.5},
-        "train.settings": {**SETTINGS, "batch_size": 4, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0},
+        "train.settings": {
+            **SETTINGS,
+            "batch_size": 4,
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "weight_decay": 0.0,
+            "schedule": "step",
+            "warmup_epochs": 0.0,
+            "gradient_clip": 20.0,
+        },
     },
 }
 

@@ -263,3 +263,10 @@ def test_a_grid_with_a_key_twice_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "grid.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"grid.yaml.*stands twice"):
         read_grid(tmp_path / "grid.yaml")
+
+
+def test_changing_a_value_within_another_one_leaves_the_callers_alone() -> None:
+    settings = {"epochs": 30}
+    changed = with_values(Config(), {"train.settings": settings, "train.settings.seed": 2})
+    assert (changed.train.settings.epochs, changed.train.settings.seed) == (30, 2)
+    assert settings == {"epochs": 30}

@@ -20,7 +20,7 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.costs import model_costs
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.manifest import save_manifest
-from unialign.pipeline.systems.dvta import split_by_class
+from unialign.pipeline.systems.dvta import dvta_recipe, split_by_class
 from unialign.pipeline.training.from_config import cached_readers, train_from_config
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import prepare_run
@@ -28,7 +28,7 @@ from unialign.stages.datasets.base import Sample, Split
 from unialign.stages.datasets.zero_shot_splits import generalised_zero_shot, zero_shot
 from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.training.loop import Progress
-from unialign.stages.training.settings import settings_from
+from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.zero_shot import pseudo_unseen_classes
 
 PLAIN = made_dataset(24, 16)
@@ -258,3 +258,14 @@ def test_two_rows_are_ablated_without_extraction(config: Config, tmp_path: Path)
 def test_its_size_is_that_of_the_published_model() -> None:
     (row,) = model_costs(Config(), ["dvta"])["systems"]
     assert row["parameters"] == row["trained"] == 4_888_195
+
+
+def test_the_default_recipe_fits_the_number_of_samples_and_leaves_what_is_set() -> None:
+    few = TrainSettings().with_unset(dvta_recipe(DVTAConfig(), 263, TrainSettings()))
+    assert (few.epochs, few.batch_size, few.lr, few.optimizer, few.weight_decay) == (44, 32, 3e-4, "adamw", 0.0)
+    many = TrainSettings().with_unset(dvta_recipe(DVTAConfig(), 37_000, TrainSettings()))
+    assert (many.epochs, many.warmup_epochs, many.batch_size, many.lr) == (100, 15.0, 128, 1e-6)
+    asked = TrainSettings(epochs=1, lr=0.1)
+    own = asked.with_unset(dvta_recipe(DVTAConfig(), 263, asked))
+    assert (own.epochs, own.lr) == (1, 0.1)
+    assert own.warmup_epochs < own.epochs

@@ -3,6 +3,7 @@
 Sections are frozen pydantic models; an unknown key is an error that lists the known ones.
 """
 
+import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -82,10 +83,10 @@ class PosesSection(Settings):
 class PoseFeaturesSection(Settings):
     """`extract pose-features`."""
 
-    encoder: Literal["network", "motion"] = Field(
-        "network",
+    encoder: Literal["auto", "network", "motion"] = Field(
+        "auto",
         description="network: the skeleton network of `weights`; motion: no network, but where each joint is and how "
-        "far it moves, for classes that no network was trained on.",
+        "far it moves, for classes that no network was trained on; auto: motion without `weights`.",
     )
     weights: UserPath | None = Field(
         None,
@@ -349,7 +350,8 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     # Keep unset values unset: systems replace them with their own defaults.
     changed = config.model_dump(mode="python", exclude_unset=True)
     for name, value in values.items():
-        _set(changed, name, value)
+        # A copy: a later name may set something within a value.
+        _set(changed, name, copy.deepcopy(value))
     return _validated(changed, Path(FILE), os.environ)
 
 

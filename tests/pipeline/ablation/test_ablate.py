@@ -3,16 +3,20 @@
 import csv
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.made_extractor import extract, make_files
 from unialign.errors import UsageError
+from unialign.pipeline.ablation import sweep
 from unialign.pipeline.ablation.grid import Grid, Trial, read_grid, trials
 from unialign.pipeline.ablation.results import FailedTrial, TrialResult
 from unialign.pipeline.ablation.sweep import run_ablation
 from unialign.pipeline.ablation.trials import TrialOutcome
+from unialign.pipeline.config import Config
+from unialign.pipeline.evaluation.baselines import Row
 
 GRID = """
 name: modalities
@@ -110,6 +114,31 @@ def test_baselines_stand_below_the_rows_in_every_table_for_people(tmp_path: Path
     assert "baseline: svm on poses & - & $90.0$" in (folder / "ablation.tex").read_text()
     assert json.loads((folder / "ablation.json").read_text())["baselines"] == [svm]
     assert "baseline" not in (folder / "ablation.csv").read_text()
+
+
+def test_baselines_are_those_of_every_seed_where_seeds_have_features_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {  # by store: 1-nn is the best of the first, svm on average
+        "a": (Row("1-nn", "pose-features", 0.9, 0.9, 0.1), Row("svm", "pose-features", 0.8, 0.7, 0.1)),
+        "b": (Row("1-nn", "pose-features", 0.5, 0.5, 0.1), Row("svm", "pose-features", 0.7, 0.7, 0.1)),
+    }
+    monkeypatch.setattr(sweep, "the_dataset", lambda config: None)
+    monkeypatch.setattr(sweep, "record_baselines", lambda folder, rows: None)
+    monkeypatch.setattr(sweep, "quick_rows", lambda config, dataset, read: found[config.train.stores["pose-features"]])
+    seeds = "seeds:\n  0: {train.stores.pose-features: a}\n  1: {train.stores.pose-features: b}\n"
+    ablation = run_ablation(
+        grid(tmp_path, GRID.replace("seeds: [0, 1]\n", seeds)),
+        each(fake_train),
+        cache=tmp_path / "cache",
+        folder=tmp_path / "out",
+        baselines=partial(sweep.baselines_of, Config()),
+    )
+    (row,) = ablation.baselines
+    assert (row["baseline"], row["seeds"]) == ("svm", 2)
+    assert (row["top1"], row["mean_class"]) == (pytest.approx(0.75), pytest.approx(0.7))
+    assert row["top1_std"] == pytest.approx(0.0707, abs=1e-4)
+    assert "| baseline: svm on pose-features | 2 | 75.0 ± 7.1 |" in (tmp_path / "out" / "ablation.md").read_text()
 
 
 def test_the_table_has_means_deviations_and_paired_changes(tmp_path: Path) -> None:

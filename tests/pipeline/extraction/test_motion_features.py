@@ -1,4 +1,4 @@
-"""Contract of `extract.pose_features.encoder: motion`: features of cached poses without any weights."""
+"""Contract of the encoder `motion` of pose features: features of cached poses without any weights."""
 
 import json
 import shutil
@@ -30,6 +30,13 @@ def test_features_without_weights_are_extracted_and_have_a_baseline(
     shutil.copytree(collection, collection.with_name("another"))
     again = called("baseline", "--features", "pose-features", *where)
     assert [row["top1"] for row in json.loads(again.splitlines()[-1])["rows"]] == [row["top1"] for row in rows]
+    # Without weights there is nothing else to extract, which is said; "network" insists on some.
+    unasked = called("extract", "pose-features", *where)
+    assert json.loads(unasked.splitlines()[-1])["store"] == found["store"]
+    (said,) = CliRunner().invoke(app, ("extract", "pose-features", *map(str, where))).stderr.splitlines()[:1]
+    assert said.startswith("without --weights of a skeleton network")
+    network = ("extract", "pose-features", "extract.pose_features.encoder=network", *map(str, where))
+    assert "need a skeleton encoder" in str(CliRunner().invoke(app, network).exception)
     superfluous = ("extract", "pose-features", MOTION, "--weights", "encoder.pt", *map(str, where))
     refused = CliRunner().invoke(app, superfluous)
     assert isinstance(refused.exception, UsageError)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unialign.stages.training.fusion import reliable_weights, weighted
+from unialign.stages.training.fusion import joint_weights, reliable_weights, weighted
 
 
 def head(right: float, count: int, confidence: float = 0.9, seed: int = 0) -> tuple[np.ndarray, list[int]]:
@@ -62,3 +62,37 @@ def test_equal_heads_weigh_the_same_and_unknown_classes_do_not_count() -> None:
     found = reliable_weights({"a": scores, "b": scores}, [*labels[:9], 4])
     assert found["a"] == pytest.approx(found["b"])
     assert found == pytest.approx(reliable_weights({"a": scores[:9], "b": scores[:9]}, labels[:9]), rel=1e-4)
+
+
+def test_a_head_without_errors_answers_alone_beside_one_that_is_often_wrong() -> None:
+    good, labels = head(1.0, 28, confidence=0.6)
+    poor, _ = head(0.5, 28, confidence=0.9)
+    poor[14:] = 0.25  # where it does not know, it says so
+    heads = {"good": good, "poor": poor}
+    # Likelihood alone still gives the poor head a say: the good one has no errors that would tell what it is worth.
+    fitted = reliable_weights(heads, labels)
+    assert fitted["poor"] > 0.2 * fitted["good"]
+    found = joint_weights(heads, labels)
+    assert found == {"good": 1.0, "poor": 0.0}
+    assert weighted(heads, found) == pytest.approx(good, abs=1e-6)
+
+
+def test_heads_that_complement_each_other_are_joined() -> None:
+    labels = np.arange(40) % 4
+    first, second = np.full((40, 4), 0.25), np.full((40, 4), 0.25)
+    # The first head knows classes 0 and 1 and half of the rest, the second one classes 2 and 3.
+    for scores, known in ((first, (labels < 2) | (np.arange(40) < 20)), (second, labels >= 2)):
+        scores[known] = 0.05
+        scores[known, labels[known]] = 0.85
+    heads = {"first": first, "second": second}
+    found = joint_weights(heads, labels.tolist())
+    assert found == reliable_weights(heads, labels.tolist())
+    assert (weighted(heads, found).argmax(axis=1) == labels).all()
+
+
+def test_heads_that_few_samples_cannot_tell_apart_are_joined() -> None:
+    good, labels = head(0.6, 10)
+    other, _ = head(0.5, 10)
+    heads = {"a": good, "b": other}
+    assert joint_weights(heads, labels) == reliable_weights(heads, labels)
+    assert joint_weights({name: scores[:0] for name, scores in heads.items()}, []) == {"a": 0.5, "b": 0.5}

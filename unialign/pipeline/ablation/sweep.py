@@ -1,6 +1,7 @@
 """Running a grid of training runs from a configuration, in parallel, with tables and a plot. It never extracts."""
 
 import logging
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from unialign.pipeline.ablation.tables import write_tables
 from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.evaluation.baselines import quick_baselines, record_baselines
+from unialign.pipeline.evaluation.baselines import Row, best_by_features, quick_rows, record_baselines
 from unialign.pipeline.evaluation.plots import draw_ablation
 from unialign.pipeline.stores import choose_store
 from unialign.pipeline.systems.registry import get_system, section_of
@@ -130,18 +131,43 @@ def check_stores(grid: Grid, config: Config) -> None:
 
 
 def baselines_of(config: Config, ablation: Ablation) -> list[Mapping[str, Json]]:
-    """The best simple classifier on each modality that some row reads, with dataset, protocol and stores of the first
-    result, which also keeps them; none where its stores do not allow any.
+    """The best simple classifier on each modality that some row reads, on dataset and protocol of the first result.
+
+    Where seeds have stores of their own: the best on average over them, with "top1_std", "mean_class_std" (n - 1) and
+    "seeds". The first result's folder keeps the rows of its seed. None where the stores do not allow any.
     """
     read = {modality for result in ablation.results for modality in result.keys}
-    first = with_values(config, dict(ablation.results[0].trial.values))
+    first = ablation.results[0]
+    own: dict[str, Config] = {}
+    for result in ablation.results:
+        if result.trial.row == first.trial.row:
+            asked = with_values(config, dict(result.trial.values))
+            own.setdefault(repr(sorted(asked.train.stores.items())), asked)
     try:
-        rows = quick_baselines(first, the_dataset(first), read)
-        record_baselines(Path(ablation.results[0].run), rows)
-        return [row.result() for row in rows]
+        dataset = the_dataset(next(iter(own.values())))
+        found = [quick_rows(each, dataset, read) for each in own.values()]
+        record_baselines(Path(first.run), best_by_features(found[0]))
+        return _best_over_stores(found)
     except UnialignError as error:
         LOGGER.info("no baselines beside the ablation: %s", error)
         return []
+
+
+def _best_over_stores(found: Sequence[Sequence[Row]]) -> list[Mapping[str, Json]]:
+    """The row with the highest mean top-1 for each modality. found: the same classifiers on each choice of stores."""
+    best: dict[str, tuple[float, dict[str, Json]]] = {}
+    for rows in zip(*found, strict=True):
+        numbers = {name: [float(getattr(row, name)) for row in rows] for name in ("top1", "mean_class")}
+        mean = statistics.mean(numbers["top1"])
+        if rows[0].features in best and mean <= best[rows[0].features][0]:
+            continue
+        content = rows[0].result()
+        if len(rows) > 1:
+            content |= {name: statistics.mean(values) for name, values in numbers.items()}
+            content |= {f"{name}_std": statistics.stdev(values) for name, values in numbers.items()}
+            content |= {"seeds": len(rows), "chosen": ""}
+        best[rows[0].features] = mean, content
+    return [content for _, content in best.values()]
 
 
 def count_stored(cache: Path) -> int:

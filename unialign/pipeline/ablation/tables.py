@@ -160,9 +160,9 @@ def _cells(row: Mapping[str, Any], metrics: Sequence[str], *, first: bool, gpu: 
 
 
 def _baseline_cells(row: Mapping[str, Any], metrics: Sequence[str], *, gpu: bool) -> tuple[str, ...]:
-    values = [_spread(METRICS[name], row.get(name), None) for name in metrics]
+    values = [_spread(METRICS[name], row.get(name), row.get(f"{name}_std")) for name in metrics]
     name = f"baseline: {row['baseline']} on {row['features']}"
-    cells = (name, NOTHING, *values, NOTHING, NOTHING, f"{row['seconds']:.1f}", NOTHING)
+    cells = (name, str(row.get("seeds", NOTHING)), *values, NOTHING, NOTHING, f"{row['seconds']:.1f}", NOTHING)
     return (*cells, NOTHING) if gpu else cells
 
 

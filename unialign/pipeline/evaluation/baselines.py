@@ -154,22 +154,35 @@ def quick_baselines(config: Config, dataset: Dataset, modalities: Iterable[str])
     Empty if it would take more than seconds (see `QUICK_SAMPLES`); modalities without baselines are skipped. Raises
     what `run_baselines` raises.
     """
+    return best_by_features(quick_rows(config, dataset, modalities))
+
+
+def best_by_features(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """The row with the highest top-1 on each kind of features, the first one if tied."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        if row.features not in best or row.top1 > best[row.features].top1:
+            best[row.features] = row
+    return tuple(best.values())
+
+
+def quick_rows(config: Config, dataset: Dataset, modalities: Iterable[str]) -> tuple[Row, ...]:
+    """All of the fast classifiers on these modalities; see `quick_baselines`."""
     read = set(modalities)
     unseen = needs_text(dataset, config.protocol)
     if len(dataset.samples) > QUICK_SAMPLES or (unseen and "text" not in read):
         return ()
-    found = []
+    found: list[Row] = []
     for modality in (each for each in MODALITIES if each in read):
         wanted = [modality, "text"] if unseen else [modality]
-        rows = run_baselines(
+        found += run_baselines(
             dataset,
             protocol=config.protocol,
             modality=modality,
             readers=cached_readers(wanted, dataset, config, check=False),
             min_coverage=config.train.min_coverage,
             names=QUICK,
-        )
-        found.append(rows.best)
+        ).rows
     return tuple(found)
 
 

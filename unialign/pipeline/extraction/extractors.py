@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 # In place of the key of poses that are extracted during training.
 ONLINE = "online"
+WITHOUT_NETWORK = (
+    "without --weights of a skeleton network, features say where each joint is and how far it moves (motion): best for "
+    "classes that no network was trained on; for others, train one with `unialign train --model skeleton`."
+)
 
 
 def prepare(name: str, dataset: Dataset, config: Config) -> PreparedExtraction:
@@ -119,6 +123,8 @@ def extract_configured(
     Raises what `prepare` and `run_extraction` raise.
     """
     prepared = prepare(name, dataset, config)
+    if prepared.note:
+        announce(prepared.note)
     settings = replace(
         settings_for(name, config),
         repair=repair,
@@ -254,7 +260,8 @@ def _pose_features(dataset: Dataset, config: Config, section: PoseFeaturesSectio
     extractor = pose_features_extractor(config, poses=reader.path, poses_key=reader.store.key.digest)
     extractor.check(reader)
     sources = _of_input("poses", reader, dataset)
-    return PreparedExtraction(extractor, sources, lambda source: pose_source(reader, source.id))
+    note = WITHOUT_NETWORK if config.extract.pose_features.encoder == "auto" and extractor.weights is None else ""
+    return PreparedExtraction(extractor, sources, lambda source: pose_source(reader, source.id), note=note)
 
 
 def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> StoreReader:
@@ -283,7 +290,7 @@ def pose_features_extractor(config: Config, *, poses: Path, poses_key: str) -> "
     from unialign.stages.extraction.published_encoders import Reading
 
     section = config.extract.pose_features
-    if section.encoder == MOTION:
+    if section.encoder == MOTION or (section.encoder == "auto" and not section.weights and poses_key != ONLINE):
         if section.weights or poses_key == ONLINE:
             why = "works on cached poses only" if poses_key == ONLINE else "has no weights; leave out --weights"
             raise UsageError(f"extract.pose_features.encoder is motion, which {why}.")

@@ -19,12 +19,14 @@ class PreparedExtraction:
     """An extraction that is ready to run.
 
     current: digest of what a source is made from now; None: that of the file at its path. older: see `make_plan`.
+    note: what to tell whoever runs it.
     """
 
     extractor: Extractor
     sources: tuple[Source, ...]
     current: Callable[[Source], str] | None = None
     older: str = ""
+    note: str = ""
 
 
 class DerivedExtractor(Extractor, Protocol):

@@ -8,6 +8,7 @@ in `stages.models.dvta`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.cached import FEATURE, PooledFeatures
 from unialign.stages.training.loop import Fitted
 from unialign.stages.training.reading import Wanted, reader_of
+from unialign.stages.training.settings import TrainSettings
 from unialign.stages.training.zero_shot import (
     Calibration,
     choose_calibration,
@@ -44,6 +46,9 @@ from unialign.stages.training.zero_shot import (
     select_epoch,
 )
 from unialign.types import Json
+
+# Up to so many training samples, a run takes few and large steps, otherwise those of the published code (for NTU 60).
+FEW_SAMPLES, STEPS = 5000, 360
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,28 @@ def report_zero_shot(
     return found | generalised_accuracy(scores, truth, seen=known, unseen=unseen, calibration=given)
 
 
+def dvta_recipe(config: DVTAConfig, num_train: int, settings: TrainSettings) -> dict[str, Any]:
+    """Default training settings: Adam with a cosine schedule, with a rate and epochs that fit the number of samples.
+
+    With few samples as measured on UTD-MHAD (docs/systems.md), with many as in the published code.
+    """
+    del config
+    many = num_train > FEW_SAMPLES
+    epochs = 100 if many else max(10, round(32 * STEPS / max(1, num_train)))
+    if "epochs" in settings.model_fields_set:
+        epochs = settings.epochs
+    return {
+        "optimizer": "adamw",
+        "weight_decay": 0.0,
+        "gradient_clip": 0.0,
+        "schedule": "cosine",
+        "epochs": epochs,
+        "warmup_epochs": (0.15 if many else 0.1) * epochs,
+        "batch_size": 128 if many else 32,
+        "lr": 1e-6 if many else 3e-4,
+    }
+
+
 def dvta_example(config: DVTAConfig) -> Example:
     """One feature vector against all classes; frames go to the pose encoder, whose cost is not counted."""
     texts = torch.zeros(1, ASSUMED["classes"], ASSUMED["sentence_width"])
@@ -240,5 +267,6 @@ DVTA = System(
     losses=dvta_losses,
     check=lambda config, options: refuse_start("dvta", options),
     no_val=lambda config: "train.dvta.held_out tests on seen classes that play unseen ones" if config.held_out else "",
+    recipe=dvta_recipe,
     example=dvta_example,
 )

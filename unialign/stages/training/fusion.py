@@ -3,12 +3,15 @@
     p ~ product over heads h of p_h ** w_h
 
 A weight says how reliable a head is, and how sure it may be: a head that is often wrong and always sure would outvote
-better ones in any weighted mean of probabilities. Source of the form: logarithmic opinion pools (T. Heskes, Selecting
-Weighting Factors in Logarithmic Opinion Pools, NIPS 1997); the prior is this project's.
+better ones in any weighted mean of probabilities. Where one head is clearly better than each of the others, and the
+product is no better than it, that head answers alone: where it makes no errors, likelihood no longer says what the
+others are worth, and their weights cost accuracy. Source of the form: logarithmic opinion pools (T. Heskes, Selecting
+Weighting Factors in Logarithmic Opinion Pools, NIPS 1997); the prior and the choice are this project's.
 
 Legend: H heads, N samples, L classes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,6 +22,32 @@ PRIOR = 0.1
 # Lowest weight: where no head is better than chance, the most likely class is that of their product all the same.
 LEAST = 1e-3
 SMALLEST = 1e-12  # probability
+
+
+def joint_weights(heads: Mapping[str, NDArray[np.floating]], labels: Sequence[int]) -> dict[str, float]:
+    """`reliable_weights`, or 1 for the only head that is worth asking and 0 for the others.
+
+    One head is, if it is right on at least as many of the samples as the product, and on more than each other head by
+    more than a standard error of that paired difference. heads, labels: as in `reliable_weights`.
+    """
+    weights, truth = reliable_weights(heads, labels), np.asarray(labels, np.int64)
+    right = {name: scores.argmax(axis=1) == truth for name, scores in heads.items()}
+    best = max(right, key=lambda name: right[name].sum())
+    product = weighted(heads, weights).argmax(axis=1) == truth
+    if product.sum() <= right[best].sum() and all(
+        clearly_more(right[best], others) for name, others in right.items() if name != best
+    ):
+        return {name: float(name == best) for name in heads}
+    return weights
+
+
+def clearly_more(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether one is true more often, by more than a standard error. Both (N,), of the same samples.
+
+    Only samples where they differ count (McNemar's test): of n such, the difference has the standard error sqrt(n).
+    """
+    ahead, behind = int((one & ~other).sum()), int((other & ~one).sum())
+    return ahead - behind > math.sqrt(ahead + behind)
 
 
 def reliable_weights(heads: Mapping[str, NDArray[np.floating]], labels: Sequence[int]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import torch
 
 from unialign.errors import DamagedStore, MissingCache, UnialignError
 from unialign.stages.training.checkpoints import BEST, Checkpoints
-from unialign.stages.training.fusion import reliable_weights
+from unialign.stages.training.fusion import joint_weights
 from unialign.stages.training.kernels import chosen_kernels
 from unialign.stages.training.loader import Loader, Position, RankBatch
 from unialign.stages.training.logs import RunLog
@@ -330,7 +330,7 @@ class _Run:
             return {}
         if predictions.heads:
             labels = [part.labels[index] for index in predictions.indices]
-            self.head_weights = reliable_weights(predictions.heads, labels)
+            self.head_weights = joint_weights(predictions.heads, labels)
         return part.metrics(predictions.mixed(self.head_weights))
 
     def measured_best(self, last: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -360,7 +360,7 @@ class _Run:
         """Top-1 of each head of the last epoch on test and, with a val part, on val; {} for models with one head.
 
         Also of "mean", the heads' mean, and with a val part of "weighted", their product with weights that were fitted
-        on the val samples (see `fusion`), which is then the prediction.
+        on the val samples (or the one head that is clearly the best there, see `fusion`), which is then the prediction.
         """
         if not tested or not tested.heads or not self.data.test:
             return {}
