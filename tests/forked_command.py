@@ -18,7 +18,7 @@ def run_forked(*words: str | Path, cwd: Path, code: int = 0) -> dict[str, Any]:
     """Run a command with --json; returns its object. Needs the fixture `fork_server`."""
     streams = tuple(cwd / f".std{name}" for name in ("out", "err"))
     context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=_command, args=(["unialign", *map(str, words), "--json"], cwd, streams))
+    process = context.Process(target=command_in, args=(["unialign", *map(str, words), "--json"], cwd, streams))
     process.start()
     process.join(200)
     process.kill()  # one that has ended stays as it is
@@ -29,7 +29,8 @@ def run_forked(*words: str | Path, cwd: Path, code: int = 0) -> dict[str, Any]:
     return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def _command(words: list[str], cwd: Path, streams: tuple[Path, Path]) -> None:
+def command_in(words: list[str], cwd: Path, streams: tuple[Path, Path]) -> None:
+    """The body of the process: the command, whose output goes to two files."""
     for number, path in enumerate(streams, start=1):
         with path.open("wb") as file:
             os.dup2(file.fileno(), number)

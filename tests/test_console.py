@@ -8,6 +8,8 @@ import time
 import pytest
 
 from unialign import console
+from unialign.commands.progress import training_bar
+from unialign.stages.training.loop import Progress
 
 NAMES = ("[/x]", "[red]a[/red]", "[link=file:///x]", ":bug:", r"\[x]", "{task}", "[[", "名前", "a\u00a0b")
 
@@ -55,6 +57,23 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch: pytest.
     (line,) = stream.getvalue().splitlines()
     assert line.startswith("extract poses, 90 frames/s: 1,000 of 2,000, ")
     assert line.endswith(" left")
+
+
+def test_epochs_leave_lines_with_loss_accuracy_and_time_left_and_the_first_and_last_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console.messages, "_file", stream)
+    with training_bar("unialign", hidden=False) as show:
+        for epoch in range(4):
+            row = {"loss": 1.5 - epoch, "val_top1": 0.75}
+            show(Progress(epoch, 4, 7, 8, 9.0, 0.02, 96.4, row))
+    first, last = stream.getvalue().splitlines()
+    assert first.startswith(
+        "unialign: epoch 1 of 4, loss 1.500, val top-1 0.7500, 96 clips/s, waiting for data 2%, 0:0"
+    )
+    assert last.startswith("unialign: epoch 4 of 4, loss -1.500, ")
+    assert last.endswith(", 0:00:00 left")
 
 
 @pytest.mark.parametrize(("name", "written"), [("\x1b[2J", r"\x1b[2J"), ("a\rb", r"a\rb"), ("\udcff", r"\udcff")])

@@ -10,7 +10,20 @@ import typer
 
 from unialign import __version__, console
 from unialign.cache.access import explained
-from unialign.commands import baseline, cache, config, corpus, data, evaluate, extract, models, results, train, weights
+from unialign.commands import (
+    baseline,
+    cache,
+    config,
+    corpus,
+    data,
+    evaluate,
+    extract,
+    models,
+    results,
+    run,
+    train,
+    weights,
+)
 from unialign.commands.options import (
     CONTEXT,
     AsJson,
@@ -29,6 +42,7 @@ from unialign.errors import UnialignError
 ORDER = (
     "demo",
     "doctor",
+    "run",
     "data",
     "extract",
     "cache",
@@ -65,6 +79,7 @@ app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+run.add_commands(app)
 train.add_commands(app)
 evaluate.add_commands(app)
 results.add_commands(app)

@@ -9,8 +9,8 @@ import logging
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -61,6 +61,8 @@ LINES_EVERY = 30.0
 
 # What --quiet sets for the rest of the process.
 _quiet = False
+# When the last message was printed, on the monotonic clock.
+_said = 0.0
 
 
 def be_quiet(wanted: bool) -> bool:
@@ -88,8 +90,10 @@ def be_verbose(wanted: bool) -> bool:
 
 
 def say(text: str) -> None:
-    """A message that `--quiet` leaves out."""
+    """A message that `--quiet` leaves out; above the bar, if there is one."""
+    global _said
     if not _quiet:
+        _said = time.monotonic()
         messages.print(text)
 
 
@@ -109,7 +113,7 @@ class Update(Protocol):
 
 
 class _Lines:
-    """Progress in a log: a line every `LINES_EVERY` seconds, with rate and time left."""
+    """Progress in a log: a line when nothing was said for `LINES_EVERY` seconds, with rate and time left."""
 
     def __init__(self) -> None:
         self.started = self.last = time.monotonic()
@@ -117,7 +121,7 @@ class _Lines:
     def update(self, done: int, total: int, text: str) -> None:
         """Print the line if it is time for one."""
         now = time.monotonic()
-        if now - self.last < LINES_EVERY:
+        if now - max(self.last, _said) < LINES_EVERY:
             return
         self.last = now
         rate = done / (now - self.started)
@@ -150,6 +154,18 @@ def progress_bar(title: str, *, hidden: bool) -> Iterator["Update"]:
                 lines.update(done, total, text)
 
         yield update
+
+
+@contextmanager
+def progress_bars(*, hidden: bool) -> Iterator[Callable[[str], Update]]:
+    """A bar after another: the block calls (title) for the next one, and gets how to update it, see `progress_bar`."""
+    with ExitStack() as shown:
+
+        def begin(title: str) -> Update:
+            shown.close()
+            return shown.enter_context(progress_bar(title, hidden=hidden))
+
+        yield begin
 
 
 def show_json(value: Mapping[str, Json] | Sequence[Json]) -> None:

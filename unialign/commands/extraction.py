@@ -92,14 +92,14 @@ def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_js
     paces: dict[str, Pace] = {}
     results: list[Json] = []
     lost = False
-    with console.progress_bar("extract all", hidden=as_json) as bar:
+    with console.progress_bars(hidden=as_json) as begin:
         several = extract_all(
             dataset,
             config,
             repair=repair,
             retry=retry,
             dry_run=dry_run,
-            watch=lambda title: watching(title, bar, paces),
+            watch=lambda title: watching(title, begin(f"extract {title}"), paces),
             announce=console.say,
         )
         for name, done in several:

@@ -1,9 +1,9 @@
 """`unialign train | ablate | demo`: stage two."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,17 +31,16 @@ from unialign.commands.options import (
     resolve,
     setting,
 )
+from unialign.commands.progress import training_bar, trial_bar
 from unialign.errors import UnialignError, UsageError
+from unialign.types import Json
 
 if TYPE_CHECKING:
-    from unialign.pipeline.ablation.grid import Grid, Trial
-    from unialign.pipeline.ablation.sweep import Done
-    from unialign.pipeline.ablation.trials import TrialOutcome
+    from unialign.pipeline.ablation.grid import Grid
     from unialign.pipeline.config import Config
     from unialign.pipeline.evaluation.baselines import Row
-    from unialign.pipeline.training.train import RunResult, Show
+    from unialign.pipeline.training.train import RunResult
     from unialign.stages.datasets.base import Dataset
-    from unialign.stages.training.loop import Progress
 
 Model = Annotated[str | None, setting("train.model")]
 BackboneWeights = Annotated[Path | None, setting("train.backbone_weights", metavar="FILE")]
@@ -143,10 +142,20 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process gets here with the same result; one reports it.
         return
-    beside = _baseline_beside(resolved, found, result) if cached and not result.reused else None
+    beside = baseline_beside(resolved, found, result) if cached and not result.reused else None
     if as_json:
-        console.show_json({**result.result(), **result.metrics, "baseline": beside.result() if beside else None})
-        return
+        console.show_json(training_object(result, beside))
+    else:
+        show_training(result, beside)
+
+
+def training_object(result: "RunResult", beside: "Row | None") -> dict[str, Json]:
+    """The object of a training run that `--json` prints."""
+    return {**result.result(), **result.metrics, "baseline": beside.result() if beside else None}
+
+
+def show_training(result: "RunResult", beside: "Row | None", more: Mapping[str, object] = MappingProxyType({})) -> None:
+    """What came out of a training run, for people. beside: the best simple classifier. more: fields that follow."""
     from unialign.stages.training.metrics import shown
 
     fields: dict[str, object] = {"run": result.folder, "protocol": result.protocol}
@@ -165,11 +174,12 @@ def train(
     if beside and beside.top1 >= result.metrics["top1"]:
         name = f"{beside.baseline} on {beside.features} reaches {beside.top1:.4f} in {beside.seconds:.1f} s"
         fields["not beaten"] = f"{name} (`unialign baseline`)"
+    fields |= more
     reused = " (reused)" if result.reused else ""
     console.show_result(f"{result.folder}: {in_one_line(result.metrics)}{reused}", fields)
 
 
-def _baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -> "Row | None":
+def baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -> "Row | None":
     """The best simple classifier on what the run read; None if the run has no top-1 or that would take long."""
     from unialign.pipeline.evaluation.baselines import quick_baselines, record_baselines
 
@@ -332,32 +342,3 @@ def demo(
     console.output.print(closing(found.ablation))
     for line in found.words():
         console.output.print(line)
-
-
-@contextmanager
-def trial_bar(total: int, *, hidden: bool) -> Iterator[tuple["Callable[[Trial, Progress], None]", "Done"]]:
-    """A bar over the training runs of a sweep, with the state of the one that reported last."""
-    with console.progress_bar("ablation", hidden=hidden) as update:
-        so_far = [0]
-
-        def show(trial: "Trial", at: "Progress") -> None:
-            text = f"ablation: {trial.row}, seed {trial.seed}, epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.3f}"
-            update(so_far[0], total, text)
-
-        def report(outcome: "TrialOutcome", done: int, total: int) -> None:
-            so_far[0] = done
-            update(done, total, f"ablation: {outcome.trial.row}, seed {outcome.trial.seed}")
-
-        yield show, report
-
-
-@contextmanager
-def training_bar(title: str, *, hidden: bool) -> Iterator["Show"]:
-    """A bar over the batches of a run, with loss, rate and the share of time spent waiting for data."""
-    with console.progress_bar(title, hidden=hidden) as update:
-        yield lambda at: update(
-            at.epoch * at.batches + at.batch + 1,
-            at.epochs * at.batches,
-            f"{title}: epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.3f}, {at.samples_per_second:.0f} clips/s, "
-            f"waiting for data {at.wait:.0%}",
-        )

@@ -247,6 +247,12 @@ class TrainSection(Settings):
         "has no val part; 0: none.",
     )
     start: UserPath | None = Field(None, description="Folder of a finished run whose weights training starts from.")
+    encoder_epochs: int = Field(
+        0,
+        ge=0,
+        description="Epochs of the skeleton encoder that `unialign run` trains for pose features; 0: as many as its "
+        "recipe takes for so many clips.",
+    )
     name: str = Field(
         "", description="Part of a new run folder's name, between model and seed; an ablation sets it to the row."
     )

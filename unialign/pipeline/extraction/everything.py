@@ -4,7 +4,7 @@ Poses and frames of the same videos are extracted together, so that each clip is
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from unialign.pipeline.collection import claim_collection
@@ -37,19 +37,22 @@ def extract_all(
     dataset: Dataset,
     config: Config,
     *,
+    names: Sequence[str] | None = None,
     repair: bool = False,
     retry: bool = False,
     dry_run: bool = False,
     watch: Callable[[str], Watch] = lambda name: lambda pace: None,
     announce: Callable[[str], None] = LOGGER.info,
 ) -> Iterator[tuple[str, Extraction]]:
-    """The name and the result of each modality, as they are done. watch: is asked for one per step, by its title.
+    """The name and the result of each modality, as they are done.
 
+    names: of the modalities, by default all that are configured. watch: is asked for one per step, by its title.
     On a cluster and in a dry run, each is extracted by itself. Raises what `extract_configured` raises.
     """
-    names = configured_modalities(config)
-    if config.extract.poses.source == "video" and not config.extract.cluster and not dry_run:
-        together = ["poses", "frames"]
+    names = configured_modalities(config) if names is None else list(names)
+    together = ["poses", "frames"]
+    from_videos = config.extract.poses.source == "video" and not config.extract.cluster and not dry_run
+    if from_videos and set(together) <= set(names):
         done = _from_videos(together, dataset, config, repair=repair, retry=retry, watch=watch(" and ".join(together)))
         yield from zip(together, done, strict=True)
         names = [name for name in names if name not in together]

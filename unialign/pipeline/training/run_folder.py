@@ -136,6 +136,14 @@ def run_folders(runs: Path) -> list[Path]:
     return [path for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()] if runs.is_dir() else []
 
 
+def newest_run(runs: Path) -> Path:
+    """The run in a folder that was finished last. Raises `MissingCache` if none is."""
+    finished = [path for path in run_folders(runs) if (path / "result.json").is_file()]
+    if not finished:
+        raise MissingCache(f"no finished run in {runs}; `unialign run` and `unialign train` make them.")
+    return max(finished, key=lambda path: ((path / "result.json").stat().st_mtime_ns, path.name))
+
+
 def readable(row: str) -> str:
     """A row's name made safe for a folder name: at most 40 letters, digits, underscores, dots and hyphens."""
     return re.sub(r"[^\w.]+", "-", row.lower())[:LONGEST_ROW].strip("-._")

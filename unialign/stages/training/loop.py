@@ -36,6 +36,7 @@ class Progress:
     """Progress for display: epoch and batch number from 0.
 
     loss: of the last optimizer step whose values were fetched. wait: fraction of the time spent waiting for batches.
+    ended: at the end of an epoch its row of the history, see `Fitted`; empty within one.
     """
 
     epoch: int
@@ -45,6 +46,7 @@ class Progress:
     loss: float
     wait: float
     samples_per_second: float
+    ended: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class _Run:
         self.trained = 0
         self.taken: list[_Taken] = []
         self.loss = math.nan
+        self.shown = 0  # batches of an epoch
         self.sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {}
@@ -294,6 +297,7 @@ class _Run:
         if self.log:
             self.log.event("epoch", **row)
             self.log.epoch(self.history, self.step)
+        self.show_ended(row)
         if done or (epoch + 1) % settings.checkpoint_every == 0:
             self.save()
 
@@ -422,20 +426,21 @@ class _Run:
 
     def show_progress(self, share: RankBatch) -> None:
         """Show how far the run is, in the first process."""
-        if not self.log:
-            return
+        self.shown = share.num_batches
         speed = self._speed()
-        self.show(
-            Progress(
-                epoch=self.position.epoch,
-                epochs=self.settings.epochs,
-                batch=share.batch,
-                batches=share.num_batches,
-                loss=self.loss,
-                wait=speed["data_wait"],
-                samples_per_second=speed["samples_per_second"],
-            )
-        )
+        self._show(self.position.epoch, share.batch, speed["data_wait"], speed["samples_per_second"])
+
+    def show_ended(self, row: Mapping[str, float]) -> None:
+        """Show the epoch that has just ended, in the first process. row: of the history."""
+        place = self.position.epoch - 1, self.shown - 1
+        self._show(*place, row["data_wait"], row["samples_per_second"], row)
+
+    def _show(
+        self, epoch: int, batch: int, wait: float, samples_per_second: float, ended: Mapping[str, float] | None = None
+    ) -> None:
+        if self.log:
+            at = Progress(epoch, self.settings.epochs, batch, self.shown, self.loss, wait, samples_per_second)
+            self.show(replace(at, ended=ended) if ended else at)
 
 
 def _place(position: Position) -> dict[str, int]:

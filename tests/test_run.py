@@ -1,0 +1,78 @@
+"""`unialign run`: from a folder to a model in one command, wherever it is stopped in between."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.forked_command import command_in, run_forked
+from unialign.stages.demo.render import render_collection
+
+SETTINGS = """dataset: demo
+data: {data}
+extract: {{threads: 1, poses: {{source: skeleton}}, frames: {{short_side: 32, num_frames: 4}}}}
+train:
+  skeleton: {{width: 6, clip_len: 8}}
+  unialign: {{backbone: tsm-resnet10, num_frames: 2, image_size: 16, width: 16}}
+  val_share: 0
+  encoder_epochs: 2
+  settings: {{epochs: 2, batch_size: 8, checkpoint_batches: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 clips with skeletons, of two performers."""
+    root = tmp_path_factory.mktemp("run") / "data"
+    render_collection(root, performers=2, cameras=1, workers=1)
+    return root
+
+
+@pytest.fixture
+def work(tmp_path: Path, data: Path, fork_server: None) -> Path:
+    """A working folder with a configuration."""
+    (tmp_path / "unialign.yaml").write_text(SETTINGS.format(data=data))
+    return tmp_path
+
+
+def killed_when(there: Path, pattern: str, cwd: Path) -> None:
+    """Start the command, and kill it with SIGKILL as soon as a file matches."""
+    streams = (cwd / "out", cwd / "err")
+    process = multiprocessing.get_context("forkserver").Process(
+        target=command_in, args=(["unialign", "run"], cwd, streams)
+    )
+    process.start()
+    while not list(there.glob(pattern)):
+        assert process.is_alive(), streams[1].read_text()
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Path) -> None:
+    killed_when(work / "runs", "*-unialign-*/checkpoints/*.pt", work)
+    done = run_forked("run", cwd=work)
+    steps = {step["step"]: step for step in done["steps"]}
+    assert list(steps) == ["frames", "poses", "text", "skeleton encoder", "pose-features", "unialign"]
+    # What the killed one had finished was not done again.
+    assert [steps[name].get("attempted") for name in ("poses", "frames", "text", "pose-features")] == [0, 0, 0, 0]
+    assert steps["skeleton encoder"]["reused"]
+    assert not done["reused"]
+    assert done["keys"]["pose-features"]["key"] == steps["pose-features"]["key"]
+    again = run_forked("run", cwd=work)
+    assert again["reused"]
+    assert again["folder"] == done["folder"]
+    assert again["metrics"] == done["metrics"]
+    assert json.loads((Path(done["folder"]) / "result.json").read_text())["metrics"] == done["metrics"]
+
+
+def test_what_is_missing_is_said_before_anything_is_extracted(work: Path, data: Path) -> None:
+    (work / "unialign.yaml").write_text(f"dataset: demo\ndata: {data}\n")
+    found = run_forked("run", cwd=work, code=2)
+    assert "--weights yolo11n-pose.pt" in found["error"]
+    assert not (work / "cache").exists()

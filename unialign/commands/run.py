@@ -1,0 +1,170 @@
+"""`unialign run`: from videos to a trained, evaluated model in one command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unialign import console
+from unialign.commands.evaluate import drawn, in_one_line
+from unialign.commands.extraction import (
+    Cluster,
+    Threads,
+    begun,
+    result,
+    show_classes,
+    show_reasons,
+    watching,
+)
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    DatasetName,
+    Labels,
+    Overrides,
+    Protocol,
+    Quiet,
+    Root,
+    Runs,
+    Verbose,
+    resolve,
+    setting,
+)
+from unialign.commands.progress import training_shown
+from unialign.commands.train import Epochs, Model, Seed, baseline_beside, show_training, training_object
+from unialign.types import Json
+from unialign.words import counted
+
+if TYPE_CHECKING:
+    from unialign.pipeline.config import Config
+    from unialign.pipeline.extraction.extract import Extraction
+    from unialign.pipeline.extraction.pace import Pace
+    from unialign.pipeline.training.train import RunResult
+    from unialign.stages.datasets.base import Dataset
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command into the application."""
+    app.command("run", cls=Command, epilog="Example: unialign run --root clips --weights yolo11n-pose.pt")(run)
+
+
+def run(
+    dataset: DatasetName = None,
+    root: Root = None,
+    cache: Cache = None,
+    runs: Runs = None,
+    labels: Labels = None,
+    protocol: Protocol = None,
+    weights: Annotated[Path | None, setting("extract.poses.weights")] = None,
+    model: Model = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    cluster: Cluster = None,
+    threads: Threads = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try quarantined samples again.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Go from videos to a trained, evaluated model: both stages in one command.
+
+    Extracts what the model reads, trains a skeleton encoder for the pose features, and then the model. Whatever is
+    finished is reused, so the same command resumes wherever it was stopped, and after new clips does only what they
+    need. `unialign init` writes settings that fit the clips.
+    """
+    from unialign.pipeline.config import with_values
+
+    resolved = resolve(
+        config,
+        overrides,
+        dataset=dataset,
+        data=root,
+        cache=cache,
+        runs=runs,
+        labels=labels,
+        protocol=protocol,
+        extract__poses__weights=weights,
+        train__model=model,
+        train__settings__epochs=epochs,
+        train__settings__seed=seed,
+        extract__cluster=cluster,
+        extract__threads=threads,
+    )
+    if resolved.dataset is None:
+        resolved = with_values(resolved, {"dataset": "folder"})
+    found, facts = begun(resolved, as_json=as_json)
+    steps: list[Json] = []
+    with console.progress_bars(hidden=as_json) as begin:
+        last, quarantined = _run(found, resolved, begin, steps, retry=retry, as_json=as_json)
+    beside = None if last.reused else baseline_beside(resolved, found, last)
+    from unialign.pipeline.evaluation.gallery import draw_run
+
+    keep = resolved.train.remote_cache
+    pictures = drawn(lambda: draw_run(last.folder, found, resolved.cache.resolve(), keep=keep))
+    if as_json:
+        more = {"steps": steps, "pictures": [str(path) for path in pictures]}
+        console.show_json({**training_object(last, beside), **more, "collection": facts})
+    else:
+        show_training(last, beside, {"pictures": pictures[0].parent} if pictures else {})
+    if quarantined:
+        raise typer.Exit(3)
+
+
+def _run(
+    dataset: "Dataset",
+    config: "Config",
+    begin: Callable[[str], console.Update],
+    steps: list[Json],
+    *,
+    retry: bool,
+    as_json: bool,
+) -> tuple["RunResult", bool]:
+    """The run, and whether clips are quarantined. begin: the next bar. steps: takes the object of each step."""
+    from unialign.pipeline.end_to_end import end_to_end
+    from unialign.pipeline.training.train import RunResult
+
+    say = (lambda text: None) if as_json else console.say
+    paces: dict[str, Pace] = {}
+    quarantined = False
+    for name, done in end_to_end(
+        dataset,
+        config,
+        retry=retry,
+        watch=lambda title: watching(title, begin(f"extract {title}"), paces),
+        announce=console.say,
+        show=lambda title: training_shown(title, begin(title), say),
+        tell=console.say,
+    ):
+        if isinstance(done, RunResult):
+            steps.append({"step": name, **done.result()})
+            say(_trained(name, done))
+            last = done
+        else:
+            pace = next((pace for title, pace in paces.items() if name in title.split(" and ")), None)
+            steps.append({"step": name, **result(done, pace)})
+            say(_extracted(name, done, pace))
+            quarantined = quarantined or bool(done.quarantined)
+            if not as_json and not console.is_quiet():
+                show_reasons(done.reasons)
+                show_classes(done.problems, dataset)
+    return last, quarantined
+
+
+def _extracted(name: str, done: "Extraction", pace: "Pace | None") -> str:
+    """Such as "poses: 8 extracted in 12 s (14 frames/s), 0 reused", or "poses: all 8 reused"."""
+    if not done.attempted:
+        return f"{name}: all {done.reused:,} reused"
+    speed = f" ({pace.frames_per_second:,.0f} frames/s)" if pace and pace.frames else ""
+    lost = "".join(f", {count:,} {status}" for status, count in done.quarantined.items())
+    return f"{name}: {done.extracted:,} extracted in {done.seconds:.0f} s{speed}, {done.reused:,} reused{lost}"
+
+
+def _trained(name: str, done: "RunResult") -> str:
+    """Such as "skeleton encoder: top1 0.8750 in 31 s, 300 epochs"."""
+    how = "finished before, reused" if done.reused else f"{counted(done.epochs, 'epoch')} in {done.seconds:.0f} s"
+    return f"{name}: {in_one_line(done.metrics)}; {how} ({done.folder.name})"
