@@ -42,10 +42,11 @@ promises: install
 quick: install
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
 
-# Lint, types and import rules.
+# Lint, types and import rules. hadolint has wheels for Linux on x86-64 only.
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 

@@ -71,6 +71,7 @@ def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
 def layer(name: str) -> int:
     return {
         "errors": 0,
+        "extras": 0,
         "types": 0,
         "settings": 0,
         "words": 0,

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any, ParamSpec, TypeVar
 
 from unialign.errors import UsageError
+from unialign.extras import missing_extra
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -101,7 +102,9 @@ OWN: dict[tuple[str, str], Rule] = {
 
 
 def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The same function, which raises `UsageError` that names the first argument of another kind than it takes."""
+    """The same function, which raises `UsageError` that names the first argument of another kind than it takes, or the
+    extra to install where a library is missing.
+    """
     signature = inspect.signature(function)
     name = function.__name__
     rules = {
@@ -119,7 +122,13 @@ def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
         for argument, (kind, fits) in rules.items():
             if argument in given and not fits(given[argument]):
                 raise UsageError(f"unialign.{name}: {argument} is {_shown(given[argument])}; it must be {kind}.")
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            lacking = missing_extra(error, f"unialign.{name}")
+            if lacking is None:
+                raise
+            raise lacking from error
 
     return call
 

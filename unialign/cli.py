@@ -32,11 +32,11 @@ from unialign.commands.options import (
     ConfigFile,
     DatasetName,
     Group,
-    Overrides,
     Root,
     resolve,
 )
 from unialign.errors import UnialignError
+from unialign.extras import missing_extra
 
 # In help: in the order of the work, not of the code.
 ORDER = (
@@ -107,38 +107,65 @@ def root(
     """
 
 
-@app.command("doctor", cls=Command, epilog="Example: unialign doctor")
+@app.command("doctor", cls=Command, epilog="Example: unialign doctor extract poses")
 def doctor(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND|KEY=VALUE",
+            help="A command to check for, such as `extract poses` or `train`, and values of the configuration.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: DatasetName = None,
     root: Root = None,
     cache: Cache = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
-    overrides: Overrides = None,
 ) -> None:
-    """Check the installation.
+    """Check the installation, or what one command needs.
 
-    Says what is installed, whether a clip can be encoded and decoded, which devices there are, how many frames per
-    second they decode and compute, and which data, weights and stores are missing.
+    Says what is installed, whether a clip can be encoded and decoded, which devices and drivers there are, how many
+    frames per second they decode and compute, how much room there is, and which data, weights and stores are missing.
     """
+    command = [word for word in words or () if "=" not in word]
+    overrides = [word for word in words or () if "=" in word]
     resolved = resolve(config, overrides, dataset=dataset, data=root, cache=cache)
+    if command:
+        from unialign.pipeline.needs import needs
+
+        _show_checks({"command": " ".join(command), "checks": needs(resolved, command)}, as_json)
+        return
     from unialign.pipeline.doctor import diagnose
 
     found = diagnose(resolved)
-    if as_json:
-        console.show_json(found)
-    else:
+    if not as_json:
         paths = {name: path or "not set" for name, path in found["paths"].items()}
         rates = {
             name: f"{rate:,.0f} frames/s" if isinstance(rate, float) else rate or "-"
             for name, rate in found["rates"].items()
         }
-        console.show_fields({**found["environment"], "devices": ", ".join(found["devices"]), **rates, **paths})
-        rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
-        console.show_table("ready", ("part", "ready", "if not"), rows)
+        extras = {
+            f"[{name}]": f"lacks {', '.join(missing)}" if missing else "complete"
+            for name, missing in found["extras"].items()
+        }
+        free = {
+            f"free {name}": console.human_bytes(size) if size else "unknown" for name, size in found["free"].items()
+        }
+        devices = {"devices": ", ".join(found["devices"])}
+        console.show_fields({**found["environment"], **devices, **extras, **free, **rates, **paths})
+    _show_checks(found, as_json)
     if "error" in found:
         console.messages.print(f"error: {found['error']}", style="red")
         raise typer.Exit(found["exit_code"])
+
+
+def _show_checks(found: Any, as_json: bool) -> None:
+    if as_json:
+        console.show_json(found)
+        return
+    rows = [(check["check"], "yes" if check["ok"] else "no", check["advice"]) for check in found["checks"]]
+    console.show_table("ready", ("part", "ready", "if not"), rows)
 
 
 # Typer brings a copy of Click in some versions and uses the package in others.
@@ -157,6 +184,18 @@ def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
+def _installed(commands: Any) -> Any:
+    """Run the command line. Raises `UsageError` that says which extra to install where a library is missing."""
+    try:
+        return commands(standalone_mode=False)
+    except ModuleNotFoundError as error:
+        named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        lacking = missing_extra(error, f"unialign {named}".strip())
+        if lacking is None:
+            raise
+        raise lacking from error
+
+
 def main() -> None:
     """Entry point: runs the command line and turns expected errors into one sentence and their exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -168,7 +207,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         # Returns the code of a `typer.Exit`, None without one; whatever else ends a command is raised.
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(_installed(app) or 0)
     except WrongWords as error:
         # Before anything is parsed, so that even an unknown flag gets its object.
         if as_json:

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ import numpy as np
 from unialign import __version__
 from unialign.cache.cores import usable_cores
 from unialign.cache.inventory import iterate_stores
+from unialign.extras import absent, contents, how_to_install
 from unialign.pipeline.config import Config
 from unialign.pipeline.extraction.hardware import processor
+from unialign.pipeline.memory import available_memory
 from unialign.pipeline.rates import measured_rates
 from unialign.plugins import Table
 from unialign.types import Json
@@ -44,13 +47,17 @@ def package_version(name: str) -> str:
         return "not installed"
 
 
+# Of the package; others bring a library for one purpose.
+EXTRAS = ("extract", "train", "all")
+
+
 def diagnose(config: Config) -> dict[str, Json]:
-    """One JSON object: "environment", "devices", "rates" (see `rates.py`), "paths", and "checks" ([{"check", "ok",
-    "advice"}]).
+    """One JSON object: "environment", "devices", "extras" (what each lacks), "free" (bytes below the cache and of
+    memory), "rates" (see `rates.py`), "paths", and "checks" ([{"check", "ok", "advice"}]).
 
     If something installed does not work, also "error" (a sentence) and "exit_code".
     """
-    broken = decoding_problem()
+    broken = decoding_problem() if _decodes() else ""
     return {
         "environment": {
             "unialign": __version__,
@@ -60,16 +67,19 @@ def diagnose(config: Config) -> dict[str, Json]:
             "cores": usable_cores(),
             **{name: package_version(name) for name in PACKAGES},
             "ffmpeg": ffmpeg_version(),
+            **_drivers(),
         },
         "devices": _devices(),
-        "rates": {} if broken else measured_rates(config),
+        "extras": {extra: list(absent(extra)) for extra in EXTRAS if contents(extra)},
+        "free": {"cache": shutil.disk_usage(existing_folder(config)).free, "memory": available_memory()},
+        "rates": {} if broken or absent("extract") else measured_rates(config),
         "paths": {
             "data": str(config.data) if config.data else None,
             "cache": str(config.cache.resolve()),
             "runs": str(config.runs.resolve()),
             "dataset": config.dataset,
         },
-        "checks": [{"check": "video decoding", "ok": not broken, "advice": broken}, *_checks(config)],
+        "checks": [_decoding(broken), *checks_of(config)],
         **({"error": broken, "exit_code": 1} if broken else {}),
     }
 
@@ -112,7 +122,41 @@ def _difference(decoded: Sequence[np.ndarray], pictures: Sequence[np.ndarray]) -
     return f"pixels are up to {furthest} of 255 away" if furthest > 12 else ""
 
 
+def _decodes() -> bool:
+    return package_version("av") != "not installed"
+
+
+def _decoding(broken: str) -> Json:
+    if not _decodes():
+        return {"check": "video decoding", "ok": False, "advice": how_to_install("extract")}
+    return {"check": "video decoding", "ok": not broken, "advice": broken}
+
+
+def _drivers() -> dict[str, Json]:
+    """Version of the GPU's driver, and the CUDA that torch was built for; each "none" without one."""
+    program = shutil.which("nvidia-smi")
+    driver = ""
+    if program:
+        query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603
+        driver = asked.stdout.split("\n")[0].strip() if asked.returncode == 0 else ""
+    cuda = None
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        cuda = torch.version.cuda
+    return {"gpu driver": driver or "none", "cuda of torch": cuda or "none"}
+
+
+def existing_folder(config: Config) -> Path:
+    """The cache root, or the closest folder above it that is there."""
+    root = config.cache.resolve()
+    return next(path for path in (root, *root.parents) if path.exists())
+
+
 def _devices() -> list[Json]:
+    if not importlib.util.find_spec("torch"):
+        return ["cpu"]
     import torch
 
     found: list[Json] = ["cpu"]
@@ -123,21 +167,25 @@ def _devices() -> list[Json]:
 
 
 def _plugin_problems() -> list[str]:
-    """One sentence per installed plug-in that cannot be used."""
-    from unialign.pipeline.extraction.extractors import EXTRACTORS
+    """One sentence per installed plug-in that cannot be used. Those of extraction only where that is installed."""
     from unialign.pipeline.systems.registry import SYSTEMS
     from unialign.stages.datasets.catalog import DATASETS
-    from unialign.stages.extraction.text_encoders import ENCODERS
 
-    tables: tuple[Table[Any], ...] = (DATASETS, EXTRACTORS, ENCODERS, SYSTEMS)
+    tables: list[Table[Any]] = [DATASETS, SYSTEMS]
+    if not absent("extract"):
+        from unialign.pipeline.extraction.extractors import EXTRACTORS
+        from unialign.stages.extraction.text_encoders import ENCODERS
+
+        tables += [EXTRACTORS, ENCODERS]
     return [problem for table in tables for problem in table.problems()]
 
 
-def _checks(config: Config) -> list[Json]:
+def checks_of(config: Config) -> list[Json]:
+    """Whether each part of the pipeline can run: [{"check", "ok", "advice"}], with advice for what cannot."""
     poses = config.extract.poses
     has_ultralytics = importlib.util.find_spec("ultralytics") is not None
     stores = list(iterate_stores(config.cache.resolve()))
-    parent = next(path for path in (config.cache.resolve(), *config.cache.resolve().parents) if path.exists())
+    parent = existing_folder(config)
     free = shutil.disk_usage(parent).free
     broken = _plugin_problems()
     checks = [
