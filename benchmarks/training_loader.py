@@ -8,8 +8,9 @@ decodes the same JPEGs with Pillow's libjpeg-turbo and resizes the same crops wi
 without Python. Peers read the same bytes and do the same. tokens: one drawn view of 401 KB of each sample, against a
 memory map. pose: pooled features as DVTA reads them, pose tokens as UniAlign reads them beside its images, and clips of
 keypoints as a skeleton encoder reads them; the limit is a memory map with the same arithmetic, and for keypoints the
-same recipe called by a thread per core. One peer of images is no JPEG decoder: raw RGB pixels in a memory map, which
-take 12 times the space.
+same recipe called by a thread per core. For pooled features that map leaves out what a training step needs besides
+them (labels, indices, memory that the next batch does not overwrite), so a second map gives these too. One peer of
+images is no JPEG decoder: raw RGB pixels in a memory map, which take 12 times the space.
 
 Readers take turns within every round; ratios are to the limit of the same round, figures are medians. Batches that
 lie ready when a reader's turn begins are taken before its time does, and its worker processes stand still in the turns
@@ -358,6 +359,22 @@ def feature_map(values: np.ndarray, views: list[int]) -> Turns:
             yield ROWS
 
 
+def whole_batch_map(values: np.ndarray, views: list[int]) -> Turns:
+    """The same with what else a training step takes: labels, indices, and memory that the next batches leave alone."""
+    rows, number = values.reshape(-1, values.shape[-1]), len(views)
+    labels, ahead = np.zeros(len(values), np.int64), SETTINGS.prefetch + 2
+    memory = [at_page((ROWS * number, values.shape[-1]), "float32") for _ in range(ahead)]
+    for epoch in count():
+        order = epoch_order(len(values), 0, epoch)
+        for place, start in enumerate(range(0, len(values) - ROWS + 1, ROWS)):
+            indices, out = order[start : start + ROWS], memory[place % ahead]
+            np.take(rows, (indices[:, None] * values.shape[1] + views).ravel(), axis=0, out=out, mode="clip")
+            features = torch.from_numpy(out).unflatten(0, (ROWS, number)).mean(dim=1) if number > 1 else out
+            batch = {"pose_features": torch.as_tensor(features), "indices": torch.from_numpy(indices)}
+            batch["labels"] = torch.from_numpy(labels[indices])
+            yield len(batch["indices"])
+
+
 def grid_map(values: np.ndarray, views: list[int]) -> Turns:
     """The same from whole samples, as one writes it first."""
     for epoch in count():
@@ -482,7 +499,8 @@ def tokens(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def pose(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    number, generator = 8192, np.random.default_rng(0)
+    # As many as DVTA trains on: the training clips of NTU RGB+D 60, X-Sub.
+    number, generator = 40_091, np.random.default_rng(0)
     features = generator.standard_normal((number, 8, 256), dtype=np.float32)
     spec = ArraySpec("feature", "float32", (8, 256), ("view", "channel"), chunk=1)
     reader = store_of(folder, "features", (spec,), number, lambda place: {"feature": features[place]})
@@ -495,6 +513,7 @@ def pose(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     for name, views in (("first view", [0]), ("mean of 4 views", [0, 2, 4, 6])):
         ours = PooledFeatures(joined, [0] * number, views)
         readers = {LIMIT: feature_map(mapped, views), OURS: loaded(ours, MANY)}
+        readers["memory map, with labels and indices"] = whole_batch_map(mapped, views)
         readers["memory map, all views read"] = grid_map(mapped, views)
         found = measured("pose", readers, options.rounds, options.seconds)
         rows += [{**row, "what": f"DVTA, {name}"} for row in found]

@@ -121,6 +121,12 @@ def test_entries_are_those_of_the_samples_from_any_first_to_any_last(
             np.testing.assert_array_equal(whole[place].reshape(expected.shape), expected)
             part = np.atleast_1d(expected)[starts[place] : starts[place] + counts[place]]
             np.testing.assert_array_equal(found[place], part)
+        for count in {0, 1, int((lengths - starts).min(initial=0))}:
+            alike = batches.entries(name, positions, starts * (starts + count <= lengths), count)
+            assert np.diff(alike.bounds).tolist() == [count] * len(asked)
+            for place in range(len(asked)):
+                first = starts[place] if starts[place] + count <= lengths[place] else 0
+                np.testing.assert_array_equal(alike[place], whole[place][first : first + count])
 
 
 def test_entries_that_a_sample_lacks_are_rejected(reader: StoreReader) -> None:
@@ -129,6 +135,8 @@ def test_entries_that_a_sample_lacks_are_rejected(reader: StoreReader) -> None:
     for start, count in ((0, length + 1), (-1, 2), (length + 1, 0), (1, -1), (2, 2**63 - 1)):
         with pytest.raises(IndexError, match="keypoints: entries must lie inside their sample"):
             batches.entries("keypoints", np.array([2]), np.array([start]), np.array([count]))
+        with pytest.raises(IndexError, match="keypoints: entries must lie inside their sample"):
+            batches.entries("keypoints", np.array([2]), np.array([start]), count)
     for position in (-1, len(reader.ids)):
         with pytest.raises(IndexError, match="places must lie"):
             batches.entries("keypoints", np.array([position]))

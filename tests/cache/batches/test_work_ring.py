@@ -64,20 +64,28 @@ def test_a_loop_alone_gathers_what_it_waits_for_and_no_more(reader: BatchReader)
     assert [each.arrays["count"].tolist() != [-1] * SIZE for each in buffers] == [True, False, False]
 
 
-def test_threads_gather_ahead_of_a_loop_that_is_busy(reader: BatchReader) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_gather_ahead_of_a_loop_that_is_busy_also_after_they_slept(reader: BatchReader, threads: int) -> None:
     work, buffers = Gathering(reader, SIZE, 3), [reader.buffers(SIZE) for _ in range(3)]
-    helper = threading.Thread(target=work.work)
-    helper.start()
-    for each in buffers:
-        each.arrays["count"][...] = -1
-        work.offer(np.arange(4), None, each)
-    until = time.monotonic() + 20
-    while any((each.arrays["count"] == -1).any() for each in buffers) and time.monotonic() < until:
-        time.sleep(0.001)
-    assert [each.arrays["count"].tolist() for each in buffers] == [reader.read(np.arange(4))["count"].tolist()] * 3
-    work.close(1)
-    helper.join(timeout=20)
-    assert not helper.is_alive()
+    helpers = [threading.Thread(target=work.work) for _ in range(threads)]
+    for helper in helpers:
+        helper.start()
+    expected = reader.read(np.arange(4))["count"].tolist()
+    for pause in (0.0, 0.05, 0.0, 0.05):
+        time.sleep(pause)
+        for each in buffers:
+            each.arrays["count"][...] = -1
+            work.offer(np.arange(4), None, each)
+        until = time.monotonic() + 20
+        while any((each.arrays["count"] == -1).any() for each in buffers) and time.monotonic() < until:
+            time.sleep(0.001)
+        assert [each.arrays["count"].tolist() for each in buffers] == [expected] * 3
+        for _ in buffers:
+            work.fetch()
+    work.close(threads)
+    for helper in helpers:
+        helper.join(timeout=20)
+        assert not helper.is_alive()
 
 
 def test_what_is_closed_is_gathered_by_nobody(reader: BatchReader) -> None:

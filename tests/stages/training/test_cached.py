@@ -101,6 +101,16 @@ def test_neither_threads_nor_workers_change_a_batch(source: CachedArrays, settin
     assert epoch(source, **settings) == epoch(source)
 
 
+@pytest.mark.parametrize("batches", [1, 3])
+def test_how_many_batches_are_gathered_at_once_changes_none(
+    source: CachedArrays, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [source.__getitems__([(0, index) for index in batch[0]]) for batch in epoch(source)]
+    monkeypatch.setattr(cached, "_TOGETHER", batches * 6 * source.reader.sample_bytes)
+    assert epoch(source) == plain(iter(expected))
+    assert epoch(source, Position(0, 12)) == plain(iter(expected[2:]))
+
+
 def test_saved_after_every_batch_and_restored_all_that_follows_is_equal(source: CachedArrays) -> None:
     settings = TrainSettings(batch_size=6, seed=3)
     loader = Loader(source, settings)

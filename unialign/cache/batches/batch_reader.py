@@ -74,7 +74,11 @@ class BatchReader(Joined):
         return {name: array[: len(positions)] for name, array in buffers.arrays.items()}
 
     def entries(
-        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+        self,
+        name: str,
+        positions: np.ndarray,
+        starts: np.ndarray | None = None,
+        counts: np.ndarray | int | None = None,
     ) -> Entries:
         """See `Joined.entries`."""
         from unialign.cache.batches.gather import copy_entries

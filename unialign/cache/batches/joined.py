@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,16 @@ class Entries:
         return self.values[self.bounds[place] : self.bounds[place + 1]]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a column: the column's number, type and shape of an entry, entries of the shortest sample."""
+
+    number: int
+    kind: np.dtype[Any]
+    shape: tuple[int, ...]
+    shortest: int
+
+
 class Joined:
     """Samples by their place in a list of ids, joined over stores by id; `read` of the classes below gives them.
 
@@ -109,6 +120,11 @@ class Joined:
             first += spec.chunks_per_sample
         self.lengths = np.ascontiguousarray(np.stack(lengths, axis=1), dtype=np.int64)
         self.shortest = int(self.lengths.min()) if self.lengths.size else 0
+        shortest = self.lengths.min(axis=0).tolist() if len(self.ids) else [0] * len(self.columns)
+        self._entries = {
+            name: _Entry(number, little_endian(column.spec), column.spec.shape[1:], shortest[number])
+            for number, (name, column) in enumerate(self.columns.items())
+        }
         self.layout = np.array(layout, dtype=np.int64)
         self.num_chunks = first
         self.sample_bytes = int((self.layout[:, 2] * self.layout[:, 3]).sum())
@@ -154,11 +170,16 @@ class Joined:
         raise NotImplementedError
 
     def entries(
-        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+        self,
+        name: str,
+        positions: np.ndarray,
+        starts: np.ndarray | None = None,
+        counts: np.ndarray | int | None = None,
     ) -> Entries:
         """Entries of the first axis of one column, for each of the places of the list; a place may come several times.
 
-        starts, counts: (P,) which entries; all of each sample by default.
+        starts: (P,) first entry of each; 0 by default. counts: (P,) how many of each, or one number for all; by default
+        all up to the sample's end.
         Raises `DamagedStore` when something is not what was written; nothing of it is given out.
         """
         raise NotImplementedError
@@ -168,7 +189,7 @@ class Joined:
         name: str,
         positions: np.ndarray,
         starts: np.ndarray | None,
-        counts: np.ndarray | None,
+        counts: np.ndarray | int | None,
         lengths: np.ndarray | None = None,
     ) -> tuple[int, np.ndarray, np.ndarray, Entries]:
         """Number of the column, checked `positions` and `starts`, and memory for what `entries` shall give.
@@ -176,29 +197,28 @@ class Joined:
         lengths: (P,) entries of these samples, where those of the list are not known beforehand.
         Raises `IndexError` for what a sample does not have.
         """
-        number = list(self.columns).index(name)
-        positions = np.ascontiguousarray(positions, dtype=np.int64)
-        if len(positions) and positions.view(np.uint64).max() >= len(self):
-            raise IndexError(f"places must lie between 0 and {len(self) - 1}")
-        lengths = self.lengths[positions, number] if lengths is None else lengths
+        entry = self._entries[name]
+        positions = self._places(positions)
         starts = np.zeros(len(positions), np.int64) if starts is None else np.ascontiguousarray(starts, dtype=np.int64)
-        counts = lengths - starts if counts is None else np.asarray(counts, dtype=np.int64)
-        # This order avoids overflow.
-        if ((starts < 0) | (counts < 0) | (starts > lengths) | (counts > lengths - starts)).any():
-            raise IndexError(f"{name}: entries must lie inside their sample")
-        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        spec = self.columns[name].spec
-        values = np.empty((int(bounds[-1]), *spec.shape[1:]), little_endian(spec))
-        return number, positions, starts, Entries(values, bounds)
+        # Mostly nothing ends behind the end of the shortest sample, which one look at all starts tells.
+        alike = counts if isinstance(counts, int) and lengths is None and len(positions) else 0
+        if alike > 0 and starts.view(np.uint64).max() <= entry.shortest - alike:
+            bounds = np.arange(0, len(positions) * alike + 1, alike)
+        else:
+            lengths = self.lengths[positions, entry.number] if lengths is None else lengths
+            counts = lengths - starts if counts is None else np.broadcast_to(counts, positions.shape)
+            # This order avoids overflow.
+            if ((starts < 0) | (counts < 0) | (starts > lengths) | (counts > lengths - starts)).any():
+                raise IndexError(f"{name}: entries must lie inside their sample")
+            bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        values = np.empty((int(bounds[-1]), *entry.shape), entry.kind)
+        return entry.number, positions, starts, Entries(values, bounds)
 
     def asked(
         self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
     ) -> tuple[np.ndarray, np.ndarray, Buffers]:
         """The arguments of `read`, complete and checked: `IndexError`, `ValueError` for what makes no sense."""
-        positions = np.ascontiguousarray(positions, dtype=np.int64)
-        # Interpreted as unsigned, a negative position is a huge one.
-        if len(positions) and positions.view(np.uint64).max() >= len(self):
-            raise IndexError(f"places must lie between 0 and {len(self) - 1}")
+        positions = self._places(positions)
         if starts is None:
             starts = np.zeros((len(positions), len(self.columns)), dtype=np.int64)
         else:
@@ -212,6 +232,13 @@ class Joined:
         if len(positions) > buffers.size:
             raise ValueError(f"{len(positions)} samples do not fit into memory for {buffers.size}")
         return positions, starts, buffers
+
+    def _places(self, positions: np.ndarray) -> np.ndarray:
+        positions = np.ascontiguousarray(positions, dtype=np.int64)
+        # Interpreted as unsigned, a negative position is a huge one.
+        if len(positions) and positions.view(np.uint64).max() >= len(self):
+            raise IndexError(f"places must lie between 0 and {len(self) - 1}")
+        return positions
 
 
 def _check_column(name: str, column: Column, by_entry: bool) -> None:

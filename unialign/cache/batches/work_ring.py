@@ -1,8 +1,10 @@
 """Batches distributed among threads without the GIL: whichever thread is free gathers the next unclaimed one.
 
 A batch of 2 MB is copied in 0.2 ms. Handing it from one Python thread to another, and waking the waiting one, takes
-half of that; so the loop that waits for a batch does not sleep, but gathers one itself. The threads share two counters
-and a mark for each batch in progress, changed by atomic operations in compiled code.
+half of that; so the loop that waits for a batch does not sleep, but gathers one itself. A thread with nothing to do
+stays in compiled code for a millisecond before it sleeps: to wake up in Python it would need the GIL, which the loop
+holds while it prepares the next batch. The threads share a few counters and a mark for each batch in progress, changed
+by atomic operations in compiled code.
 """
 
 from queue import SimpleQueue
@@ -20,11 +22,12 @@ from unialign.cache.compiled import compiled
 
 _WORD = 8
 _POINTER = ir.IntType(64).as_pointer()
-# Indices in the state: batches claimed, batches offered, then for each slot of the ring the last batch finished in it,
-# counted from 1.
-_CLAIMED, _OFFERED, _DONE = 0, _WORD, 2 * _WORD
-# The awaited batch is in progress: it takes a tenth of a millisecond, or a few for large batches.
-_PAUSE = 20
+# Places in the state: batches claimed, batches offered, threads asleep that nobody has woken, whether the ring is
+# closed, then for each slot of the ring the last batch finished in it, counted from 1.
+_CLAIMED, _OFFERED, _ASLEEP, _CLOSED, _DONE = 0, _WORD, 2 * _WORD, 3 * _WORD, 4 * _WORD
+# Microseconds between two looks: a batch takes a tenth of a millisecond, or a few for large batches. Looks without
+# anything to do before a thread sleeps.
+_PAUSE, _LOOKS = 20, 15
 
 _usleep = types.ExternalFunction("usleep", types.intc(types.uintc))
 
@@ -57,6 +60,27 @@ def _swap(typing: Any, address: Any, old: Any, new: Any) -> Any:
     return types.boolean(types.int64, types.int64, types.int64), generate
 
 
+@compiled("boolean(int64,int64)")
+def _add(address: int, amount: int) -> bool:
+    """Add to a counter; False if that would take it below 0."""
+    while True:
+        value = _load(address)
+        if value + amount < 0:
+            return False
+        if _swap(address, value, value + amount):
+            return True
+
+
+@compiled("boolean(int64)")
+def _sleeps(state: int) -> bool:
+    """Count this thread as asleep, unless a batch has come meanwhile; whether it is, or is being woken."""
+    _add(state + _ASLEEP, 1)
+    if _load(state + _CLAIMED) >= _load(state + _OFFERED):
+        return True
+    # Whoever offered the batch may have seen this thread asleep, and then wakes it.
+    return not _add(state + _ASLEEP, -1)
+
+
 @compiled("void(int64,int64)")
 def _set(address: int, value: int) -> None:
     _store(address, value)
@@ -77,17 +101,21 @@ def _gather(
     layout: np.ndarray,
     stream: bool,
 ) -> None:
-    """Gather batches until `wanted` (counted from 1) is done, by any thread; for 0 until nothing is left to claim."""
-    depth = len(sizes)
+    """Gather batches until `wanted` (counted from 1) is done, by any thread; for 0 until there have been none to gather
+    for a while, and this thread is counted as asleep, or the ring is closed.
+    """
+    depth, looks = len(sizes), 0
     while True:
         if wanted and _load(state + _DONE + _WORD * ((wanted - 1) % depth)) == wanted:
             return
         number = _load(state + _CLAIMED)
         if number >= _load(state + _OFFERED):
-            if not wanted:
+            if not wanted and (_load(state + _CLOSED) or (looks >= _LOOKS and _sleeps(state))):
                 return
+            looks += 1
             _usleep(_PAUSE)
         elif _swap(state + _CLAIMED, number, number + 1):
+            looks = 0
             place = number % depth
             size = sizes[place]
             copy_windows(rows[place, :size], chunks, lengths, layout, starts[place, :size], targets[place], stream)
@@ -109,10 +137,10 @@ class Gathering:
         self._targets = np.zeros((depth, width), dtype=np.int64)
         # Kept, so that the memory outlives the writes to it.
         self._buffers: list[Buffers | None] = [None] * depth
-        self._state = np.zeros(2 + depth, dtype=np.int64)
+        self._state = np.zeros(_DONE // _WORD + depth, dtype=np.int64)
         self._address = self._state.ctypes.data
         self._offered = self._fetched = 0
-        # One entry per offered batch; False ends a thread.
+        # One entry per thread to wake; False ends it.
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._stream = reader.streams(size)
         self._given = (self._sizes, self._rows, self._starts, self._targets, *reader.places, self._stream)
@@ -135,7 +163,8 @@ class Gathering:
         self._targets[place] = buffers.addresses
         self._offered += 1
         _set(self._address + _OFFERED, self._offered)
-        self._tokens.put(True)
+        if _add(self._address + _ASLEEP, -1):
+            self._tokens.put(True)
 
     def fetch(self) -> None:
         """Return when the next batch, in the order offered, is complete; gathers meanwhile."""
@@ -146,11 +175,14 @@ class Gathering:
 
     def work(self) -> None:
         """Gather offered batches, until `close`: the body of a thread."""
-        while self._tokens.get():
+        while True:
             _gather(self._address, 0, *self._given)
+            if not self._tokens.get():
+                return
 
     def close(self, threads: int) -> None:
         """Drop batches that are not started, and end this many threads."""
         _set(self._address + _CLAIMED, self._offered)
+        _set(self._address + _CLOSED, 1)
         for _ in range(threads):
             self._tokens.put(False)

@@ -109,7 +109,11 @@ class FetchingReader(Joined):
         return arrays
 
     def entries(
-        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+        self,
+        name: str,
+        positions: np.ndarray,
+        starts: np.ndarray | None = None,
+        counts: np.ndarray | int | None = None,
     ) -> Entries:
         """See `Joined.entries`. A sample that is asked for several times is fetched and unpacked once."""
         number, positions, starts, found = self.asked_entries(name, positions, starts, counts)

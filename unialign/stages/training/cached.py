@@ -21,8 +21,11 @@ from unialign.stages.training.samples import Batch
 from unialign.stages.training.streamed import Spent, Streamed
 from unialign.stages.training.windows import windowed
 
-# Number of batches whose crops are drawn at once.
+# Number of batches whose crops are drawn at once, and that are gathered at once at most.
 _DRAWN = 32
+# Batches are gathered several at once up to this many bytes: offering one costs as much as copying 300 KB, and more
+# would leave the processor's caches before the loop sees it.
+_TOGETHER = 1 << 20
 
 
 class CachedArrays(Streamed):
@@ -43,6 +46,8 @@ class CachedArrays(Streamed):
         self.reader = reader
         self.labels = np.array(labels, dtype=np.int64)
         self.seed, self.train, self.repeats = seed, train, repeats
+        # What every batch holds as it is; for subclasses.
+        self.in_all: Batch = {}
         self.spent = Spent()
         self._cropped = [bool(column.window) for column in reader.columns.values()]
         self._pool: BufferPool | None = None
@@ -64,10 +69,13 @@ class CachedArrays(Streamed):
 
         A loop that would have to wait for a batch from mapped stores makes one itself, see `cache.batches.work_ring`.
         """
-        self._make_pool(batches)
-        if isinstance(self.reader, BatchReader):
-            return self._gathered(self.reader, batches, threads, depth)
-        return ahead(self._batch, batches, threads=threads, depth=depth + threads)
+        if not isinstance(self.reader, BatchReader):
+            self._make_pool(batches)
+            return ahead(self._batch, batches, threads=threads, depth=depth + threads)
+        size = max((len(batch) for batch in batches), default=0) * self.repeats
+        together = min(_DRAWN, max(1, _TOGETHER // max(1, size * self.reader.sample_bytes)))
+        self._make_pool(batches, together)
+        return self._gathered(self.reader, batches, together, threads, depth)
 
     def windows(
         self, batches: Sequence[BatchIndices], window_of: np.ndarray, *, threads: int, depth: int
@@ -81,8 +89,9 @@ class CachedArrays(Streamed):
         finally:
             made.close()
 
-    def _make_pool(self, batches: Sequence[BatchIndices]) -> None:
-        size = max((len(batch) for batch in batches), default=0) * self.repeats
+    def _make_pool(self, batches: Sequence[BatchIndices], together: int = 1) -> None:
+        """Memory for so many batches at once."""
+        size = max((len(batch) for batch in batches), default=0) * self.repeats * together
         if self._pool is None or self._pool.size != size:
             self._pool = BufferPool(self.reader, size, pinned=torch.cuda.is_available())
 
@@ -97,7 +106,7 @@ class CachedArrays(Streamed):
         return batch
 
     def _gathered(
-        self, reader: BatchReader, batches: Sequence[BatchIndices], threads: int, depth: int
+        self, reader: BatchReader, batches: Sequence[BatchIndices], together: int, threads: int, depth: int
     ) -> Generator[Batch]:
         # Imports a compiler, which a command that only finds a finished run does not need.
         from unialign.cache.batches.work_ring import Gathering
@@ -105,35 +114,36 @@ class CachedArrays(Streamed):
         assert self._pool is not None
         # The loop gathers too; more threads than cores would only take turns.
         count = max(1, min(threads, usable_cores() - 1))
-        depth += count
+        depth = max(2, -(-(depth + count) // together))
         work = Gathering(reader, self._pool.size, depth)
-        made: deque[Batch] = deque()
+        made: deque[tuple[list[int], Batch]] = deque()
         spent: list[float] = []
 
         def help_gather() -> None:
             work.work()
             spent.append(time.thread_time())
 
-        def next_made() -> Batch:
+        def next_made() -> list[Batch]:
             work.fetch()
-            batch = self._finished(made.popleft())
+            sizes, batch = made.popleft()
+            separate = self._separate(batch, sizes)
             spent.append(time.thread_time() - began)
-            return batch
+            return separate
 
         helpers = [threading.Thread(target=help_gather, name="batches", daemon=True) for _ in range(count)]
         for helper in helpers:
             helper.start()
         began = time.thread_time()
         try:
-            for picks, starts in self._cropped_picks(batches):
+            for sizes, indices, starts in self._drawn_picks(batches, together):
                 if len(made) == depth:
-                    yield next_made()
+                    yield from next_made()
                     began = time.thread_time()
                 with self._pool.lend() as buffers:
-                    work.offer(self._positions(picks.indices), starts, buffers)
-                    made.append(self._tensors(picks.indices, buffers.arrays))
+                    work.offer(self._positions(indices), starts, buffers)
+                    made.append((sizes, self._tensors(indices, buffers.arrays)))
             while made:
-                yield next_made()
+                yield from next_made()
                 began = time.thread_time()
         finally:
             work.close(count)
@@ -143,24 +153,41 @@ class CachedArrays(Streamed):
 
     def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
         arrays = self.reader.read(self._positions(indices), self._starts(epoch, indices), buffers)
-        return self._finished(self._tensors(indices, arrays))
+        return self._separate(self._tensors(indices, arrays), [len(indices)])[0]
 
     def _positions(self, indices: np.ndarray) -> np.ndarray:
         return np.repeat(indices, self.repeats) if self.repeats > 1 else indices
 
     def _finished(self, batch: Batch) -> Batch:
-        """What is returned of a batch once its arrays hold their values; for subclasses."""
+        """What is returned of batches once their arrays hold their values, each tensor by sample; for subclasses."""
         return batch
 
-    def _cropped_picks(self, batches: Sequence[BatchIndices]) -> Iterator[tuple[BatchIndices, np.ndarray | None]]:
-        """The batches with their crops, drawn for many at once: that costs little more than for one."""
-        for first in range(0, len(batches), _DRAWN):
-            some = batches[first : first + _DRAWN]
-            starts = self._starts(some[0].epoch, np.concatenate([picks.indices for picks in some]))
-            end = 0
-            for picks in some:
-                begin, end = end, end + len(picks) * self.repeats
-                yield picks, None if starts is None else starts[begin:end]
+    def _separate(self, batch: Batch, sizes: list[int]) -> list[Batch]:
+        """The finished batches of these sizes, which were gathered as one."""
+        batch = self._finished(batch)
+        parts = (
+            [values.split(sizes) for values in batch.values()]
+            if len(sizes) > 1
+            else [[each] for each in batch.values()]
+        )
+        return [{**dict(zip(batch, each, strict=True)), **self.in_all} for each in zip(*parts, strict=True)]
+
+    def _drawn_picks(
+        self, batches: Sequence[BatchIndices], together: int
+    ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray | None]]:
+        """For `together` batches each: their sizes, their samples, and the crops of these.
+
+        Crops are drawn for many batches at once: that costs little more than for one.
+        """
+        for first in range(0, len(batches), _DRAWN - _DRAWN % together):
+            some = batches[first : first + _DRAWN - _DRAWN % together]
+            indices, sizes = np.concatenate([picks.indices for picks in some]), [len(picks) for picks in some]
+            starts, end = self._starts(some[0].epoch, indices), 0
+            for place in range(0, len(some), together):
+                of_these = sizes[place : place + together]
+                begin, end = end, end + sum(of_these)
+                rows = slice(begin * self.repeats, end * self.repeats)
+                yield of_these, indices[begin:end], None if starts is None else starts[rows]
 
     def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray | None:
         """(B * repeats, columns) the first entry of each window; uncropped columns begin at 0; for subclasses."""
@@ -207,7 +234,8 @@ class PooledFeatures(CachedArrays):
     ) -> None:
         super().__init__(reader, labels, train=False, repeats=len(views))
         self.views = np.array(views, dtype=np.int64)
-        self.candidates = torch.tensor(list(candidates), dtype=torch.int64)
+        if candidates:
+            self.in_all = {"candidates": torch.tensor(list(candidates), dtype=torch.int64)}
 
     def _starts(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         return np.tile(self.views, len(indices))[:, None]
@@ -216,6 +244,4 @@ class PooledFeatures(CachedArrays):
         features = batch.pop(FEATURE)[:, 0]  # (B * views, P)
         one = self.repeats == 1
         batch["pose_features"] = features if one else features.unflatten(0, (-1, self.repeats)).mean(dim=1)
-        if len(self.candidates):
-            batch["candidates"] = self.candidates
         return batch

@@ -229,7 +229,7 @@ class Clips(BySample[_Read]):
 
 def drawn_views(reader: Joined, indices: np.ndarray, views: np.ndarray) -> Tensor:
     """One view of the grid of pose tokens for each of the places, (B, N_p, D) float32. indices, views: (B,) int64."""
-    return torch.from_numpy(reader.entries("tokens", indices, views, np.ones(len(indices), np.int64)).values).float()
+    return torch.from_numpy(reader.entries("tokens", indices, views, 1).values).float()
 
 
 def _stretches(sample: str, offset: np.ndarray, num_bytes: int, which: np.ndarray) -> np.ndarray:

@@ -102,7 +102,11 @@ class MadeSamples(Joined):
         return arrays
 
     def entries(
-        self, name: str, positions: np.ndarray, starts: np.ndarray | None = None, counts: np.ndarray | None = None
+        self,
+        name: str,
+        positions: np.ndarray,
+        starts: np.ndarray | None = None,
+        counts: np.ndarray | int | None = None,
     ) -> Entries:
         """See `Joined.entries`."""
         values = {place: np.atleast_1d(self._array(name, place)) for place in dict.fromkeys(positions.tolist())}
