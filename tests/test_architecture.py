@@ -18,7 +18,11 @@ OWNED = {
     "av": ("stages/video.py",),
     "dask": ("pipeline/extraction/executors.py", "pipeline/extraction/clusters.py"),
     "dask_jobqueue": ("pipeline/extraction/clusters.py",),
-    "distributed": ("pipeline/extraction/executors.py", "pipeline/extraction/clusters.py"),
+    "distributed": (
+        "pipeline/extraction/executors.py",
+        "pipeline/extraction/clusters.py",
+        "pipeline/ablation/cluster_trials.py",
+    ),
     # Files of others, and messages between processes of one program.
     "pickle": ("stages/datasets/pickles.py", "pipeline/extraction/channel.py"),
     "ultralytics": ("stages/extraction/ultralytics_pose.py",),

@@ -220,14 +220,17 @@ def evaluate(run: Place, *, config: Config | Place | None = None, best: bool = F
 
 
 @checked
-def ablate(grid: Place, *, config: Config | Place | None = None, jobs: int | None = None, **values: Any) -> "Ablation":
+def ablate(
+    grid: Place, *, config: Config | Place | None = None, jobs: int | None = None, cluster: str = "", **values: Any
+) -> "Ablation":
     """Train every row of a grid (a YAML file) for every seed on the same caches, and compare them.
 
-    It never extracts. jobs: training runs in parallel; by default as many as cores and memory allow. Finished runs are
-    reused. Raises `FailedTrials` when training runs failed, after all others have ended.
+    It never extracts. jobs: training runs in parallel; by default as many as cores and memory allow. cluster: where
+    they are trained, as `--cluster` of `unialign ablate` names it. Finished runs are reused. Raises `FailedTrials` when
+    training runs failed, after all others have ended.
     """
     from unialign.pipeline.ablation.grid import read_grid
     from unialign.pipeline.ablation.sweep import sweep
 
-    ablation, _ = sweep(read_grid(grid), configured(config, **values), jobs=jobs)
+    ablation, _ = sweep(read_grid(grid), configured(config, **values), jobs=jobs, cluster=cluster)
     return ablation

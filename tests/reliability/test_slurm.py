@@ -12,17 +12,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
 
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
+from tests.pipeline.ablation.test_trials import TEXT, VIDEO, cache, config, rows
 from tests.reliability.conftest import Report
 from tests.reliability.scenes import SEED, temporaries
 from tests.reliability.slurm_machine import ask, ended, lacking, slurm
 from unialign.cache.verify import verify_store
+from unialign.pipeline.ablation.grid import Grid
+from unialign.pipeline.ablation.sweep import sweep
+from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.extraction import clusters
+
+__all__ = ["cache", "config"]
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("SLURM") != "full", reason="a lane of its own: make slurm"),
@@ -40,6 +47,12 @@ def queue() -> Iterator[Path]:
         del os.environ["SLURM_CONF"]
 
 
+def jobs_of(walltime: str) -> Any:
+    """Jobs of one core, in Dask's configuration."""
+    options = {"walltime": walltime, "cores": 1, "memory": "2GB", "interface": "lo"}
+    return dask.config.set({f"jobqueue.slurm.{name}": value for name, value in options.items()})
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_workers_whose_walltime_ends_hand_their_shards_on(
     queue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: Report
@@ -52,8 +65,7 @@ def test_workers_whose_walltime_ends_hand_their_shards_on(
     sources = make_files(tmp_path / "files", 80)
     reference = extract(tmp_path / "serial", sources)
     extractor = Spectrum(pause=1.5, calls=tmp_path / "calls")
-    options = {"jobqueue.slurm": {"walltime": "00:01:00", "cores": 1, "memory": "1GB", "interface": "lo"}}
-    with dask.config.set(options):
+    with jobs_of("00:01:00"):
         done = extract(tmp_path / "jobs", sources, extractor, cluster="slurm:2", threads=1)
     calls = Counter(path.name.split("-")[0] for path in (tmp_path / "calls").iterdir())
     jobs = ask(queue, "squeue", "-h", "-t", "all", "-o", "%i %T").splitlines()
@@ -62,6 +74,20 @@ def test_workers_whose_walltime_ends_hand_their_shards_on(
     assert len(jobs) >= 4, f"nobody took over from the first two jobs: {jobs}"
     assert not any("TIMEOUT" in job for job in jobs)
     report("R41", cluster="slurm:2", jobs=len(jobs), samples=80, extracted_twice=sum(calls.values()) - 80)
+
+
+@pytest.mark.usefixtures("fork_server")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_sweep_of_training_runs_gives_the_same_numbers(
+    queue: Path, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch, report: Report
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = Grid(name="g", rows=rows(video=VIDEO, text=TEXT), seeds=(0, 1))
+    here, _ = sweep(grid, with_values(config, {"runs": tmp_path / "here"}))
+    with jobs_of("00:10:00"):
+        there, _ = sweep(grid, with_values(config, {"runs": tmp_path / "there"}), cluster="slurm:2")
+    assert [result.metrics for result in here.results] == [result.metrics for result in there.results]
+    report("R41", ablate="slurm:2", training_runs=len(there.results), different_results=0)
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -232,6 +232,15 @@ def ablate(
         int | None,
         typer.Option("--jobs", min=1, help="Training runs in parallel. Default: as many as cores and memory allow."),
     ] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            "--cluster",
+            metavar="CLUSTER",
+            help="Where they are trained: local-cuda (one on each GPU; local-cuda:N shares the GPUs among N), slurm:N, "
+            "a Dask scheduler's address, or local:N, the same as --jobs N.",
+        ),
+    ] = "",
     device: Device = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
@@ -277,7 +286,9 @@ def ablate(
 
     try:
         with trial_bar(len(trials(made)), hidden=as_json) as (show, report):
-            found, folder = sweep(made, resolved, jobs=jobs, show=show, report=report)
+            found, folder = sweep(
+                made, resolved, jobs=jobs, cluster=cluster, show=show, announce=console.say, report=report
+            )
     except FailedTrials as error:
         if not error.ablation.results:
             raise

@@ -1,6 +1,7 @@
 """Where `--cluster` starts its workers: GPUs in turn, jobs of a queue, and what is said if that is impossible."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import pytest
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.errors import UsageError
-from unialign.pipeline.extraction.clusters import seconds_of, visible_gpus
+from unialign.pipeline.extraction.clusters import CLUSTERS, seconds_of, visible_gpus
 from unialign.stages.extraction.base import Outcome, Source
 
 
@@ -79,6 +80,29 @@ def test_slurm_jobs_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.Mon
     serial = extract(tmp_path / "serial", sources)
     jobs = extract(tmp_path / "jobs", sources, cluster="slurm:1", threads=1)
     assert tree_digest(serial.store) == tree_digest(jobs.store)
+
+
+def test_a_slurm_job_has_what_the_configuration_says_and_works_on_one_unit_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    import dask
+    from dask_jobqueue import SLURMCluster
+
+    monkeypatch.chdir(tmp_path)
+    scripts: list[str] = []
+    monkeypatch.setattr(SLURMCluster, "adapt", lambda self, **_: scripts.append(self.job_script()))
+    said = {"cores": 8, "memory": "9GB", "walltime": "02:00:00", "job-script-prologue": ["module load cuda"]}
+    more = {"worker-extra-args": ["--death-timeout", "77"], "interface": "lo"}
+    with dask.config.set({f"jobqueue.slurm.{name}": value for name, value in (said | more).items()}):
+        CLUSTERS["slurm"](3, 4).close()
+    (script,) = scripts
+    assert "module load cuda\nexport OMP_NUM_THREADS=4" in script
+    assert "#SBATCH --cpus-per-task=8" in script
+    # The last --nthreads counts.
+    assert re.findall(r"--nthreads (\d+)", script)[-1] == "1"
+    assert "--death-timeout 77" in script
+    assert "--lifetime 6900s" in script
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.baselines import Row, best_by_features, quick_rows, record_baselines
 from unialign.pipeline.evaluation.plots import draw_ablation
+from unialign.pipeline.extraction.clusters import kind_of, shared_gpus
 from unialign.pipeline.stores import choose_store
 from unialign.pipeline.systems.registry import get_system, section_of
 from unialign.stages.datasets.base import Dataset
@@ -31,6 +32,7 @@ from unialign.types import Json
 
 LOGGER = logging.getLogger(__name__)
 Done = Callable[[TrialOutcome, int, int], None]
+Train = Callable[[Sequence[Trial], Callable[[TrialOutcome], None]], None]
 
 
 def sweep(
@@ -38,27 +40,30 @@ def sweep(
     config: Config,
     *,
     jobs: int | None = None,
+    cluster: str = "",
     show: Callable[[Trial, Progress], None] = lambda trial, progress: None,
+    announce: Callable[[str], None] = LOGGER.info,
     report: Done = lambda outcome, done, total: None,
 ) -> tuple[Ablation, Path]:
     """Train every trial of a grid on the configured caches; returns the ablation and the folder of its tables.
 
     Finished runs are reused and interrupted ones resume from their checkpoints, so the same command resumes a sweep.
     jobs: training runs in parallel, each in a separate process; None: as many as cores and memory allow, see `trials`.
-        The number does not change any result. show: progress within a training run. report: called after each trial
-        with (its result or why it failed, trials done, trials).
+        The number does not change any result. cluster: where they are trained instead, as `--cluster` names it:
+        "local:N" is N at once here, "local-cuda" one on each GPU of this machine, "slurm:N" and addresses are Dask
+        clusters. show: progress within a training run. announce: is told where a cluster can be watched. report: called
+        after each trial with (its result or why it failed, trials done, trials).
     Raises `UsageError` for a row whose values are not a valid configuration and `MissingCache` for one whose stores are
     not there, before any training; `FailedTrials` if training runs failed, after all others have ended and their tables
     are written.
     """
     folder = config.runs.resolve() / "ablations" / grid.name
     check_stores(grid, config)
-    on_gpu = "cuda" in {_device(config, trial) for trial in trials(grid)}
-    train = partial(train_trials, config, jobs=jobs, on_gpu=on_gpu, show=show)
+    train = _trainer(grid, config, jobs=jobs, cluster=cluster, show=show, announce=announce)
     try:
         ablation = run_ablation(
             grid,
-            lambda todo, done: train(todo, done=done),
+            train,
             cache=config.cache.resolve(),
             folder=folder,
             report=report,
@@ -74,9 +79,37 @@ def sweep(
     return ablation, folder
 
 
+def _trainer(
+    grid: Grid,
+    config: Config,
+    *,
+    jobs: int | None,
+    cluster: str,
+    show: Callable[[Trial, Progress], None],
+    announce: Callable[[str], None],
+) -> Train:
+    """What trains the trials where `cluster` says. Raises `UsageError` for what it does not mean."""
+    kind, number = kind_of(cluster) if cluster else ("local", 0)
+    if cluster and jobs:
+        raise UsageError(
+            f"--jobs does not go with --cluster {cluster}, whose number says how many are trained at once."
+        )
+    if kind in ("", "slurm"):
+        from unialign.pipeline.ablation.cluster_trials import train_on_cluster
+
+        return lambda todo, done: train_on_cluster(
+            config, todo, cluster=cluster, done=done, show=show, announce=announce
+        )
+    gpus = shared_gpus(number) if kind == "local-cuda" else []
+    # A device that is not there is said before any training; which GPU a trial gets is not known yet.
+    on_gpu = "cuda" in {_device(config, trial) for trial in trials(grid)}
+    train = partial(train_trials, config, jobs=jobs or number or None, on_gpu=on_gpu, gpus=gpus, show=show)
+    return lambda todo, done: train(todo, done=done)
+
+
 def run_ablation(
     grid: Grid,
-    train: Callable[[Sequence[Trial], Callable[[TrialOutcome], None]], None],
+    train: Train,
     *,
     cache: Path,
     folder: Path,

@@ -3,10 +3,10 @@
 **Equal numbers.** Floating-point sums depend on the number of threads, so every trial has the same: one, or
 OMP_NUM_THREADS if that is set. How many trials run at once does not affect any of them.
 
-**How many at once.** As many as the caller says; otherwise as many as there are idle cores, one on a GPU, and fewer if
-memory is short: the first trial runs alone until it has trained and evaluated a whole epoch; from then on another one
-starts whenever it and all running ones fit into the free memory, each counted as the largest peak seen plus a quarter
-(`memory.one_more_fits`).
+**How many at once.** As many as the caller says, or one for each of the GPUs that it names; otherwise as many as there
+are idle cores, one on a GPU, and fewer if memory is short: the first trial runs alone until it has trained and
+evaluated a whole epoch; from then on another one starts whenever it and all running ones fit into the free memory, each
+counted as the largest peak seen plus a quarter (`memory.one_more_fits`).
 
 **Termination.** Trials run in sessions of their own, so that an interrupt in the terminal reaches only the sweep, which
 ends them and all processes that they have started; a run survives that at any moment. A trial whose sweep has died
@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Protocol
 
 from unialign.cache.cores import free_cores
 from unialign.errors import LockedStore, UnialignError
@@ -71,6 +72,7 @@ class Running:
     peak: int = 0
     first_epoch: int | None = None
     settled: bool = False
+    gpu: str | None = None
 
 
 def threads_per_trial() -> int:
@@ -86,20 +88,23 @@ def train_trials(
     done: Callable[[TrialOutcome], None],
     jobs: int | None = None,
     on_gpu: bool = False,
+    gpus: Sequence[str] = (),
     show: Callable[[Trial, Progress], None] = lambda trial, progress: None,
 ) -> None:
     """Train all trials; `done` gets each one's outcome as it ends, whatever became of the others.
 
-    jobs: trials in parallel; None applies the rule in the module. When an exception leaves it (an interrupt, or one of
-        `done`), all processes have ended.
+    jobs: trials in parallel; None applies the rule in the module. gpus: instead, a trial at a time on each, which a GPU
+        named twice has two of. When an exception leaves it (an interrupt, or one of `done`), all processes have ended.
     """
+    idle = deque(gpus)
+    jobs = len(gpus) or jobs
     most = jobs or (1 if on_gpu else max(1, free_cores() // threads_per_trial()))
     waiting, locked, largest = deque(trials), list[Trial](), 0
     running: dict[Connection, Running] = {}
     with ended(running):
         while waiting or running:
             while waiting and len(running) < most and (jobs or _fits(running, largest)):
-                _start(config, waiting.popleft(), running)
+                _start(config, waiting.popleft(), running, idle.popleft() if gpus else None)
             for connection in wait(list(running), LOOK_AGAIN):
                 assert isinstance(connection, Connection)
                 each = running[connection]
@@ -111,6 +116,8 @@ def train_trials(
                 each.process.join()
                 del running[connection]
                 connection.close()
+                if each.gpu is not None:
+                    idle.append(each.gpu)
                 if isinstance(message, FailedTrial) and message.locked and running:
                     # Possibly by one of this sweep's own trials, the same run under another row's name: once that has
                     # ended, it can be reused.
@@ -136,7 +143,7 @@ def _note(each: Running, report: Report) -> int:
     return each.peak if each.settled else 0
 
 
-def _start(config: Config, trial: Trial, running: dict[Connection, Running]) -> None:
+def _start(config: Config, trial: Trial, running: dict[Connection, Running], gpu: str | None) -> None:
     """Start a trial and add it to the running ones.
 
     Its process comes from a fork server that has loaded the libraries once: neither a fork of this process, which would
@@ -145,9 +152,10 @@ def _start(config: Config, trial: Trial, running: dict[Connection, Running]) -> 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(theirs, os.getcwd(), threads_per_trial(), config, trial))
+    task = Task(os.getcwd(), threads_per_trial(), config, trial)
+    process = context.Process(target=work, args=(theirs, task, gpu))
     # Added first, so that an interrupt during the start finds it.
-    running[ours] = Running(trial, process)
+    running[ours] = Running(trial, process, gpu=gpu)
     with theirs:
         process.start()
 
@@ -158,14 +166,18 @@ def _receive(connection: Connection, each: Running) -> Report | TrialOutcome:
         message: Report | TrialOutcome = connection.recv()
     except (EOFError, OSError):
         each.process.join()
-        code = each.process.exitcode or 0
-        how = (
-            f"was ended by {signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
-            if code < 0
-            else f"ended with exit code {code} and without a result; its messages are above"
-        )
-        return FailedTrial(each.trial, f"the training {how}.")
+        return died(each.trial, each.process.exitcode or 0)
     return message
+
+
+def died(trial: Trial, code: int) -> FailedTrial:
+    """A trial whose process ended with that code, negative for a signal, and without a result."""
+    how = (
+        f"was ended by {signal.Signals(-code).name}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+        if code < 0
+        else f"ended with exit code {code} and without a result; its messages are above"
+    )
+    return FailedTrial(trial, f"the training {how}.")
 
 
 @contextlib.contextmanager
@@ -196,23 +208,43 @@ def _signal(process: ForkServerProcess, number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _work(connection: Connection, folder: str, threads: int, config: Config, trial: Trial) -> None:
+@dataclass(frozen=True)
+class Task:
+    """What the process of a trial is given. folder: the working folder. threads: of its networks."""
+
+    folder: str
+    threads: int
+    config: Config
+    trial: Trial
+
+
+class Sender(Protocol):
+    """Where a trial's process sends its reports and its outcome."""
+
+    def send(self, message: object, /) -> None:
+        """Raises BrokenPipeError where nobody reads them any more."""
+
+
+def work(connection: Sender, task: Task, gpu: str | None = None) -> None:
     """Train one trial. Runs in the trial's process; sends reports, and the outcome last."""
     os.setsid()
-    os.chdir(folder)
-    limit_threads(threads)
+    os.chdir(task.folder)
+    if gpu is not None:
+        # Before the driver is loaded.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    limit_threads(task.threads)
     # The sweep is gone: nobody needs the result.
     with contextlib.suppress(BrokenPipeError):
         try:
-            connection.send(_trained(connection, config, trial))
+            connection.send(_trained(connection, task.config, task.trial))
         except Exception as error:
-            connection.send(failure(trial, error))
+            connection.send(failure(task.trial, error))
             if not isinstance(error, UnialignError | OSError | MemoryError):
                 # An unexpected error: its traceback belongs on the screen.
                 raise
 
 
-def _trained(connection: Connection, config: Config, trial: Trial) -> TrialResult:
+def _trained(connection: Sender, config: Config, trial: Trial) -> TrialResult:
     last = [0.0, -1.0]
 
     def show(progress: Progress) -> None:

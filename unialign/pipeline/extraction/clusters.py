@@ -31,16 +31,16 @@ def connected(cluster: str, threads: int, allowed_failures: int) -> Iterator[Any
     import dask
     from distributed import Client
 
-    kind, colon, number = cluster.partition(":")
+    kind, number = kind_of(cluster)
     settings = {
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.scheduler.allowed-failures": allowed_failures,
     }
     with dask.config.set(settings):
-        if kind in CLUSTERS and (not colon or (number.isdecimal() and number.isascii() and int(number))):
-            with CLUSTERS[kind](int(number or 0), threads) as made, Client(made) as client:
+        if kind in CLUSTERS:
+            with CLUSTERS[kind](number, threads) as made, Client(made) as client:
                 yield client
-        elif "://" in cluster:
+        else:
             try:
                 found = Client(cluster, timeout="10s")
             except OSError as error:
@@ -49,11 +49,20 @@ def connected(cluster: str, threads: int, allowed_failures: int) -> Iterator[Any
                 ) from error
             with found as client:
                 yield client
-        else:
-            known = ", ".join(f"{name}:N" for name in CLUSTERS)
-            raise UsageError(
-                f"--cluster {cluster!r} is neither {known} nor a scheduler's address such as tcp://host:8786."
-            )
+
+
+def kind_of(cluster: str) -> tuple[str, int]:
+    """The row of `CLUSTERS` that a name means and its number, 0 where there is none; "" and 0 for an address.
+
+    Raises `UsageError` for anything else.
+    """
+    kind, colon, number = cluster.partition(":")
+    if kind in CLUSTERS and (not colon or (number.isdecimal() and number.isascii() and int(number))):
+        return kind, int(number or 0)
+    if "://" in cluster:
+        return "", 0
+    known = ", ".join(f"{name}:N" for name in CLUSTERS)
+    raise UsageError(f"--cluster {cluster!r} is neither {known} nor a scheduler's address such as tcp://host:8786.")
 
 
 def _local(number: int, threads: int) -> Any:
@@ -78,11 +87,8 @@ def _local_cuda(number: int, threads: int) -> Any:
     """
     from distributed import Nanny, Scheduler, SpecCluster
 
-    gpus = visible_gpus()
-    if not gpus:
-        raise UsageError("--cluster local-cuda: no GPU is visible here (CUDA_VISIBLE_DEVICES, driver); take local:N.")
-    workers = number or len(gpus)
-    memory = (available_memory() or 0) // workers
+    gpus = shared_gpus(number)
+    memory = (available_memory() or 0) // len(gpus)
     spec = {
         place: {
             "cls": Nanny,
@@ -91,10 +97,10 @@ def _local_cuda(number: int, threads: int) -> Any:
                 "host": "127.0.0.1",
                 "dashboard": False,
                 "memory_limit": memory or "auto",
-                "env": {**_environment(threads), "CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]},
+                "env": {**_environment(threads), "CUDA_VISIBLE_DEVICES": gpu},
             },
         }
-        for place in range(workers)
+        for place, gpu in enumerate(gpus)
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=spec, scheduler=scheduler)
@@ -108,6 +114,17 @@ def visible_gpus() -> list[str]:
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def shared_gpus(number: int) -> list[str]:
+    """The GPU of each of so many processes, as CUDA_VISIBLE_DEVICES: the visible ones in turn; 0: one process each.
+
+    Raises `UsageError` where none is visible.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        raise UsageError("--cluster local-cuda: no GPU is visible here (CUDA_VISIBLE_DEVICES, driver); take local:N.")
+    return [gpus[place % len(gpus)] for place in range(number or len(gpus))]
 
 
 def _slurm(number: int, threads: int) -> Any:
@@ -124,15 +141,22 @@ def _slurm(number: int, threads: int) -> Any:
         raise UsageError(
             "--cluster slurm needs dask-jobqueue; install it with: pip install 'unialign[slurm]'."
         ) from error
-    given = dask.config.get("jobqueue.slurm", {})
-    ours = {"cores": min(threads, usable_cores()), "memory": JOB_MEMORY, "processes": 1}
-    options = {name: value for name, value in ours.items() if given.get(name) is None}
-    lifetime = max(seconds_of(given.get("walltime") or "00:30:00") - LEAVES_BEFORE, LEAVES_BEFORE)
+
+    def given(name: str) -> Any:
+        # Dask takes both - and _ in its files.
+        return dask.config.get(f"jobqueue.slurm.{name}", None)
+
+    ours = {"cores": min(threads, usable_cores()), "memory": JOB_MEMORY}
+    options = {name: value for name, value in ours.items() if given(name) is None}
+    lifetime = max(seconds_of(given("walltime") or "00:30:00") - LEAVES_BEFORE, LEAVES_BEFORE)
+    # All cores are for the networks of the one unit that a worker works on at a time.
+    one_at_a_time = ["--nthreads", "1", "--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{STAGGER}s"]
     cluster = SLURMCluster(
         **options,
-        worker_extra_args=["--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{STAGGER}s"],
+        processes=1,
+        worker_extra_args=[*(given("worker-extra-args") or []), *one_at_a_time],
         job_script_prologue=[
-            *(given.get("job_script_prologue") or []),
+            *(given("job-script-prologue") or []),
             *(f"export {name}={value}" for name, value in _environment(threads).items()),
         ],
     )

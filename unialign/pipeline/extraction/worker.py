@@ -8,14 +8,12 @@ errors there (an unavailable device, weights that were replaced). They end the e
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import os
 import re
 import resource
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +26,7 @@ import unialign
 from unialign.errors import UnialignError
 from unialign.pipeline.extraction.channel import Channel, copied, inherited
 from unialign.pipeline.extraction.hardware import environment_of, limit_threads
+from unialign.pipeline.extraction.parent import die_with
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.heartbeat import listen
 from unialign.types import Json
@@ -40,8 +39,6 @@ REPORT_EVERY = 0.5
 SEND_EVERY = 0.02
 # Characters of an error message that are kept; those of network libraries can span pages.
 LONGEST = 300
-# prctl's number for "send me this signal when my parent dies".
-_PARENT_DEATH_SIGNAL = 1
 
 
 @dataclass(frozen=True)
@@ -185,10 +182,7 @@ def _isolate(assignment: Assignment) -> None:
     """Die with the parent, ignore its keyboard signals, leave no core dump, keep temporary files together."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # else output may stop it, if the terminal is set to do so
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != assignment.parent:
-        os._exit(0)  # the parent died before the signal could be requested
+    die_with(assignment.parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if assignment.folder:
         os.environ["TMPDIR"] = tempfile.tempdir = assignment.folder
