@@ -228,7 +228,7 @@ def report_zero_shot(
 def dvta_recipe(config: DVTAConfig, num_train: int, settings: TrainSettings) -> dict[str, Any]:
     """Default training settings: Adam with a cosine schedule, with a rate and epochs that fit the number of samples.
 
-    With few samples as measured on UTD-MHAD (docs/systems.md), with many as in the published code.
+    With few samples as measured on UTD-MHAD (docs/systems/dvta.md), with many as in the published code.
     """
     del config
     many = num_train > FEW_SAMPLES

@@ -2,7 +2,7 @@
 
 Differences from `encoder`, the published recipe: body coordinates instead of frame or camera coordinates, streams of
 joints, bones and motion, the augmentation of the skeleton literature, a moving average of the weights, and a size and
-schedule that fit the number of samples. docs/systems.md has the measurements behind each choice.
+schedule that fit the number of samples. docs/encoders.md has the measurements behind each choice.
 """
 
 import copy

@@ -3,7 +3,7 @@
 Legend: N clips, M persons, T frames, V joints, X = 2 or 3 coordinates, T' tokens, D = 4 M V X.
 
 Nothing is trained, so no class is known better than another: what recognizes unseen classes by their texts carries over
-further from these than from joints in the order of frames (docs/systems.md, UTD-MHAD).
+further from these than from joints in the order of frames (docs/systems/dvta.md, UTD-MHAD).
 """
 
 import torch

@@ -17,12 +17,14 @@ class UniAlignConfig(Settings, strict=True):
     num_frames: int = Field(16, ge=1, description="Frames of a clip.")
     image_size: int = Field(224, ge=1, description="Side of the square images that the backbone sees.")
     width: int = Field(512, ge=1, description="Width D that all modalities are projected to.")
-    cmsa: Literal["A", "B", "off"] = Field("A", description="Form of CMSA, see docs/systems.md.")
+    cmsa: Literal["A", "B", "off"] = Field("A", description="Form of CMSA, see docs/systems/unialign.md.")
     modalities: Annotated[tuple[Modality, ...], Field(strict=False)] = Field(
         ("video", "pose", "text"), description="What the model reads; video is always part of it."
     )
     learn_importance: bool = Field(True, description="False weights all tokens and modalities equally (an ablation).")
-    bank_form: Literal["agent", "feature"] = Field("agent", description="Form of the text bank, see docs/systems.md.")
+    bank_form: Literal["agent", "feature"] = Field(
+        "agent", description="Form of the text bank, see docs/systems/unialign.md."
+    )
     momentum: float = Field(
         0.999, ge=0, le=1, description="Of the text bank. The paper gives none; sweep 0, 0.9, 0.99, 0.999, 0.9999, 1."
     )
