@@ -18,6 +18,7 @@ from unialign.commands import (
     data,
     evaluate,
     extract,
+    init,
     models,
     results,
     run,
@@ -42,6 +43,7 @@ from unialign.extras import missing_extra
 ORDER = (
     "demo",
     "doctor",
+    "init",
     "run",
     "data",
     "extract",
@@ -79,6 +81,7 @@ app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+init.add_commands(app)
 run.add_commands(app)
 train.add_commands(app)
 evaluate.add_commands(app)

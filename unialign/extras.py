@@ -17,7 +17,7 @@ _OFFERED = ("remote", "extract", "train", "all", "slurm", "onnxruntime", "openvi
 _NEEDS = {
     "extract": ("extract", "corpus"),
     "train": ("train", "ablate", "evaluate", "baseline", "models", "why", "results", "batches", "dataset"),
-    "all": ("demo",),
+    "all": ("demo", "init", "run"),
 }
 
 
