@@ -40,8 +40,9 @@ from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction import ultralytics_pose
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
+from unialign.stages.extraction.letterbox import letterbox
 from unialign.stages.extraction.pose_backends import BACKENDS
-from unialign.stages.extraction.poses import DetectionJob, YoloPoses, letterbox
+from unialign.stages.extraction.poses import DetectionJob, YoloPoses
 from unialign.stages.video import decode_frames
 
 SIDE = 640
@@ -51,17 +52,25 @@ CASES = ("network-bound", "decode-bound", "two-workers", "real-network", "orches
 
 
 class StandIn:
-    """A network that takes its time and no processor: the next batch cannot begin before the last one is done."""
+    """A network that takes its time and no processor: the next batch cannot begin before the last one is done.
+
+    As one on a GPU, it gets frames as they are decoded and resizes them itself.
+    """
+
+    takes_frames = True
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self.free = 0.0
 
-    def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
-        self.free = max(time.perf_counter(), self.free) + (len(images) / self.rate if self.rate else 0)
+    def put(self, place: int, first: int, images: Sequence[np.ndarray]) -> None:
+        pass
+
+    def detect_in(self, place: int, number: int, confidence: float, max_detections: int) -> list[np.ndarray]:
+        self.free = max(time.perf_counter(), self.free) + (number / self.rate if self.rate else 0)
         time.sleep(max(0.0, self.free - time.perf_counter()))
         person = np.linspace(200, 400, 56, dtype=np.float32)[None]
-        return [person] * len(images)
+        return [person] * number
 
 
 # One a process, as a network is.
@@ -150,7 +159,8 @@ def loop(extractor: YoloPoses, sources: list[Source]) -> None:
         clip = DetectionJob(SourceVideo(source))
         images = [letterbox(image, SIDE) for image in clip.video.frames()]
         for start in range(0, len(images), extractor.batch_frames):
-            clip.found.extend(network.detect(np.stack(images[start : start + extractor.batch_frames]), 0.25, 20))
+            batch = np.stack(images[start : start + extractor.batch_frames])
+            clip.found.extend(network.detect_in(0, len(batch), 0.25, 20))
         extractor.outcome(clip)
 
 

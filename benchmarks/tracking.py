@@ -30,8 +30,9 @@ import numpy as np
 
 from unialign.cache.digests import file_digest
 from unialign.stages.extraction import ultralytics_pose
+from unialign.stages.extraction.letterbox import letterbox
 from unialign.stages.extraction.people import by_weight, follow, track_persons
-from unialign.stages.extraction.poses import letterbox, to_detections
+from unialign.stages.extraction.poses import to_detections
 from unialign.stages.extraction.tracker import Detections, Track, overlaps
 from unialign.stages.video import Video
 

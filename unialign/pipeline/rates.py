@@ -77,10 +77,9 @@ def _batches(section: PosesSection, config: Config) -> Callable[[], int]:
     torch.set_num_threads(config.extract.threads or network_threads("", usable_cores()))
     device = str(resolve_device(config.extract.device, setting="extract.device"))
     network = poses.network(device, (section.image_size, section.image_size))
-    images = np.zeros((poses.batch_frames, section.image_size, section.image_size, 3), dtype=np.uint8)
 
     def detect() -> int:
-        return len(network.detect(images, section.confidence, poses.max_detections))
+        return len(network.detect_in(0, poses.batch_frames, section.confidence, poses.max_detections))
 
     return detect
 

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from tests.cache.test_store import tree_digest
+from tests.made_pose_network import NoNetwork
 from tests.stages.made_videos import moving_frames
 from unialign.cli import app
 from unialign.pipeline.extraction.extract import Extraction, Settings, file_task, run_extraction
@@ -26,14 +26,6 @@ from unialign.stages.extraction.poses import DetectionJob, YoloPoses
 from unialign.stages.video import encode_clip
 
 
-class NoNetwork:
-    """Finds a person whose place is the image's sum."""
-
-    def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
-        sums = images.reshape(len(images), -1).sum(axis=1) % 50
-        return [np.linspace(10 + each, 200, 56, dtype=np.float32)[None] for each in sums]
-
-
 @dataclass(frozen=True)
 class NoPoses(YoloPoses):
     """Poses by no network. deadly: a clip whose poses end the process."""
@@ -41,7 +33,7 @@ class NoPoses(YoloPoses):
     deadly: str = ""
 
     def network(self, device: str, sides: tuple[int, ...]) -> Any:
-        return NoNetwork()
+        return NoNetwork(takes_frames=True)
 
     def tracked(self, clip: DetectionJob) -> Outcome:
         if clip.video.source.id == self.deadly:

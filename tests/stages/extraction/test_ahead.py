@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unialign.stages.extraction import heartbeat
-from unialign.stages.extraction.ahead import in_order, streams, worker_threads
+from unialign.stages.extraction.ahead import MOST_DECODERS, decoders, in_order, streams, use_decoders
 
 
 @given(
@@ -100,10 +100,12 @@ def test_beats_of_all_threads_are_signalled_by_the_one_that_listens(monkeypatch:
     assert set(heard) == {threading.get_ident()}
 
 
-@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("1", 1)])
-def test_a_worker_says_how_many_threads_there_are(given: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert worker_threads() == expected
-    for wrong in ("", "0", "many"):
-        monkeypatch.setenv("OMP_NUM_THREADS", wrong)
-        assert worker_threads() >= 1
+def test_there_are_as_many_decoders_as_a_worker_is_told_or_as_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unialign.stages.extraction.ahead.usable_cores", lambda: 3)
+    monkeypatch.setattr("unialign.stages.extraction.ahead._decoders", 0)
+    assert decoders() == 3
+    use_decoders(5)
+    assert decoders() == 5
+    use_decoders(0)
+    monkeypatch.setattr("unialign.stages.extraction.ahead.usable_cores", lambda: 256)
+    assert decoders() == MOST_DECODERS

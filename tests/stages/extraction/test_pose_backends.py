@@ -12,8 +12,9 @@ from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.extraction import network_export, ultralytics_pose
 from unialign.stages.extraction.base import Source
+from unialign.stages.extraction.letterbox import canvas_sides, letterbox
 from unialign.stages.extraction.pose_backends import BACKENDS
-from unialign.stages.extraction.poses import YoloPoses, canvas_sides, letterbox, to_detections
+from unialign.stages.extraction.poses import YoloPoses, to_detections
 from unialign.stages.video import decode_frames
 
 pytestmark = pytest.mark.skipif(find_spec("ultralytics") is None, reason="needs the extra ultralytics")

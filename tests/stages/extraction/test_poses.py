@@ -21,7 +21,9 @@ from unialign.errors import UsageError
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
 from unialign.stages.extraction import poses, ultralytics_pose
 from unialign.stages.extraction.base import Extractor, Source
-from unialign.stages.extraction.poses import YoloPoses, letterbox, placement, to_detections, yolo_poses
+from unialign.stages.extraction.letterbox import letterbox, placement
+from unialign.stages.extraction.pose_batches import Network
+from unialign.stages.extraction.poses import YoloPoses, to_detections, yolo_poses
 from unialign.stages.skeleton_layouts import HAND_21
 from unialign.stages.video import decode_frames, encode_clip
 
@@ -91,12 +93,10 @@ def test_a_clip_that_ends_a_batch_costs_itself_and_no_clip_that_shares_it(
     extractor: YoloPoses, clips: list[Path], deed: str, status: str
 ) -> None:
     class Breaking(YoloPoses):
-        def detect(
-            self, network: ultralytics_pose.PoseNetwork, slots: Sequence[tuple[poses.DetectionJob, np.ndarray]]
-        ) -> None:
-            if any(clip.video.source.id == "clip3" for clip, _ in slots):
+        def detect(self, network: Network, place: int, clips: Sequence[poses.DetectionJob]) -> list[np.ndarray]:
+            if any(clip.video.source.id == "clip3" for clip in clips):
                 DEEDS[deed]()
-            super().detect(network, slots)
+            return super().detect(network, place, clips)
 
     sources = [Source(path.stem, path) for path in clips]
     given = {field.name: getattr(extractor, field.name) for field in fields(extractor)}
@@ -117,10 +117,12 @@ def test_every_batch_has_the_full_size(
 
     class Watched(ultralytics_pose.PoseNetwork):
         def __init__(self) -> None:
-            super().__init__(network.predict, network.suppress)
+            super().__init__(network.predict, network.suppress, shape)
 
-        def detect(self, pictures: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
-            shapes.append(pictures.shape)
+        def detect(
+            self, pictures: np.ndarray | torch.Tensor, confidence: float, max_detections: int
+        ) -> list[np.ndarray]:
+            shapes.append(tuple(pictures.shape))
             return super().detect(pictures, confidence, max_detections)
 
     monkeypatch.setattr(ultralytics_pose, "load_network", lambda *_: Watched())

@@ -9,20 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.made_pose_network import NoNetwork
 from tests.stages.made_videos import moving_frames
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.frames import Frames
 from unialign.stages.extraction.poses import YoloPoses
 from unialign.stages.extraction.together import Together, parts
 from unialign.stages.video import Video, encode_clip
-
-
-class NoNetwork:
-    """Finds a person whose place is the image's sum."""
-
-    def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
-        sums = images.reshape(len(images), -1).sum(axis=1) % 50
-        return [np.linspace(10 + each, 200, 56, dtype=np.float32)[None] for each in sums]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unialign.stages.extraction.people import follow, fullest, track_persons
-from unialign.stages.extraction.tracker import Detections, overlaps, pose_similarities
+from unialign.stages.extraction.tracker import (
+    Detections,
+    Track,
+    is_sure_link,
+    overlaps,
+    pose_similarities,
+    similarities,
+)
 
 # A standing person in units of body height, feet at y = 1, in COCO's order of joints.
 BODY = np.array(
@@ -276,3 +283,25 @@ def test_overlap_and_pose_similarity_by_hand() -> None:
     )
     unseen = np.concatenate([pose[..., :2], np.zeros((1, 17, 1))], axis=-1)
     assert np.isnan(pose_similarities(pose, unseen, np.array([3264.0]))).all()
+
+
+@given(
+    step=st.tuples(st.floats(-150, 150), st.floats(-150, 150)),
+    size=st.floats(1, 300),
+    least=st.floats(0.2, 0.4),
+    seed=st.integers(0, 20),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_link_that_the_boxes_alone_show_is_one_by_the_poses_too(
+    step: tuple[float, float], size: float, least: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    track = Track()
+    for place in range(3):
+        box, pose, _ = person(100 + 7 * place, 50 + 3 * place)
+        track.add(place, box.astype(np.float32), random.normal(pose, 9).astype(np.float32), 0.9)
+    other, pose, score = person(121 + step[0], 59 + step[1], height=size)
+    found = frame((other, random.normal(pose, 30).astype(np.float32), score))
+    if is_sure_link(track, 3, found.boxes[0], least):
+        assert similarities([track], 3, found)[0, 0] >= least
+    np.testing.assert_allclose(track.centers[-1], (track.boxes[-1][:2] + track.boxes[-1][2:]) / 2)

@@ -130,7 +130,10 @@ def run_on_worker(job: Job, unit: Unit) -> Done:
         # The memory limit that Dask gave this worker, shared by its threads.
         memory = job.limits.memory or int(worker.memory_manager.memory_limit or 0) // worker.state.nthreads
         limits = replace(job.limits, memory=memory)
-        _own.job, _own.supervisor = job, Supervisor(job.extractor, job.threads, limits, fork=False)
+        _own.job, _own.supervisor = (
+            job,
+            Supervisor(job.extractor, job.threads, limits, decoders=job.threads, fork=False),
+        )
     started = time.monotonic()
     outcomes = _own.supervisor.run(unit.sources)
     extracted = time.monotonic()

@@ -30,6 +30,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,14 @@ class Failure:
 class Supervisor:
     """Runs an extractor in a worker process; a context manager that ends the process on exit.
 
-    threads: of the networks in it. fork: whether it may start as a fork (see the module).
+    threads: of the networks in it. decoders: threads that decode; 0: as many as there are cores. fork: whether it may
+    start as a fork (see the module).
     """
 
-    def __init__(self, extractor: Extractor, threads: int, limits: Limits, *, fork: bool = True) -> None:
-        self.extractor, self.threads, self.fork = extractor, threads, fork
+    def __init__(
+        self, extractor: Extractor, threads: int, limits: Limits, *, decoders: int = 0, fork: bool = True
+    ) -> None:
+        self.extractor, self.threads, self.decoders, self.fork = extractor, threads, decoders, fork
         self.seconds = limits.seconds
         self.memory = limits.memory or _free_memory()
         # The hardware that computed the last outcomes, for the records; the same for each worker of this machine.
@@ -218,7 +222,8 @@ class Supervisor:
         for _ in range(ATTEMPTS):
             if self._worker is not None:
                 return self._worker
-            self._worker = Worker(self.extractor, self.threads, fork=self.fork and can_fork())
+            assigned = partial(Assignment, self.extractor, self.threads, self.decoders)
+            self._worker = Worker(assigned, fork=self.fork and can_fork())
             message = self._worker.receive(LOADING, self.memory, FREE_BEATS)
             if isinstance(message, Ready):
                 self.environment = message.environment
@@ -258,7 +263,7 @@ class _Told(list[Outcome]):
 class Worker:
     """One worker process and our end of its channel."""
 
-    def __init__(self, extractor: Extractor, threads: int, *, fork: bool) -> None:
+    def __init__(self, assigned: Callable[[str, int], Assignment], *, fork: bool) -> None:
         # Removed by this process: a killed worker cannot do it.
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         with contextlib.suppress(OSError):  # the disk is full; most extractors do not need it
@@ -266,7 +271,7 @@ class Worker:
         name = self.folder.name if self.folder else ""
         self.kills = kernel_kills()
         self.used = time.monotonic()
-        self.pid, self.channel = (_fork if fork else _spawn)(Assignment(extractor, threads, name, os.getpid()))
+        self.pid, self.channel = (_fork if fork else _spawn)(assigned(name, os.getpid()))
         self.began_with = private_memory(self.pid)
         self.code: int | None = None
 

@@ -27,6 +27,7 @@ from unialign.errors import UnialignError
 from unialign.pipeline.extraction.channel import Channel, copied, inherited
 from unialign.pipeline.extraction.hardware import environment_of, limit_threads
 from unialign.pipeline.extraction.parent import die_with
+from unialign.stages.extraction.ahead import use_decoders
 from unialign.stages.extraction.base import Extractor, Outcome, Source
 from unialign.stages.extraction.heartbeat import listen
 from unialign.types import Json
@@ -87,10 +88,13 @@ Message = Ready | Made | Beats | Raised | Refused | Finished
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker starts with. folder: for temporary files, removed by whoever started it; "": the default one."""
+    """What a worker starts with. threads: of networks. decoders: threads that decode, 0: as many as there are cores.
+    folder: for temporary files, removed by whoever started it; "": the default one.
+    """
 
     extractor: Extractor
     threads: int
+    decoders: int
     folder: str
     parent: int
 
@@ -130,6 +134,7 @@ def serve(channel: Channel, assignment: Assignment) -> None:
     report = _Report(channel)
     listen(report.beat)
     limit_threads(assignment.threads)
+    use_decoders(assignment.decoders)
     # The supervisor is gone: nobody to work for.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:

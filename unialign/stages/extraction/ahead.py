@@ -5,7 +5,6 @@ one is the fastest. What waits is bounded. The thread that takes the results pas
 exception reaches it in place of the result.
 """
 
-import os
 import queue
 import threading
 import time
@@ -26,10 +25,20 @@ R = TypeVar("R")
 TICK = 0.1
 
 
-def worker_threads() -> int:
-    """Threads that the worker gives its extractor (`hardware.limit_threads`), or as many as there are cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else usable_cores()
+# Threads that decode at most, unless a worker is told another number: each holds frames.
+MOST_DECODERS = 16
+_decoders = 0
+
+
+def use_decoders(number: int) -> None:
+    """Decode in so many threads from now on; 0: as many as there are cores."""
+    global _decoders
+    _decoders = number
+
+
+def decoders() -> int:
+    """Threads that decode clips or make images of them. No bit depends on their number, unlike those of a network."""
+    return _decoders or min(MOST_DECODERS, usable_cores())
 
 
 def in_order(make: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
@@ -71,7 +80,7 @@ class _End:
 def streams(
     open_stream: Callable[[T], Iterator[R]], items: Iterable[T], threads: int, room: int
 ) -> Generator[tuple[T, Iterator[R]]]:
-    """Each item with its stream, in order. The streams of `threads` items run ahead, `room` entries each at most.
+    """Each item with its stream, in order. `threads` streams at a time run ahead, `room` entries each at most.
 
     A stream has to be read to its end before the next item is taken.
     """
@@ -83,7 +92,8 @@ def streams(
             entries: queue.Queue[R | _End] = queue.Queue(room)
             pool.submit(_run_ahead, open_stream, item, entries, stopped)
             ahead.append((item, entries))
-            if len(ahead) == threads:
+            # One more than are decoded at a time, so that no thread waits for the one that reads.
+            if len(ahead) > threads:
                 first, entries = ahead.popleft()
                 yield first, _taken(entries)
         while ahead:

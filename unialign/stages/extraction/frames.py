@@ -9,7 +9,7 @@ from PIL import Image, features
 
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
-from unialign.stages.extraction.ahead import in_order, worker_threads
+from unialign.stages.extraction.ahead import decoders, in_order
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.images import ENCODINGS, encode_image
@@ -181,7 +181,7 @@ class Frames:
 
         Statuses: "ok" and those of `Video.frames`.
         """
-        return in_order(lambda source: self.outcome(open_clip(source)), sources, worker_threads())
+        return in_order(lambda source: self.outcome(open_clip(source)), sources, decoders())
 
     def outcome(self, video: SourceVideo) -> Outcome:
         """The images of one clip."""

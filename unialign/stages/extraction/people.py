@@ -19,7 +19,6 @@ from unialign.stages.extraction.tracker import (
     Detections,
     Key,
     Track,
-    center,
     joined,
     tracklets_of,
     unbroken,
@@ -59,7 +58,7 @@ def camera_path(tracks: Sequence[Track]) -> np.ndarray:
     for track in tracks:
         for place, frame in enumerate(track.frames[1:], start=1):
             if frame == track.frames[place - 1] + 1:
-                moves.setdefault(frame, []).append(center(track.boxes[place]) - center(track.boxes[place - 1]))
+                moves.setdefault(frame, []).append(np.subtract(track.centers[place], track.centers[place - 1]))
     steps = np.zeros((last + 1, 2))
     for frame, found in moves.items():
         if len(found) >= FEWEST_FOR_CAMERA:
@@ -136,8 +135,8 @@ def follow(frames: Sequence[Detections], num_people: int = 2, longest_gap: int =
     tracklets = without_lasting_duplicates(tracklets)
     tracks = joined(tracklets, longest_gap)
     company = {frame for track in tracks if len(track.frames) >= SHORTEST_COMPANY for frame in track.frames}
-    single = {track.keys()[0] for track in tracks if len(track.frames) == 1 and track.frames[0] in company}
-    tracklets = [tracklet for tracklet in tracklets if tracklet.keys()[0] not in single]
+    single = {track.key(0) for track in tracks if len(track.frames) == 1 and track.frames[0] in company}
+    tracklets = [tracklet for tracklet in tracklets if tracklet.key(0) not in single]
     most = fullest(tracklets)
     tracks = joined(tracklets, longest_gap, most if most <= num_people else 0)
     if len(tracks) > most and most <= num_people:

@@ -23,7 +23,11 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 class Backend(Protocol):
     """A pose network ready to run on batches of one shape."""
 
-    def __call__(self, images: np.ndarray) -> Any:
+    @property
+    def device(self) -> torch.device:
+        """Where it takes its images."""
+
+    def __call__(self, images: Tensor) -> Any:
         """Raw predictions of RGB images (B, H, W, 3) uint8: (B, 4 + 1 + 17 * 3, A) for A anchors, or what an
         end-to-end network gives.
         """
@@ -86,11 +90,11 @@ class TorchBackend:
             model = model.to(memory_format=torch.channels_last)
         self.network = Normalized(model, precision)
 
-    def __call__(self, images: np.ndarray) -> Any:
+    def __call__(self, images: Tensor) -> Any:
         """See `Backend`."""
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
-            return self.network(torch.from_numpy(images).to(self.device))
+            return self.network(images)
 
 
 def _in_half(model: nn.Module, precision: torch.dtype) -> nn.Module:
@@ -144,16 +148,20 @@ def onnx_session(data: bytes, device: str, threads: int) -> Any:
 class OnnxBackend:
     """ONNX Runtime, on the processor, or on a GPU with onnxruntime-gpu."""
 
+    device = torch.device("cpu")
+
     def __init__(self, order: Order) -> None:
         self.session = onnx_session(_onnx(order), order.device, order.threads)
 
-    def __call__(self, images: np.ndarray) -> Any:
+    def __call__(self, images: Tensor) -> Any:
         """See `Backend`."""
-        return torch.from_numpy(self.session.run(None, {"images": images})[0])
+        return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])
 
 
 class OpenvinoBackend:
     """OpenVINO, on the processor."""
+
+    device = torch.device("cpu")
 
     def __init__(self, order: Order) -> None:
         import openvino
@@ -170,9 +178,9 @@ class OpenvinoBackend:
         }
         self.request = core.compile_model(core.read_model(_onnx(order), b""), "CPU", settings).create_infer_request()
 
-    def __call__(self, images: np.ndarray) -> Any:
+    def __call__(self, images: Tensor) -> Any:
         """See `Backend`."""
-        self.request.infer([images], share_inputs=True)
+        self.request.infer([images.numpy()], share_inputs=True)
         # A copy: the next batch is written into the same memory.
         return torch.from_numpy(np.array(self.request.get_output_tensor(0).data))
 

@@ -8,23 +8,24 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction import ultralytics_pose
-from unialign.stages.extraction.ahead import in_order, streams, timed, worker_threads
+from unialign.stages.extraction.ahead import decoders, in_order, streams, timed
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.clip_poses import pose_arrays, tracked_outcome
 from unialign.stages.extraction.decoding import SourceVideo
-from unialign.stages.extraction.heartbeat import beat
+from unialign.stages.extraction.letterbox import canvas_sides, letterbox, placement
 from unialign.stages.extraction.pose_backends import check_backend, libraries_of
+from unialign.stages.extraction.pose_batches import Batches, Network
 from unialign.stages.extraction.tracker import Detections
 from unialign.stages.skeleton_layouts import COCO_17, Layout
 from unialign.stages.video import decoder_version
@@ -32,48 +33,14 @@ from unialign.types import Json
 
 # 2: new rules to select and join persons, float32 instead of float16.
 REVISION = 2
-# The gray with which Ultralytics pads images in training.
-PADDING = 114
 # Stride of the coarsest feature map of most networks; `ultralytics_pose.check_sides` uses that of the loaded one.
 STRIDE = 32
-# Batches of images that each decoding thread may be ahead of the network (20 MB each at 640 x 640), and clips tracked
-# at a time.
-BATCHES_AHEAD = 2
+# Images travel from decoder to network in pieces of so many, or so many bytes. Each clip that is decoded ahead has room
+# for as many pieces, so a decoding thread holds 40 MB, and more only where one frame does.
+PIECE, PIECE_BYTES = 16, 8 << 20
+PIECES_AHEAD = 4
+# Clips tracked at a time.
 TRACKED_AT_ONCE = 2
-
-
-def canvas_sides(height: int, width: int, side: int, stride: int = 0) -> tuple[int, int]:
-    """(height, width) of the network's image for a frame: a square, or with a stride the smallest rectangle around the
-    resized frame whose sides are multiples of it.
-    """
-    if not stride:
-        return side, side
-    new_height, new_width = resized_sides(height, width, side)
-    return -(-new_height // stride) * stride, -(-new_width // stride) * stride
-
-
-def resized_sides(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) of a frame resized so that its longer side is `side`."""
-    longest = max(height, width)
-    new_height, new_width = (max(1, (2 * edge * side + longest) // (2 * longest)) for edge in (height, width))
-    return new_height, new_width
-
-
-def letterbox(image: np.ndarray, side: int, stride: int = 0) -> np.ndarray:
-    """A frame (H, W, 3) resized and centered on gray: uint8, with the sides of `canvas_sides`."""
-    sides = image.shape[0], image.shape[1]
-    top, left, height, width = placement(*sides, side, stride)
-    canvas = np.full((*canvas_sides(*sides, side, stride), 3), PADDING, dtype=np.uint8)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    canvas[top : top + height, left : left + width] = np.asarray(resized)
-    return canvas
-
-
-def placement(height: int, width: int, side: int, stride: int = 0) -> tuple[int, int, int, int]:
-    """Where a frame lies in the network's image: (top, left, height, width)."""
-    new_height, new_width = resized_sides(height, width, side)
-    canvas_height, canvas_width = canvas_sides(height, width, side, stride)
-    return (canvas_height - new_height) // 2, (canvas_width - new_width) // 2, new_height, new_width
 
 
 def to_detections(found: np.ndarray, height: int, width: int, side: int, stride: int = 0) -> Detections:
@@ -96,15 +63,15 @@ class DetectionJob:
     found: list[np.ndarray] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
 
+    def take(self, persons: np.ndarray) -> None:
+        """Add what was found in its next frame."""
+        self.found.append(persons)
+
     @property
     def is_done(self) -> bool:
         """Whether its outcome is determined."""
         decoded = self.video.is_decoded and len(self.found) == self.video.video.decoded
         return self.video.failure is not None or decoded
-
-
-# A frame on its way to the network: its clip, and the image that the network gets.
-Slot = tuple[DetectionJob, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -195,53 +162,51 @@ class YoloPoses:
     def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """One outcome per source, in order. Batches span clips, so an outcome may have to wait for the next sources.
 
-        Clips are decoded ahead and tracked behind in threads, while the network works in this one; batches are filled
-        in the order of the clips, so no bit depends on that.
+        Clips are decoded ahead, put through the network and tracked in threads; batches are filled in the order of the
+        clips, so no bit depends on that.
 
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
         Raises `UsageError` if the network cannot be loaded, finds other joints, or does not accept images of this size.
         """
         device = str(resolve_device(self.device, setting="extract.device"))
         stride = ultralytics_pose.network_stride(self.weights, self.weights_digest) if self.rectangular else 0
-        self.network(device, (self.image_size, self.image_size))
+        network = self.network(device, (self.image_size, self.image_size))
         jobs = (DetectionJob(open_clip(source), stride) for source in sources)
-        ahead = streams(self.canvases, jobs, worker_threads(), BATCHES_AHEAD * self.batch_frames)
+        ahead = streams(partial(self.pieces, resized=not network.takes_frames), jobs, decoders(), PIECES_AHEAD)
         with closing(ahead) as clips, closing(self.detected(clips, device)) as detected:
             yield from in_order(self.outcome, detected, TRACKED_AT_ONCE)
 
-    def canvases(self, clip: DetectionJob) -> Iterator[np.ndarray]:
-        """The frames of a clip as the network gets them."""
-        for image in clip.video.frames(self.max_frames):
-            yield letterbox(image, self.image_size, clip.stride)
+    def pieces(self, clip: DetectionJob, *, resized: bool) -> Iterator[list[np.ndarray]]:
+        """The frames of a clip, a few at a time; `resized`: as the network's images."""
+        piece: list[np.ndarray] = []
+        for frame in clip.video.frames(self.max_frames):
+            piece.append(letterbox(frame, self.image_size, clip.stride) if resized else frame)
+            if len(piece) == PIECE or len(piece) * piece[0].nbytes >= PIECE_BYTES:
+                yield piece
+                piece = []
+        if piece:
+            yield piece
 
     def detected(
-        self, clips: Iterable[tuple[DetectionJob, Iterator[np.ndarray]]], device: str
+        self, clips: Iterable[tuple[DetectionJob, Iterator[list[np.ndarray]]]], device: str
     ) -> Generator[DetectionJob]:
         """The clips in order, each when all its frames have been through the network."""
         waiting: deque[DetectionJob] = deque()
-        slots: list[Slot] = []
+        with Batches(partial(self.network, device), self.batch_frames, self.detect, DetectionJob.take) as batches:
+            for clip, pieces in clips:
+                waiting.append(clip)
+                for piece in timed(pieces, clip.spent, "decoder"):
+                    started = time.monotonic()
+                    height, width = clip.video.video.size
+                    sides = canvas_sides(height, width, self.image_size, clip.stride)
+                    batches.add(clip, piece, sides)
+                    clip.spent["network"] = clip.spent.get("network", 0.0) + time.monotonic() - started
+                while waiting and waiting[0].is_done:
+                    yield waiting.popleft()
+            batches.finish()
+            yield from waiting
 
-        def flush() -> None:
-            if slots:
-                started = time.monotonic()
-                self.detect(self.network(device, slots[0][1].shape[:2]), slots)
-                clip.spent["network"] = clip.spent.get("network", 0.0) + time.monotonic() - started
-                slots.clear()
-
-        for clip, canvases in clips:
-            waiting.append(clip)
-            for canvas in timed(canvases, clip.spent, "decoder"):
-                if slots and slots[0][1].shape != canvas.shape:
-                    flush()
-                slots.append((clip, canvas))
-                if len(slots) == self.batch_frames:
-                    flush()
-            while waiting and waiting[0].is_done:
-                yield waiting.popleft()
-        flush()
-        yield from waiting
-
-    def network(self, device: str, sides: tuple[int, ...]) -> ultralytics_pose.PoseNetwork:
+    def network(self, device: str, sides: tuple[int, ...]) -> Network:
         """The network for batches of images with these sides (height, width)."""
         ultralytics_pose.check_joints(self.weights, self.weights_digest, self.layout)
         shape = (self.batch_frames, sides[0], sides[1], 3)
@@ -249,14 +214,9 @@ class YoloPoses:
             self.weights, self.weights_digest, device, shape, self.backend, self.precision
         )
 
-    def detect(self, network: ultralytics_pose.PoseNetwork, slots: Sequence[Slot]) -> None:
-        """Run the network once on a full or partial batch and assign the detections to their clips."""
-        batch = np.zeros((self.batch_frames, *slots[0][1].shape), dtype=np.uint8)
-        batch[: len(slots)] = np.stack([canvas for _, canvas in slots])
-        beat()
-        found = network.detect(batch, self.confidence, self.max_detections)
-        for (clip, _), persons in zip(slots, found, strict=False):
-            clip.found.append(persons)
+    def detect(self, network: Network, place: int, clips: Sequence[DetectionJob]) -> list[np.ndarray]:
+        """Run the network once on a full or partial batch, whose images are of these clips; the persons in each."""
+        return network.detect_in(place, len(clips), self.confidence, self.max_detections)
 
     def outcome(self, clip: DetectionJob) -> Outcome:
         """The outcome of a clip after all its frames have been through the network."""

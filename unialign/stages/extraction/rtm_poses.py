@@ -12,7 +12,7 @@ import torch
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
 from unialign.stages.device import resolve_device
-from unialign.stages.extraction.ahead import in_order, streams, timed, worker_threads
+from unialign.stages.extraction.ahead import decoders, in_order, streams, timed
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.clip_poses import pose_arrays, tracked_outcome
 from unialign.stages.extraction.decoding import SourceVideo
@@ -24,8 +24,8 @@ from unialign.stages.video import decoder_version
 from unialign.types import Json
 
 REVISION = 1
-# Frames that each decoding thread may be ahead of the network.
-FRAMES_AHEAD = 16
+# Frames that each decoding thread may be ahead of the network; at 1080p, 6 MB each.
+FRAMES_AHEAD = 4
 TRACKED_AT_ONCE = 2
 LIBRARIES = ("onnxruntime", "pillow", "torchvision")
 
@@ -110,7 +110,7 @@ class RtmPoses:
                 f"{len(self.layout.joints)}; say with --layout what its joints are."
             )
         clips = (_Clip(open_clip(source)) for source in sources)
-        ahead = streams(lambda clip: clip.video.frames(self.max_frames), clips, worker_threads(), FRAMES_AHEAD)
+        ahead = streams(lambda clip: clip.video.frames(self.max_frames), clips, decoders(), FRAMES_AHEAD)
         with closing(ahead) as opened:
             seen = (self._seen(network, clip, frames) for clip, frames in opened)
             yield from in_order(self._tracked, seen, TRACKED_AT_ONCE)

@@ -25,6 +25,7 @@ filter, no appearance features.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -67,6 +68,8 @@ MIN_LASTING_FRAMES = 2
 SMALLEST_JOINT_SCORE = 0.3
 # If assigning a detection to another track would lose less similarity than this, the identity is uncertain.
 SWITCH_MARGIN = 0.3
+# How far the overlap of two boxes has to be above twice a limit for rounding not to matter.
+SURE_MARGIN = 0.01
 # Weight of the newest displacement in the smoothed velocity, and the maximum number of frames to extrapolate it.
 VELOCITY_SHARE = 0.4
 LONGEST_PREDICTION = 8
@@ -87,7 +90,7 @@ class Detections:
 
     def ordered(self) -> "Detections":
         """The same persons in an order that depends only on their values."""
-        if not len(self.scores):
+        if len(self.scores) < 2:
             return self
         values = np.concatenate(
             [-self.scores[:, None], self.boxes, self.keypoints.reshape(len(self.scores), -1)], axis=1
@@ -99,6 +102,8 @@ class Detections:
         """Only the best of detections that show the same pose in the same place, which box overlap alone does not
         detect.
         """
+        if len(self.scores) < 2:
+            return self
         # The first index is the better one, whose box sets the scale.
         same = similarity_table(self.boxes, self.keypoints.astype(np.float64), self) > MAX_DUPLICATE_SIMILARITY
         kept: list[int] = []
@@ -110,6 +115,8 @@ class Detections:
 
 # A detection: its frame, and its box as bytes.
 Key = tuple[int, bytes]
+# x and y. Tracks compute with Python's numbers: they round as NumPy's do, and for two of them take a tenth of the time.
+Point = tuple[float, float]
 
 
 @dataclass
@@ -120,27 +127,41 @@ class Track:
     boxes: list[np.ndarray] = field(default_factory=list)
     keypoints: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    centers: list[Point] = field(default_factory=list)
+    velocity: Point = (0.0, 0.0)
     forced: int = 0
 
     @property
-    def detections(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, float]]:
-        """Frame, box, keypoints and score of each."""
-        return zip(self.frames, self.boxes, self.keypoints, self.scores, strict=True)
+    def detections(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, float, Point]]:
+        """Frame, box, keypoints, score and center of each."""
+        return zip(self.frames, self.boxes, self.keypoints, self.scores, self.centers, strict=True)
 
-    def add(self, frame: int, box: np.ndarray, keypoints: np.ndarray, score: float) -> None:
-        """Append the detection of a frame and update the velocity."""
+    def add(
+        self, frame: int, box: np.ndarray, keypoints: np.ndarray, score: float, middle: Point | None = None
+    ) -> None:
+        """Append the detection of a frame and update the velocity. middle: the center of the box, if it is known."""
+        x, y = middle or centers(box[None])[0]
         if self.frames:
-            step = (center(box) - center(self.boxes[-1])) / (frame - self.frames[-1])
-            self.velocity = step if len(self.frames) == 1 else self.velocity + VELOCITY_SHARE * (step - self.velocity)
+            number, (from_x, from_y) = frame - self.frames[-1], self.centers[-1]
+            step = (x - from_x) / number, (y - from_y) / number
+            if len(self.frames) > 1:
+                old, share = self.velocity, VELOCITY_SHARE
+                step = old[0] + share * (step[0] - old[0]), old[1] + share * (step[1] - old[1])
+            self.velocity = step
         self.frames.append(frame)
         self.boxes.append(box)
         self.keypoints.append(keypoints)
         self.scores.append(score)
+        self.centers.append((x, y))
 
-    def shift(self, frame: int) -> np.ndarray:
+    def shift(self, frame: int) -> Point:
         """The expected displacement (x, y) of the person by `frame`."""
-        return self.velocity * min(frame - self.frames[-1], LONGEST_PREDICTION)
+        number = min(frame - self.frames[-1], LONGEST_PREDICTION)
+        return self.velocity[0] * number, self.velocity[1] * number
+
+    def key(self, place: int) -> Key:
+        """Its detection at a place, counted from its first one."""
+        return self.frames[place], self.boxes[place].tobytes()
 
     def keys(self) -> list[Key]:
         """Its detections."""
@@ -157,8 +178,8 @@ class Track:
     def reversed(self) -> "Track":
         """The track in reverse, for the velocity at its start; frames count down as negative numbers."""
         back = Track()
-        for frame, box, keypoints, score in reversed(list(self.detections)):
-            back.add(-frame, box, keypoints, score)
+        for frame, box, keypoints, score, middle in reversed(list(self.detections)):
+            back.add(-frame, box, keypoints, score, middle)
         return back
 
     @property
@@ -167,9 +188,9 @@ class Track:
         return sum(later > earlier + 1 for earlier, later in zip(self.frames, self.frames[1:], strict=False))
 
 
-def center(box: np.ndarray) -> np.ndarray:
-    """Center (x, y) of a box."""
-    return np.asarray((box[:2] + box[2:]) / 2, dtype=np.float64)
+def centers(boxes: np.ndarray) -> list[Point]:
+    """Centers (x, y) of (n, 4) boxes."""
+    return [(x, y) for x, y in ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()]
 
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -209,11 +230,27 @@ def similarity_table(boxes: np.ndarray, keypoints: np.ndarray, found: Detections
 
 def similarities(tracks: Sequence[Track], frame: int, found: Detections) -> np.ndarray:
     """How well each detection continues each track, extrapolated to `frame`: (tracks, n), from 0 to 1."""
-    shifts = np.stack([track.shift(frame) for track in tracks])
+    shifts = np.array([track.shift(frame) for track in tracks])
     boxes = np.stack([track.boxes[-1] for track in tracks]) + np.tile(shifts, 2)
     poses = np.stack([track.keypoints[-1] for track in tracks]).astype(np.float64)
     poses[:, :, :2] += shifts[:, None]
     return similarity_table(boxes, poses, found)
+
+
+def is_sure_link(track: Track, frame: int, box: np.ndarray, least: float) -> bool:
+    """Whether a box alone shows that its detection continues a track with a similarity above `least`, by some margin.
+
+    The similarity is at least half the overlap of the boxes. A single person usually passes, which saves the rest.
+    """
+    shift_x, shift_y = track.shift(frame)
+    left, top, right, bottom = map(float, track.boxes[-1].tolist())
+    other_left, other_top, other_right, other_bottom = map(float, box.tolist())
+    left, top, right, bottom = left + shift_x, top + shift_y, right + shift_x, bottom + shift_y
+    wide, high = min(right, other_right) - max(left, other_left), min(bottom, other_bottom) - max(top, other_top)
+    if wide <= 0 or high <= 0:
+        return False
+    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
+    return wide * high > (2 * least + SURE_MARGIN) * (areas - wide * high)
 
 
 def switch_risks(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -235,6 +272,11 @@ def switch_risks(table: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[tu
     return found
 
 
+def least_link(gap: Any) -> Any:
+    """The similarity that a detection needs to continue a track after so many frames without it; a number or array."""
+    return SMALLEST_LINK + LINK_PER_FRAME * gap
+
+
 def tracklets_of(frames: Sequence[Detections], longest_gap: int) -> tuple[list[Track], list[tuple[Key, Key]]]:
     """Tracks without long gaps in order of appearance, and pairs of detections whose persons could almost be swapped.
 
@@ -247,23 +289,29 @@ def tracklets_of(frames: Sequence[Detections], longest_gap: int) -> tuple[list[T
     for frame, found in enumerate(frames):
         pairs: list[tuple[int, int]] = []
         active = [number for number in active if frame - tracklets[number].frames[-1] <= longest + 1]
-        if active and len(found.scores):
+        if len(active) == len(found.scores) == 1 and is_sure_link(
+            tracklets[active[0]], frame, found.boxes[0], least_link(frame - tracklets[active[0]].frames[-1] - 1)
+        ):
+            pairs = [(0, 0)]
+        elif active and len(found.scores):
             table = similarities([tracklets[number] for number in active], frame, found)
             gaps = np.array([frame - tracklets[number].frames[-1] - 1 for number in active])
-            table = np.where(table >= SMALLEST_LINK + LINK_PER_FRAME * gaps[:, None], table, 0)
+            table = np.where(table >= least_link(gaps[:, None]), table, 0)
             # An impossible link costs no more than none, so it never displaces a possible one.
             rows, columns = linear_sum_assignment(table, maximize=True)
             pairs = [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if table[r, c] >= SMALLEST_LINK]
             taken = {row: found.boxes[column].tobytes() for row, column in pairs}
             for row, other in switch_risks(table, pairs):
-                risks.append(((frame, taken[row]), tracklets[active[other]].keys()[-1]))
+                risks.append(((frame, taken[row]), tracklets[active[other]].key(-1)))
         owners = {column: active[row] for row, column in pairs}
+        middles = centers(found.boxes)
         for column in range(len(found.scores)):
             if column not in owners:
                 owners[column] = len(tracklets)
                 tracklets.append(Track())
-            box, keypoints, score = found.boxes[column], found.keypoints[column], float(found.scores[column])
-            tracklets[owners[column]].add(frame, box, keypoints, score)
+            tracklets[owners[column]].add(
+                frame, found.boxes[column], found.keypoints[column], float(found.scores[column]), middles[column]
+            )
         active = sorted({*active, *owners.values()})
     return tracklets, risks
 
@@ -339,7 +387,7 @@ def ends_of(tracks: Sequence[Track]) -> Ends:
     return Ends(
         np.array([track.frames[-1] for track in tracks]),
         (boxes[:, :2] + boxes[:, 2:]) / 2,
-        np.stack([track.velocity for track in tracks]),
+        np.array([track.velocity for track in tracks]),
         np.maximum(np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T), 1.0),
     )
 
@@ -395,8 +443,8 @@ def successors(tracklets: Sequence[Track], longest_gap: int, num_forced: int) ->
 
 def joined(tracklets: Sequence[Track], longest_gap: int, num_forced: int = 0) -> list[Track]:
     """Tracklets, in order of appearance, joined to tracks in the same order; see `successors`."""
-    if not tracklets:
-        return []
+    if len(tracklets) < 2:
+        return list(tracklets)
     following = successors(tracklets, longest_gap, num_forced)
     continued = {second for second, _ in following.values()}
     tracks = []

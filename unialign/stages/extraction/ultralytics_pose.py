@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,9 +20,11 @@ import numpy as np
 import torch
 import torchvision  # noqa: F401  # non_max_suppression takes another path when this is not imported yet
 from PIL import Image
+from torch import Tensor
 
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
+from unialign.stages.extraction.letterbox import letterbox_into
 from unialign.stages.extraction.pose_backends import BACKENDS, Backend, Order
 from unialign.stages.skeleton_layouts import Layout
 
@@ -171,7 +173,7 @@ def load_network(
     check_sides(shape[1:3], int(model.stride.max()))
     names, end2end = len(model.names), bool(getattr(model, "end2end", False))
     order = Order(model, weights_digest, device, precision, shape, torch.get_num_threads())
-    return PoseNetwork(BACKENDS[backend].build(order), functions()[1], num_classes=names, end2end=end2end)
+    return PoseNetwork(BACKENDS[backend].build(order), functions()[1], shape, num_classes=names, end2end=end2end)
 
 
 def check_sides(sides: tuple[int, int], stride: int) -> None:
@@ -185,12 +187,58 @@ def check_sides(sides: tuple[int, int], stride: int) -> None:
 
 
 class PoseNetwork:
-    """A loaded pose network: a backend, and the suppression of overlapping persons."""
+    """A loaded pose network: a backend, and the suppression of overlapping persons.
 
-    def __init__(self, predict: Backend, suppress: Any, *, num_classes: int = 1, end2end: bool = False) -> None:
+    shape: of its batches, (B, H, W, 3).
+    """
+
+    def __init__(
+        self,
+        predict: Backend,
+        suppress: Any,
+        shape: tuple[int, int, int, int],
+        *,
+        num_classes: int = 1,
+        end2end: bool = False,
+    ) -> None:
         self.predict, self.suppress, self.num_classes, self.end2end = predict, suppress, num_classes, end2end
+        self.shape = shape
+        self._batches: list[Tensor] = []
+        # Of a GPU: batches are filled beside the network, not after it.
+        self._filling = torch.cuda.Stream(predict.device) if self.takes_frames else None  # type: ignore[no-untyped-call]
 
-    def detect(self, images: np.ndarray, confidence: float, max_detections: int) -> list[np.ndarray]:
+    @property
+    def takes_frames(self) -> bool:
+        """Whether it resizes frames itself, on its GPU; a processor does that where it decodes, in many threads."""
+        return self.predict.device.type == "cuda"
+
+    def put(self, place: int, first: int, images: Sequence[np.ndarray]) -> None:
+        """Copy images (H, W, 3) uint8 of one size, or with `takes_frames` frames, into one of two batches, from the
+        position `first` on.
+        """
+        batch = self._batch(place)[first : first + len(images)]
+        if self._filling is None:
+            for each, image in zip(batch.numpy(), images, strict=True):
+                each[...] = image
+            return
+        with torch.cuda.stream(self._filling):
+            frames = torch.stack([torch.from_numpy(image).to(batch.device, non_blocking=True) for image in images])
+            letterbox_into(batch, frames)
+
+    def detect_in(self, place: int, number: int, confidence: float, max_detections: int) -> list[np.ndarray]:
+        """Persons in each of the first `number` images of a batch; see `detect`. The others are black."""
+        if self._filling is not None:
+            torch.cuda.current_stream(self.predict.device).wait_stream(self._filling)
+        batch = self._batch(place)
+        batch[number:] = 0
+        return self.detect(batch, confidence, max_detections)[:number]
+
+    def _batch(self, place: int) -> Tensor:
+        while len(self._batches) <= place:
+            self._batches.append(torch.zeros(self.shape, dtype=torch.uint8, device=self.predict.device))
+        return self._batches[place]
+
+    def detect(self, images: np.ndarray | Tensor, confidence: float, max_detections: int) -> list[np.ndarray]:
         """Persons in each of the images (B, H, W, 3), RGB uint8.
 
         Returns B arrays (n, 4 + 1 + V * 3) float32: box x1, y1, x2, y2, score, then x, y, score of each joint, all in
@@ -198,7 +246,7 @@ class PoseNetwork:
         """
         with torch.inference_mode():
             found = self.suppress(
-                self.predict(images),
+                self.predict(torch.as_tensor(images).to(self.predict.device)),
                 confidence,
                 LARGEST_OVERLAP,
                 max_det=max_detections,
