@@ -234,6 +234,8 @@ WRONG = [
     ("evaluate", {"run": 1}, "run is 1"),
     ("evaluate", {"run": "x", "best": 1}, "best is 1"),
     ("ablate", {"grid": "modalities", "jobs": 0}, "jobs is 0; it must be a whole number, at least 1, or None"),
+    ("report", {"what": 3}, "what is 3"),
+    ("report", {"out": ""}, "out is ''"),
     ("ablate", {"grid": {}}, "grid is {}"),
 ]
 

@@ -25,6 +25,7 @@ _PLACES = {
         "list_stores",
         "load_dataset",
         "open_store",
+        "report",
         "train",
     ),
     "unialign.cache.writing": ("write_store",),
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from unialign.api import list_stores as list_stores
     from unialign.api import load_dataset as load_dataset
     from unialign.api import open_store as open_store
+    from unialign.api import report as report
     from unialign.api import train as train
     from unialign.cache.arrays import ArraySpec as ArraySpec
     from unialign.cache.writing import write_store as write_store

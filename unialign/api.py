@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unialign.pipeline.ablation.results import Ablation
     from unialign.pipeline.evaluation.evaluate import Evaluated
     from unialign.pipeline.extraction.extract import Extraction
+    from unialign.pipeline.pages.page import Page
     from unialign.pipeline.training.train import RunResult
     from unialign.stages.datasets.base import Dataset
     from unialign.stages.training.store_batches import Batches, StoreDataset
@@ -217,6 +218,22 @@ def evaluate(run: Place, *, config: Config | Place | None = None, best: bool = F
         keep=resolved.train.remote_cache,
         which="best" if best else "last",
     )
+
+
+@checked
+def report(
+    what: Place | None = None, *, config: Config | Place | None = None, out: Place | None = None, **values: Any
+) -> "Page":
+    """Write a page about a finished run or ablation: one HTML file that holds everything it shows.
+
+    what: a folder, the beginning of a run's name or key, or the name of a grid; None: the newest in `runs`. out: the
+    file; by default report.html in the folder of the run or ablation. The result has `path` and `bytes`.
+    Raises `MissingCache` where there is none, `DamagedStore` for one that cannot be read.
+    """
+    from unialign.pipeline.pages.report import write_report
+
+    place = None if out is None else expanded_path(out).resolve()
+    return write_report(configured(config, **values), None if what is None else expanded_path(what), out=place)
 
 
 @checked

@@ -85,6 +85,8 @@ RULES: dict[str, Rule] = {
     "root": _PLACE,
     "run": _PLACE,
     "grid": _PLACE,
+    "what": _or_none(_PLACE),
+    "out": _or_none(_PLACE),
     "roots": ("a list of paths", _are(_is_place)),
     "config": _or_none(("a configuration, or the path of one", _is_configuration)),
     "name": ("a name, as text", _is_text),

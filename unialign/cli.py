@@ -20,6 +20,7 @@ from unialign.commands import (
     extract,
     init,
     models,
+    pages,
     results,
     run,
     train,
@@ -52,6 +53,7 @@ ORDER = (
     "train",
     "ablate",
     "evaluate",
+    "report",
     "why",
     "results",
     "models",
@@ -85,6 +87,7 @@ init.add_commands(app)
 run.add_commands(app)
 train.add_commands(app)
 evaluate.add_commands(app)
+pages.add_commands(app)
 results.add_commands(app)
 baseline.add_commands(app)
 models.add_commands(app)

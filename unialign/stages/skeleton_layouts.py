@@ -58,6 +58,10 @@ class Layout:
         """Its name if that identifies it, otherwise the full description; `layout_from` reads either."""
         return self.name if self.is_known else self.described()
 
+    def side(self, joint: int) -> str:
+        """The side of the body that a joint is on, by its name: "left", "right", or "" on the midline."""
+        return _side_first(self.joints[joint])[0] if self.mirror[joint] != joint else ""
+
     def described(self) -> dict[str, Json]:
         """The full description in plain values, from which `layout_in` recreates it."""
         return {

@@ -3,7 +3,8 @@
 Systems without a `draw` function and runs that read no frames only get the confusion matrix.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.metrics import confusion_matrix
 from unialign.words import counted
+
+# Clips that go through the network together.
+AT_ONCE = 8
 
 
 def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_samples: int = 6) -> list[Path]:
@@ -53,8 +57,8 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     if not places:
         return written
     shown = [tested[str(predictions["ids"][place])] for place in places]
-    frames, outputs, importance = _outputs(run, prepared, str(keys["run"]), shown)
-    poses = _poses(readers.get("pose-features"), cache)
+    frames, outputs, importance = outputs_of(run, prepared, str(keys["run"]), shown)
+    poses = poses_behind(readers.get("pose-features"), cache)
     for number, place in enumerate(places):
         name = str(predictions["ids"][place])
         truth, guess = (dataset.classes[int(values[place])] for values in (predictions["labels"], predicted))
@@ -97,29 +101,47 @@ def _chosen(labels: np.ndarray, predicted: np.ndarray, number: int) -> list[int]
     return [*map(int, wrong), *right[::step][: number - len(wrong)]]
 
 
-def _outputs(
-    run: Path, prepared: PreparedRun, key: str, places: list[int]
+def outputs_of(
+    run: Path,
+    prepared: PreparedRun,
+    key: str,
+    places: Sequence[int],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[np.ndarray, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
     """For some test samples: the model's input frames (samples, T, H, W, 3) uint8, its outputs at the last checkpoint,
-    and the weight of each modality by name.
+    and the weight of each modality by name. Without frames for a model that reads none.
     """
     task = prepared.build()
     Checkpoints(run / "checkpoints", key).named(LAST).load_into(task.model)
     task.model.eval()
-    batch = prepared.test.__getitems__([(0, place) for place in places])
-    with torch.inference_mode():
-        outputs = task.model(task.inputs(batch, torch.device("cpu")))
-    # Views of a clip are separate entries of the batch; the first one is drawn.
-    count = len(outputs["logits"])
-    views = count // len(places)
-    found = {name: value[::views].numpy() for name, value in outputs.items() if value.shape[:1] == (count,)}
+    frames, found = [], defaultdict(list)
+    for start in range(0, len(places), AT_ONCE):
+        part = places[start : start + AT_ONCE]
+        batch = prepared.test.__getitems__([(0, place) for place in part])
+        with torch.inference_mode():
+            outputs = task.model(task.inputs(batch, torch.device("cpu")))
+        # Views of a clip are separate entries of the batch; the first one is drawn.
+        count = len(outputs["logits"])
+        views = count // len(part)
+        for name, value in outputs.items():
+            if value.shape[:1] == (count,):
+                found[name].append(value[::views].numpy())
+        if "frames" in batch:
+            # (samples, T, 3, H, W)
+            frames.append(batch["frames"].flatten(0, -5)[::views].permute(0, 1, 3, 4, 2).numpy())
+        progress(start + len(part), len(places))
+    # What compares the clips of a batch with each other is as wide as the batch.
+    joined = {
+        name: np.concatenate(values)
+        for name, values in found.items()
+        if len({value.shape[1:] for value in values}) == 1 and sum(map(len, values)) == len(places)
+    }
     names = getattr(task.model, "importance_names", ())
-    importance = {name: found["importance"][:, column] for column, name in enumerate(names)}
-    frames = batch["frames"].flatten(0, -5)[::views]  # (samples, T, 3, H, W)
-    return frames.permute(0, 1, 3, 4, 2).numpy(), found, importance
+    importance = {name: joined["importance"][:, column] for column, name in enumerate(names)}
+    return np.concatenate(frames) if frames else np.empty(0), joined, importance
 
 
-def _poses(features: object, cache: Path) -> StoreReader | None:
+def poses_behind(features: object, cache: Path) -> StoreReader | None:
     """The poses that the pose features were extracted from; None if not recorded or, for remote stores, missing."""
     if not isinstance(features, Recorded) or "poses" not in features.store.key.fields:
         return None

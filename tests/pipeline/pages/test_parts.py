@@ -1,0 +1,66 @@
+"""The parts that a page's content is made of."""
+
+import base64
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unialign.pipeline.pages.chosen import confused_clips, worth_showing
+from unialign.pipeline.pages.groups import boundaries, confusion_groups, group_names
+from unialign.pipeline.pages.page import packed
+from unialign.stages.skeleton_layouts import COCO_17, NTU_25
+
+COUNTS = st.integers(1, 60)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_every_clip_is_worth_showing_once_and_wrong_ones_come_first(count: int, classes: int, random: object) -> None:
+    draw = np.random.default_rng(random.randrange(1 << 30))  # type: ignore[attr-defined]
+    labels, guesses = draw.integers(0, classes, count), draw.integers(0, classes, count)
+    sure = draw.random(count)
+    pairs = confused_clips(labels, guesses, sure, np.ones(count, bool))
+    order = list(worth_showing(labels, guesses, sure, pairs))
+    assert sorted(order) == list(range(count))
+    wrong = int((labels != guesses).sum())
+    shown_wrong = [place for place in order[: 2 * wrong + 1] if labels[place] != guesses[place]]
+    assert len(shown_wrong) == wrong
+
+
+def test_confused_pairs_show_the_surest_clips_that_can_be_shown() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    guesses = np.array([1, 1, 0, 1, 1, 2])
+    sure = np.array([0.9, 0.5, 0.8, 0.6, 0.7, 1.0])
+    (pair,) = confused_clips(labels, guesses, sure, np.ones(6, bool))
+    assert (pair.true, pair.predicted, pair.samples, pair.share) == (0, 1, 2, 2 / 3)
+    assert (pair.wrong, pair.right) == (0, 4)
+    (pair,) = confused_clips(labels, guesses, sure, np.array([False, True, True, True, False, True]))
+    assert (pair.wrong, pair.right) == (1, 3)
+
+
+def test_classes_that_are_confused_stand_together() -> None:
+    confusion = np.diag([10, 10, 10, 10, 10])
+    confusion[0, 3] = confusion[3, 0] = 4
+    confusion[1, 4] = 3
+    groups = confusion_groups(confusion)
+    assert [sorted(labels) for labels in groups] == [[0, 3], [1, 4], [2]]
+    assert boundaries(groups) == [2, 4]
+    assert group_names(groups, "abcde") == ["a / d", "b / e", "c"]
+    assert confusion_groups(np.diag([3, 3])) == [[0], [1]]
+    assert sorted(label for labels in confusion_groups(np.zeros((6, 6), np.int64)) for label in labels) == [*range(6)]
+
+
+def test_arrays_are_packed_little_endian_and_others_are_refused() -> None:
+    for values in (np.array([1, 258], ">u2"), np.array([1, 258], "<u2")):
+        assert base64.b64decode(packed(values)["data"]) == b"\1\0\2\1"
+    with pytest.raises(KeyError):
+        packed(np.array([1], np.int64))
+
+
+def test_joints_are_on_the_side_that_they_are_named_for() -> None:
+    for layout in (COCO_17, NTU_25):
+        sides = [layout.side(joint) for joint in range(len(layout.joints))]
+        assert [name for name, side in zip(layout.joints, sides, strict=True) if side and side not in name] == []
+        assert sides.count("left") == sides.count("right") > 6
+        assert "" in sides

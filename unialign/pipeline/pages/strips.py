@@ -1,0 +1,185 @@
+"""A clip as the page plays it: its cached frames in one image, and the skeletons of the same frames.
+
+Legend: F frames shown, P persons, V joints.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unialign.cache.reader import Recorded
+from unialign.errors import MissingCache
+from unialign.pipeline.evaluation.tracks import ABSENT, held, track_states
+from unialign.pipeline.pages.page import data_url, packed
+from unialign.stages.images import decode_images
+from unialign.stages.skeleton_layouts import Layout, layout_in
+from unialign.types import Json
+
+MOST_FRAMES = 16
+MOST_SIDE = 128  # pixels of the shorter side
+COLUMNS = 4
+QUALITY = 72
+# Where there are no frames, skeletons are drawn in a square of this side.
+BLANK = 256
+# Coordinates are written in sixteenths of a pixel of the strip; this value stands for an unknown joint.
+SIXTEENTHS, MISSING = 16, -32768
+MOST_PEOPLE = 4
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The stores that clips are shown from; None where there is none."""
+
+    frames: Recorded | None = None
+    poses: Recorded | None = None
+
+    def holds(self, sample: str) -> bool:
+        """Whether any of them has the sample."""
+        return any(store is not None and sample in store for store in (self.frames, self.poses))
+
+    @property
+    def fit(self) -> bool:
+        """Whether the joints are places in the video's images, so that they can be drawn over its frames."""
+        if self.poses is None:
+            return False
+        names = {spec.name for spec in self.poses.store.arrays}
+        return "pixels" in names or in_pixels(self.poses.array_attributes("keypoints"))
+
+    @property
+    def layout(self) -> Layout | None:
+        """The joints of the poses."""
+        return layout_in(self.poses.array_attributes("keypoints")) if self.poses else None
+
+
+def strip_of(sources: Sources, sample: str) -> dict[str, Json]:
+    """What `player.js` reads of a clip. frames: places in the clip; length: of the clip in frames, 0 if unknown.
+
+    image: JPEG of all frames, `columns` to a row, or None; width, height: of one frame. people: `_people`, or None.
+    Raises `MissingCache` for a clip that no store has, `DamagedStore` for stores that cannot be read.
+    """
+    joints = _joints(sources.poses, sample) if sources.poses is not None and sample in sources.poses else None
+    if sources.frames is not None and sample in sources.frames:
+        return _with_frames(sources.frames, sample, joints if sources.fit else None)
+    if joints is None:
+        raise MissingCache(f"neither frames nor poses of {sample} are stored.")
+    which = _evenly(len(joints))
+    fitted = _fitted(joints)
+    return {
+        "image": None,
+        "columns": COLUMNS,
+        "width": BLANK,
+        "height": BLANK,
+        "count": len(which),
+        "frames": which.tolist(),
+        "length": len(joints),
+        "people": _people(fitted, which, 1.0),
+    }
+
+
+def _with_frames(frames: Recorded, sample: str, joints: NDArray[np.float64] | None) -> dict[str, Json]:
+    stored = frames.read_one(sample)
+    chosen = _evenly(len(stored["frame_index"]))
+    encoding = str(frames.array_attributes("pictures")["encoding"])
+    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, chosen.tolist())
+    scale = min(1.0, MOST_SIDE / min(pictures.shape[1:3]))
+    height, width = (max(1, round(side * scale)) for side in pictures.shape[1:3])
+    sheet = Image.new("RGB", (width * min(COLUMNS, len(pictures)), height * -(-len(pictures) // COLUMNS)))
+    for number, picture in enumerate(pictures):
+        small = Image.fromarray(picture)
+        if scale < 1:
+            small = small.resize((width, height), Image.Resampling.LANCZOS)
+        sheet.paste(small, (width * (number % COLUMNS), height * (number // COLUMNS)))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    which = np.asarray(stored["frame_index"], np.int64)[chosen]
+    people = None
+    # Stores of an early version lack the size of the video: joints have no place in their frames.
+    if joints is not None and "source_size" in stored:
+        people = _people(joints * (width / float(stored["source_size"][1])), which, 1.0)
+    return {
+        "image": data_url(buffer.getvalue(), "jpeg"),
+        "columns": min(COLUMNS, len(pictures)),
+        "width": width,
+        "height": height,
+        "count": len(which),
+        "frames": which.tolist(),
+        "length": 0 if joints is None else len(joints),
+        "people": people,
+    }
+
+
+def _evenly(count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, min(MOST_FRAMES, count)).round().astype(np.int64))
+
+
+def _joints(poses: Recorded, sample: str) -> NDArray[np.float64]:
+    """Joints (T, P, V, 2) in pixels of the video or, for 3-D keypoints without pixels, seen from the front."""
+    arrays = poses.read_one(sample)
+    joints: NDArray[np.float64] = np.asarray(arrays.get("pixels", arrays["keypoints"])[..., :2], np.float64)
+    if "pixels" not in arrays and not in_pixels(poses.array_attributes("keypoints")):
+        joints[..., 1] *= -1  # up is positive in a room
+    return joints
+
+
+def in_pixels(attributes: Mapping[str, Any]) -> bool:
+    """Whether keypoints with these attributes are places in the image."""
+    return list(attributes.get("coordinates", ())) == ["x", "y", "score"]
+
+
+def _fitted(joints: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same joints in the middle of a square of side `BLANK`."""
+    known = joints[np.isfinite(joints).all(axis=-1)]
+    if not len(known):
+        return joints
+    low, high = known.min(axis=0), known.max(axis=0)
+    scale = 0.86 * BLANK / max(float((high - low).max()), 1e-9)
+    fitted: NDArray[np.float64] = (joints - (low + high) / 2) * scale + BLANK / 2
+    return fitted
+
+
+def _people(joints: NDArray[np.float64], which: NDArray[np.int64], scale: float) -> Json:
+    """The persons of the frames `which`: points (F, P, V, 2) as int16, and a string of `tracks` per person.
+
+    A jump is shown at the first shown frame after it.
+    """
+    inside = which[which < len(joints)]
+    if not len(inside):
+        return None
+    states, joined = track_states(joints), held(joints)
+    persons = [person for person, letters in enumerate(states) if letters.strip(ABSENT)][:MOST_PEOPLE]
+    if not persons:
+        return None
+    points = np.full((len(which), len(persons), joints.shape[2], 2), MISSING, np.int16)
+    shown = joined[inside][:, persons] * scale * SIXTEENTHS
+    limit = np.iinfo(np.int16).max
+    known = np.isfinite(shown).all(axis=-1, keepdims=True)
+    points[: len(inside)] = np.where(known, np.nan_to_num(shown.round()).clip(-limit, limit), MISSING).astype(np.int16)
+    return {
+        "persons": len(persons),
+        "joints": joints.shape[2],
+        "points": packed(points),
+        "states": [_shown_states(states[person], which) for person in persons],
+    }
+
+
+def _shown_states(letters: str, which: NDArray[np.int64]) -> str:
+    found, before = [], -1
+    for frame in which.tolist():
+        part = letters[before + 1 : frame + 1]
+        now = letters[frame] if frame < len(letters) else ABSENT
+        found.append("!" if now == "p" and "!" in part and before >= 0 else now)
+        before = frame
+    return "".join(found)
+
+
+def layout_content(layout: Layout | None) -> Json:
+    """Bones, and the side of the body of each joint."""
+    if layout is None:
+        return None
+    sides = [layout.side(joint) for joint in range(len(layout.joints))]
+    return {"bones": [list(bone) for bone in layout.bones], "sides": sides}
