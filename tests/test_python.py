@@ -236,6 +236,7 @@ WRONG = [
     ("ablate", {"grid": "modalities", "jobs": 0}, "jobs is 0; it must be a whole number, at least 1, or None"),
     ("report", {"what": 3}, "what is 3"),
     ("report", {"out": ""}, "out is ''"),
+    ("ablate", {"grid": "modalities", "cluster": 4}, "cluster is 4"),
     ("ablate", {"grid": {}}, "grid is {}"),
 ]
 

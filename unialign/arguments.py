@@ -91,6 +91,7 @@ RULES: dict[str, Rule] = {
     "config": _or_none(("a configuration, or the path of one", _is_configuration)),
     "name": ("a name, as text", _is_text),
     "modality": ("a name, as text", _is_text),
+    "cluster": ("a name, as text", _is_text),
     "progress": ("a function of two numbers", callable),
 }
 # Of one function only.
