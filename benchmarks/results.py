@@ -1,19 +1,20 @@
-"""`make results`: writes the tables of docs/encoders.md anew, from the figures in benchmarks/results/.
+"""`make results`: writes the tables of the pages below anew, from the figures in benchmarks/results/.
 
-A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is that of the JSON file, which
-`benchmarks/encoders.py` writes. Everything else on the page is left alone.
+A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is that of the JSON file, whose "kind" says how
+its table looks. Everything else on a page is left alone. The files are written by `benchmarks/encoders.py`,
+`benchmarks/zero_shot.py` and `benchmarks/demo.py`, each through the commands that users have.
 """
 
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
-PAGE = PROJECT / "docs" / "encoders.md"
+PAGES = (PROJECT / "docs" / "encoders.md", PROJECT / "docs" / "systems.md", PROJECT / "README.md")
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -24,8 +25,8 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(shares):.1f}" + (f" ± {statistics.stdev(shares):.1f}" if len(shares) > 1 else "")
 
 
-def table(found: Row) -> str:
-    """The lines of one data set: what it was, baselines, ours, and the late fusion where there is one."""
+def encoder_table(found: Row) -> str:
+    """One data set: what it was, baselines, ours, and the late fusion where there is one."""
     samples, encoders = found["samples"], found["encoders"]
     settings = f"; settings: {', '.join(found['settings'])}" if found["settings"] else "; default settings"
     low, high = (100 * value for value in found["interval"])
@@ -51,6 +52,64 @@ def table(found: Row) -> str:
     return "\n".join(lines)
 
 
+def zero_shot_table(found: Row) -> str:
+    """Splits as columns: DVTA with its seeds, and the simple classifiers on the same features."""
+    splits = found["splits"]
+    names = [row["baseline"] for row in splits[0]["baselines"]]
+    means = {name: [_of(split["baselines"], name)["top1"] for split in splits] for name in names}
+    every = [top1 for split in splits for top1 in split["top1"]]
+    seeds = len(splits[0]["top1"])
+    return "\n".join(
+        [
+            f"**{found['title']}**: {found['train']} clips for training, {found['test']} for testing; default "
+            f"settings; {seeds} seeds ({found['processor']}).",
+            "",
+            f"| top-1 | {' | '.join(split['protocol'] for split in splits)} | mean |",
+            f"|---|{'---|' * (len(splits) + 1)}",
+            f"| **`--model dvta`** | {' | '.join(spread(split['top1']) for split in splits)} | **{spread(every)}** |",
+            *(
+                f"| {name} | {' | '.join(spread([value]) for value in values)} | {spread([statistics.mean(values)])} |"
+                for name, values in means.items()
+            ),
+        ]
+    )
+
+
+def demo_table(found: Row) -> str:
+    """The modality ablation of the demo, with the pose encoders alone and simple classifiers."""
+
+    def cells(name: str, row: Mapping[str, Any], change: str = "") -> str:
+        deviation = row.get("top1_std")
+        top1 = f"{100 * row['top1']:.1f} | {'-' if deviation is None else f'{100 * deviation:.1f}'}"
+        return f"| {name} | {top1} | {change} |"
+
+    lines = ["| row | top-1 | deviation | change (95 % interval) |", "|---|---|---|---|"]
+    for number, row in enumerate(found["rows"]):
+        low, high = row["change_low"], row["change_high"]
+        change = f"{100 * row['change']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})" if number else ""
+        lines.append(cells(row["row"], row, change))
+    alone = {"top1": found["encoder_top1"], "top1_std": found["encoder_top1_std"]}
+    lines.append(cells("the pose encoders' own classifiers", alone))
+    lines += [cells(f"simple baseline: {row['baseline']} on {row['features']}", row) for row in found["baselines"]]
+    return "\n".join(lines)
+
+
+def _of(rows: Sequence[Row], name: str) -> Row:
+    return next(row for row in rows if row["baseline"] == name)
+
+
+TABLES: Mapping[str, Callable[[Row], str]] = {
+    "encoders": encoder_table,
+    "zero-shot": zero_shot_table,
+    "demo": demo_table,
+}
+
+
+def table(found: Row) -> str:
+    """The lines of one file's table."""
+    return TABLES[found.get("kind", "encoders")](found)
+
+
 def fusion(values: Sequence[float]) -> str:
     """Two decimals, as published."""
     shares = [100 * value for value in values]
@@ -68,7 +127,8 @@ def page(text: str) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

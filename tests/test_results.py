@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -18,22 +20,28 @@ def results() -> ModuleType:
     return module
 
 
-def test_the_page_is_what_make_results_writes() -> None:
-    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
-    assert results().page(text) == text
+MODULE = results()
+
+
+@pytest.mark.parametrize("page", MODULE.PAGES, ids=lambda path: path.name)
+def test_the_pages_are_what_make_results_writes(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert MODULE.page(text) == text
 
 
 def test_every_file_of_results_has_its_table_and_every_table_its_file() -> None:
-    named = re.findall(r"<!-- results: (\w+) -->", (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8"))
+    texts = [page.read_text(encoding="utf-8") for page in MODULE.PAGES]
+    named = re.findall(r"<!-- results: (\w+) -->", "".join(texts))
     assert sorted(named) == sorted(path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json"))
 
 
-def test_meta_another_figure_changes_the_page(tmp_path: Path) -> None:
-    module = results()
-    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
-    for path in module.RESULTS.glob("*.json"):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found["encoders"][0]["top1"] -= 0.05
-        (tmp_path / path.name).write_text(json.dumps(found), encoding="utf-8")
-    module.RESULTS = tmp_path
-    assert module.page(text) != text
+@pytest.mark.parametrize("path", sorted(MODULE.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_meta_another_figure_changes_the_table(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    before = MODULE.table(found)
+    for rows in (found.get("encoders"), found.get("rows"), found.get("baselines")):
+        if rows:
+            rows[0]["top1"] -= 0.05
+    for split in found.get("splits", ()):
+        split["top1"][0] -= 0.05
+    assert MODULE.table(found) != before

@@ -52,6 +52,9 @@ Workers = Annotated[int | None, setting("train.settings.read_threads", "--worker
 Seed = Annotated[int | None, setting("train.settings.seed")]
 Name = Annotated[str | None, setting("train.name")]
 
+# Below so many of its training clips right, a network that no simple classifier should beat has not learned enough.
+FITTED = 0.9
+
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the application."""
@@ -174,6 +177,9 @@ def show_training(result: "RunResult", beside: "Row | None", more: Mapping[str, 
     if beside and beside.top1 >= result.metrics["top1"]:
         name = f"{beside.baseline} on {beside.features} reaches {beside.top1:.4f} in {beside.seconds:.1f} s"
         fields["not beaten"] = f"{name} (`unialign baseline`)"
+        if result.train_top1 is not None and result.train_top1 < FITTED:
+            right = f"only {result.train_top1:.4f} of them were right in the last epoch"
+            fields["training clips"] = f"{right}: longer training may help (--epochs)"
     fields |= more
     reused = " (reused)" if result.reused else ""
     console.show_result(f"{result.folder}: {in_one_line(result.metrics)}{reused}", fields)

@@ -104,6 +104,7 @@ class ResultFile(_File):
     per_class: dict[str, dict[str, Number | None]] = {}
     heads: dict[str, dict[str, Any]] = {}
     zero_shot: dict[str, Any] = {}
+    train_top1: Number | None = None
     data: dict[str, Any] = {}
     predictions: Hex | None = None
     files: dict[str, Hex] = {}

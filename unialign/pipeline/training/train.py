@@ -45,7 +45,7 @@ from unialign.stages.training.metrics import evaluation_by_class, scored_part
 from unialign.stages.training.prediction import Predictions
 from unialign.stages.training.processes import SETTING, Processes, joined_processes
 from unialign.stages.training.settings import TrainSettings, settings_from
-from unialign.stages.training.step import Task
+from unialign.stages.training.step import TRAIN_TOP1, Task
 from unialign.types import Json
 
 Show = Callable[[Progress], None]
@@ -62,6 +62,8 @@ class RunResult:
     the highest top1 on val, with its metrics "val" and "test"; empty without a val part (`data` says why).
     heads: for systems with several classifiers, top-1 of each on "test" and "val", of their mean, and of their product
     with weights fitted on val, see `fusion`; empty for systems with a single classifier.
+    train_top1: fraction of training clips that were answered correctly during the last epoch, augmented and with
+    dropout; None for models without class scores in training. One far below 1 says that training was too short.
     keys: the stores read, by modality. samples: sample counts for each part of the split.
     extracted: number of samples added to the records of those stores during the run.
     data: report on the samples before training, see `run_data.Report`.
@@ -88,6 +90,7 @@ class RunResult:
     per_class: Mapping[str, Json] = field(default_factory=dict)
     heads: Mapping[str, Json] = field(default_factory=dict)
     zero_shot: Mapping[str, Json] = field(default_factory=dict)
+    train_top1: float | None = None
     data: Mapping[str, Json] = field(default_factory=dict)
 
     def result(self) -> dict[str, Json]:
@@ -358,6 +361,7 @@ def _content(
         "protocol": prepared.protocol,
         "epochs": prepared.settings.epochs,
         "metrics": dict(fitted.metrics),
+        "train_top1": fitted.history[-1].get(TRAIN_TOP1) if fitted.history else None,
         "per_class": class_metrics(prepared, fitted.predictions),
         "heads": dict(fitted.heads),
         "best": dict(fitted.best),

@@ -27,6 +27,9 @@ from unialign.stages.training.settings import TrainSettings
 
 Losses = Callable[[Any, Mapping[str, Tensor], Tensor], dict[str, Tensor]]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# In a step's report: the share of its clips, augmented and with dropout, that the model got right.
+TRAIN_TOP1 = "train_top1"
+UNWEIGHTED = ("gradient_norm", TRAIN_TOP1)  # what of a report is no term of the loss
 
 
 def same_rate(name: str) -> float:
@@ -90,7 +93,8 @@ class _WithLosses(nn.Module):
 class Report:
     """What one optimizer step computed, still on the device: fetching a value there would make the host wait.
 
-    values: (A,) means over the clips of the step by `names`: "loss", its terms, and "gradient_norm" before clipping.
+    values: (A,) means over the clips of the step by `names`: "loss", its terms, `TRAIN_TOP1` where the model has logits
+    in training, and "gradient_norm" before clipping.
     """
 
     names: tuple[str, ...]
@@ -170,10 +174,13 @@ class Stepper:
             # A loss that is not finite need not have such a gradient; so it gets one.
             start = torch.where(total.detach().isfinite() & ~self._failed, 1.0, math.nan).to(total.dtype)
             torch.autograd.backward(self.scaler.scale(total * weight), start)
-        values = torch.stack([total.detach(), *(value.detach() for value in losses.values())]) * weight
+        shown = {name: value.detach() for name, value in losses.items()}
+        if (logits := outputs.get("logits")) is not None:
+            shown[TRAIN_TOP1] = (logits.detach().argmax(dim=-1) == inputs["labels"]).to(total.dtype).mean()
+        values = torch.stack([total.detach(), *shown.values()]) * weight
         self._sums = values if self._sums is None else self._sums + values
         self._batches.append(_counted(outputs, inputs["labels"], share.count))
-        return self._stepped(("loss", *losses)) if share.ends_step else None
+        return self._stepped(("loss", *shown)) if share.ends_step else None
 
     def _mixed(self, inputs: Mapping[str, Tensor], share: RankBatch) -> dict[str, Tensor]:
         place = share.after.epoch, share.after.samples
@@ -210,7 +217,7 @@ class Stepper:
     def not_finite(self, values: Mapping[str, float]) -> str:
         """What of a fetched report must stop the run, as the beginning of a sentence; "" if nothing."""
         if not math.isfinite(values["loss"]):
-            terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "gradient_norm")
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in UNWEIGHTED)
             return f"the loss is not finite ({terms})"
         if not math.isfinite(values["gradient_norm"]) and not self.scaler.is_enabled():
             return f"the gradient is not finite at a loss of {values['loss']:.4g}"
