@@ -28,7 +28,7 @@ from unialign.pipeline.manifest import save_manifest
 from unialign.pipeline.training.from_config import train_from_config
 from unialign.pipeline.training.train import RunResult, Show
 from unialign.stages.datasets.base import Sample, Split
-from unialign.stages.datasets.zero_shot_splits import zero_shot
+from unialign.stages.datasets.zero_shot_splits import generalised_zero_shot
 from unialign.stages.models.backbones.registry import BACKBONES
 from unialign.stages.models.backbones.uniformer_v2 import uniformer_v2
 from unialign.stages.training.logs import read_lines
@@ -94,7 +94,10 @@ def make_caches(folder: Path) -> Path:
         return Split(split.train[:-2], split.test, split.train[-2:])
 
     whole = {"whole": PLAIN.protocols["whole"], "val": with_val}
-    unseen = {f"un{'seen val' if name == 'val' else 'seen'}": partial(zero_shot, (3,), whole[name]) for name in whole}
+    unseen = {
+        f"un{'seen val' if name == 'val' else 'seen'}": partial(generalised_zero_shot, (3,), whole[name])
+        for name in whole
+    }
     cache, dataset = folder / "cache", replace(PLAIN, protocols={**PLAIN.protocols, **whole, **unseen})
     frames_store(cache, dataset, "rgb24")
     poses = poses_store(cache, dataset)

@@ -14,8 +14,16 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from tests.made_stores import CLASSES, TEMPLATES, write_store
-from tests.pipeline.made_systems import DATASET, ENTITIES, made_config
+from tests.made_stores import (
+    CLASSES,
+    TEMPLATES,
+    frames_store,
+    pose_features_store,
+    poses_store,
+    text_store,
+    write_store,
+)
+from tests.pipeline.made_systems import DATASET, ENTITIES, SYSTEMS, made_config
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
@@ -291,3 +299,52 @@ def test_entities_stay_those_of_the_training(config: Config, tmp_path: Path) -> 
     file.write_text("".join(f"{name}\n" for name in ENTITIES[:2]))
     result = train_from_config(with_values(config, {**ALT, "train.entities": file}))
     assert elsewhere(config, result.folder).metrics["coverage"] == 1
+
+
+@pytest.mark.parametrize("model", ["unialign", "alt"])
+def test_the_split_decides_what_is_chosen_among(config: Config, tmp_path: Path, model: str) -> None:
+    """Conventional: the unseen classes alone; generalised: all, with the accuracies of both kinds."""
+    path = tmp_path / "unseen.txt"
+    path.write_text("squat\njump\n")
+    found = train_from_config(with_values(config, {**MODELS[model], "protocol": f"unseen={path}"}))
+    stored = np.load(found.folder / "predictions.npz")
+    assert set(stored["labels"].tolist()) == {2, 3}
+    assert (stored["probabilities"][:, :2] == 0).all()
+    np.testing.assert_allclose(stored["probabilities"].sum(axis=1), 1, rtol=1e-5)
+    told = found.zero_shot
+    assert (told["test"], told["candidates"], told["chance"]) == ("conventional", 2, 0.5)
+    assert "harmonic" not in told
+    again = evaluate_run(found.folder, DATASET, cache=config.cache, device="cpu")
+    assert again.agrees
+    assert again.metrics == found.metrics
+    whole = train_from_config(with_values(config, {**MODELS[model], "protocol": f"generalised-unseen={path}"}))
+    stored = np.load(whole.folder / "predictions.npz")
+    assert set(stored["labels"].tolist()) == {0, 1, 2, 3}
+    assert (stored["probabilities"] > 0).any(axis=0).all()
+    told = whole.zero_shot
+    assert (told["test"], told["candidates"], told["split"]) == ("generalised", 4, found.zero_shot["split"])
+    right = stored["probabilities"].argmax(axis=1) == stored["labels"]
+    is_seen = stored["labels"] < 2
+    assert (told["seen"], told["unseen"]) == (right[is_seen].mean(), right[~is_seen].mean())
+    assert 0 <= told["area"] <= 1
+
+
+def test_features_of_an_encoder_that_has_seen_unseen_classes_are_rejected(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    frames_store(cache, DATASET)
+    text_store(cache)
+    made_of = {"poses": poses_store(cache, DATASET).store.key.digest}
+    seen = {"trained_on": {"dataset": "tiny", "classes": list(CLASSES)}}
+    pose_features_store(cache, DATASET, attributes=seen, fields=made_of)
+    save_manifest(DATASET, cache)
+    (tmp_path / "unseen.txt").write_text("squat\njump\n")
+    values = {
+        "dataset": "tiny",
+        "cache": cache,
+        "runs": tmp_path / "runs",
+        "protocol": f"unseen={tmp_path / 'unseen.txt'}",
+        **SYSTEMS,
+        "train.unialign": {**SYSTEMS["train.unialign"], "modalities": ["video", "pose", "text"]},
+    }
+    with pytest.raises(UsageError, match=r"was trained on 2 classes that unseen=.* counts as unseen \(squat\)"):
+        train_from_config(with_values(Config(), values))

@@ -5,9 +5,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from unialign.cache.keys import digest
 from unialign.pipeline.manifest import load_manifest, manifest_path, save_manifest
 from unialign.stages.datasets.base import Dataset, Sample, Split
+from unialign.stages.datasets.ntu import load_ntu
 from unialign.stages.datasets.splits import by_part, few_shots, holdout
+from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS
 
 
 def a_dataset(parts: dict[str, str]) -> Dataset:
@@ -39,6 +42,26 @@ def test_the_list_of_a_dataset_of_ones_own_has_no_colon_in_its_name(tmp_path: Pa
     save_manifest(replace(dataset, classes=("bow",)), tmp_path)
     assert load_manifest(tmp_path, "mine:moves").classes == ("bow",)
     assert [each.name for each in earlier.parent.iterdir()] == ["mine:moves.json"]
+
+
+def test_unseen_classes_are_kept_and_known_of_lists_from_before(tmp_path: Path) -> None:
+    names = [f"S001C001P{person:03d}R001A{action:03d}" for person in (1, 3) for action in range(1, 61)]
+    for name in names:
+        (tmp_path / f"{name}.skeleton").touch()
+    dataset = load_ntu(tmp_path, "ntu60")
+    save_manifest(dataset, tmp_path / "cache")
+    unseen = ZERO_SHOT_SPLITS["synse-55-5"].unseen
+    path = manifest_path(tmp_path / "cache", "ntu", "ntu60")
+    body = json.loads(path.read_text())
+    del body["candidates"], body["unseen"], body["digest"]
+    earlier = {**body, "digest": digest(body)}
+    for text in (path.read_text(), json.dumps(earlier)):
+        path.write_text(text)
+        found = load_manifest(tmp_path / "cache", "ntu60")
+        assert found.split("synse-55-5") == dataset.split("synse-55-5")
+        assert (found.split("synse-55-5").candidates, found.split("synse-55-5").unseen) == (unseen, unseen)
+        assert (found.split("generalised-synse-55-5").candidates, found.split("xsub").unseen) == ((), ())
+        assert found.split("generalised-synse-55-5").unseen == unseen
 
 
 def test_which_samples_are_tested_can_be_said_of_a_list_too(tmp_path: Path) -> None:

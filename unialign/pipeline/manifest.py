@@ -1,9 +1,10 @@
 """The manifest of a dataset's samples, saved next to the stores, so training needs neither videos nor annotations."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -13,6 +14,8 @@ from unialign.cache.keys import digest
 from unialign.cache.schema import reason
 from unialign.errors import DamagedStore, MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset, Sample, Split
+from unialign.stages.datasets.described_splits import GENERALISED
+from unialign.stages.datasets.zero_shot_splits import ZERO_SHOT_SPLITS
 
 PARTS = ("train", "test", "val")
 
@@ -30,14 +33,16 @@ class _Manifest(BaseModel):
     protocols: dict[str, dict[str, list[str]]]
     mirror: bool = True
     candidates: dict[str, list[int]] = {}
+    unseen: dict[str, list[int]] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> "_Manifest":
         for name, label, _ in self.samples:
             if not 0 <= label < len(self.classes):
                 raise ValueError(f"sample {name[:80]!r} has the label {label} of {len(self.classes)} classes")
-        if any(not 0 <= label < len(self.classes) for labels in self.candidates.values() for label in labels):
-            raise ValueError(f"a candidate is none of the {len(self.classes)} classes")
+        listed = (*self.candidates.values(), *self.unseen.values())
+        if any(not 0 <= label < len(self.classes) for labels in listed for label in labels):
+            raise ValueError(f"a candidate or unseen class is none of the {len(self.classes)} classes")
         return self
 
 
@@ -64,6 +69,7 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
         for name, split in made.items()
     }
     candidates = {name: list(split.candidates) for name, split in made.items() if split.candidates}
+    unseen = {name: list(split.unseen) for name, split in made.items() if split.unseen}
     body = {
         "dataset": dataset.name,
         "collection": dataset.collection,
@@ -74,6 +80,7 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
         # Written only where they say something, so that older manifests stay byte-identical.
         **({} if dataset.mirror else {"mirror": False}),
         **({"candidates": candidates} if candidates else {}),
+        **({"unseen": unseen} if unseen else {}),
     }
     text = json.dumps({**body, "digest": digest(body)}, ensure_ascii=False) + "\n"
     path = manifest_path(cache, dataset.collection, dataset.name)
@@ -117,12 +124,7 @@ def read_manifest(path: Path) -> Dataset:
         protocols: dict[str, Callable[[Sequence[Sample]], Split]] = {
             name: partial(
                 _stored_split,
-                Split(
-                    train=tuple(split.get("train", ())),
-                    test=tuple(split.get("test", ())),
-                    val=tuple(split.get("val", ())),
-                    candidates=tuple(body.get("candidates", {}).get(name, ())),
-                ),
+                _listed_split(body, name, split),
             )
             for name, split in body["protocols"].items()
         }
@@ -140,6 +142,17 @@ def read_manifest(path: Path) -> Dataset:
         raise DamagedStore(
             f"{path}: cannot be read ({reason(error)}); run any `unialign extract` of it again."
         ) from error
+
+
+def _listed_split(body: Mapping[str, Any], name: str, parts: Mapping[str, Sequence[str]]) -> Split:
+    """A split of a manifest. Those of earlier versions do not say which classes a published list leaves unseen."""
+    train, test, val = (tuple(parts.get(part, ())) for part in ("train", "test", "val"))
+    candidates, unseen = (tuple(body.get(field, {}).get(name, ())) for field in ("candidates", "unseen"))
+    published = ZERO_SHOT_SPLITS.get(name.removeprefix(GENERALISED))
+    if published and published.dataset == body["dataset"] and not unseen:
+        unseen = published.unseen
+        candidates = () if name.startswith(GENERALISED) else unseen
+    return Split(train, test, val, candidates, unseen)
 
 
 def _stored_split(split: Split, _: Sequence[Sample]) -> Split:

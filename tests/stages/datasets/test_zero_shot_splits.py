@@ -117,6 +117,8 @@ def test_protocols_hide_unseen_classes_from_training() -> None:
     split = zero_shot((1, 3), rule, samples)
     assert split.train == ("0-1", "2-1")
     assert split.test == ("1-2", "3-2")
+    assert split.candidates == split.unseen == (1, 3)
     whole = generalised_zero_shot((1, 3), rule, samples)
     assert whole.train == split.train
     assert whole.test == ("0-2", "1-2", "2-2", "3-2")
+    assert (whole.candidates, whole.unseen) == ((), (1, 3))

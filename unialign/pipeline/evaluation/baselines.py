@@ -223,7 +223,7 @@ def run_baselines(
     sides = covered_sides(dataset, protocol, split, {modality: reader}, min_coverage)
     labels = {sample.id: sample.label for sample in dataset.samples}
     seen = sorted({labels[each] for each in split.train})
-    unseen = sorted({labels[each] for each in split.test} - set(seen))
+    unseen = sorted(split.unseen or {labels[each] for each in split.test} - set(seen))
     vector_of = ZERO_SHOT_FEATURES.get(modality, FEATURES[modality]) if unseen else FEATURES[modality]
     parts = _parts(partial(vector_of, reader), sides, progress)
     # Import the library up front: it takes longer than most of its classifiers and must not count in their time.
@@ -231,7 +231,9 @@ def run_baselines(
         importlib.import_module(f"sklearn.{name}")
     groups = _groups(dataset, sides.train.samples.ids)
     if unseen:
-        rows = list(_zero_shot_rows(dataset, split.test, parts, seen, unseen, sides, readers))
+        generalised = not split.candidates if split.unseen else any(labels[each] in set(seen) for each in split.test)
+        candidates = list(range(len(dataset.classes))) if generalised else unseen
+        rows = list(_zero_shot_rows(dataset, parts, unseen, candidates, sides, readers))
         chosen_on, skipped = "seen classes that play unseen ones", list[str]()
     else:
         rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS))
@@ -305,17 +307,13 @@ def _groups(dataset: Dataset, ids: Sequence[str]) -> Labels | None:
 
 def _zero_shot_rows(
     dataset: Dataset,
-    tested: Sequence[str],
     parts: Mapping[str, Part],
-    seen: Sequence[int],
     unseen: Sequence[int],
+    candidates: Sequence[int],
     sides: Sides,
     readers: Mapping[str, SampleReader],
 ) -> Iterator[Row]:
     """See `zero_shot_baselines`."""
-    labels = {sample.id: sample.label for sample in dataset.samples}
-    generalised = any(labels[each] in set(seen) for each in tested)
-    candidates = list(range(len(dataset.classes))) if generalised else list(unseen)
     texts = _class_texts(get_reader(readers, "text", dataset), dataset.classes)
     train, test = parts["train"], parts["test"]
     for found in zero_shot_guesses(
@@ -495,7 +493,9 @@ CLASSIFIERS: Mapping[str, tuple[Sequence[float], str, Classifier]] = {
 
 
 def needs_text(dataset: Dataset, protocol: str | None) -> bool:
-    """Whether a protocol tests classes without training samples."""
+    """Whether a protocol has unseen classes, or tests classes without training samples."""
     split = dataset.split(protocol)
+    if split.unseen:
+        return True
     labels = {sample.id: sample.label for sample in dataset.samples}
     return not {labels[each] for each in split.test} <= {labels[each] for each in split.train}

@@ -113,7 +113,13 @@ def evaluate_run(
     loaded.load_into(task.model)
     predictions = _mixed(predicted(prepared, task, device), loaded)
     side = prepared.test_side
-    scored = scored_part(predictions.scores, side.samples.labels, side.missing_labels, unknown=prepared.unknown)
+    scored = scored_part(
+        predictions.scores,
+        side.samples.labels,
+        side.missing_labels,
+        unknown=prepared.unknown,
+        choices=len(prepared.candidates),
+    )
     metrics = evaluation_overall(scored)
     # Runs that predate the val part store the metrics of the best epoch next to its number.
     told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
@@ -179,7 +185,7 @@ def predicted(prepared: PreparedRun, task: Task, device: str) -> Predictions:
         if settings.precision == "fp16" and processes.device.type != "cuda":
             settings = settings.replaced(precision="fp32")
         loader = Loader(prepared.test, settings, rank=processes.rank, world_size=processes.world_size)
-        return predict(Stepper(task, settings, processes), loader)
+        return predict(Stepper(task, settings, processes), loader, prepared.candidates)
 
 
 def open_stores(

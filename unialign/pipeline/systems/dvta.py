@@ -27,10 +27,10 @@ from unialign.pipeline.training.text_bank_start import (
     load_text_bank,
     shared_templates,
 )
+from unialign.pipeline.training.unseen_classes import check_encoder
 from unialign.stages.datasets.base import Dataset, Split, refuse_single_class
 from unialign.stages.datasets.splits import holdout
 from unialign.stages.datasets.zero_shot_splits import unseen_digest
-from unialign.stages.extraction.pose_encoder import MOTION
 from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.models.dvta.model import build_dvta, dvta_losses
 from unialign.stages.sample_reader import SampleReader
@@ -85,7 +85,7 @@ def prepare_dvta(request: Request) -> PreparedRun:
     val, test = by_place(sides.val, roles.of_val), by_place(sides.test, roles.candidates)
     if settings.flip > 0:
         raise UsageError(f"train.settings.flip is {settings.flip}; dvta augments nothing, set it to 0.")
-    encoder_clean = check_encoder(features, dataset, request.protocol, roles)
+    encoder_clean = check_encoder(features, dataset, request.protocol, roles.unseen)
     flips = pose_tokens(features).flips
     views = [0] if settings.pose_test == "first" else [view for view, mirrored in enumerate(flips) if not mirrored]
 
@@ -108,7 +108,14 @@ def prepare_dvta(request: Request) -> PreparedRun:
         {"templates": list(templates), "candidates": list(roles.candidates)},
         texts=(*label_rows(templates, dataset.classes), *description_rows(text, dataset.classes)),
         classes=tuple(dataset.classes[label] for label in roles.candidates),
-        report=partial(report_zero_shot, roles, config, encoder_clean, test.samples.labels),
+        report=partial(
+            report_zero_shot,
+            roles,
+            config,
+            encoder_clean,
+            unseen_digest(len(dataset.classes), roles.unseen),
+            test.samples.labels,
+        ),
         follow_test=bool(config.held_out) or config.published_rule,
     )
 
@@ -116,18 +123,20 @@ def prepare_dvta(request: Request) -> PreparedRun:
 def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple[Split, Roles]:
     """Sample ids of both sides of a run and the role of each class in it.
 
-    All classes without a training sample in the protocol are unseen, whether or not the test has samples of them.
+    Unseen are the classes that the protocol declares so; in one that declares none, all without a training sample,
+    whether or not the test has samples of them.
     Raises `UsageError` for a protocol without unseen classes and for settings that are incompatible with it.
     """
     split = dataset.split(protocol)
     labels = {sample.id: sample.label for sample in dataset.samples}
     seen = tuple(sorted({labels[name] for name in split.train}))
-    unseen = tuple(label for label in range(len(dataset.classes)) if label not in seen)
+    # Classes of few files at hand that are in neither are no part of a published list.
+    unseen = split.unseen or tuple(label for label in range(len(dataset.classes)) if label not in seen)
     if not unseen:
         fitting = [name for name in dataset.protocols if name.startswith(("zero-shot", "generalised", "synse", "smie"))]
         known = f"take one of {', '.join(fitting)}" if fitting else "dataset has none that does"
         raise UsageError(f"protocol {protocol} of {dataset.name} leaves no class unseen, which dvta is for; {known}.")
-    generalised = any(labels[name] in seen for name in split.test)
+    generalised = not split.candidates if split.unseen else any(labels[name] in seen for name in split.test)
     if not generalised and len(unseen) == 1:
         refuse_single_class(f"protocol {protocol} of {dataset.name}", dataset.classes[unseen[0]])
     if not generalised and config.held_out == 1:
@@ -149,33 +158,6 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
     return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen, seen)
 
 
-def check_encoder(reader: SampleReader, dataset: Dataset, protocol: str, roles: Roles) -> bool | None:
-    """True if the encoder that computed the features has seen no unseen class; None if the store does not say.
-
-    Classes are compared by name, so an encoder trained on another dataset that names a class differently is not known
-    to be clean. Raises `UsageError` if it has seen one, and for different class names of the same dataset.
-    """
-    attributes = reader.store.attributes if isinstance(reader, Recorded) else {}
-    if attributes.get("encoder") == MOTION:
-        return True
-    trained = dict(attributes.get("trained_on", {}))
-    if not trained.get("classes"):
-        return None
-    strange = [name for name in trained["classes"] if name not in dataset.classes]
-    if strange and trained.get("dataset") == dataset.name:
-        raise UsageError(
-            f"the encoder of the pose features was trained with other class names ({strange[0]}); train it with the "
-            "same --labels as this run."
-        )
-    leaked = [dataset.classes[label] for label in roles.unseen if dataset.classes[label] in trained["classes"]]
-    if leaked:
-        raise UsageError(
-            f"the encoder of the pose features was trained on {len(leaked)} classes that {protocol} counts as unseen "
-            f"({leaked[0]}); train one with `unialign train --model skeleton protocol={protocol}` and extract again."
-        )
-    return None if strange else True
-
-
 def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
     """The features of some samples, for batches. Raises `UsageError` for a reader that is not a store."""
     if not isinstance(reader, Recorded):
@@ -184,7 +166,7 @@ def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:
 
 
 def report_zero_shot(
-    roles: Roles, config: DVTAConfig, encoder_clean: bool | None, labels: Sequence[int], fitted: Fitted
+    roles: Roles, config: DVTAConfig, encoder_clean: bool | None, split: str, labels: Sequence[int], fitted: Fitted
 ) -> Mapping[str, Json]:
     """The field `zero_shot` of result.json. labels: of the test samples, indices into `roles.candidates`.
 
@@ -209,7 +191,7 @@ def report_zero_shot(
         "clean": chosen.clean,
         "encoder_clean": encoder_clean,
         "held_out": list(played) if config.held_out else [],
-        "split": unseen_digest(len(roles.seen) + len(roles.unseen), roles.unseen),
+        "split": split,
     }
     if not roles.untrained or fitted.predictions is None:
         return found

@@ -150,6 +150,7 @@ class PreparedRun:
     since training has no samples of them. report: what a finished run reports besides its metrics.
     follow_test: see `loop.Data`. validation: "origin" and "why" of `validation.Validation`. learned: what the initial
     weights were trained on, see `run_data.read_learned`. notes: what else to know before it trains, as sentences.
+    candidates: columns that the test chooses among; all if empty, and for systems with a test of their own.
     clips_apart: whether some gradients are clipped by a norm of their own, see `System.clipped_apart`.
     """
 
@@ -176,6 +177,7 @@ class PreparedRun:
     validation: Mapping[str, Json] = field(default_factory=lambda: {"origin": "none", "why": "none was asked for"})
     learned: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    candidates: tuple[int, ...] = ()
     clips_apart: bool = False
 
     @property

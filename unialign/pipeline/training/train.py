@@ -31,6 +31,7 @@ from unialign.pipeline.training.run_data import (
     learned_text,
     report_of,
 )
+from unialign.pipeline.training.unseen_classes import tested_as_split
 from unialign.settings import Settings, checked
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.splits import few_shots
@@ -193,6 +194,7 @@ def prepare_run(
     made = system.prepare(request)
     said = {"val_share": options.val_share, **({"shots": options.shots} if options.shots else {})}
     made = replace(made, config={**made.config, **said}, validation={"origin": found.origin, "why": found.why})
+    made = tested_as_split(made, dataset, found.split)
     return started(made, dataset, options.start, system.class_specific) if options.start else made
 
 
@@ -284,15 +286,15 @@ def _train(
         Loader, settings=settings, rank=processes.rank, world_size=processes.world_size, device=processes.device
     )
 
-    def part(source: BatchSource | None, side: Covered) -> Part | None:
+    def part(source: BatchSource | None, side: Covered, candidates: tuple[int, ...] = ()) -> Part | None:
         if source is None or not len(source):
             return None
         missing = tuple(label for _, label in side.missing)
-        return Part(loader(source), side.samples.labels, missing, prepared.unknown)
+        return Part(loader(source), side.samples.labels, missing, prepared.unknown, candidates)
 
     data = Data(
         train=loader(prepared.train),
-        test=part(prepared.test, prepared.test_side),
+        test=part(prepared.test, prepared.test_side, prepared.candidates),
         val=part(prepared.val, prepared.val_side),
         follow_test=prepared.follow_test,
         prefer_later=bool(prepared.extra),

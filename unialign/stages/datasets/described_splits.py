@@ -7,13 +7,12 @@
     k600-1                the 160 classes of the first published draw out of the 220 that Kinetics-400 lacks
     unseen=FILE           the classes in a text file, one name or number (from 0) per line; also generalised-unseen=FILE
 
-Where all tested classes are unseen, a model that knows other classes chooses among the tested ones only.
+Where all tested classes are unseen, they are the only ones that a model chooses among.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -56,7 +55,7 @@ def described_split(
         if found is None:
             return None
         unseen, rule = ZERO_SHOT_SPLITS[found[0]].unseen, found[1]
-    return partial(only_tested if plain == name else generalised_zero_shot, unseen, rule)
+    return partial(zero_shot if plain == name else generalised_zero_shot, unseen, rule)
 
 
 def lists_of(dataset: str) -> list[str]:
@@ -78,11 +77,6 @@ def _list_and_rule(name: str, dataset: str, protocols: Mapping[str, SplitRule]) 
         if base != name and base in known:
             return base, divide
     return None
-
-
-def only_tested(unseen: Sequence[int], rule: SplitRule, samples: Sequence[Sample]) -> Split:
-    """`zero_shot`, where a model that knows other classes chooses among the tested ones only."""
-    return replace(zero_shot(unseen, rule, samples), candidates=tuple(unseen))
 
 
 def _whole(samples: Sequence[Sample]) -> Split:

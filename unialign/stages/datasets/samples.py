@@ -34,12 +34,14 @@ class Split:
     """Sample ids of one protocol; the parts never overlap. val: for model selection; empty if there is none.
 
     candidates: the classes, by label, among which a model that knows others too chooses in the test; empty: all.
+    unseen: the classes that a zero-shot protocol keeps from training; empty for any other.
     """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     val: tuple[str, ...] = ()
     candidates: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
 
 
 SplitRule = Callable[[Sequence[Sample]], Split]

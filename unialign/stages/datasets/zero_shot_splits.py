@@ -156,23 +156,25 @@ def unseen_digest(num_classes: int, unseen: Iterable[int]) -> str:
 
 
 def zero_shot(unseen: Sequence[int], rule: SplitRule, samples: Sequence[Sample]) -> Split:
-    """Train on seen classes of the rule's train side, test on unseen classes of its test side.
+    """Train on seen classes of the rule's train side, test on unseen classes of its test side, among these only.
 
     Unseen classes of the train side and seen classes of the test side are dropped (SMIE's interpretation, which DVTA
     shares). With `rule` and `unseen` bound it is a protocol.
     """
-    return _kept(rule(samples), samples, hidden=unseen, tested=unseen)
+    return _kept(rule(samples), samples, hidden=unseen, candidates=unseen)
 
 
 def generalised_zero_shot(unseen: Sequence[int], rule: SplitRule, samples: Sequence[Sample]) -> Split:
-    """The same with the whole test side, seen and unseen classes together."""
-    return _kept(rule(samples), samples, hidden=unseen, tested=None)
+    """The same with the whole test side, seen and unseen classes together, among all."""
+    return _kept(rule(samples), samples, hidden=unseen, candidates=())
 
 
-def _kept(split: Split, samples: Sequence[Sample], hidden: Sequence[int], tested: Sequence[int] | None) -> Split:
+def _kept(split: Split, samples: Sequence[Sample], hidden: Sequence[int], candidates: Sequence[int]) -> Split:
     label = {sample.id: sample.label for sample in samples}
     return Split(
         train=tuple(name for name in split.train if label[name] not in hidden),
-        test=tuple(name for name in split.test if tested is None or label[name] in tested),
+        test=tuple(name for name in split.test if not candidates or label[name] in candidates),
         val=tuple(name for name in split.val if label[name] not in hidden),
+        candidates=tuple(candidates),
+        unseen=tuple(hidden),
     )

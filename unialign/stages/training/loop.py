@@ -54,17 +54,19 @@ class Part:
     """Samples to evaluate on: their loader in this process, and the labels of all of them.
 
     missing: labels of the part's samples that are not in the caches. unknown: classes without a score in the model.
+    candidates: the classes to choose among; all if empty.
     """
 
     loader: Loader
     labels: tuple[int, ...]
     missing: tuple[int, ...] = ()
     unknown: int = 0
+    candidates: tuple[int, ...] = ()
 
     def metrics(self, predictions: Predictions) -> dict[str, float]:
         """See `metrics.evaluation`."""
         labels = [self.labels[index] for index in predictions.indices]
-        return evaluation(predictions.scores, labels, self.missing, unknown=self.unknown)
+        return evaluation(predictions.scores, labels, self.missing, unknown=self.unknown, choices=len(self.candidates))
 
     def top1_by_head(self, predictions: Predictions) -> dict[str, float]:
         """Top-1 of each head and of their mean."""
@@ -324,7 +326,9 @@ class _Run:
 
     def predicted(self, part: Part | None) -> Predictions | None:
         """Predictions on the samples of a part, exact over all processes; None without any."""
-        return predict(self.stepper, part.loader).mixed(self.head_weights) if part and len(part.loader) else None
+        if not part or not len(part.loader):
+            return None
+        return predict(self.stepper, part.loader, part.candidates).mixed(self.head_weights)
 
     def validated(self) -> dict[str, float]:
         """Metrics on val, whose samples first fit the weights of the model's heads, if it has several."""

@@ -65,13 +65,14 @@ class Scored:
     """One part of a split, as the input of a metric: scores (N, L) and labels (N,) of the samples that have scores.
 
     missing (M,): labels of the others (no usable video, no cache entry). unknown: number of classes for which the model
-    has no column; they are labels from L on.
+    has no column; they are labels from L on. choices: number of columns that are chosen among, if not all.
     """
 
     scores: NDArray[np.floating]
     labels: NDArray[np.int64]
     missing: NDArray[np.int64]
     unknown: int = 0
+    choices: int = 0
 
     @cached_property
     def guesses(self) -> NDArray[np.int64]:
@@ -122,7 +123,10 @@ def accuracy_by_class(scored: Scored) -> NDArray[np.floating]:
 METRICS: dict[str, Metric] = {
     "top1": Metric("top-1", lambda scored: top_k_accuracy(scored.scores, scored.labels, 1)),
     "top5": Metric(
-        "top-5", lambda scored: top_k_accuracy(scored.scores, scored.labels, 5) if scored.scores.shape[1] > 5 else None
+        "top-5",
+        lambda scored: (
+            top_k_accuracy(scored.scores, scored.labels, 5) if (scored.choices or scored.scores.shape[1]) > 5 else None
+        ),
     ),
     "mean_class": Metric("mean class", lambda scored: mean_class_accuracy(scored.guesses, scored.labels)),
     "coverage": Metric("coverage", lambda scored: len(scored.labels) / len(scored.all_labels), if_missing=True),
@@ -139,15 +143,15 @@ METRICS: dict[str, Metric] = {
 
 
 def evaluation(
-    scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0
+    scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0, choices: int = 0
 ) -> dict[str, float]:
     """All numbers of one split, by their names in `METRICS`; see `Scored` for the arguments.
 
-    top1, top5 (only where L > 5), mean_class: over the samples that have scores;
+    top1, top5 (only with more than 5 choices), mean_class: over the samples that have scores;
     coverage: their share of the split;
     top1_missing_wrong, mean_class_missing_wrong: over the whole split, a sample without scores counted as wrong.
     """
-    return evaluation_overall(scored_part(scores, labels, missing_labels, unknown=unknown))
+    return evaluation_overall(scored_part(scores, labels, missing_labels, unknown=unknown, choices=choices))
 
 
 def evaluation_overall(scored: Scored) -> dict[str, float]:
@@ -167,11 +171,11 @@ def evaluation_by_class(scored: Scored) -> dict[str, list[float | None]]:
 
 
 def scored_part(
-    scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0
+    scores: ArrayLike, labels: ArrayLike, missing_labels: Sequence[int] = (), *, unknown: int = 0, choices: int = 0
 ) -> Scored:
     """The input of metrics. Raises ValueError for arrays that do not fit, no samples, and scores that are NaN."""
     values, truth = _checked(scores, labels, unknown)
-    return Scored(values, truth, np.asarray(missing_labels, dtype=np.int64), unknown)
+    return Scored(values, truth, np.asarray(missing_labels, dtype=np.int64), unknown, choices)
 
 
 def shown(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Legend: N samples, V views of a clip, L classes, M modalities.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,9 +34,10 @@ class Predictions:
         return replace(self, scores=weighted(self.heads, weights)) if weights else self
 
 
-def predict(stepper: Stepper, loader: Loader) -> Predictions:
+def predict(stepper: Stepper, loader: Loader, candidates: Sequence[int] = ()) -> Predictions:
     """Predictions of the model for every sample of a loader, the same in all processes; views of a clip are averaged.
 
+    candidates: columns to choose among; the others have probability 0. All if empty.
     Each process fills its rows of a table of zeros and the tables are added, so nothing is counted twice. Raises
     `UnialignError` if the model returns NaN or infinity.
     """
@@ -54,13 +55,13 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
             with stepper.autocast():
                 outputs = model(inputs)
             counts[inputs["indices"]] += 1
-            columns = {"scores": outputs["logits"].float().softmax(dim=-1)}
+            columns = {"scores": _probabilities(outputs["logits"], candidates)}
             if "importance" in outputs:
                 columns["importance"] = outputs["importance"].float()
             for name, output in getattr(model, "heads", {}).items():
-                columns[f"head {name}"] = outputs[output].float().softmax(dim=-1)
+                columns[f"head {name}"] = _probabilities(outputs[output], candidates)
             for name, values in columns.items():
-                mean = values.unflatten(0, (num_clips, -1)).mean(dim=1)  # (B, V, L) -> (B, L)
+                mean = values.reshape(num_clips, -1, values.shape[-1]).mean(dim=1)  # (B, V, L) -> (B, L)
                 table = tables.setdefault(name, torch.zeros(len(loader), mean.shape[1], device=stepper.device))
                 table[inputs["indices"]] = mean
     model.train(was_training)
@@ -77,3 +78,13 @@ def predict(stepper: Stepper, loader: Loader) -> Predictions:
     arrays = {name: table.cpu().numpy() for name, table in tables.items()}
     heads = {name.removeprefix("head "): values for name, values in arrays.items() if name.startswith("head ")}
     return Predictions(np.arange(len(loader)), arrays["scores"], arrays.get("importance"), heads)
+
+
+def _probabilities(logits: Tensor, candidates: Sequence[int]) -> Tensor:
+    """Softmax (B, L) of the logits over the candidates; 0 elsewhere."""
+    logits = logits.float()
+    if candidates:
+        others = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        others[list(candidates)] = False
+        logits = logits.masked_fill(others, -torch.inf)
+    return logits.softmax(dim=-1)
