@@ -112,14 +112,7 @@ def evaluate_run(
     task = prepared.build()
     loaded.load_into(task.model)
     predictions = _mixed(predicted(prepared, task, device), loaded)
-    side = prepared.test_side
-    scored = scored_part(
-        predictions.scores,
-        side.samples.labels,
-        side.missing_labels,
-        unknown=prepared.unknown,
-        choices=len(prepared.candidates),
-    )
+    scored = _scored(predictions, prepared)
     metrics = evaluation_overall(scored)
     # Runs that predate the val part store the metrics of the best epoch next to its number.
     told = result["metrics"] if which == LAST else result["best"].get("test", result["best"])
@@ -147,6 +140,12 @@ def _mixed(predictions: Predictions, loaded: Loaded) -> Predictions:
     if weights and weights.keys() != predictions.heads.keys():
         raise DamagedStore(f"{loaded.path} weighs other heads than those of the model of config.yaml beside it.")
     return predictions.mixed(weights)
+
+
+def _scored(predictions: Predictions, prepared: PreparedRun) -> Scored:
+    side, choices = prepared.test_side, len(prepared.candidates)
+    labels, missing = side.samples.labels, side.missing_labels
+    return scored_part(predictions.scores, labels, missing, unknown=prepared.unknown, choices=choices)
 
 
 def _check_classes(folder: Path, known: Sequence[str] | None, classes: Sequence[str]) -> None:
