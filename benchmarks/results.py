@@ -14,7 +14,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
-PAGES = (PROJECT / "docs" / "encoders.md", PROJECT / "docs" / "systems.md", PROJECT / "README.md")
+PAGES = (PROJECT / "docs" / "encoders.md", PROJECT / "docs" / "systems" / "dvta.md", PROJECT / "README.md")
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Row = dict[str, Any]
 

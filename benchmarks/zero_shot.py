@@ -3,7 +3,7 @@
     python benchmarks/zero_shot.py --dataset utd-mhad --root UTD-MHAD/Skeleton --labels classes.txt --name zero_shot
         --descriptions configs/utd_mhad/descriptions.txt --protocols zero-shot-1 zero-shot-2 zero-shot-3
 
-Writes benchmarks/results/NAME.json, from which `make results` makes a table of docs/systems.md.
+Writes benchmarks/results/NAME.json, from which `make results` makes a table of docs/systems/dvta.md.
 """
 
 import argparse
