@@ -54,6 +54,7 @@ ORDER = (
     "ablate",
     "evaluate",
     "report",
+    "browse",
     "why",
     "results",
     "models",

@@ -16,7 +16,19 @@ _OFFERED = ("remote", "extract", "train", "all", "slurm", "onnxruntime", "openvi
 # stores, or need a library in one of their forms.
 _NEEDS = {
     "extract": ("extract", "corpus"),
-    "train": ("train", "ablate", "evaluate", "report", "baseline", "models", "why", "results", "batches", "dataset"),
+    "train": (
+        "train",
+        "ablate",
+        "evaluate",
+        "report",
+        "browse",
+        "baseline",
+        "models",
+        "why",
+        "results",
+        "batches",
+        "dataset",
+    ),
     "all": ("demo", "init", "run"),
 }
 

@@ -1,4 +1,4 @@
-"""`unialign report`: one HTML file about what was trained."""
+"""`unialign report | browse`: one HTML file about what was trained, or about what is in a cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unialign import console
-from unialign.commands.options import AsJson, Cache, Command, ConfigFile, Quiet, Root, Runs, Verbose, resolve
+from unialign.commands.options import (
+    AsJson,
+    Cache,
+    Command,
+    ConfigFile,
+    DatasetName,
+    Quiet,
+    Root,
+    Runs,
+    Verbose,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from unialign.pipeline.pages.page import Page
@@ -17,6 +28,7 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The fil
 def add_commands(app: typer.Typer) -> None:
     """Put the commands into the application."""
     app.command("report", cls=Command, epilog="Example: unialign report modalities --out modalities.html")(report)
+    app.command("browse", cls=Command, epilog="Example: unialign browse --dataset ntu60 --out ntu60.html")(browse)
 
 
 def report(
@@ -51,6 +63,40 @@ def report(
     path = None if out is None else expanded_path(out).resolve()
     with console.progress_bar("report", hidden=as_json) as progress:
         page = write_report(resolved, what, out=path, progress=progress)
+    _show(page, as_json=as_json)
+
+
+def browse(
+    store: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STORE]",
+            help="The beginning of a store's name, if a collection has several of its modality. Default: all "
+            "modalities of the dataset's collection, or of the only one in the cache.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: DatasetName = None,
+    cache: Cache = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The file to write, replacing an older one.")
+    ] = Path("browse.html"),
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    config: ConfigFile = None,
+) -> None:
+    """Write a page about the stores of a cache.
+
+    One HTML file, before any training: samples that play with skeletons over their frames, which are stored and why
+    others are not, similarity of class texts, a map of features, keys and licenses.
+    """
+    resolved = resolve(config, None, dataset=dataset, cache=cache)
+    from unialign.cache.paths import expanded_path
+    from unialign.pipeline.pages.browse import write_browser
+
+    with console.progress_bar("browse", hidden=as_json) as progress:
+        page = write_browser(resolved, store, out=expanded_path(out).resolve(), progress=progress)
     _show(page, as_json=as_json)
 
 

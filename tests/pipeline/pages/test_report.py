@@ -124,7 +124,7 @@ def test_answers_that_would_not_fit_are_left_out_and_said(
 
 
 def test_what_is_not_there_is_said_in_one_sentence(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(MissingCache, match="no finished run is in"):
+    with pytest.raises(MissingCache, match="no finished run in"):
         write_report(with_values(config, {"runs": tmp_path}))
     with pytest.raises(MissingCache, match="is not a run"):
         write_report(config, Path("nobody"))

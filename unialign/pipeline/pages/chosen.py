@@ -102,6 +102,11 @@ def _around(
     return [place for each in rounds for place in each if place is not None]
 
 
+def around_classes(labels: NDArray[np.int64], places: NDArray[np.int64]) -> list[int]:
+    """The places in the order of the first of each class, the second of each, and so on."""
+    return _around(labels, places, np.zeros(len(labels)), set())
+
+
 def pairs_content(pairs: Sequence[Pair], place_of: dict[int, int]) -> list[Json]:
     """The `pairs` of a page. place_of: clip to its place among those shown."""
     return [

@@ -1,7 +1,7 @@
 """`unialign report`: one page about a run or an ablation, see `write_report`."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from unialign.pipeline.pages.page import Page, write_page
 from unialign.pipeline.pages.provenance import run_parts, store_parts
 from unialign.pipeline.pages.sources import collection_of, picture_sources, run_stores
 from unialign.pipeline.pages.speed import speed_content
-from unialign.pipeline.pages.strips import Sources, layout_content, strip_of
+from unialign.pipeline.pages.strips import Progress, layout_content, strips_of
 from unialign.pipeline.pages.texts import texts_content
 from unialign.pipeline.training.run_data import read_data
-from unialign.pipeline.training.run_folder import find_run, read_baselines, run_folders
+from unialign.pipeline.training.run_folder import find_run, newest_run, read_baselines
 from unialign.pipeline.training.train import run_config
 from unialign.stages.training.metrics import METRICS, confusion_matrix
 from unialign.types import Json
@@ -39,11 +39,8 @@ from unialign.words import counted
 
 LOGGER = logging.getLogger(__name__)
 FILE = "report.html"
-# Bytes of all clips on a page as they are written, and how many at most: a page stays below 10 MB.
-CLIP_BYTES, MOST_CLIPS = 5_000_000, 120
 # Classes in a list of answers.
 BEST = 4
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,13 @@ def write_report(
 
 def newest(runs: Path) -> Path:
     """The run or ablation in the folder `runs` that was finished last. Raises `MissingCache` without any."""
-    finished = [folder / "result.json" for folder in run_folders(runs)]
-    finished += sorted(runs.glob(f"ablations/*/{NAME}"))
-    there = [path for path in finished if path.is_file()]
-    if not there:
-        raise MissingCache(f"no finished run is in {runs}; `unialign train` makes them.")
-    return max(there, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+    ablations = sorted(runs.glob(f"ablations/*/{NAME}"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    if not ablations:
+        return newest_run(runs)
+    run = newest_run(runs)
+    # The last run of an ablation ends before its tables are written.
+    later = ablations[-1].stat().st_mtime_ns >= (run / "result.json").stat().st_mtime_ns
+    return ablations[-1].parent if later else run
 
 
 def find_subject(runs: Path, what: Path) -> Path:
@@ -179,7 +177,7 @@ def report_content(found: Subject, config: Config, progress: Progress) -> dict[s
     usable = np.array([sources.holds(name) for name in ids])
     pairs = confused_clips(run.labels, run.guesses, run.sure, usable)
     order = [place for place in worth_showing(run.labels, run.guesses, run.sure, pairs) if usable[place]]
-    shown = _strips(sources, ids, order, progress)
+    shown = strips_of(sources, ids, order, progress)
     _add_outputs(shown, run, readers, config, progress)
     same = [confusion_matrix(each.guesses, each.labels, len(classes)) for each in runs if each.row == run.row]
     groups = confusion_groups(np.sum(same, axis=0))
@@ -218,20 +216,6 @@ def _shown_run(runs: Sequence[Answers]) -> int:
     most = max(len(run.keys["stores"]) for run in runs)
     row = max(run.row for run in runs if len(run.keys["stores"]) == most)
     return next(place for place, run in enumerate(runs) if run.row == row and len(run.keys["stores"]) == most)
-
-
-def _strips(sources: Sources, ids: Sequence[str], order: Sequence[int], progress: Progress) -> list[dict[str, Json]]:
-    """The clips of `order` as long as they fit, each with its place in `ids` as "clip"."""
-    shown: list[dict[str, Json]] = []
-    size, total = 0, min(MOST_CLIPS, len(order))
-    for place in order[:total]:
-        strip = strip_of(sources, ids[place])
-        size += len(strip["image"] or "") + (len(strip["people"]["points"]["data"]) if strip["people"] else 0)
-        if size > CLIP_BYTES:
-            break
-        shown.append({"clip": place, **strip})
-        progress(len(shown), total, "frames of clips")
-    return shown
 
 
 def _add_outputs(

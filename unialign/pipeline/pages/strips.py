@@ -4,7 +4,7 @@ Legend: F frames shown, P persons, V joints.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,10 @@ BLANK = 256
 # Coordinates are written in sixteenths of a pixel of the strip; this value stands for an unknown joint.
 SIXTEENTHS, MISSING = 16, -32768
 MOST_PEOPLE = 4
+# Bytes of all clips on a page as they are written, and how many at most: a page stays below 10 MB.
+CLIP_BYTES, MOST_CLIPS = 5_000_000, 120
+# Called with (done, total, text).
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,20 @@ def strip_of(sources: Sources, sample: str) -> dict[str, Json]:
         "length": len(joints),
         "people": _people(fitted, which, 1.0),
     }
+
+
+def strips_of(sources: Sources, ids: Sequence[str], order: Sequence[int], progress: Progress) -> list[dict[str, Json]]:
+    """The clips of `order` as long as they fit, see `strip_of`, each with its place in `ids` as "clip"."""
+    shown: list[dict[str, Json]] = []
+    size, total = 0, min(MOST_CLIPS, len(order))
+    for place in order[:total]:
+        strip = strip_of(sources, ids[place])
+        size += len(strip["image"] or "") + (len(strip["people"]["points"]["data"]) if strip["people"] else 0)
+        if size > CLIP_BYTES:
+            break
+        shown.append({"clip": place, **strip})
+        progress(len(shown), total, "frames of clips")
+    return shown
 
 
 def _with_frames(frames: Recorded, sample: str, joints: NDArray[np.float64] | None) -> dict[str, Json]:

@@ -46,7 +46,7 @@ function clipBrowser(page) {
       const truth = classes[clips.labels[clip]] ?? "no label", answer = guess(clip);
       const second = page.runs.length
         ? h("div", { class: answer === clips.labels[clip] ? "right" : "wrong" }, `${answer === clips.labels[clip] ? "✓" : "✗"} ${classes[answer] ?? answer} ${percent(clips.confidence[state.run][clip] / 255, 0)} %`)
-        : h("div", { class: "soft" }, clips.notes ? clips.notes[clip] : "");
+        : h("div", { class: clips.statuses.some((each) => each.codes[clip]) ? "wrong" : "soft" }, clips.notes[clip]);
       return h("div", { class: clip === state.chosen ? "row now" : "row", role: "option", "aria-selected": clip === state.chosen, style: `top:${(first + place) * ROW}px`, onclick: () => choose(clip) },
         h("div", { title: clips.ids[clip] }, h("b", {}, truth), h("span", { class: "soft" }, `  ${pictured.has(clip) ? "▶ " : ""}${clips.ids[clip]}`)), second);
     }));
@@ -124,7 +124,7 @@ function clipBrowser(page) {
   const field = h("input", { type: "search", id: "search", placeholder: "id or class ( / )", "aria-label": "Search", oninput: () => { state.query = field.value; search(); } });
   const element = h("div", {},
     h("div", { class: "controls" }, field, h("label", {}, "show ", filter), h("label", {}, "of ", picker), page.runs.length > 1 ? chooser("by ", page.runs.map((run) => run.label), state.run, (run) => { state.run = run; const keep = state.chosen; search(); choose(found.includes(keep) ? keep : found[0] ?? -1); }) : null, number),
-    h("div", { class: "browser" }, list, player), skeletonLegend(page.layout));
+    skeletonLegend(page.layout), h("div", { class: "browser" }, list, player));
   return {
     element,
     start: () => { search(); if (!found.length && state.filter) { state.filter = 0; filter.value = 0; search(); } },

@@ -7,7 +7,7 @@ function folded(text, most) {
     if ((lines[lines.length - 1] + " " + word).trim().length > most && lines[lines.length - 1]) lines.push("");
     lines[lines.length - 1] = (lines[lines.length - 1] + " " + word).trim();
   }
-  return lines.map((line) => (line.length > most ? line.slice(0, most - 1) + "…" : line)).slice(0, 2);
+  return lines.map((line) => (line.length > most ? line.slice(0, Math.floor(most) - 1) + "…" : line)).slice(0, 2);
 }
 function labelled(text, x, y, most) {
   const lines = folded(text, most);
@@ -19,9 +19,22 @@ const whisker = (x1, x2, y, stroke, size = 4) => [
 ];
 const diamond = (x, y, size = 6) => s("path", { d: `M${x - size} ${y}L${x} ${y - size}L${x + size} ${y}L${x} ${y + size}Z`, fill: "var(--fourth)" });
 
+// A drawing as wide as its place, drawn anew when that changes: letters keep their size on a phone.
+function fluid(build) {
+  const place = h("div", {});
+  let last = 0;
+  const draw = () => {
+    const width = Math.round(Math.min(900, document.getElementById("page").clientWidth - 24));
+    if (width !== last && width > 0) put(place, build((last = width), width < 600 ? 128 : 235));
+  };
+  redrawn.add(draw);
+  draw();
+  return place;
+}
+
 // Accuracy of rows: a bar for the mean, a dot and an interval per seed; baselines as diamonds.
-function rowsChart(rows, baselines) {
-  const left = 235, width = 900, right = 66, gap = 14;
+function rowsChart(rows, baselines, width, left) {
+  const right = 62, gap = 14;
   const span = (x) => left + x * (width - left - right);
   let y = 10;
   const parts = [];
@@ -32,11 +45,11 @@ function rowsChart(rows, baselines) {
       const at = y + (tall * (place + 0.5)) / row.seeds.length;
       parts.push(whisker(span(seed.low), span(seed.high), at, "var(--main)", 3), s("circle", { cx: span(seed.top1), cy: at, r: 4, fill: "var(--main)" }, s("title", {}, `seed ${seed.seed}: ${percent(seed.top1)} [${percent(seed.low)}, ${percent(seed.high)}]`)));
     });
-    parts.push(labelled(row.name, left - 12, middle, 32), s("text", { x: width - 4, y: middle + 5, "text-anchor": "end", "font-weight": 600 }, percent(row.mean)));
+    parts.push(labelled(row.name, left - 12, middle, left / 7), s("text", { x: width - 4, y: middle + 5, "text-anchor": "end", "font-weight": 600 }, percent(row.mean)));
     y += tall + gap;
   }
   for (const row of baselines) {
-    parts.push(labelled(row.name, left - 12, y + 11, 32), whisker(span(row.low), span(row.high), y + 11, "var(--fourth)"), diamond(span(row.top1), y + 11), s("text", { x: width - 4, y: y + 16, "text-anchor": "end" }, percent(row.top1)));
+    parts.push(labelled(row.name, left - 12, y + 11, left / 7), whisker(span(row.low), span(row.high), y + 11, "var(--fourth)"), diamond(span(row.top1), y + 11), s("text", { x: width - 4, y: y + 16, "text-anchor": "end" }, percent(row.top1)));
     y += 34;
   }
   const grid = [0, 0.25, 0.5, 0.75, 1].map((x) => [s("line", { x1: span(x), x2: span(x), y1: 4, y2: y, stroke: "var(--line)" }), s("text", { x: span(x), y: y + 17, "text-anchor": "middle", class: "soft" }, 100 * x)]);
@@ -44,20 +57,20 @@ function rowsChart(rows, baselines) {
 }
 
 // Differences from the first row, with their intervals.
-function changeChart(rows) {
-  const left = 235, width = 900, right = 66, tall = 32;
+function changeChart(rows, width, left) {
+  const right = 62, tall = 34;
   const ends = rows.flatMap((row) => [row.change, row.low ?? row.change, row.high ?? row.change]);
   const most = Math.max(0.01, ...ends.map(Math.abs)) * 1.08;
   const low = Math.min(0, ...ends) < 0 ? -most : 0, high = Math.max(0, ...ends) > 0 ? most : 0;
   const span = (x) => left + ((x - low) / (high - low || 1)) * (width - left - right);
   const y = (place) => 20 + tall * place;
-  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].find((each) => (high - low) / each <= 7) || 1;
+  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].find((each) => (high - low) / each <= (width < 600 ? 4 : 7)) || 1;
   const ticks = [];
   for (let tick = Math.ceil(low / step); tick * step <= high; tick++) ticks.push(tick * step);
   return s("svg", { viewBox: `0 0 ${width} ${rows.length * tall + 44}`, role: "img", "aria-label": "Change of each row" },
     ticks.map((tick) => [s("line", { x1: span(tick), x2: span(tick), y1: 2, y2: rows.length * tall + 6, stroke: tick ? "var(--line)" : "var(--soft)", "stroke-dasharray": tick ? null : "4 3" }), s("text", { x: span(tick), y: rows.length * tall + 22, "text-anchor": "middle", class: "soft" }, signed(tick, 0))]),
     rows.map((row, place) => [
-      labelled(row.name, left - 12, y(place), 32),
+      labelled(row.name, left - 12, y(place), left / 7),
       row.low === null ? null : whisker(span(row.low), span(row.high), y(place), "var(--second)", 6),
       s("circle", { cx: span(row.change), cy: y(place), r: 5, fill: "var(--second)" }),
       s("text", { x: width - 4, y: y(place) + 5, "text-anchor": "end", "font-weight": 600 }, signed(row.change)),
@@ -66,15 +79,15 @@ function changeChart(rows) {
 }
 
 // Accuracy of classes in two rows: a line from the first to the second, the largest change on top.
-function classChart(entries, pick) {
-  const left = 235, width = 900, right = 96, tall = 25;
+function classChart(entries, pick, width, left) {
+  const right = 96, tall = left < 200 ? 34 : 25;
   const span = (x) => left + x * (width - left - right);
   const bottom = entries.length * tall + 12;
   return s("svg", { viewBox: `0 0 ${width} ${bottom + 36}`, role: "img", "aria-label": "Accuracy by class in two rows" },
     [0, 0.25, 0.5, 0.75, 1].map((x) => [s("line", { x1: span(x), x2: span(x), y1: 2, y2: bottom, stroke: "var(--line)" }), s("text", { x: span(x), y: bottom + 16, "text-anchor": "middle", class: "soft" }, 100 * x)]),
     entries.map((entry, place) => {
       const y = 16 + tall * place, tone = entry.second < entry.first ? "var(--wrong)" : "var(--right)";
-      return s("g", { style: "cursor:pointer", onclick: () => pick(entry.label) }, s("rect", { x: 0, y: y - tall / 2, width, height: tall, fill: "transparent" }), labelled(entry.name, left - 12, y, 32),
+      return s("g", { style: "cursor:pointer", onclick: () => pick(entry.label) }, s("rect", { x: 0, y: y - tall / 2, width, height: tall, fill: "transparent" }), labelled(entry.name, left - 12, y, left / 7),
         s("line", { x1: span(entry.first), x2: span(entry.second), y1: y, y2: y, stroke: tone, "stroke-width": 4 }),
         s("circle", { cx: span(entry.first), cy: y, r: 5, fill: "var(--back)", stroke: tone, "stroke-width": 2 }),
         s("circle", { cx: span(entry.second), cy: y, r: 5.5, fill: tone }),

@@ -20,9 +20,9 @@ function rowsSection(page) {
   if (!page.rows.length) return null;
   const changed = page.rows.filter((row) => row.change !== null && row !== page.rows[0]);
   return section("rows", page.rows.length > 1 ? "Rows, seeds and simple baselines" : "Result and simple baselines",
-    h("figure", {}, rowsChart(page.rows, page.baselines),
+    h("figure", {}, fluid((width, left) => rowsChart(page.rows, page.baselines, width, left)),
       legend([s("rect", { y: 2, width: 26, height: 10, fill: "var(--bar)" }), "mean over the seeds"], [[whisker(3, 23, 7, "var(--main)", 3), s("circle", { cx: 13, cy: 7, r: 3.5, fill: "var(--main)" })], "one seed, with its 95 % interval over test clips (Wilson)"], page.baselines.length ? [[whisker(1, 25, 7, "var(--fourth)", 3), diamond(13, 7, 5)], "simple baseline on the same features, same interval"] : [null, ""])),
-    changed.length ? h("figure", {}, changeChart(changed), legend([[whisker(2, 24, 7, "var(--second)"), s("circle", { cx: 13, cy: 7, r: 4, fill: "var(--second)" })], `paired difference from “${page.rows[0].name}”, with a 95 % bootstrap interval over ${page.over || "samples"}`])) : null,
+    changed.length ? h("figure", {}, fluid((width, left) => changeChart(changed, width, left)), legend([[whisker(2, 24, 7, "var(--second)"), s("circle", { cx: 13, cy: 7, r: 4, fill: "var(--second)" })], `paired difference from “${page.rows[0].name}”, with a 95 % bootstrap interval over ${page.over || "samples"}`])) : null,
     table(page.table.head, page.table.rows));
 }
 
@@ -51,7 +51,7 @@ function classSection(page, browser) {
     const fewest = Math.min(...entries.map((entry) => entry.samples));
     put(place,
       one ? h("p", {}, "Accuracy of each class, the lowest first.") : h("p", {}, `“${names[state.second]}” against “${names[state.first]}”: ${better} classes better, ${worse} worse, ${page.classes.length - better - worse} the same. Means over the seeds; a class has ${fewest} test clips or more, so one clip is up to ${(100 / fewest).toFixed(0)} points of its class.`),
-      h("figure", {}, classChart(entries, (label) => browser.only(label, true)), one ? null : legend([s("circle", { cx: 13, cy: 7, r: 5, fill: "none", stroke: "var(--right)", "stroke-width": 2 }), names[state.first]], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--right)" }), `${names[state.second]}, better`], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--wrong)" }), "worse"])),
+      h("figure", {}, fluid((width, left) => classChart(entries, (label) => browser.only(label, true), width, left)), one ? null : legend([s("circle", { cx: 13, cy: 7, r: 5, fill: "none", stroke: "var(--right)", "stroke-width": 2 }), names[state.first]], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--right)" }), `${names[state.second]}, better`], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--wrong)" }), "worse"])),
       cut ? h("button", { class: "noprint", onclick: () => { state.all = true; show(); } }, `show ${cut} more classes`) : null);
   }
   show();
@@ -76,7 +76,7 @@ function confusionSection(page, browser) {
     (first) => browser.only(order[first], true));
   return section("confusion", "Confusion",
     page.rows.length > 1 ? h("div", { class: "controls" }, chooser("row ", page.rows.map((each) => each.name), row, (chosen) => { row = chosen; tally(); map.draw(); })) : null,
-    h("figure", {}, map.canvas, h("figcaption", {}, `Rows: true class; columns: answer; the darker, the larger the share of the class (over ${counted(seeds(), "seed")}). Classes that are taken for each other stand together, with lines around each such group; the groups were found in the answers of “${page.rows[page.runs[page.main].row].name}”.`)),
+    h("figure", {}, map.canvas, h("figcaption", {}, `Rows: true class; columns: answer; the stronger the color, the larger the share of the class (over ${counted(seeds(), "seed")}). Classes that are taken for each other stand together, with lines around each such group; the groups were found in the answers of “${page.rows[page.runs[page.main].row].name}”.`)),
     page.pairs.length ? [h("h3", {}, `Most frequent confusions of ${page.runs[page.main].label}`), h("div", { class: "pairs" }, page.pairs.map((pair) => h("div", { class: "pair" },
       h("b", {}, page.classes[pair.true]), " taken for ", h("b", {}, page.classes[pair.predicted]), h("small", { class: "soft" }, `${counted(pair.samples, "clip")}, ${percent(pair.share, 0)} % of its class`),
       h("div", { class: "two" }, pairHalf(page, browser, pair.wrong, "wrong"), pairHalf(page, browser, pair.right, "right")))))] : null);
@@ -84,7 +84,7 @@ function confusionSection(page, browser) {
 function pairHalf(page, browser, place, kind) {
   if (place === null || place === undefined) return h("small", { class: "soft" }, kind === "right" ? "No clip of that class was answered correctly, or its frames are not here." : "Its frames are not here.");
   const clip = page.shown[place], answer = page.clips.predicted[page.main][clip.clip], sure = percent(page.clips.confidence[page.main][clip.clip] / 255, 0);
-  return h("div", {}, smallFilm(clip, page.layout, () => browser.open(clip.clip)), h("small", { class: kind }, `${kind === "wrong" ? "✗ taken for" : "✓ rightly"} ${page.classes[answer]} (${sure} %)`), h("small", { class: "soft" }, page.clips.ids[clip.clip]));
+  return h("div", {}, smallFilm(clip, page.layout, () => browser.open(clip.clip)), h("small", { class: kind }, `${kind === "wrong" ? "✗ taken for" : "✓ rightly"} ${page.classes[answer]} (${sure} %)`), h("small", { class: "soft name", title: page.clips.ids[clip.clip] }, page.clips.ids[clip.clip]));
 }
 
 function clipSection(page, browser) {
