@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +288,21 @@ def test_a_reason_names_no_folder() -> None:
     source = Source("a", Path("/some where/odd, folder/clip.mp4"))
     text = worker.why(OSError("cannot read /some where/odd, folder/clip.mp4 or https://host/x/y"), [source])
     assert text.startswith("OSError: cannot read clip.mp4 or https://host/x/y (")
+
+
+def test_a_stream_gives_no_more_than_is_allowed(tmp_path: Path) -> None:
+    sources = make_files(tmp_path, 9)
+    (tmp_path / "calls").mkdir()
+    with Supervisor(Spectrum(calls=tmp_path / "calls"), 1, LIMITS) as watched:
+        stream = watched.stream(sources, 4)
+        given = [outcome.id for outcomes in islice(stream, 1) for outcome in outcomes]
+        while len(given) < 4:
+            given += [outcome.id for outcome in next(stream)]
+        time.sleep(0.2)
+        assert len(list((tmp_path / "calls").iterdir())) == len(given) == 4
+        watched.allow(7)
+        watched.allow(9)
+        given += [outcome.id for outcomes in stream for outcome in outcomes]
+        assert given == [source.id for source in sources]
+        # Permission that came too late does not disturb what is asked next.
+        assert [outcome.id for outcome in watched.run(sources[:2])] == given[:2]

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from functools import partial
+from itertools import accumulate, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ ALLOWED_FAILURES = 3
 # Units that the scheduler knows of at a time, per thread of its workers, and at least: each costs memory and time.
 UNITS_PER_THREAD = 4
 LEAST_WINDOW = 16
+# Units that are begun and not stored yet: what a full disk or a kill costs at most.
+IN_HAND = 2
+# What a worker is given at once: units of so many seconds together, and of at most so many samples.
+GROUP_SECONDS = 10.0
+GROUP_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,10 @@ Executor = Callable[[Job, Iterable[Unit], Watch], Iterator[Done]]
 def run_serial(job: Job, units: Iterable[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
     """The units one after the other: extracted in one worker process, stored by this one while the next is extracted.
 
-    One unit is stored at a time, in order, so that a kill leaves the same as without the thread: whole shards.
+    One unit is stored at a time, in order, so that a kill leaves the same as without the thread: whole shards. At most
+    `IN_HAND` are begun and not stored yet. The worker gets several units at once, so that its threads do not run out of
+    work at the end of each.
     """
-    behind: Future[Done] | None = None
     last = time.monotonic()
 
     def seen(outcomes: Sequence[Outcome], disk: float = 0.0) -> None:
@@ -92,21 +99,75 @@ def run_serial(job: Job, units: Iterable[Unit], watch: Watch = lambda tally: Non
         before, last = last, time.monotonic()
         watch(tally(outcomes, last - before, disk))
 
+    behind: Future[Done] | None = None
+    num_begun = num_stored = 0
+
     def stored(unit: Future[Done]) -> Done:
+        nonlocal behind, num_stored
         # What was waited for: the rest was done meanwhile.
         started = time.monotonic()
         done = unit.result()
         seen((), time.monotonic() - started)
+        behind, num_stored = None, num_stored + 1
         return done
 
     with ThreadPoolExecutor(1) as disk, Supervisor(job.extractor, job.threads, job.limits) as supervisor:
-        for unit in units:
-            outcomes = supervisor.run(unit.sources, seen)
-            if behind is not None:
-                yield stored(behind)
-            behind = disk.submit(store_unit, job, unit, outcomes, supervisor.environment)
+        for group in _groups(units):
+            shelf, ends = Shelf(group), [0, *accumulate(len(unit.sources) for unit in group)]
+            sources = [source for unit in group for source in unit.sources]
+            # How many outcomes of the group may be there, with so many units of earlier groups.
+            allowed = partial(_allowed, ends, num_begun)
+            num_begun += len(group)
+            for outcomes in supervisor.stream(sources, allowed(num_stored)):
+                seen(outcomes)
+                for unit, whole in shelf.put(outcomes):
+                    if behind is not None:
+                        yield stored(behind)
+                    behind = disk.submit(store_unit, job, unit, whole, supervisor.environment)
+                if behind is not None and behind.done():
+                    yield stored(behind)
+                supervisor.allow(allowed(num_stored))
         if behind is not None:
             yield stored(behind)
+
+
+def _allowed(ends: Sequence[int], num_earlier: int, num_stored: int) -> int:
+    return ends[min(len(ends) - 1, num_stored - num_earlier + IN_HAND)]
+
+
+def _groups(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    """The units, one at first and then as many at a time as take about `GROUP_SECONDS`, up to `GROUP_SAMPLES`.
+
+    A process that shares a store with others claims a unit when it takes it, so it takes no more than it needs.
+    """
+    rest, number = iter(units), 1
+    while group := list(islice(rest, number)):
+        started = time.monotonic()
+        yield group
+        took, samples = time.monotonic() - started, sum(len(unit.sources) for unit in group)
+        if took < GROUP_SECONDS / 2 and 2 * samples <= GROUP_SAMPLES:
+            number *= 2
+        elif took > GROUP_SECONDS:
+            number = max(1, number // 2)
+
+
+class Shelf:
+    """The outcomes of one store until their unit is complete; they come in the order of the units."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self._units = iter(units)
+        self._unit = next(self._units, None)
+        self._held: list[Outcome] = []
+
+    def put(self, outcomes: Iterable[Outcome]) -> Iterator[tuple[Unit, list[Outcome]]]:
+        """Add outcomes; gives each unit that is complete with them, with all of its own."""
+        for outcome in outcomes:
+            assert self._unit is not None
+            self._held.append(outcome)
+            if len(self._held) == len(self._unit.sources):
+                assert [each.id for each in self._held] == [source.id for source in self._unit.sources]
+                yield self._unit, self._held
+                self._unit, self._held = next(self._units, None), []
 
 
 class _Own(threading.local):

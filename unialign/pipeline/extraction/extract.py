@@ -29,6 +29,7 @@ from unialign.pipeline.extraction.planning import Plan, Unit, make_plan
 from unialign.pipeline.extraction.price import Price, price
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.extraction.supervisor import Limits
+from unialign.pipeline.memory import settled_objects
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.types import Json
 
@@ -151,7 +152,8 @@ def run_extraction(
         seconds = time.monotonic() - task.started
         modality, reused = extractor.modality, plan.reused
         return Extraction(modality, task.key, task.path, plan.total, plan.to_do, 0, reused, {}, seconds, price=cost)
-    return task.summary(*_work(task))
+    with settled_objects():
+        return task.summary(*_work(task))
 
 
 @dataclass(frozen=True)

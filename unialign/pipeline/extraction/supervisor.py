@@ -28,9 +28,10 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from unialign.errors import UnialignError
 from unialign.pipeline.extraction.channel import Channel, connected
 from unialign.pipeline.extraction.worker import (
     IDLE,
+    Allowed,
     Assignment,
     Beats,
     Finished,
@@ -48,6 +50,7 @@ from unialign.pipeline.extraction.worker import (
     Raised,
     Ready,
     Refused,
+    Request,
     serve_forked,
 )
 from unialign.pipeline.memory import available_memory, kernel_kills, private_memory
@@ -113,6 +116,8 @@ class Supervisor:
         # The hardware that computed the last outcomes, for the records; the same for each worker of this machine.
         self.environment: Mapping[str, Json] = {}
         self._worker: Worker | None = None
+        # Of the stream: how many outcomes may be given, how many were, and how many when the worker was asked last.
+        self._allowed = self._given = self._base = 0
 
     def __enter__(self) -> "Supervisor":
         return self
@@ -133,45 +138,67 @@ class Supervisor:
     def run(
         self, sources: Sequence[Source], seen: Callable[[Sequence[Outcome]], None] = lambda outcomes: None
     ) -> list[Outcome]:
-        """One outcome per source, in order; a sample that ends its worker gets the status that says how.
+        """All that `stream` gives. seen: called with outcomes as they come."""
+        made: list[Outcome] = []
+        for outcomes in self.stream(sources):
+            made.extend(outcomes)
+            seen(outcomes)
+        return made
 
-        seen: called with outcomes as they come.
+    def stream(self, sources: Sequence[Source], allowed: int | None = None) -> Iterator[Sequence[Outcome]]:
+        """One outcome per source, in order, as they come; a sample that ends its worker gets the status that says how.
+
+        allowed: outcomes after which the worker waits until `allow` permits more; None: it never does, as long as they
+        are taken. A stream that is not read to its end ends the worker.
         Raises what the extractor raises when it loads, its `UnialignError`s (they concern settings, weights and stores,
         not a sample), and `UnialignError` if no worker survives loading it.
         """
-        made = _Told(seen)
+        self._allowed, self._given = len(sources) if allowed is None else allowed, 0
         try:
-            while len(made) < len(sources):
-                self._go_on(sources[len(made) :], made)
+            while self._given < len(sources):
+                for outcomes in self._go_on(sources[self._given :]):
+                    self._given += len(outcomes)
+                    yield outcomes
         except BaseException:
             # Anything it still sends belongs to no request.
             self.close()
             raise
-        return made
 
-    def _go_on(self, rest: Sequence[Source], made: list[Outcome]) -> None:
-        """Add the outcomes of the rest to `made`, together, or up to the next failing sample."""
-        before, together = len(made), None
+    def allow(self, number: int) -> None:
+        """Permit so many outcomes of the stream in all."""
+        if number > self._allowed:
+            self._allowed = number
+            if self._worker is not None:
+                self._worker.tell(Allowed(number - self._base))
+
+    def _go_on(self, rest: Sequence[Source]) -> Iterator[Sequence[Outcome]]:
+        """The outcomes of the rest, together, or up to the next failing sample."""
+        done, together = 0, None
         if len(rest) > 1:
-            together = self._attempt(rest, made)
+            for step in self._attempt(rest):
+                if isinstance(step, Failure):
+                    together = step
+                else:
+                    done += len(step)
+                    yield step
             if together is None:
                 return
         hung = together is not None and together.status == "timeout"
-        for source in rest[len(made) - before :]:
-            made.append(self._alone(source, hung=hung))
-            if made[-1].status in GUILTY:
+        for source in rest[done:]:
+            outcome = self._alone(source, hung=hung)
+            yield (outcome,)
+            if outcome.status in GUILTY:
                 return
 
     def _alone(self, source: Source, *, hung: bool) -> Outcome:
         """The outcome of one sample. hung: it, or another one tried with it, has already taken longer than allowed."""
         for _ in range(ATTEMPTS):
-            made: list[Outcome] = []
-            failure = self._attempt([source], made)
-            if failure is None:
-                return made[0]
+            *_, last = self._attempt([source])
+            if not isinstance(last, Failure):
+                return last[0]
+            failure = last
             if failure.is_certain or (hung and failure.status == "timeout"):
                 break
-        assert failure is not None
         return Outcome(source.id, failure.status, self._digest(source), detail={"why": failure.why})
 
     def _digest(self, source: Source) -> str:
@@ -180,27 +207,31 @@ class Supervisor:
         except OSError:
             return ""
 
-    def _attempt(self, sources: Sequence[Source], made: list[Outcome]) -> Failure | None:
-        """Extract and add the outcomes to `made`, as far as possible; returns None when all are there."""
+    def _attempt(self, sources: Sequence[Source]) -> Iterator[Sequence[Outcome] | Failure]:
+        """The outcomes, as far as they come, and at the end how it failed, if it did."""
         worker = self._loaded()
-        worker.ask(sources)
+        self._base = self._given
+        worker.tell(Request(tuple(sources), self._allowed - self._base))
         sizes = [_size(source) for source in sources]
+        # Of all sources from one on.
+        largest = [*accumulate(reversed(sizes), max, initial=0)][::-1]
+        total = [*accumulate(reversed(sizes), initial=0)][::-1]
         number = 0
         while True:
-            left = sizes[number:]
-            seconds = self.seconds + max(left, default=0) / BYTES_PER_SECOND
-            message = worker.receive(seconds, self.memory, FREE_BEATS + sum(left) // BYTES_PER_BEAT)
+            seconds = self.seconds + largest[number] / BYTES_PER_SECOND
+            message = worker.receive(seconds, self.memory, FREE_BEATS + total[number] // BYTES_PER_BEAT)
             if not isinstance(message, Made):
                 break
             names = [source.id for source in sources[number : number + len(message.outcomes)]]
             if [outcome.id for outcome in message.outcomes] != names:
                 break
-            made.extend(message.outcomes)
             number += len(names)
+            yield message.outcomes
         failure = self._settled(message, is_whole=number == len(sources))
-        if failure and not failure.is_certain:
-            self.close()
-        return failure
+        if failure:
+            if not failure.is_certain:
+                self.close()
+            yield failure
 
     def _settled(self, message: "Message | Failure", *, is_whole: bool) -> Failure | None:
         """The meaning of the last message of an attempt. is_whole: every sample has its outcome."""
@@ -242,24 +273,6 @@ class Supervisor:
         return self._worker
 
 
-class _Told(list[Outcome]):
-    """Outcomes that somebody is told about as they come."""
-
-    def __init__(self, seen: Callable[[Sequence[Outcome]], None]) -> None:
-        super().__init__()
-        self._seen = seen
-
-    def extend(self, outcomes: Iterable[Outcome]) -> None:
-        """Add them, then tell."""
-        more = tuple(outcomes)
-        super().extend(more)
-        self._seen(more)
-
-    def append(self, outcome: Outcome) -> None:
-        """Add it, then tell."""
-        self.extend([outcome])
-
-
 class Worker:
     """One worker process and our end of its channel."""
 
@@ -280,10 +293,10 @@ class Worker:
         """Whether it has been idle so long that it may be about to exit."""
         return time.monotonic() - self.used > IDLE / 2
 
-    def ask(self, sources: Sequence[Source]) -> None:
-        """Send it samples to extract; a dead worker is noticed when its answer is received."""
+    def tell(self, message: Request | Allowed) -> None:
+        """Send it samples to extract, or a permission; a dead worker is noticed when its answer is received."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
-            self.channel.send(tuple(sources), LOADING)
+            self.channel.send(message, LOADING)
 
     def receive(self, seconds: float, memory: int, beats: int) -> "Message | Failure":
         """Its next message other than a heartbeat, or how it failed; after a failure it has ended.

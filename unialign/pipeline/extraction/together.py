@@ -5,24 +5,23 @@ sample that one store has already is extracted for the others only. If a sample 
 alone, since only one of them may be the cause.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
+from itertools import groupby, islice
 
 from unialign.cache.lock import store_lock
-from unialign.pipeline.extraction.executors import Done, store_unit
+from unialign.pipeline.extraction.executors import Done, Shelf, store_unit
 from unialign.pipeline.extraction.extract import Extraction, Ledger, Task, finish_store, prepare_store
 from unialign.pipeline.extraction.pace import Pace, tally
-from unialign.pipeline.extraction.planning import Plan, Unit
+from unialign.pipeline.extraction.planning import Plan
 from unialign.pipeline.extraction.supervisor import GUILTY, Supervisor
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.together import Together, VideoExtractor, parts
 from unialign.types import Json
 
-# Samples given to a worker at a time: their outcomes wait in its memory until all extractors have theirs.
-GROUP = 16
+# Samples given to a worker at a time. Those of few frames may wait in its memory until all extractors have read them.
+GROUP = 128
 # Which of the tasks a sample is extracted for, by their places.
 Places = tuple[int, ...]
 
@@ -59,40 +58,20 @@ def _run(
         for unit in plan.units:
             for source in unit.sources:
                 wanted.setdefault(source.id, (source, []))[1].append(place)
-    shelves = [_Shelf(plan.units) for plan in plans]
+    shelves = [Shelf(plan.units) for plan in plans]
     behind: list[tuple[int, Future[Done]]] = []
     pace = Pace(len(wanted))
     with ThreadPoolExecutor(1) as disk, _Crew(tasks[0], extractors, pace, watch) as crew:
-        ordered = iter(sorted(wanted))
-        while group := list(islice(ordered, GROUP)):
-            for place, outcome in crew.run([wanted[name] for name in group]):
-                for unit, outcomes in shelves[place].put(outcome):
-                    # One unit is stored at a time; the others wait for the disk.
-                    for number, stored in behind:
-                        ledgers[number].note(stored.result())
-                    environment = crew.environment(place)
-                    job = tasks[place].job()
-                    behind = [(place, disk.submit(store_unit, job, unit, outcomes, environment))]
+        for place, outcome in crew.run([wanted[name] for name in sorted(wanted)]):
+            for unit, outcomes in shelves[place].put([outcome]):
+                # One unit is stored at a time; the others wait for the disk.
+                for number, stored in behind:
+                    ledgers[number].note(stored.result())
+                environment = crew.environment(place)
+                job = tasks[place].job()
+                behind = [(place, disk.submit(store_unit, job, unit, outcomes, environment))]
         for number, stored in behind:
             ledgers[number].note(stored.result())
-
-
-class _Shelf:
-    """The outcomes of one store until their unit is complete; they come in order of id, as the units are."""
-
-    def __init__(self, units: Sequence[Unit]) -> None:
-        self._units = iter(units)
-        self._unit = next(self._units, None)
-        self._held: list[Outcome] = []
-
-    def put(self, outcome: Outcome) -> Iterator[tuple[Unit, list[Outcome]]]:
-        """Add an outcome; gives the unit that is complete with it, if there is one."""
-        assert self._unit is not None
-        self._held.append(outcome)
-        if len(self._held) == len(self._unit.sources):
-            assert [each.id for each in self._held] == [source.id for source in self._unit.sources]
-            yield self._unit, self._held
-            self._unit, self._held = next(self._units, None), []
 
 
 class _Crew:
@@ -112,17 +91,14 @@ class _Crew:
         for supervisor in self._supervisors.values():
             supervisor.close()
 
-    def run(self, group: Sequence[tuple[Source, list[int]]]) -> Iterator[tuple[int, Outcome]]:
-        """The outcomes of each sample, each with the place of its extractor; for each place in order of the group."""
-        by_places: dict[Places, list[Source]] = defaultdict(list)
-        for source, places in group:
-            by_places[tuple(places)].append(source)
-        found: dict[str, list[tuple[int, Outcome]]] = {}
-        for combined, sources in by_places.items():
-            for outcome, source in zip(self._supervised(combined, sources), sources, strict=True):
-                found[source.id] = list(self._divided(combined, source, outcome))
-        for source, _ in group:
-            yield from found[source.id]
+    def run(self, wanted: Sequence[tuple[Source, list[int]]]) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes of each sample, each with the place of its extractor, in order."""
+        for combined, several in groupby(wanted, lambda each: tuple(each[1])):
+            while group := [source for source, _ in islice(several, GROUP)]:
+                rest = iter(group)
+                for outcomes in self._supervised(combined, group):
+                    for outcome in outcomes:
+                        yield from self._divided(combined, next(rest), outcome)
 
     def environment(self, place: int) -> Mapping[str, Json]:
         """What computed the outcomes of an extractor, for the records: as if it had worked alone."""
@@ -130,16 +106,20 @@ class _Crew:
             return self._environment
         return {"processor": self._environment["processor"]}
 
-    def _supervised(self, places: Places, sources: Sequence[Source], *, counted: bool = True) -> list[Outcome]:
+    def _supervised(
+        self, places: Places, sources: Sequence[Source], *, counted: bool = True
+    ) -> Iterator[Sequence[Outcome]]:
         if places not in self._supervisors:
             several = tuple(self._extractors[place] for place in places)
             extractor = several[0] if len(several) == 1 else Together(several)
             settings = self._task.settings
             self._supervisors[places] = Supervisor(extractor, settings.threads, settings.limits)  # type: ignore[arg-type]
         supervisor = self._supervisors[places]
-        outcomes = supervisor.run(sources, self._seen if counted else lambda outcomes: None)
-        self._environment = {**self._environment, **supervisor.environment}
-        return outcomes
+        for outcomes in supervisor.stream(sources):
+            self._environment = {**self._environment, **supervisor.environment}
+            if counted:
+                self._seen(outcomes)
+            yield outcomes
 
     def _divided(self, places: Places, source: Source, outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
         """The outcomes that a combined one holds."""
@@ -147,7 +127,8 @@ class _Crew:
             yield places[0], outcome
         elif outcome.status in GUILTY:
             for place in places:
-                yield place, self._supervised((place,), [source], counted=False)[0]
+                for (alone,) in self._supervised((place,), [source], counted=False):
+                    yield place, alone
         else:
             yield from zip(places, parts(outcome, len(places)), strict=True)
 

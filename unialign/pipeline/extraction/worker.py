@@ -83,6 +83,21 @@ class Finished:
     """The extractor has finished."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """Samples to extract. allowed: how many outcomes may be given before an `Allowed` permits more."""
+
+    sources: tuple[Source, ...]
+    allowed: int
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How many outcomes of the request may be given in all."""
+
+    number: int
+
+
 Message = Ready | Made | Beats | Raised | Refused | Finished
 
 
@@ -143,8 +158,10 @@ def serve(channel: Channel, assignment: Assignment) -> None:
             channel.send(Refused(_portable(error)))
             return
         channel.send(Ready(environment_of(assignment.extractor, assignment.threads)))
-        while (sources := channel.receive(IDLE)) is not None:
-            _extract(channel, report, assignment.extractor, sources)
+        while (message := channel.receive(IDLE)) is not None:
+            # Permission may come too late to matter.
+            if isinstance(message, Request):
+                _extract(channel, report, assignment.extractor, message)
 
 
 class _Report:
@@ -163,16 +180,17 @@ class _Report:
             self.number, self.last = 0, now
 
 
-def _extract(channel: Channel, report: _Report, extractor: Extractor, sources: Sequence[Source]) -> None:
+def _extract(channel: Channel, report: _Report, extractor: Extractor, request: Request) -> None:
     report.number = 0
     made: list[Outcome] = []
     last: Message = Finished()
-    sent = time.monotonic()
+    sent, sources, allowed = time.monotonic(), request.sources, request.allowed
     try:
-        for outcome in extractor.run(sources):
+        for number, outcome in enumerate(extractor.run(sources), start=1):
             made.append(outcome)
-            if time.monotonic() - sent >= SEND_EVERY:
+            if number == allowed or time.monotonic() - sent >= SEND_EVERY:
                 channel.send(Made(tuple(made)))
+                allowed = _allowed(channel, allowed, number if number < len(sources) else 0)
                 made, sent = [], time.monotonic()
     except UnialignError as error:
         last = Refused(_portable(error))
@@ -181,6 +199,16 @@ def _extract(channel: Channel, report: _Report, extractor: Extractor, sources: S
     if made:
         channel.send(Made(tuple(made)))
     channel.send(last)
+
+
+def _allowed(channel: Channel, allowed: int, given: int) -> int:
+    """How many outcomes may be given by now; waits until it is more than those that are `given`."""
+    while True:
+        message = channel.receive(IDLE if given >= allowed else 0.0)
+        if isinstance(message, Allowed):
+            allowed = message.number
+        elif given < allowed:
+            return allowed
 
 
 def _isolate(assignment: Assignment) -> None:
