@@ -10,7 +10,7 @@ QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_fr
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 
-.PHONY: install demo test promises quick check format reliability slurm fuzz compiled coverage bench results clean
+.PHONY: install demo docs test promises quick check format reliability slurm fuzz compiled coverage bench results clean
 
 install: $(VENV)/.installed
 	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
@@ -27,6 +27,14 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 # Both stages and an ablation on a collection that it renders itself; results in demo/.
 demo: install
 	$(BIN)/unialign demo
+
+# The documentation as a site, in docs/_build/html; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+
+$(VENV)/.docs: docs/requirements.txt $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r docs/requirements.txt
+	touch $@
 
 # Two tests at a time, each network on one thread: what two cores can do. Each worker begins with one half of the tests,
 # so that what a module shares is made once, and takes from the other when it is done. Compiled modules are kept even

@@ -50,7 +50,7 @@ def test_every_python_found_runs_the_quick_lane_and_the_others_are_named(checkou
     interpreter(checkout / "pyenv" / "versions" / "3.12.1" / "bin" / "python", "3.12")
     code, last, calls = run(checkout)
     python = checkout / "pyenv" / "versions" / "3.12.1" / "bin" / "python"
-    assert calls == ["check", "test", "promises", f"quick PYTHON={python} VENV=.venv-3.12"]
+    assert calls == ["check", "docs", "test", "promises", f"quick PYTHON={python} VENV=.venv-3.12"]
     assert (code, last) == (0, "Python passed: 3.11 (all tests), 3.12 (quick lane); failed: none; not found here: 3.13")
 
 
@@ -58,7 +58,7 @@ def test_pythons_on_the_path_count_too(checkout: Path) -> None:
     for version in ("3.12", "3.13"):
         interpreter(checkout / "bin" / f"python{version}", version)
     code, last, calls = run(checkout)
-    assert [call.rpartition("=")[2] for call in calls[3:]] == [".venv-3.12", ".venv-3.13"]
+    assert [call.rpartition("=")[2] for call in calls[4:]] == [".venv-3.12", ".venv-3.13"]
     assert code == 0
     assert last.endswith("3.12 (quick lane), 3.13 (quick lane); failed: none; not found here: none")
 
@@ -67,6 +67,6 @@ def test_a_python_whose_lane_or_installation_fails_is_a_failure_and_hides_no_oth
     for version in ("3.12", "3.13"):
         interpreter(checkout / "bin" / f"python{version}", version)
     code, last, calls = run(checkout, broken="3.12")
-    assert len(calls) == 5
+    assert len(calls) == 6
     assert code == 1
     assert last == "Python passed: 3.11 (all tests), 3.13 (quick lane); failed: 3.12; not found here: none"

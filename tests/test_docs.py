@@ -9,6 +9,7 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import unialign
 from tests import configuration_tables
 from unialign.cli import app
 from unialign.commands.options import FLAGS
@@ -99,6 +100,25 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
         if not target.exists() or (heading and heading not in headings(target)):
             wrong.append(link)
     assert wrong == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    pages = {
+        path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in PAGES if ROOT / "docs" in path.parents
+    }
+    listed: set[str] = set()
+    for name in pages:
+        text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for block in re.findall(r"^```\{toctree\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            entries = [line for line in block.split("\n") if line and not line.startswith(":")]
+            listed |= {(Path(name).parent / entry).as_posix() for entry in entries}
+    assert pages - listed == {"index"}
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. auto\w+:: unialign\.(\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(name for name in unialign.__all__ if name != "__version__")
 
 
 def headings(page: Path) -> set[str]:
