@@ -49,6 +49,8 @@ def queue() -> Iterator[Path]:
 
 def jobs_of(walltime: str) -> Any:
     """Jobs of one core, in Dask's configuration."""
+    # Its defaults come with it; set before, they would be gone at the end.
+    pytest.importorskip("dask_jobqueue")
     options = {"walltime": walltime, "cores": 1, "memory": "2GB", "interface": "lo"}
     return dask.config.set({f"jobqueue.slurm.{name}": value for name, value in options.items()})
 

@@ -330,6 +330,7 @@ def everything(
     device: Device = None,
     repair: Repair = False,
     retry: Retry = False,
+    join: Join = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -340,7 +341,7 @@ def everything(
     """Extract every modality that is configured.
 
     Poses and frames of the same videos are extracted together, so that each clip is decoded once. Then follow text, and
-    pose features and tokens if their weights are configured.
+    pose features and tokens if their weights are configured. On a cluster and with --join, one follows the other.
     """
     resolved = resolve(
         config,
@@ -352,4 +353,4 @@ def everything(
         extract__poses__weights=weights,
         **execution(cluster, threads, timeout, None, codec, device),
     )
-    run_all(resolved, repair=repair, retry=retry, dry_run=dry_run, as_json=as_json)
+    run_all(resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)

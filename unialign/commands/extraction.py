@@ -84,7 +84,7 @@ def run(
         raise typer.Exit(3)
 
 
-def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool) -> None:
+def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool, join: bool = False) -> None:
     """Run all extractors that are configured and say what was done; exit code 3 with quarantined samples."""
     from unialign.pipeline.extraction.everything import extract_all
 
@@ -98,6 +98,7 @@ def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_js
             config,
             repair=repair,
             retry=retry,
+            join=join,
             dry_run=dry_run,
             watch=lambda title: watching(title, begin(f"extract {title}"), paces),
             announce=console.say,

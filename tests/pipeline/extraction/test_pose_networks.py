@@ -1,7 +1,10 @@
 """`extract poses` with an ONNX file: which extractor it becomes, and what the joints are called."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -10,10 +13,12 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from tests import made_rtm
+from tests.cache.test_store import tree_digest
 from tests.stages.extraction.test_rtm_poses import BLUE, RED, frame
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
 from unialign.errors import UsageError
+from unialign.pipeline.extraction import executors
 from unialign.pipeline.extraction.joint_layout import joint_layout
 from unialign.stages.skeleton_layouts import COCO_17, layout_in
 from unialign.stages.video import encode_clip
@@ -49,6 +54,36 @@ def test_own_joints_of_an_onnx_file_come_into_the_store(data: Path, tmp_path: Pa
     assert layout.mirror == (0, 1, 3, 2)
     assert reader.read_one(reader.ids[0])["keypoints"].shape == (3, 2, 4, 3)
     assert reader.store.attributes["licence"].startswith("Apache-2.0")
+
+
+@pytest.mark.parametrize("how", [["--join"], ["--cluster", "local:1"]])
+def test_extract_all_gives_the_same_bytes_with_others_and_on_one_cluster(
+    data: Path, tmp_path: Path, how: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    @contextmanager
+    def connected(cluster: str, threads: int, allowed_failures: int) -> Iterator[SimpleNamespace]:
+        begun.append(cluster)
+        yield SimpleNamespace(dashboard_link="here")
+
+    # What Dask's workers do is tested elsewhere; here, that one cluster serves all modalities.
+    monkeypatch.setattr("unialign.pipeline.extraction.clusters.connected", connected)
+    monkeypatch.setattr(executors, "run_dask", lambda client, *rest: executors.run_serial(*rest))
+    weights = made_rtm.rtmo(tmp_path / "end2end.onnx", [RED, BLUE], [0.9, 0.8])
+    words = ["extract", "all", "--dataset", "folder", "--root", str(data), "--weights", str(weights), "--json"]
+    words += ["--device", "cpu", "--threads", "1"]
+    stores: list[dict[str, str]] = []
+    for cache, more in (("alone", []), ("shared", how), ("shared", how)):
+        done = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / cache), *more])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout.splitlines()[-1])["extractions"]
+        stores.append({each["modality"]: tree_digest(Path(each["store"])) for each in found})
+    assert list(stores[0]) == ["poses", "frames", "text"]
+    assert stores[0] == stores[1] == stores[2]
+    assert [each["extracted"] for each in found] == [0, 0, 0]
+    # The last one has nothing to do, and begins none.
+    assert begun == (["local:1"] if "--cluster" in how else [])
 
 
 @pytest.mark.parametrize(

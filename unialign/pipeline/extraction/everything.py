@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from unialign.pipeline.collection import claim_collection
 from unialign.pipeline.config import Config
+from unialign.pipeline.extraction.executors import one_cluster
 from unialign.pipeline.extraction.extract import Extraction, file_task
-from unialign.pipeline.extraction.extractors import extract_configured, prepare, settings_for
+from unialign.pipeline.extraction.extractors import extract_with, prepare, settings_for
 from unialign.pipeline.extraction.pace import Pace
 from unialign.pipeline.extraction.together import extract_together
 from unialign.pipeline.manifest import save_manifest
@@ -40,6 +41,7 @@ def extract_all(
     names: Sequence[str] | None = None,
     repair: bool = False,
     retry: bool = False,
+    join: bool = False,
     dry_run: bool = False,
     watch: Callable[[str], Watch] = lambda name: lambda pace: None,
     announce: Callable[[str], None] = LOGGER.info,
@@ -47,27 +49,30 @@ def extract_all(
     """The name and the result of each modality, as they are done.
 
     names: of the modalities, by default all that are configured. watch: is asked for one per step, by its title.
-    On a cluster and in a dry run, each is extracted by itself. Raises what `extract_configured` raises.
+    On a cluster, with others that join and in a dry run, each is extracted by itself. A process that joins begins one
+    when all samples of those before it are done, by whomever. Raises what `extract_with` raises.
     """
     names = configured_modalities(config) if names is None else list(names)
     together = ["poses", "frames"]
-    from_videos = config.extract.poses.source == "video" and not config.extract.cluster and not dry_run
+    alone = not (config.extract.cluster or join or dry_run)
+    from_videos = config.extract.poses.source == "video" and alone
     if from_videos and set(together) <= set(names):
         done = _from_videos(together, dataset, config, repair=repair, retry=retry, watch=watch(" and ".join(together)))
         yield from zip(together, done, strict=True)
         names = [name for name in names if name not in together]
-    for name in names:
-        found = extract_configured(
-            name,
-            dataset,
-            config,
-            repair=repair,
-            retry=retry and name != "text",
-            dry_run=dry_run,
-            watch=watch(name),
-            announce=announce,
-        )
-        yield name, found
+    with one_cluster() as begin:
+        for name in names:
+            settings = replace(
+                settings_for(name, config),
+                repair=repair,
+                retry=retry and name != "text",
+                join=join,
+                dry_run=dry_run,
+                watch=watch(name),
+                announce=announce,
+                begin=begin,
+            )
+            yield name, extract_with(name, dataset, config, settings)
 
 
 def _from_videos(

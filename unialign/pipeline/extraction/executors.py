@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, count, islice
@@ -266,6 +266,10 @@ def _result(future: Any, shard: int) -> Done:
     return done
 
 
+# Gives the executor for a `--cluster`, with the threads of its networks; the function is told what a user should know.
+Begin = Callable[[str, int, Callable[[str], None]], AbstractContextManager[Executor]]
+
+
 @contextmanager
 def executor(cluster: str, threads: int, announce: Callable[[str], None] = LOGGER.info) -> Iterator[Executor]:
     """The executor for `--cluster`: "" (serial), or what `clusters.connected` knows.
@@ -273,11 +277,27 @@ def executor(cluster: str, threads: int, announce: Callable[[str], None] = LOGGE
     announce: is told where the cluster can be watched. Raises `UsageError` for anything else or a scheduler that does
     not answer.
     """
-    if not cluster:
-        yield run_serial
-        return
-    from unialign.pipeline.extraction.clusters import connected
+    with one_cluster() as begin, begin(cluster, threads, announce) as run:
+        yield run
 
-    with connected(cluster, threads, ALLOWED_FAILURES) as client:
-        announce(f"the cluster can be watched at {client.dashboard_link}")
-        yield lambda job, units, watch: run_dask(client, job, units, watch)
+
+@contextmanager
+def one_cluster() -> Iterator[Begin]:
+    """Executors for several extractions, one after the other, which share a cluster; it starts when it is needed."""
+    with ExitStack() as until_the_end:
+        clients: dict[str, Any] = {}
+
+        @contextmanager
+        def begin(cluster: str, threads: int, announce: Callable[[str], None]) -> Iterator[Executor]:
+            if not cluster:
+                yield run_serial
+                return
+            if cluster not in clients:
+                from unialign.pipeline.extraction.clusters import connected
+
+                client = until_the_end.enter_context(connected(cluster, threads, ALLOWED_FAILURES))
+                announce(f"the cluster can be watched at {client.dashboard_link}")
+                clients[cluster] = client
+            yield lambda job, units, watch: run_dask(clients[cluster], job, units, watch)
+
+        yield begin

@@ -22,7 +22,7 @@ from unialign.cache.repair import remove_uncovered, restore_group, restore_metad
 from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, UsageError
-from unialign.pipeline.extraction.executors import Done, Job, executor
+from unialign.pipeline.extraction.executors import Begin, Done, Job, executor
 from unialign.pipeline.extraction.joining import is_prepared, unclaimed
 from unialign.pipeline.extraction.pace import Pace, Tally
 from unialign.pipeline.extraction.planning import Plan, Unit, make_plan
@@ -51,6 +51,7 @@ class Settings:
     limits: what one sample may use before it is given up. counts: see `ExtractorRow`.
     watch: is told how fast it goes, as samples are done.
     announce: is told what a user should know while it runs, such as where a cluster can be watched.
+    begin: what gives the executor for `cluster`; of several extractions, one that shares the cluster.
     """
 
     cluster: str = ""
@@ -65,6 +66,7 @@ class Settings:
     counts: Sequence[str] = ()
     watch: Callable[[Pace], None] = lambda pace: None
     announce: Callable[[str], None] = LOGGER.info
+    begin: Begin = executor
 
 
 @dataclass(frozen=True)
@@ -416,7 +418,7 @@ def _run_plan(task: Task, store: Store, plan: Plan, units: Iterable[Unit], pace:
         return 0
     ledger, stored = Ledger(task, plan), 0
     task.progress(0, plan.to_do)
-    with executor(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
+    with task.settings.begin(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
         for number, done in enumerate(run(task.job(), units, partial(task.seen, pace)), start=1):
             ledger.note(done)
             stored += len(done.samples)

@@ -122,19 +122,27 @@ def extract_configured(
 
     Raises what `prepare` and `run_extraction` raise.
     """
+    how: dict[str, Any] = {
+        "repair": repair,
+        "retry": retry,
+        "join": join,
+        "dry_run": dry_run,
+        "watch": watch,
+        "announce": announce,
+    }
+    return extract_with(name, dataset, config, replace(settings_for(name, config), **how), progress)
+
+
+def extract_with(
+    name: str,
+    dataset: Dataset,
+    config: Config,
+    settings: Settings,
+    progress: Progress = lambda done, total: None,
+) -> Extraction:
+    """The same with ready settings, see `settings_for`."""
     prepared = prepare(name, dataset, config)
-    if prepared.note:
-        announce(prepared.note)
-    settings = replace(
-        settings_for(name, config),
-        repair=repair,
-        retry=retry,
-        join=join,
-        dry_run=dry_run,
-        watch=watch,
-        announce=announce,
-    )
-    if not dry_run:
+    if not settings.dry_run:
         claim_collection(dataset, config.cache.resolve())
     done = run_extraction(
         prepared.extractor,
@@ -146,7 +154,7 @@ def extract_configured(
         older=prepared.older,
         progress=progress,
     )
-    if not dry_run:
+    if not settings.dry_run:
         save_manifest(dataset, config.cache.resolve())
     return done
 
