@@ -331,6 +331,41 @@ def lit_data(pictures: Pictures, folder: Path) -> Turns:
         yield from (len(batch) for batch in loader)
 
 
+def nvidia_dali(pictures: Pictures, folder: Path) -> Turns:
+    """NVIDIA DALI without a GPU: one pipeline of threads that decodes of each image the rows of its crop."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    del folder
+    data = np.memmap(pictures.file, np.uint8, "r")
+
+    def given() -> Iterator[tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]]:
+        for epoch in count():
+            order = epoch_order(len(pictures), 0, epoch).tolist()
+            for start in range(0, len(order) - BATCH + 1, BATCH):
+                images, corners, shapes = [], [], []
+                for index in order[start : start + BATCH]:
+                    which, region = drawn(pictures, epoch, index)
+                    spans = pictures.spans[pictures.first[index] + which].tolist()
+                    images += [data[begin : begin + size] for begin, size in spans]
+                    corners += [np.array([region.top, region.left], np.int32)] * len(spans)
+                    shapes += [np.array([region.height, region.width], np.int32)] * len(spans)
+                yield images, corners, shapes
+
+    threads = {"num_threads": usable_cores(), "device_id": None, "prefetch_queue_depth": SETTINGS.prefetch}
+
+    @pipeline_def(batch_size=BATCH * FRAMES, **threads)  # type: ignore[untyped-decorator]
+    def made() -> Any:
+        image, corner, shape = fn.external_source(source=given(), num_outputs=3)
+        part = fn.decoders.image_slice(image, start=corner, shape=shape, axis_names="HW", output_type=types.RGB)
+        return fn.resize(part, size=(SIZE, SIZE), antialias=True, interp_type=types.INTERP_LINEAR)
+
+    pipeline = made()
+    pipeline.build()
+    while True:
+        (out,) = pipeline.run()
+        yield len(np.asarray(out.as_tensor())) // FRAMES
+
+
 def token_map(file: Path, number: int, shape: tuple[int, ...]) -> Turns:
     """One view of each sample, gathered from a memory map into memory that is used again."""
     rows = np.memmap(file, np.float16, "r", shape=(number * VIEWS, *shape))
@@ -475,6 +510,7 @@ PEERS: dict[str, Callable[[Pictures, Path], Turns]] = {
     "torchvision, DataLoader workers": torchvision_loader,
     "WebDataset": web_dataset,
     "LitData": lit_data,
+    "NVIDIA DALI, CPU": nvidia_dali,
     "raw pixels, DataLoader workers": raw_pixels,
 }
 
