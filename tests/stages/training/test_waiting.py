@@ -26,7 +26,7 @@ from unialign.stages.training.step import Stepper, Task
 
 CLIPS, CLASSES, WIDTH = 4, 5, 8
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
-SYSTEMS = ("unialign", "art", "alt", "dvta")
+SYSTEMS = ("unialign", "art", "alt", "dvta", "stgcn++", "skeleton")
 
 
 class Copies(TorchDispatchMode):
@@ -57,6 +57,11 @@ def made_task(name: str) -> tuple[Task, dict[str, Tensor]]:
             "levels": torch.zeros(CLIPS, 256, dtype=torch.uint8),
             "mirrored": torch.zeros(CLIPS, dtype=torch.bool),
         }
+    if name in ("stgcn++", "skeleton"):
+        example = system.example(system.config(**SMALL_OF[name]))
+        parts, one = {**example.parts, "num_classes": CLASSES}, example.batch
+        batch |= {key: value.repeat(CLIPS, *[1] * (value.ndim - 1)) for key, value in one.items()}
+        batch["persons"] = torch.arange(CLIPS)
     if name == "unialign":
         parts["pose_width"], batch["pose_tokens"] = 6, torch.zeros(CLIPS, 3, 6)
     if name == "alt":

@@ -36,7 +36,7 @@ class EncoderTraining(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tokens, feature and logits of a batch's keypoints."""
-        outputs: dict[str, Tensor] = self.network(batch["keypoints"], batch["present"])
+        outputs: dict[str, Tensor] = self.network(batch["keypoints"], batch["present"], batch.get("persons"))
         return outputs
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:

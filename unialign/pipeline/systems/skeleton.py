@@ -51,11 +51,14 @@ class SkeletonTraining(nn.Module):
         self.network = copy.deepcopy(network).requires_grad_(False) if average else network
         self.average, self.smoothing = average, smoothing
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        # The same number on the host, which would have to wait for the buffer's; None after a checkpoint was loaded.
+        self._done: int | None = 0
+        self.register_load_state_dict_post_hook(_count_anew)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tokens, feature and logits of a batch's keypoints; in training also the mixup labels and shares, if any."""
         network = self.learning if self.training else self.network
-        outputs: dict[str, Tensor] = network(batch["keypoints"], batch["present"])
+        outputs: dict[str, Tensor] = network(batch["keypoints"], batch["present"], batch.get("persons"))
         mixed = {name: batch[name] for name in ("partner_labels", "share") if name in batch}
         return {**outputs, **mixed}
 
@@ -63,9 +66,9 @@ class SkeletonTraining(nn.Module):
         """Move the average toward the weights, after each optimizer step."""
         if not self.average:
             return
+        self._done = 1 + (int(self.steps) if self._done is None else self._done)
         self.steps += 1
-        done = int(self.steps)
-        decay = min(self.average, done / (done + FIRST_STEPS))
+        decay = min(self.average, self._done / (self._done + FIRST_STEPS))
         with torch.no_grad():
             for kept, value in zip(
                 self.network.state_dict().values(), self.learning.state_dict().values(), strict=True
@@ -74,6 +77,12 @@ class SkeletonTraining(nn.Module):
                     kept.lerp_(value, 1 - decay)
                 else:
                     kept.copy_(value)
+
+
+def _count_anew(module: nn.Module, keys: Any) -> None:
+    """Other steps were loaded."""
+    del keys
+    module._done = None  # type: ignore[assignment]
 
 
 def skeleton_losses(model: Any, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:

@@ -53,7 +53,8 @@ class _Read:
 class PoseClips(BySample[_Read]):
     """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
 
-    A batch holds keypoints (B, M, T, V, C) float32, present (B, M) bool, labels and indices (B,) int64.
+    A batch holds keypoints (B, M, T, V, C) float32, present (B, M) bool, labels and indices (B,) int64, and in training
+    persons (P,) int64, the places in `present.flatten()` where it is True: what is on a GPU cannot say so in time.
 
     In training a random part of the frames with a person is cut into segments, and each contributes one random frame (a
     part with fewer frames than the clip is repeated cyclically); mirrored with probability `settings.flip`. Evaluation
@@ -104,6 +105,8 @@ class PoseClips(BySample[_Read]):
 
     def finished(self, read: _Read, batch: Batch) -> Batch:
         """See `BySample`."""
+        if self.train:
+            batch["persons"] = _persons(batch)
         return batch
 
 
@@ -185,6 +188,8 @@ class BodyClips(BySample[_ReadBodies]):
 
     def finished(self, read: _ReadBodies, batch: Batch) -> Batch:
         """See `BySample`."""
+        if self.augmentation is not None:
+            batch["persons"] = _persons(batch)
         if len(read.partners):
             labels = [self.samples.labels[partner] for partner in read.partners.tolist()]
             batch["partner_labels"] = torch.tensor(labels, dtype=torch.int64)
@@ -206,6 +211,11 @@ class BodyClips(BySample[_ReadBodies]):
         body = augmented(body, generator, self.augmentation)
         places = random_positions(body.joints.shape[1], poses.shape.num_frames, generator, self.augmentation)
         return PoseClip(*body_arrays(body, places))
+
+
+def _persons(batch: Batch) -> torch.Tensor:
+    persons: torch.Tensor = batch["present"].flatten().nonzero().squeeze(1)
+    return persons
 
 
 def random_part(

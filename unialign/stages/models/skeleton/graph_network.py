@@ -66,7 +66,8 @@ class Block(nn.Module):
 class GraphNetwork(nn.Module):
     """Blocks and a linear classifier over the mean of frames, joints and persons.
 
-    `forward(keypoints, present)` takes (N, M, T, V, C) keypoints and a bool mask (N, M); it returns
+    `forward(keypoints, present, persons)` takes (N, M, T, V, C) keypoints, a bool mask (N, M) and, in training, where
+    the mask is set in `present.flatten()`, (P,) int64; without it a GPU has to be asked and waited for. It returns
 
     * tokens (N, ceil(T / 4), D): the mean over joints and present persons, D = 4 * width;
     * feature (N, D): the mean of the tokens;
@@ -118,16 +119,17 @@ class GraphNetwork(nn.Module):
         maps = self.blocks(normal.permute(0, 2, 3, 1).contiguous())  # (R, D, T', V)
         return torch.as_tensor(maps.mean(dim=3).transpose(1, 2))
 
-    def forward(self, keypoints: Tensor, present: Tensor) -> dict[str, Tensor]:
+    def forward(self, keypoints: Tensor, present: Tensor, persons: Tensor | None = None) -> dict[str, Tensor]:
         """See the class."""
-        persons, mask = keypoints.flatten(0, 1), present.flatten()
+        slots = keypoints.flatten(0, 1)
         if self.training and not self.form.count_absent:
             # Only persons that are there count in the batch statistics.
-            encoded = self.encode(persons[mask])
-            rows = encoded.new_zeros(len(mask), *encoded.shape[1:]).index_put((mask,), encoded)
+            there = present.flatten().nonzero().squeeze(1) if persons is None else persons
+            encoded = self.encode(slots[there])
+            rows = encoded.new_zeros(len(slots), *encoded.shape[1:]).index_put((there,), encoded)
         else:
             # All rows, so that the shapes, and with them the last bits of a feature, do not depend on who is there.
-            rows = self.encode(persons)
+            rows = self.encode(slots)
         counted = torch.ones_like(present) if self.form.count_absent else present
         weights = counted.to(rows.dtype)[:, :, None, None]  # (N, M, 1, 1)
         per_person = rows.view(*present.shape, *rows.shape[1:]).masked_fill(weights == 0, 0)

@@ -22,13 +22,15 @@ STREAMS = ("joint", "bone", "motion")
 class SkeletonStreams(nn.Module):
     """One network for all streams (fusion "early"), or one for each whose log-probabilities are averaged ("late").
 
-    `forward(keypoints, present)` takes clips of the recipe "body" (`pose_clips.body`), (N, M, T, V, 2 X + 1), and a
-    bool mask (N, M). It returns tokens, feature and logits as `GraphNetwork` does (those of several networks side by
-    side; logits: the mean of their log-probabilities) and stream_logits (networks, N, L).
+    `forward(keypoints, present, persons)` takes clips of the recipe "body" (`pose_clips.body`), (N, M, T, V, 2 X + 1),
+    and the rest as `GraphNetwork` does. It returns tokens, feature and logits like that (those of several networks side
+    by side; logits: the mean of their log-probabilities) and stream_logits (networks, N, L).
 
     Streams: "joint" are the joints with the score, "bone" each joint less the one that it hangs on, "motion" the change
     since the frame before, with the way of the whole body.
     """
+
+    parents: Tensor
 
     def __init__(
         self,
@@ -54,7 +56,9 @@ class SkeletonStreams(nn.Module):
         sizes = [coordinates + 1 if stream == "joint" else coordinates for stream in streams]
         known = layout_from(layout)
         parents = dict(known.bones)
-        self.parents = [parents.get(joint, joint) for joint in range(len(known.joints))]
+        joints = range(len(known.joints))
+        # A buffer, since a list would be copied to the device in every step.
+        self.register_buffer("parents", torch.tensor([parents.get(each, each) for each in joints]), persistent=False)
 
         def made(channels: int) -> GraphNetwork:
             return NETWORKS[network](
@@ -86,9 +90,10 @@ class SkeletonStreams(nn.Module):
         chosen = [values[stream] for stream in self.streams]
         return chosen if self.fusion == "late" else [torch.cat(chosen, dim=-1)]
 
-    def forward(self, keypoints: Tensor, present: Tensor) -> dict[str, Tensor]:
+    def forward(self, keypoints: Tensor, present: Tensor, persons: Tensor | None = None) -> dict[str, Tensor]:
         """See the class."""
-        parts = [network(stream, present) for network, stream in zip(self.networks, self.split(keypoints), strict=True)]
+        streams = zip(self.networks, self.split(keypoints), strict=True)
+        parts = [network(stream, present, persons) for network, stream in streams]
         logits = torch.stack([part["logits"] for part in parts])
         return {
             "tokens": torch.cat([part["tokens"] for part in parts], dim=-1),
