@@ -1,6 +1,7 @@
 """Untrusted archives of arrays and weights (npz, PyTorch files): loading must cost no more than the file suggests."""
 
 import io
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from typing import BinaryIO
@@ -61,7 +62,7 @@ def read_npz(data: bytes) -> Mapping[str, np.ndarray]:
                 with stored.zip.open(f"{name}.npy") as part:
                     _check_header(part, stored.zip.getinfo(f"{name}.npy").file_size)
             return {name: stored[name] for name in stored.files}
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile, SyntaxError, tokenize.TokenError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -6,6 +6,7 @@ Supported are .npy, .npz, .pt and .pth (weights only), .csv and HDF5; nothing is
 for samples also (views, D).
 """
 
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ ENDINGS = (".npy", ".npz", ".pt", ".pth", ".csv", ".h5", ".hdf5")
 FEATURES, IDS = ("features", "feature", "embeddings", "embedding", "x"), ("ids", "id", "names", "sample_name")
 MODALITIES = ("pose-features", "text")
 MAX_WIDTH = 65_536
+# How much larger than a compressed HDF5 file its features may be; real ones compress to more than half.
+MOST_GROWTH = 16
 _BARE = "{}"
 
 
@@ -188,7 +191,7 @@ def _from_npy(path: Path) -> _Found:
         # Memory-mapped: an array whose header declares more than the file holds is rejected, however much memory there
         # is.
         return np.load(path, mmap_mode="r", allow_pickle=False), None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise CorruptInput(f"{path}: is no npy file of numbers ({str(error)[:100]}).") from error
 
 
@@ -264,19 +267,37 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def _check_texts(path: Path, texts: h5py.Dataset) -> None:
+    """Raise `CorruptInput` for texts that would be longer than the file: HDF5 allocates what their entries declare.
+
+    Source: the HDF5 file format: an entry of variable length is its length in four bytes, and twelve of its place.
+    """
+    if texts.chunks is not None:
+        raise CorruptInput(f"{path}: the ids are stored in chunks; save them without compression, in one piece.")
+    if texts.dtype.kind != "O" or not len(texts):
+        return
+    with path.open("rb") as file:
+        file.seek(texts.id.get_offset() or 0)
+        entries = np.frombuffer(file.read(16 * len(texts)), "<u4")
+    if len(entries) != 4 * len(texts) or int(entries[::4].astype(np.int64).sum()) > path.stat().st_size:
+        raise CorruptInput(f"{path}: the ids would be longer than the file; it is damaged.")
+
+
 def _from_hdf5(path: Path) -> _Found:
     try:
         with h5py.File(path, "r") as file:
             held = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
             wide = {name: item for name, item in held.items() if item.ndim >= 2 and item.dtype.kind in "fiu"}
             values, ids = _picked(path, wide, held)
-            # Chunks that were never written take no space in the file, but do in memory.
-            if values.nbytes > 64 * max(path.stat().st_size, 2**20) or values.is_virtual or values.external:
-                raise CorruptInput(f"{path}: its features would take {values.nbytes} bytes; the file is far smaller.")
+            # Chunks that were never written take no space in the file, but do in memory, four bytes for each number.
+            needed = 4 * values.size
+            if needed > MOST_GROWTH * max(path.stat().st_size, 2**20) or values.is_virtual or values.external:
+                raise CorruptInput(f"{path}: its features would take {needed} bytes; the file is far smaller.")
             names = None
             if ids is not None:
                 if ids.ndim != 1 or len(ids) != len(values):
                     raise CorruptInput(f"{path}: {len(ids) if ids.ndim else 0} ids for {len(values)} rows.")
+                _check_texts(path, ids)
                 names = [str(each) for each in ids.asstr()[:]]
             return values[:], names
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:

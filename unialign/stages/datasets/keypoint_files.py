@@ -328,9 +328,10 @@ def keypoint_clip(path: Path, parsed: Parsed) -> KeypointClip:
         return KeypointClip(keypoints.astype(np.float32))
     if parsed.size is not None:
         return KeypointClip(keypoints.astype(np.float32), parsed.size)
+    largest = np.ceil(np.nanmax(np.abs(keypoints[..., :2]), axis=(0, 1, 2), initial=1))
+    if largest.max() > MAX_SIDE:
+        raise CorruptInput(f"{path}: keypoints up to {largest.max():.0f} are no pixels of an image.")
     width, height = np.ceil(np.nanmax(keypoints[..., :2], axis=(0, 1, 2), initial=1)).astype(int).tolist()
-    if max(width, height) > MAX_SIDE:
-        raise CorruptInput(f"{path}: keypoints up to {max(width, height)} are no pixels of an image.")
     return KeypointClip(keypoints.astype(np.float32), (height, width), assumed=("an image that just holds all joints",))
 
 

@@ -5,6 +5,7 @@ instead of read; what `np.savez_compressed` writes is decompressed, up to a limi
 """
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: zipfile
             if member.compress_type != zipfile.ZIP_STORED:
                 values = np.frombuffer(part.read(), kind, count)
                 return values.reshape(shape, order="F" if in_columns else "C")
-    except (ValueError, zipfile.BadZipFile, EOFError, SyntaxError, KeyError, zlib.error) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, SyntaxError, tokenize.TokenError, KeyError, zlib.error) as error:
         raise CorruptInput(f"{path}: the array {name!r} cannot be read ({str(error)[:100]}).") from error
     return _mapped(path, file, member, offset, kind, shape, in_columns)
 
