@@ -112,6 +112,23 @@ def test_where_none_can_be_had_it_is_said_why() -> None:
     assert single.why == "0 of 50 training samples would be too few; 10 are needed"
 
 
+def test_what_tells_heads_apart_takes_fewer_samples_and_more_of_a_small_train() -> None:
+    gestures = dataset_of([label for label in range(8) for _ in range(7)])
+    assert with_validation(gestures, "one", 0.1, 0).origin == "none"
+    one_each = with_validation(gestures, "one", 0.1, 0, weighs=True)
+    check(one_each, gestures)
+    assert len(one_each.split.val) == 8
+    two_classes = dataset_of([0, 1] * 20)  # a tenth would be 4
+    found = with_validation(two_classes, "one", 0.1, 0, weighs=True)
+    check(found, two_classes)
+    assert len(found.split.val) == 8
+    assert with_validation(two_classes, "one", 0.0, 0, weighs=True).origin == "none"
+    tiny = with_validation(dataset_of([0, 1] * 15), "one", 0.1, 0, weighs=True)
+    assert tiny.why == "4 of 30 training samples would be too few; 8 are needed"
+    large = dataset_of([0, 1] * 200)
+    assert with_validation(large, "one", 0.1, 0, weighs=True) == with_validation(large, "one", 0.1, 0)
+
+
 @pytest.mark.parametrize("share", [-0.1, 0.51, 1.0, float("nan")])
 def test_other_shares_are_refused(share: float) -> None:
     with pytest.raises(UsageError, match=r"train\.val_share is .* between 0 \(none\) and 0\.5"):

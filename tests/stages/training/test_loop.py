@@ -16,7 +16,7 @@ from unialign.errors import UnialignError, UsageError
 from unialign.stages.training.checkpoints import Checkpoints
 from unialign.stages.training.loader import Loader, Position
 from unialign.stages.training.logs import RunLog, read_lines
-from unialign.stages.training.loop import Data, Fitted, Part, Progress, fit
+from unialign.stages.training.loop import Data, Fitted, Part, Progress, as_good, fit
 from unialign.stages.training.order import sample_generator
 from unialign.stages.training.processes import Processes
 from unialign.stages.training.samples import Batch, Pick
@@ -286,6 +286,16 @@ def test_of_equally_good_epochs_an_encoder_takes_the_last_one(folder: Path) -> N
     fitted, _ = run(folder / "last", model=Undecided(), prefer_later=True)
     assert fitted.best["epoch"] == 3
     assert fitted.best_weights is None  # they are those of the model
+
+
+def test_an_epoch_is_as_good_as_the_best_within_a_standard_error() -> None:
+    assert as_good(1.0, 1.0, 10)
+    assert as_good(0.98, 0.99, 127)
+    assert not as_good(0.97, 0.99, 127)
+    assert not as_good(0.9, 1.0, 10)  # one error of ten
+    assert as_good(0.6, 0.5, 4)
+    # With many samples only what is equal counts as equal.
+    assert not as_good(0.899, 0.9, 1_000_000)
 
 
 def test_a_head_weighs_in_the_prediction_as_val_shows_it_to_be_reliable(folder: Path) -> None:

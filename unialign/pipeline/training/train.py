@@ -174,7 +174,9 @@ def prepare_run(
     system = get_system(name)
     protocol = protocol or dataset.default_protocol
     few = few_shots(dataset, options.shots, settings.seed, protocol)
-    found = with_validation(few, protocol, options.val_share, settings.seed, shots=options.shots)
+    found = with_validation(
+        few, protocol, options.val_share, settings.seed, shots=options.shots, weighs=system.mixes(config)
+    )
     if needless := system.no_val(config):
         found = Validation(replace(few.split(protocol), val=()), "none", needless)
     own = system.recipe(config, len(found.split.train), settings)

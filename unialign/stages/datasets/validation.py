@@ -19,6 +19,8 @@ from unialign.words import counted
 GROUPS = ("group", "performer", "subject")
 # With fewer val samples one clip more or less is ten points; with fewer groups one of them is a third of train.
 LEAST_SAMPLES, LEAST_GROUPS = 10, 4
+# What tells heads apart needs fewer, and is worth up to a fifth of a small train.
+LEAST_TO_WEIGH, LARGEST_TO_WEIGH = 8, 0.2
 # If groups are large, the first one is held out even if it exceeds the fraction, up to this.
 LARGEST = 1 / 3
 
@@ -35,12 +37,15 @@ class Validation:
     why: str
 
 
-def with_validation(dataset: Dataset, protocol: str, share: float, seed: int, *, shots: int = 0) -> Validation:
+def with_validation(
+    dataset: Dataset, protocol: str, share: float, seed: int, *, shots: int = 0, weighs: bool = False
+) -> Validation:
     """The split of a protocol with a val part, if there can be one.
 
     share: fraction of the training samples, in [0, 0.5]; 0 holds out none. shots: training samples per class, if
-    deliberately few: they are all that a run may see, so none of them is held out. Raises `UsageError` for a share out
-    of range.
+    deliberately few: they are all that a run may see, so none of them is held out. weighs: val also decides what the
+    heads of a model weigh, so fewer samples do, and a small train gives up to `LARGEST_TO_WEIGH` of it for them. Raises
+    `UsageError` for a share out of range.
     """
     if not 0 <= share <= 0.5:
         raise UsageError(f"train.val_share is {share}; it must be between 0 (none) and 0.5.")
@@ -56,9 +61,11 @@ def with_validation(dataset: Dataset, protocol: str, share: float, seed: int, *,
     if attribute and len(units) < LEAST_GROUPS:
         why = f"train has {len(units)} of {attribute}; from {LEAST_GROUPS} on some are set aside"
         return Validation(split, "none", why)
-    val = chosen(units, labels, share, seed)
-    if len(val) < LEAST_SAMPLES:
-        why = f"{len(val)} of {len(split.train)} training samples would be too few; {LEAST_SAMPLES} are needed"
+    least, val = LEAST_TO_WEIGH if weighs else LEAST_SAMPLES, chosen(units, labels, share, seed)
+    if weighs and len(val) < least <= LARGEST_TO_WEIGH * len(split.train):
+        val = chosen(units, labels, LARGEST_TO_WEIGH, seed)
+    if len(val) < least:
+        why = f"{len(val)} of {len(split.train)} training samples would be too few; {least} are needed"
         return Validation(split, "none", why)
     kept = tuple(name for name in split.train if name not in val)
     aside = tuple(name for name in split.train if name in val)

@@ -80,8 +80,8 @@ class Data:
 
     val selects the best epoch. test never selects anything: it is evaluated once training has ended. follow_test: also
     after each evaluated epoch, for zero-shot systems whose selection rules declare what they look at. prefer_later: of
-    equally good epochs the last one is the best, for encoders: a few val samples soon have no errors left, long before
-    the training ends that others build on.
+    the epochs that are about as good on val as any (`as_good`), the last one is the best, for encoders: a few val
+    samples soon have no errors left, long before the training ends that others build on.
     """
 
     train: Loader
@@ -109,6 +109,17 @@ class Fitted:
     steps: int
     heads: Mapping[str, Any] = field(default_factory=dict)
     best_weights: Mapping[str, torch.Tensor] | None = None
+
+
+def as_good(top1: float, highest: float, count: int) -> bool:
+    """Whether an accuracy on `count` samples is less than a standard error below the highest one.
+
+    The error is that of the share (right + 1) / (count + 2), so that no error at all leaves room for one by chance.
+    Source of the rule: Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, where of all equally
+    good models the simplest one is taken; here it is the one that was trained longest.
+    """
+    share = (highest * count + 1) / (count + 2)
+    return top1 > highest - math.sqrt(share * (1 - share) / count)
 
 
 def fit(
@@ -321,8 +332,10 @@ class _Run:
 
     def _better(self, top1: float) -> bool:
         """Whether an epoch with this accuracy on val is the best so far."""
-        highest = self.best["val"]["top1"] if self.best else -1.0
-        return top1 > highest or (self.data.prefer_later and top1 == highest)
+        if self.data.prefer_later and self.data.val:
+            highest = max((row["val_top1"] for row in self.history if "val_top1" in row), default=top1)
+            return as_good(top1, highest, len(self.data.val.labels))
+        return not self.best or top1 > self.best["val"]["top1"]
 
     def predicted(self, part: Part | None) -> Predictions | None:
         """Predictions on the samples of a part, exact over all processes; None without any."""
