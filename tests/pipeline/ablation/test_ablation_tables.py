@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from unialign.pipeline.ablation.bootstrap import mean_interval
 from unialign.pipeline.ablation.grid import Trial
 from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult, paired_hits, rows_of
 from unialign.pipeline.ablation.tables import columns, comma_separated, escaped, latex, markdown, table
+
+SIMPLE = {"baseline": "1-nn", "features": "poses", "top1": 0.9, "mean_class": 0.9, "seconds": 0.1}
 
 
 def predicted(run: Path, hits: dict[str, bool]) -> None:
@@ -134,15 +137,22 @@ def test_no_row_name_can_break_the_latex_table(name: str) -> None:
     assert not re.search(r"[\\&%$#_{}~^<>|\[\]\n\r]", re.sub(written, "", escaped(name)))
     assert not re.search(r"--|``|''", escaped(name))
     found = ablation([trained(name, 0, 0.5)], name)
-    body = latex(found).partition(r"\begin")[2].splitlines()
-    assert len(body) == 7
-    assert len(re.findall(r"(?<!\\)&", body[4])) == len(columns(found)) - 1
+    body = latex(found).partition(r"\midrule")[2].splitlines()
+    assert len(body) == 5
+    assert len(re.findall(r"(?<!\\)&", body[1])) == len(columns(found)) - 1
 
 
-def test_latex_needs_no_package_and_begins_no_row_with_a_bracket() -> None:
-    found = latex(ablation([trained("[a]_1 & 50 % -- \\x", 0, 0.5)], "[a]_1 & 50 % -- \\x"))
+def test_latex_is_a_table_with_caption_and_label_and_begins_no_row_with_a_bracket() -> None:
+    made = ablation([trained("[a]_1 & 50 % -- \\x", 0, 0.5), trained("b", 0, 0.6)], "[a]_1 & 50 % -- \\x", "b")
+    found = latex(replace(made, name="my_grid", baselines=(SIMPLE,)))
     assert r"{[}a{]}\_1 \& 50 \% -{}- \textbackslash{}x & $1$ & $50.0$" in found
-    assert not re.search(r"\\(usepackage|toprule|midrule|bottomrule)", found)
+    assert r"\caption{Ablation my\_grid: accuracies in percent, one seed." in found
+    assert r"\label{tab:my-grid}" in found
+    assert re.findall(r"\\(toprule|midrule|bottomrule)", found) == ["toprule", "midrule", "midrule", "bottomrule"]
+    # Rows above the second rule, simple classifiers below it.
+    assert found.rindex(r"\midrule") < found.index("baseline: 1-nn on poses")
+    opened = re.findall(r"\\(begin|end)\{(\w+)\}", found)
+    assert opened == [("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table")]
 
 
 def test_markdown_keeps_a_name_with_bars_in_one_cell() -> None:

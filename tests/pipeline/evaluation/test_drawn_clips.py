@@ -74,6 +74,6 @@ def test_images_are_drawn_where_there_are_regions() -> None:
     ]
     for data in drawn:
         assert data
-        assert min(Image.open(io.BytesIO(data)).size) > 100
+        assert min(Image.open(io.BytesIO(data["png"])).size) > 100
     assert draw_tracklets(clip({})) is None
     assert draw_entities(clip({"entities": np.ones((4, 1))})) is None

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from unialign.pipeline.pages.groups import boundaries, confusion_groups
+from unialign.pipeline.evaluation.class_groups import boundaries, confusion_groups
 from unialign.pipeline.pages.page import packed
 from unialign.types import Json
 

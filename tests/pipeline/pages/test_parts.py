@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unialign.pipeline.evaluation.class_groups import boundaries, confusion_groups, group_names
 from unialign.pipeline.pages.chosen import confused_clips, worth_showing
-from unialign.pipeline.pages.groups import boundaries, confusion_groups, group_names
 from unialign.pipeline.pages.page import packed
 from unialign.stages.skeleton_layouts import COCO_17, NTU_25
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from unialign.cache.atomic import write_file
 from unialign.cache.index import load_table
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.store import open_store
 from unialign.errors import CacheProblem, MissingCache, UnialignError, UsageError
+from unialign.pipeline.ablation.charted import charted_baselines, charted_rows
 from unialign.pipeline.ablation.grid import Grid, Trial, trials
 from unialign.pipeline.ablation.results import Ablation, FailedTrial, FailedTrials, TrialResult, rows_of
 from unialign.pipeline.ablation.tables import write_tables
@@ -20,6 +20,7 @@ from unialign.pipeline.ablation.trials import TrialOutcome, train_trials
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.baselines import Row, best_by_features, quick_rows, record_baselines
+from unialign.pipeline.evaluation.pictures import Pictures, write_pictures
 from unialign.pipeline.evaluation.plots import draw_ablation
 from unialign.pipeline.extraction.clusters import kind_of, shared_gpus
 from unialign.pipeline.stores import choose_store
@@ -73,7 +74,7 @@ def sweep(
         error.add_note("finished training runs are kept; those in progress resume from their last checkpoints.")
         raise
     if ablation.results:
-        write_file(folder / "ablation.png", plot_of(ablation))
+        write_pictures(folder / "ablation", plot_of(ablation))
     if ablation.failed:
         raise FailedTrials(ablation, folder)
     return ablation, folder
@@ -214,13 +215,11 @@ def count_stored(cache: Path) -> int:
     return count
 
 
-def plot_of(ablation: Ablation) -> bytes:
-    """The plot of the rows that have results."""
+def plot_of(ablation: Ablation) -> Pictures:
+    """The plot of the rows that have results, and of the simple classifiers beside them."""
     rows = [row for row in ablation.rows() if row["seeds"]]
-    points = [
-        [100 * found.metrics["top1"] for found in ablation.results if found.trial.row == row["row"]] for row in rows
-    ]
-    return draw_ablation([str(row["row"]) for row in rows], [100 * row["top1"] for row in rows], points)
+    over = sorted({str(row["change_over"]) for row in rows if row.get("change_over")})
+    return draw_ablation(charted_rows(rows, ablation), charted_baselines(ablation), " or ".join(over))
 
 
 def _device(config: Config, trial: Trial) -> str:

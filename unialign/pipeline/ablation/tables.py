@@ -102,22 +102,49 @@ def comma_separated(ablation: Ablation) -> str:
 
 
 def latex(ablation: Ablation) -> str:
-    r"""A `tabular` to \input; it needs no package. Signs that LaTeX would read as commands are escaped."""
-    titles = columns(ablation)
+    r"""A `table` with its caption and label (tab:<name>) to \input; it needs \usepackage{booktabs}.
+
+    The first row and simple baselines are set apart by rules. Signs that LaTeX would read as commands are escaped.
+    """
+    titles, rows = columns(ablation), table(ablation)
+    own = len(ablation.rows())
     lines = [
         *(f"% {sentence}" for sentence in re.split(r"(?<=\.) ", closing(ablation))),
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(_caption(ablation))}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', ablation.name)}}}",
         r"\begin{tabular}{l" + "r" * (len(titles) - 1) + "}",
-        r"\hline",
+        r"\toprule",
         " & ".join(escaped(title) for title in titles) + r" \\",
-        r"\hline",
-        *(
-            " & ".join([escaped(name), *(cell if cell == NOTHING else _number(cell) for cell in cells)]) + r" \\"
-            for name, *cells in table(ablation)
-        ),
-        r"\hline",
+        r"\midrule",
+        *_latex_rows(rows[:own]),
+        *([r"\midrule", *_latex_rows(rows[own:])] if rows[own:] else []),
+        r"\bottomrule",
         r"\end{tabular}",
+        r"\end{table}",
     ]
     return "\n".join([*lines, ""])
+
+
+def _latex_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        " & ".join([escaped(name), *(cell if cell == NOTHING else _number(cell) for cell in cells)]) + r" \\"
+        for name, *cells in rows
+    ]
+
+
+def _caption(ablation: Ablation) -> str:
+    """What the columns of the table are, for a paper."""
+    seeds = max((int(row["seeds"]) for row in ablation.rows()), default=0)
+    over = " or ".join(sorted({str(row["change_over"]) for row in ablation.rows() if row["change_over"]}))
+    spread = f"mean and standard deviation over {counted(seeds, 'seed')}" if seeds > 1 else "one seed"
+    change = (
+        f" Change: paired difference in top-1 from the first row, 95 % bootstrap interval over {over}." if over else ""
+    )
+    simple = " Baselines: simple classifiers on the same features." if ablation.baselines else ""
+    return f"Ablation {ablation.name}: accuracies in percent, {spread}.{change}{simple}"
 
 
 def escaped(text: str) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unialign.cache.atomic import write_file
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import DamagedStore, MissingCache
 from unialign.pipeline.evaluation.evaluate import open_stores, prepare_again
+from unialign.pipeline.evaluation.pictures import write_pictures
 from unialign.pipeline.evaluation.plots import draw_confusion
 from unialign.pipeline.systems.base import DrawnClip
 from unialign.pipeline.systems.registry import get_system
@@ -31,7 +31,8 @@ AT_ONCE = 8
 
 
 def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_samples: int = 6) -> list[Path]:
-    """Write the images of a run into its folder `pictures/`; returns their paths, the confusion matrix first.
+    """Write the images of a run into its folder `pictures/`, as PNG, SVG and PDF; returns the paths of the PNG
+    files, the confusion matrix first.
 
     Up to half of the samples are wrong predictions; the rest are first test clips of evenly spaced classes.
     keep: see `open_stores`. Raises `MissingCache` for an unfinished run.
@@ -39,8 +40,7 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     predictions = _predictions(run, dataset)
     predicted = predictions["probabilities"].argmax(axis=1)
     counts = confusion_matrix(predicted, predictions["labels"], len(dataset.classes))
-    written = [run / "pictures" / "confusion.png"]
-    write_file(written[0], draw_confusion(np.asarray(counts), dataset.classes))
+    written = [write_pictures(run / "pictures" / "confusion", draw_confusion(np.asarray(counts), dataset.classes))]
     config, keys = run_config(run), read_keys(run)
     draw = get_system(config["model"]).draw
     if draw is None:
@@ -62,9 +62,10 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
     for number, place in enumerate(places):
         name = str(predictions["ids"][place])
         truth, guess = (dataset.classes[int(values[place])] for values in (predictions["labels"], predicted))
+        sure = f"({100 * float(predictions['probabilities'][place].max()):.0f} %)"
         clip = DrawnClip(
             sample=name,
-            title=f"{name}: {truth}" + ("" if truth == guess else f", taken for: {guess}"),
+            title=f"{name}: {truth}, {f'rightly answered {sure}' if truth == guess else f'taken for {guess} {sure}'}",
             frames=frames[number],
             outputs={key: values[number] for key, values in outputs.items()},
             importance={key: float(values[number]) for key, values in importance.items()},
@@ -75,8 +76,7 @@ def draw_run(run: Path, dataset: Dataset, cache: Path, *, keep: float = 0, num_s
         )
         image = draw(clip)
         if image is not None:
-            written.append(run / "pictures" / f"{name.replace('/', '-')}.png")
-            write_file(written[-1], image)
+            written.append(write_pictures(run / "pictures" / name.replace("/", "-"), image))
     return written
 
 

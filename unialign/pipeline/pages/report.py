@@ -10,19 +10,18 @@ import numpy as np
 
 from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, UnialignError
-from unialign.pipeline.ablation.results import Ablation
+from unialign.pipeline.ablation.charted import baseline_row, charted_baselines, charted_rows
 from unialign.pipeline.ablation.stored import NAME, read_ablation
 from unialign.pipeline.ablation.tables import columns, table
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
+from unialign.pipeline.evaluation.class_groups import boundaries, confusion_groups
 from unialign.pipeline.evaluation.evaluate import prepare_again
 from unialign.pipeline.evaluation.gallery import outputs_of
-from unialign.pipeline.evaluation.intervals import wilson_interval
 from unialign.pipeline.pages.answers import Answers, answers_content, kept, read_answers, side_by_side
 from unialign.pipeline.pages.chosen import confused_clips, pairs_content, worth_showing
 from unialign.pipeline.pages.claims import cards, claims, verdict
 from unialign.pipeline.pages.coverage import coverage_content
-from unialign.pipeline.pages.groups import boundaries, confusion_groups
 from unialign.pipeline.pages.maps import map_content
 from unialign.pipeline.pages.page import Page, write_page
 from unialign.pipeline.pages.provenance import run_parts, store_parts
@@ -45,7 +44,7 @@ BEST = 4
 
 @dataclass(frozen=True)
 class Subject:
-    """What a page is about. runs: of all rows and seeds; rows: see `_rows`."""
+    """What a page is about. runs: of all rows and seeds; rows, baselines: see `ablation.charted`."""
 
     title: str
     folder: Path
@@ -112,8 +111,8 @@ def _ablation(folder: Path) -> Subject:
         title=f"{found.name}: {counted(len(names), 'row')} on {answers[0].result['dataset']}",
         folder=folder,
         runs=tuple(side_by_side(answers)),
-        rows=tuple(_rows(found, answers)),
-        baselines=tuple(_baselines(found.baselines, len(answers[0].labels))),
+        rows=tuple(charted_rows(found.rows(), found)),
+        baselines=tuple(charted_baselines(found)),
         table={"head": list(columns(found)), "rows": [list(cells) for cells in table(found)]},
         over=" or ".join(over),
         seconds=seconds,
@@ -130,7 +129,7 @@ def _single(folder: Path) -> Subject:
         folder=folder,
         runs=(run,),
         rows=({**row, "change": None, "low": None, "high": None, "seeds": [facts]},),
-        baselines=tuple(_baselines(read_baselines(folder), len(run.labels))),
+        baselines=tuple(baseline_row(row, len(run.labels)) for row in read_baselines(folder)),
         table={
             "head": ["run", *(METRICS[name].title for name in shown)],
             "rows": [[folder.name, *(METRICS[name].text(metrics[name]) for name in shown)]],
@@ -138,30 +137,6 @@ def _single(folder: Path) -> Subject:
         over="",
         seconds={folder: float(run.result["seconds"])},
     )
-
-
-def _rows(found: Ablation, answers: Sequence[Answers]) -> list[dict[str, Any]]:
-    """The `rows` of a page: name, mean and deviation of top-1, change with low and high, and the facts of its seeds."""
-    return [
-        {
-            "name": str(row["row"]),
-            "mean": row.get("top1"),
-            "deviation": row.get("top1_std"),
-            "change": row.get("change"),
-            "low": row.get("change_low"),
-            "high": row.get("change_high"),
-            "seeds": [run.facts() for run in answers if run.row == number],
-        }
-        for number, row in enumerate(found.rows())
-    ]
-
-
-def _baselines(rows: Sequence[Mapping[str, Any]], samples: int) -> list[dict[str, Any]]:
-    found = []
-    for row in rows:
-        low, high = wilson_interval(row["top1"] * samples, samples)
-        found.append({"name": f"{row['baseline']} on {row['features']}", "top1": row["top1"], "low": low, "high": high})
-    return found
 
 
 def report_content(found: Subject, config: Config, progress: Progress) -> dict[str, Json]:

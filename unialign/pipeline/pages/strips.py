@@ -4,9 +4,8 @@ Legend: F frames shown, P persons, V joints.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from PIL import Image
 
 from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache
+from unialign.pipeline.evaluation.shown_joints import joints_over_frames, shown_joints
 from unialign.pipeline.evaluation.tracks import ABSENT, held, track_states
 from unialign.pipeline.pages.page import data_url, packed
 from unialign.stages.images import decode_images
@@ -47,14 +47,6 @@ class Sources:
         return any(store is not None and sample in store for store in (self.frames, self.poses))
 
     @property
-    def fit(self) -> bool:
-        """Whether the joints are places in the video's images, so that they can be drawn over its frames."""
-        if self.poses is None:
-            return False
-        names = {spec.name for spec in self.poses.store.arrays}
-        return "pixels" in names or in_pixels(self.poses.array_attributes("keypoints"))
-
-    @property
     def layout(self) -> Layout | None:
         """The joints of the poses."""
         return layout_in(self.poses.array_attributes("keypoints")) if self.poses else None
@@ -66,11 +58,11 @@ def strip_of(sources: Sources, sample: str) -> dict[str, Json]:
     image: JPEG of all frames, `columns` to a row, or None; width, height: of one frame. people: `_people`, or None.
     Raises `MissingCache` for a clip that no store has, `DamagedStore` for stores that cannot be read.
     """
-    joints = _joints(sources.poses, sample) if sources.poses is not None and sample in sources.poses else None
     if sources.frames is not None and sample in sources.frames:
-        return _with_frames(sources.frames, sample, joints if sources.fit else None)
-    if joints is None:
+        return _with_frames(sources, sample)
+    if sources.poses is None or sample not in sources.poses:
         raise MissingCache(f"neither frames nor poses of {sample} are stored.")
+    joints = shown_joints(sources.poses, sample)
     which = _evenly(len(joints))
     fitted = _fitted(joints)
     return {
@@ -81,7 +73,7 @@ def strip_of(sources: Sources, sample: str) -> dict[str, Json]:
         "count": len(which),
         "frames": which.tolist(),
         "length": len(joints),
-        "people": _people(fitted, which, 1.0),
+        "people": _people(fitted, which),
     }
 
 
@@ -99,13 +91,15 @@ def strips_of(sources: Sources, ids: Sequence[str], order: Sequence[int], progre
     return shown
 
 
-def _with_frames(frames: Recorded, sample: str, joints: NDArray[np.float64] | None) -> dict[str, Json]:
-    stored = frames.read_one(sample)
+def _with_frames(sources: Sources, sample: str) -> dict[str, Json]:
+    assert sources.frames is not None
+    frames, stored = sources.frames, sources.frames.read_one(sample)
     chosen = _evenly(len(stored["frame_index"]))
     encoding = str(frames.array_attributes("pictures")["encoding"])
     pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, chosen.tolist())
     scale = min(1.0, MOST_SIDE / min(pictures.shape[1:3]))
     height, width = (max(1, round(side * scale)) for side in pictures.shape[1:3])
+    which = np.asarray(stored["frame_index"], np.int64)[chosen]
     sheet = Image.new("RGB", (width * min(COLUMNS, len(pictures)), height * -(-len(pictures) // COLUMNS)))
     for number, picture in enumerate(pictures):
         small = Image.fromarray(picture)
@@ -114,11 +108,8 @@ def _with_frames(frames: Recorded, sample: str, joints: NDArray[np.float64] | No
         sheet.paste(small, (width * (number % COLUMNS), height * (number // COLUMNS)))
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    which = np.asarray(stored["frame_index"], np.int64)[chosen]
-    people = None
-    # Stores of an early version lack the size of the video: joints have no place in their frames.
-    if joints is not None and "source_size" in stored:
-        people = _people(joints * (width / float(stored["source_size"][1])), which, 1.0)
+    joints = joints_over_frames(sources.poses, sample, stored)
+    people = None if joints is None else _people(joints * (width / pictures.shape[2]), which)
     return {
         "image": data_url(buffer.getvalue(), "jpeg"),
         "columns": min(COLUMNS, len(pictures)),
@@ -135,20 +126,6 @@ def _evenly(count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(MOST_FRAMES, count)).round().astype(np.int64))
 
 
-def _joints(poses: Recorded, sample: str) -> NDArray[np.float64]:
-    """Joints (T, P, V, 2) in pixels of the video or, for 3-D keypoints without pixels, seen from the front."""
-    arrays = poses.read_one(sample)
-    joints: NDArray[np.float64] = np.asarray(arrays.get("pixels", arrays["keypoints"])[..., :2], np.float64)
-    if "pixels" not in arrays and not in_pixels(poses.array_attributes("keypoints")):
-        joints[..., 1] *= -1  # up is positive in a room
-    return joints
-
-
-def in_pixels(attributes: Mapping[str, Any]) -> bool:
-    """Whether keypoints with these attributes are places in the image."""
-    return list(attributes.get("coordinates", ())) == ["x", "y", "score"]
-
-
 def _fitted(joints: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same joints in the middle of a square of side `BLANK`."""
     known = joints[np.isfinite(joints).all(axis=-1)]
@@ -160,7 +137,7 @@ def _fitted(joints: NDArray[np.float64]) -> NDArray[np.float64]:
     return fitted
 
 
-def _people(joints: NDArray[np.float64], which: NDArray[np.int64], scale: float) -> Json:
+def _people(joints: NDArray[np.float64], which: NDArray[np.int64]) -> Json:
     """The persons of the frames `which`: points (F, P, V, 2) as int16, and a string of `tracks` per person.
 
     A jump is shown at the first shown frame after it.
@@ -173,7 +150,7 @@ def _people(joints: NDArray[np.float64], which: NDArray[np.int64], scale: float)
     if not persons:
         return None
     points = np.full((len(which), len(persons), joints.shape[2], 2), MISSING, np.int16)
-    shown = joined[inside][:, persons] * scale * SIXTEENTHS
+    shown = joined[inside][:, persons] * SIXTEENTHS
     limit = np.iinfo(np.int16).max
     known = np.isfinite(shown).all(axis=-1, keepdims=True)
     points[: len(inside)] = np.where(known, np.nan_to_num(shown.round()).clip(-limit, limit), MISSING).astype(np.int16)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unialign.cache.digests import file_digest
 from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, DrawnClip, Example, System
 from unialign.pipeline.systems.unialign import HUB, frames_of
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request, Sides, prepared
@@ -195,7 +196,7 @@ def alt_example(config: ALTConfig) -> Example:
     return Example(counted, parts, batch, config.network, config.num_frames, config.image_size)
 
 
-def draw_entities(clip: DrawnClip) -> bytes | None:
+def draw_entities(clip: DrawnClip) -> Pictures | None:
     """The entity assigned to each patch, drawn over the model's input frames; None without region alignment."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_entities
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.systems.base import ClassSpecificWeights, DrawnClip, System
 from unialign.pipeline.systems.unialign import backbone_normalization, clip_example, prepare_clips
 from unialign.stages.models.art.config import ARTConfig
@@ -9,7 +10,7 @@ from unialign.stages.models.art.losses import art_losses
 from unialign.stages.models.art.model import build_art
 
 
-def draw_tracklets(clip: DrawnClip) -> bytes | None:
+def draw_tracklets(clip: DrawnClip) -> Pictures | None:
     """The tracklets, drawn over the model's input frames; None for a model without regions."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_tracklets
 

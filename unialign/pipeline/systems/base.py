@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import UsageError
+from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request
 from unialign.settings import Settings
 from unialign.stages.training.settings import TrainSettings
@@ -102,7 +103,8 @@ class System:
     mixes: (config) -> True if the model has several `heads`, whose probabilities are joined in the prediction.
     recipe: (config, number of training samples, settings) -> the system's own defaults for unset `train.settings`.
     example: (config) -> input for counting its cost, called on the device "meta"; None: its cost is not counted.
-    draw: (clip) -> a PNG of a test clip that shows what the model attended to, or None; None: nothing to draw.
+    draw: (clip) -> a drawing of a test clip that shows what the model attended to, as `Pictures` or as the bytes of a
+        PNG, or None; None: nothing to draw.
     """
 
     config: type[Settings]
@@ -120,7 +122,7 @@ class System:
     mixes: Callable[[Any], bool] = lambda config: False
     recipe: Callable[[Any, int, TrainSettings], Mapping[str, Any]] = lambda config, count, settings: {}
     example: Callable[[Any], Example] | None = None
-    draw: Callable[[DrawnClip], bytes | None] | None = None
+    draw: Callable[[DrawnClip], Pictures | bytes | None] | None = None
 
 
 def refuse_start(name: str, options: Options) -> None:

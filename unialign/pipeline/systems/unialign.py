@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from unialign.cache.digests import file_digest
 from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.evaluation.pictures import Pictures
+from unialign.pipeline.evaluation.shown_joints import joints_over_frames
+from unialign.pipeline.evaluation.tracks import ABSENT, held, track_states
 from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, Colors, DrawnClip, Example, System
 from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
 from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
@@ -23,7 +27,7 @@ from unialign.stages.models.unialign.config import UniAlignConfig
 from unialign.stages.models.unialign.losses import uni_align_losses
 from unialign.stages.models.unialign.model import build_unialign
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.skeleton_layouts import layout_in
+from unialign.stages.skeleton_layouts import Layout, layout_in
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
 
 # In place of a file path: weights published by timm or torchvision.
@@ -124,9 +128,9 @@ def clip_example(config: Any, *, pose: bool) -> Example:
     return Example(config, parts, batch, config.backbone, config.num_frames, config.image_size)
 
 
-def draw_importance(clip: DrawnClip) -> bytes:
+def draw_importance(clip: DrawnClip) -> Pictures:
     """Skeletons drawn over the cached frames, with CMSA's frame weights below and its modality weights beside them."""
-    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_sample, draw_skeleton
+    from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_sample
 
     stored = clip.stored.read_one(clip.sample)
     encoding = str(clip.stored.array_attributes("pictures")["encoding"])
@@ -137,24 +141,35 @@ def draw_importance(clip: DrawnClip) -> bytes:
     which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
     pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
     layout = layout_in(clip.poses.array_attributes("keypoints")) if clip.poses else None
-    bones = layout.bones if layout else ()
-    drawn = [
-        draw_skeleton(image, _people(clip, int(index), stored), bones)
-        for image, index in zip(pictures, stored["frame_index"][which], strict=True)
+    joints = joints_over_frames(clip.poses, clip.sample, stored)
+    numbers = stored["frame_index"][which]
+    drawn = _skeletons(pictures, joints, numbers, layout)
+    sided = joints is not None and layout is not None
+    seen = weights[shown] if weights.ndim else None
+    return draw_sample(drawn, seen, clip.title, dict(clip.importance), numbers.tolist(), sided=sided)
+
+
+def _skeletons(
+    pictures: np.ndarray, joints: np.ndarray | None, numbers: np.ndarray, layout: Layout | None
+) -> list[Image.Image]:
+    """The pictures with the people of the frames of these numbers drawn on them, as far as there are any."""
+    from unialign.pipeline.evaluation.plots import draw_skeleton
+
+    nobody = np.empty((0, 0, 2))
+    if joints is None or layout is None:
+        return [draw_skeleton(picture, nobody, ()) for picture in pictures]
+    sides = [layout.side(joint) for joint in range(len(layout.joints))]
+    states, joined = track_states(joints), held(joints)
+    return [
+        draw_skeleton(
+            picture,
+            joined[index] if index < len(joints) else nobody,
+            layout.bones,
+            sides,
+            "".join(letters[index] if index < len(letters) else ABSENT for letters in states),
+        )
+        for picture, index in zip(pictures, numbers.tolist(), strict=True)
     ]
-    return draw_sample(drawn, weights[shown] if weights.ndim else None, clip.title, dict(clip.importance))
-
-
-def _people(clip: DrawnClip, index: int, stored: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Joints (M, V, 2) in pixels of the stored image; empty if there are no poses for that frame."""
-    if clip.poses is None or clip.sample not in clip.poses.ids:
-        return np.empty((0, 0, 2))
-    arrays = clip.poses.read_one(clip.sample)
-    joints = arrays.get("pixels", arrays["keypoints"])[..., :2]
-    if index >= len(joints):
-        return np.empty((0, 0, 2))
-    scale = stored["size"][::-1] / stored["source_size"][::-1]
-    return np.asarray(joints[index].astype("float64") * scale)
 
 
 UNIALIGN = System(

@@ -13,7 +13,7 @@ function labelled(text, x, y, most) {
   const lines = folded(text, most);
   return s("text", { x, y: y - 7 * (lines.length - 1), "text-anchor": "end" }, s("title", {}, text), lines.map((line, place) => s("tspan", { x, dy: place ? 14 : 4 }, line)));
 }
-const whisker = (x1, x2, y, stroke, size = 4) => [
+const whisker = (x1, x2, y, stroke, size = 4) => Number.isNaN(x1 + x2) ? null : [
   s("line", { x1, x2, y1: y, y2: y, stroke, "stroke-width": 1.6 }),
   [x1, x2].map((x) => s("line", { x1: x, x2: x, y1: y - size, y2: y + size, stroke, "stroke-width": 1.6 })),
 ];
@@ -35,7 +35,7 @@ function fluid(build) {
 // Accuracy of rows: a bar for the mean, a dot and an interval per seed; baselines as diamonds.
 function rowsChart(rows, baselines, width, left) {
   const right = 62, gap = 14;
-  const span = (x) => left + x * (width - left - right);
+  const span = (x) => (x === null ? NaN : left + x * (width - left - right));
   let y = 10;
   const parts = [];
   for (const row of rows) {
@@ -81,7 +81,7 @@ function changeChart(rows, width, left) {
 // Accuracy of classes in two rows: a line from the first to the second, the largest change on top.
 function classChart(entries, pick, width, left) {
   const right = 96, tall = left < 200 ? 34 : 25;
-  const span = (x) => left + x * (width - left - right);
+  const span = (x) => (x === null ? NaN : left + x * (width - left - right));
   const bottom = entries.length * tall + 12;
   return s("svg", { viewBox: `0 0 ${width} ${bottom + 36}`, role: "img", "aria-label": "Accuracy by class in two rows" },
     [0, 0.25, 0.5, 0.75, 1].map((x) => [s("line", { x1: span(x), x2: span(x), y1: 2, y2: bottom, stroke: "var(--line)" }), s("text", { x: span(x), y: bottom + 16, "text-anchor": "middle", class: "soft" }, 100 * x)]),

@@ -1,0 +1,42 @@
+"""A drawing in the formats of papers and screens: PNG, SVG and PDF, the same bytes for the same drawing."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from unialign.cache.atomic import write_file
+
+mpl.use("Agg")
+
+# Bytes by the ending of the file.
+Pictures = Mapping[str, bytes]
+# Without a date, the program's name and random ids. PDF holds whole fonts (type 42), as publishers ask for.
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+SETTINGS: Any = {"svg.hashsalt": "unialign", "pdf.fonttype": 42}
+
+
+def pictures_of(figure: Figure) -> Pictures:
+    """The figure as PNG (120 dots per inch), SVG and PDF."""
+    found = {}
+    with mpl.rc_context(SETTINGS):
+        for kind, metadata in METADATA.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=120, bbox_inches="tight", metadata=metadata)
+            found[kind] = buffer.getvalue()
+    return found
+
+
+def write_pictures(stem: Path, pictures: Pictures | bytes) -> Path:
+    """Write a drawing as `<stem>.png` and so on; returns the path of the PNG. Bytes are a PNG alone."""
+    found = {"png": pictures} if isinstance(pictures, bytes) else pictures
+    for kind, data in found.items():
+        write_file(stem.with_name(f"{stem.name}.{kind}"), data)
+    return stem.with_name(f"{stem.name}.png")
