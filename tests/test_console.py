@@ -67,12 +67,17 @@ def test_epochs_leave_lines_with_loss_accuracy_and_time_left_and_the_first_and_l
     with training_bar("unialign", hidden=False) as show:
         for epoch in range(4):
             row = {"loss": 1.5 - epoch, "val_top1": 0.75}
+            if epoch == 3:
+                row |= {"loader_samples_per_second": 2972.4, "megabytes_per_second": 1.14}
             show(Progress(epoch, 4, 7, 8, 9.0, 0.02, 96.4, row))
     first, last = stream.getvalue().splitlines()
     assert first.startswith(
         "unialign: epoch 1 of 4, loss 1.500, val top-1 0.7500, 96 clips/s, waiting for data 2%, 0:0"
     )
-    assert last.startswith("unialign: epoch 4 of 4, loss -1.500, ")
+    assert last.startswith(
+        "unialign: epoch 4 of 4, loss -1.500, val top-1 0.7500, 96 clips/s (2,972 if only loading), "
+    )
+    assert ", 1.1 MB/s read, waiting for data 2%, " in last
     assert last.endswith(", 0:00:00 left")
 
 

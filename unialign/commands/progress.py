@@ -54,8 +54,10 @@ class _EpochLines:
         self._started = time.monotonic()
 
     def line(self, at: "Progress") -> str:
-        """Such as "unialign: epoch 3 of 20, loss 1.204, val top-1 0.7500, 96 clips/s, waiting for data 2%, 0:01:12
-        left"; "" for an epoch that is left out.
+        """Such as "unialign: epoch 3 of 20, loss 1.204, val top-1 0.7500, 96 clips/s (300 if only loading), 12.3 MB/s
+        read, waiting for data 2%, 0:01:12 left"; "" for an epoch that is left out.
+
+        What the loader would reach and reads is not known of workers, and in part of compressed and remote stores.
         """
         now, done = time.monotonic(), at.epoch + 1
         if self._first < 0:
@@ -70,12 +72,14 @@ class _EpochLines:
             for key, name in (("val_top1", "val top-1"), ("top1", "top-1"))
             if key in at.ended
         ]
+        alone, read = (at.ended.get(f"{key}_per_second", 0.0) for key in ("loader_samples", "megabytes"))
         return ", ".join(
             [
                 f"{self._title}: epoch {done} of {at.epochs}",
                 f"loss {at.ended.get('loss', at.loss):.3f}",
                 *tops,
-                f"{at.samples_per_second:.0f} clips/s",
+                f"{at.samples_per_second:.0f} clips/s" + (f" ({alone:,.0f} if only loading)" if alone else ""),
+                *([f"{read:.1f} MB/s read"] if read else []),
                 f"waiting for data {at.wait:.0%}",
                 f"{timedelta(seconds=round(left))} left",
             ]

@@ -43,6 +43,13 @@ class Stream:
         self.waits.append(event)
 
 
+def pinned(tensor: Tensor) -> Tensor:
+    """A copy that says that it is page-locked."""
+    found = tensor.clone()
+    found.pinned = True  # type: ignore[attr-defined]
+    return found
+
+
 class HostBatch(dict[str, Any]):
     """A batch that can be watched."""
 
@@ -56,6 +63,8 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
     monkeypatch.setattr(Tensor, "record_stream", lambda self, stream: None)
+    monkeypatch.setattr(Tensor, "is_pinned", lambda self: getattr(self, "pinned", False))
+    monkeypatch.setattr(Tensor, "pin_memory", pinned)
     return computing
 
 
@@ -82,3 +91,20 @@ def test_batches_are_held_until_they_are_copied_and_nobody_else_waits(stream: St
     moved.close()
     # Whoever leaves early must not overwrite what is still being copied.
     assert all(event.done for event in Event.made)
+
+
+def test_only_page_locked_memory_is_copied_and_nothing_is_locked_twice(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[bool] = []
+
+    def noted(self: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
+        copied.append(getattr(self, "pinned", False) and non_blocking)
+        return self
+
+    monkeypatch.setattr(Tensor, "to", noted)
+    frames = pinned(torch.zeros(3))
+    (moved,) = on_device(iter([{"frames": frames, "labels": torch.arange(3)}]), CPU)
+    assert copied == [True, True]
+    assert moved["frames"] is frames
+    assert moved["labels"].tolist() == [0, 1, 2]

@@ -121,7 +121,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch
             while copied and copied[0][1].query():  # type: ignore[no-untyped-call]
                 copied.popleft()
             with torch.cuda.stream(stream):
-                moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+                moved = {name: _pinned(tensor).to(device, non_blocking=True) for name, tensor in batch.items()}
                 event = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 event.record(stream)
             copied.append((batch, event))
@@ -134,6 +134,13 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch
     finally:
         for _, event in copied:
             event.synchronize()
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in page-locked memory; what is small is not made there. A copy from other memory makes the host wait
+    for all copies before it. torch frees this memory once the copy is done.
+    """
+    return tensor if tensor.is_pinned() else tensor.pin_memory()
 
 
 def _arrived(moved: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:
