@@ -17,6 +17,7 @@ from unialign.cache.digests import file_digest
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
+from unialign.stages.extraction.ahead import decoders, in_order
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import PoseClip, View, clip_grid, frame_size
@@ -133,15 +134,16 @@ class PoseFeatures:
         encoder = self._encoder()
         check_layout(reader, encoder)
         num_views = len(self.views)
-        waiting = iter(sources)
+        stored = ((source, reader.read_one(source.id)) for source in sources)
+        # Those of the next batch are prepared while the network works on this one.
+        waiting = in_order(lambda each: (each[0], self._prepare(*each, reader, encoder)), stored, decoders())
         # As many samples at a time as fill a batch: clips of several samples share a call of the network.
         while group := list(islice(waiting, max(1, self.batch_size // num_views))):
             beat()
-            prepared = [self._prepare(source, reader, encoder) for source in group]
-            clips = [clip for sample in prepared if not isinstance(sample, Outcome) for clip in sample]
+            clips = [clip for _, sample in group if not isinstance(sample, Outcome) for clip in sample]
             features = encode(encoder, clips, self.batch_size) if clips else {}
             start = 0
-            for source, sample in zip(group, prepared, strict=True):
+            for source, sample in group:
                 if isinstance(sample, Outcome):
                     yield sample
                     continue
@@ -149,8 +151,9 @@ class PoseFeatures:
                 start += num_views
                 yield self._outcome(source, reader.source(source.id), part)
 
-    def _prepare(self, source: Source, reader: SampleReader, encoder: Encoder) -> list[PoseClip] | Outcome:
-        sample = reader.read_one(source.id)
+    def _prepare(
+        self, source: Source, sample: Mapping[str, np.ndarray], reader: SampleReader, encoder: Encoder
+    ) -> list[PoseClip] | Outcome:
         recipe, shape = RECIPES[encoder.recipe], encoder.shape(self.clip_len)
         size = frame_size(reader, sample)
         try:

@@ -22,6 +22,7 @@ from unialign.cache.digests import file_digest
 from unialign.cache.reader import StoreReader
 from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
+from unialign.stages.extraction.ahead import decoders, in_order
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import View, clip_grid
@@ -118,22 +119,32 @@ class ViewTokens:
         """
         reader = StoreReader(self.frames)
         self._network()
+        held = {source.id for source in sources if reader.status(source.id) == "ok"}
+        made = self.features(reader, [source for source in sources if source.id in held])
         for source in sources:
-            status = reader.status(source.id)
-            if status == "ok":
-                yield from self.features(reader, [source])
+            if source.id in held:
+                yield next(made)
             else:
                 why = {"why": "the frames of this sample are quarantined"}
-                yield Outcome(source.id, status, frames_source(reader, source.id), detail=why)
+                yield Outcome(source.id, reader.status(source.id), frames_source(reader, source.id), detail=why)
 
     def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
-        """The same for samples that all have frames, read from anything that answers like a `StoreReader`."""
+        """The same for samples that all have frames, read from anything that answers like a `StoreReader`.
+
+        The images of the next samples are decoded in threads while the network works. Each view goes through it alone:
+        in a larger batch its last bits would be others.
+        """
         network = self._network()
         encoding = str(reader.array_attributes("pictures").get("encoding"))
-        for source in sources:
-            stored, digest = reader.read_one(source.id), reader.source(source.id)
+
+        def decoded(sample: tuple[Source, Mapping[str, np.ndarray]]) -> tuple[Source, list[Tensor]]:
+            return sample[0], [self.pictures(sample[1], encoding, view) for view in self.views]
+
+        stored = ((source, reader.read_one(source.id)) for source in sources)
+        for source, views in in_order(decoded, stored, decoders()):
+            digest = reader.source(source.id)
             try:
-                made = [network.encode(self.pictures(stored, encoding, view)) for view in self.views]
+                made = [network.encode(images) for images in views]
             except CorruptInput as error:
                 yield Outcome(source.id, error.status, digest, detail={"why": str(error)})
                 continue
