@@ -16,6 +16,7 @@ from unialign.commands.extraction import (
     ShardSamples,
     Threads,
     Timeout,
+    WorkersPerGpu,
     execution,
     run,
     run_all,
@@ -66,6 +67,7 @@ def poses(
     backend: Annotated[str | None, setting("extract.poses.backend")] = None,
     precision: Annotated[str | None, setting("extract.poses.precision")] = None,
     cluster: Cluster = None,
+    workers_per_gpu: WorkersPerGpu = None,
     threads: Threads = None,
     timeout: Timeout = None,
     shard_samples: ShardSamples = None,
@@ -104,7 +106,7 @@ def poses(
         extract__poses__body_rule=body_rule,
         extract__poses__backend=backend,
         extract__poses__precision=precision,
-        **execution(cluster, threads, timeout, shard_samples, codec, device),
+        **execution(cluster, threads, timeout, shard_samples, codec, device, workers_per_gpu),
     )
     run("poses", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
@@ -126,6 +128,7 @@ def pose_features(
     recipe: Annotated[str | None, setting("extract.pose_features.recipe")] = None,
     clip_len: Annotated[int | None, setting("extract.pose_features.clip_len")] = None,
     cluster: Cluster = None,
+    workers_per_gpu: WorkersPerGpu = None,
     threads: Threads = None,
     timeout: Timeout = None,
     shard_samples: ShardSamples = None,
@@ -158,7 +161,7 @@ def pose_features(
         extract__pose_features__layout=layout,
         extract__pose_features__recipe=recipe,
         extract__pose_features__clip_len=clip_len,
-        **execution(cluster, threads, timeout, shard_samples, codec, device),
+        **execution(cluster, threads, timeout, shard_samples, codec, device, workers_per_gpu),
     )
     run("pose-features", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
@@ -275,6 +278,7 @@ def tokens(
     num_offsets: Annotated[int | None, setting("extract.tokens.num_offsets")] = None,
     projection: Annotated[str | None, setting("extract.tokens.projection")] = None,
     cluster: Cluster = None,
+    workers_per_gpu: WorkersPerGpu = None,
     threads: Threads = None,
     timeout: Timeout = None,
     shard_samples: ShardSamples = None,
@@ -307,7 +311,7 @@ def tokens(
         extract__tokens__num_frames=num_frames,
         extract__tokens__num_offsets=num_offsets,
         extract__tokens__projection=projection,
-        **execution(cluster, threads, timeout, shard_samples, codec, device),
+        **execution(cluster, threads, timeout, shard_samples, codec, device, workers_per_gpu),
     )
     run("tokens", resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
 
@@ -324,6 +328,7 @@ def everything(
     labels: Labels = None,
     weights: Annotated[Path | None, setting("extract.poses.weights")] = None,
     cluster: Cluster = None,
+    workers_per_gpu: WorkersPerGpu = None,
     threads: Threads = None,
     timeout: Timeout = None,
     codec: Codec = None,
@@ -351,6 +356,6 @@ def everything(
         cache=cache,
         labels=labels,
         extract__poses__weights=weights,
-        **execution(cluster, threads, timeout, None, codec, device),
+        **execution(cluster, threads, timeout, None, codec, device, workers_per_gpu),
     )
     run_all(resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)

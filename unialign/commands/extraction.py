@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from unialign.stages.datasets.base import Dataset
 
 Cluster = Annotated[str | None, setting("extract.cluster", metavar="CLUSTER")]
+WorkersPerGpu = Annotated[int | None, setting("extract.workers_per_gpu")]
 Threads = Annotated[int | None, setting("extract.threads")]
 Timeout = Annotated[float | None, setting("extract.timeout")]
 ShardSamples = Annotated[int | None, setting("extract.shard_samples")]
@@ -44,10 +45,12 @@ def execution(
     shard_samples: int | None,
     codec: str | None,
     device: str | None,
+    workers_per_gpu: int | None = None,
 ) -> dict[str, Any]:
     """The flags of how an extraction runs, by the names of their configuration."""
     return {
         "extract__cluster": cluster,
+        "extract__workers_per_gpu": workers_per_gpu,
         "extract__threads": threads,
         "extract__timeout": timeout,
         "extract__shard_samples": shard_samples,

@@ -69,8 +69,8 @@ class PosesSection(Settings):
     max_frames: int = Field(
         1024, ge=16, multiple_of=16, description="Clips with more frames are quarantined as too-long."
     )
-    backend: Literal["torch", "onnxruntime", "openvino"] = Field(
-        "torch", description="What computes the pose network; all but torch are extras, and make stores of their own."
+    backend: Literal["torch", "torch-compile", "onnxruntime", "openvino", "tensorrt"] = Field(
+        "torch", description="What computes the pose network; all but torch make stores of their own."
     )
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="Precision of the pose network; fp16 is meant for GPUs."
@@ -168,6 +168,12 @@ class ExtractSection(Settings):
         "",
         description="Several processes: local:N or local-cuda:N for N workers on the cores or GPUs of this machine, "
         "slurm:N for up to N jobs, or the address of a Dask scheduler; empty: this process.",
+    )
+    workers_per_gpu: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Workers that share a GPU, with the cluster local-cuda; small networks leave it idle.",
     )
     threads: int = Field(
         0,

@@ -12,7 +12,9 @@ import pytest
 from tests.cache.test_store import tree_digest
 from tests.made_extractor import Spectrum, extract, make_files
 from unialign.errors import UsageError
+from unialign.pipeline.config import Config, ExtractSection
 from unialign.pipeline.extraction.clusters import CLUSTERS, seconds_of, visible_gpus
+from unialign.pipeline.extraction.extractors import settings_for
 from unialign.stages.extraction.base import Outcome, Source
 
 
@@ -40,6 +42,15 @@ def test_each_process_of_local_cuda_sees_its_own_gpu(tmp_path: Path, monkeypatch
     assert {"3", "GPU-7f"} <= {path.name for path in (tmp_path / "calls").iterdir()}
     assert len(told) == 1
     assert "http://127.0.0.1:" in told[0]
+
+
+def test_workers_that_share_a_gpu_are_counted_over_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    asked = Config(extract=ExtractSection(cluster="local-cuda", workers_per_gpu=3))
+    assert settings_for("poses", asked).cluster == "local-cuda:6"
+    for cluster in ("", "local:2", "local-cuda:4"):
+        with pytest.raises(UsageError, match="--workers-per-gpu 3 goes with --cluster local-cuda"):
+            settings_for("poses", Config(extract=ExtractSection(cluster=cluster, workers_per_gpu=3)))
 
 
 def test_local_cuda_without_a_gpu_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

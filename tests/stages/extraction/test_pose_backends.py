@@ -1,8 +1,13 @@
 """Every backend of the pose network finds the same people as PyTorch, and says in the key that it is another one."""
 
+import contextlib
+import os
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -10,10 +15,10 @@ import torch
 
 from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
-from unialign.stages.extraction import network_export, ultralytics_pose
+from unialign.stages.extraction import network_export, pose_backends, ultralytics_pose
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.letterbox import canvas_sides, letterbox
-from unialign.stages.extraction.pose_backends import BACKENDS
+from unialign.stages.extraction.pose_backends import BACKENDS, Order, onnx_session
 from unialign.stages.extraction.poses import YoloPoses, to_detections
 from unialign.stages.video import decode_frames
 
@@ -23,11 +28,15 @@ SIDE, BATCH = 320, 4
 
 
 def installed(name: str) -> bool:
-    return all(find_spec(library) for library in BACKENDS[name].libraries)
+    # Compiling takes minutes.
+    wanted = name != "torch-compile" or os.environ.get("COMPILED") == "full"
+    return wanted and all(find_spec(library) for library in BACKENDS[name].libraries)
 
 
 OTHERS = [
-    pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason=f"needs the extra {name}"))
+    pytest.param(
+        name, marks=pytest.mark.skipif(not installed(name), reason=f"needs the extra {name}, or COMPILED=full")
+    )
     for name in BACKENDS
     if name != "torch"
 ]
@@ -194,7 +203,7 @@ def test_the_key_names_what_is_not_the_default(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_backend_that_cannot_run_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = YoloPoses(Path("weights.pt"), "sha256:1")
-    with pytest.raises(UsageError, match="known are torch, onnxruntime, openvino"):
+    with pytest.raises(UsageError, match="known are torch, torch-compile, onnxruntime, openvino, tensorrt"):
         replace(plain, backend="tensorflow")
     with pytest.raises(UsageError, match="onnxruntime computes in fp32, not in bf16"):
         replace(plain, backend="onnxruntime", precision="bf16")
@@ -202,3 +211,47 @@ def test_a_backend_that_cannot_run_is_one_clear_error(monkeypatch: pytest.Monkey
     monkeypatch.setitem(BACKENDS, "openvino", row)
     with pytest.raises(UsageError, match=r"pip install 'unialign\[openvino\]'"):
         replace(plain, backend="openvino")
+
+
+@pytest.mark.skipif(not installed("onnxruntime"), reason="needs the extra onnxruntime")
+def test_what_tensorrt_gets_is_the_same_network_that_begins_with_floats(kept: Path) -> None:
+    import onnx
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten())
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.model(images)
+            return found
+
+    order = Order(Network().eval(), "sha256:1", "cpu", "fp32", (2, 8, 8, 3), 1)
+    plain, floats_first = (pose_backends._onnx(order, floats_first=each) for each in (False, True))
+    assert onnx.load_from_string(floats_first).graph.node[0].op_type == "Cast"
+    assert onnx.load_from_string(plain).graph.node[0].op_type == "Transpose"
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    one, other = (onnx_session(data, "cpu", 1).run(None, {"images": images})[0] for data in (plain, floats_first))
+    np.testing.assert_array_equal(one, other)
+    # Each is kept under a name of its own.
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_an_engine_of_tensorrt_is_built_once_for_each_precision(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the library, which needs a GPU."""
+    stand_in: Any = MagicMock()
+    stand_in.__version__ = "10.0"
+    stand_in.Builder.return_value.build_serialized_network.return_value = b"engine"
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in)
+    monkeypatch.setattr(pose_backends, "_onnx", lambda order, floats_first: b"network")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    order = Order(torch.nn.Identity(), "sha256:1", "cuda", "fp32", (1, 8, 8, 3), 1)
+    for precision in ("fp32", "fp16", "fp16"):
+        pose_backends.TensorrtBackend(replace(order, precision=precision))
+    assert stand_in.Builder.return_value.build_serialized_network.call_count == len(list(kept.iterdir())) == 2
+    settings = stand_in.Builder.return_value.create_builder_config.return_value
+    settings.set_flag.assert_called_once_with(stand_in.BuilderFlag.FP16)
+    stand_in.Runtime.return_value.deserialize_cuda_engine.assert_called_with(b"engine")
+    with pytest.raises(UsageError, match="--device cuda"):
+        pose_backends.TensorrtBackend(replace(order, device="cpu"))

@@ -127,6 +127,19 @@ def shared_gpus(number: int) -> list[str]:
     return [gpus[place % len(gpus)] for place in range(number or len(gpus))]
 
 
+def sharing_gpus(cluster: str, workers: int) -> str:
+    """The cluster with so many workers on each visible GPU, for `--workers-per-gpu`.
+
+    Raises `UsageError` for anything but plain local-cuda, and where no GPU is visible.
+    """
+    if cluster != "local-cuda":
+        raise UsageError(
+            f"--workers-per-gpu {workers} goes with --cluster local-cuda, not with {cluster or 'none'!r}; local-cuda:N "
+            "says itself how many workers there are."
+        )
+    return f"local-cuda:{workers * len(shared_gpus(0))}"
+
+
 def _slurm(number: int, threads: int) -> Any:
     """SLURM jobs with one worker each, as many as there is work for, up to a number.
 

@@ -22,6 +22,7 @@ from unialign.pipeline.config import (
     TextSection,
     TokensSection,
 )
+from unialign.pipeline.extraction.clusters import sharing_gpus
 from unialign.pipeline.extraction.current_sources import poses_now
 from unialign.pipeline.extraction.extract import Extraction, Progress, Settings, run_extraction
 from unialign.pipeline.extraction.hardware import network_threads
@@ -160,10 +161,16 @@ def extract_with(
 
 
 def settings_for(name: str, config: Config) -> Settings:
-    """How the extractor of that name runs, as configured."""
+    """How the extractor of that name runs, as configured.
+
+    Raises `UsageError` for `workers_per_gpu` with another cluster than local-cuda, or without a GPU.
+    """
+    cluster = config.extract.cluster
+    if config.extract.workers_per_gpu > 1:
+        cluster = sharing_gpus(cluster, config.extract.workers_per_gpu)
     return Settings(
-        cluster=config.extract.cluster,
-        threads=config.extract.threads or network_threads(config.extract.cluster, usable_cores()),
+        cluster=cluster,
+        threads=config.extract.threads or network_threads(cluster, usable_cores()),
         shard_samples=config.extract.shard_samples or get_row(name).shard_samples,
         codec=config.extract.codec,
         limits=Limits(config.extract.timeout, int(config.extract.memory * 1e9)),
@@ -201,7 +208,7 @@ def _pose_network(config: Config, section: PosesSection) -> Extractor:
         from unialign.stages.extraction.rtm_networks import rtm_file
         from unialign.stages.extraction.rtm_poses import RtmPoses, libraries
 
-        if section.backend == "openvino" or section.precision != "fp32" or section.rectangular:
+        if section.backend not in ("torch", "onnxruntime") or section.precision != "fp32" or section.rectangular:
             raise UsageError(
                 f"{section.weights} is run by ONNX Runtime as it is; leave out extract.poses.backend, precision and "
                 "rectangular."

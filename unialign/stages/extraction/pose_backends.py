@@ -1,10 +1,12 @@
-"""What computes a pose network: PyTorch, ONNX Runtime or OpenVINO, a row each.
+"""What computes a pose network: PyTorch, ONNX Runtime, OpenVINO or TensorRT, a row each.
 
 All run the same weights on the same uint8 images and give the same raw predictions, before suppression, up to rounding.
 Each backend rounds in its own way, so its name, its precision and its version are in a store's key unless they are the
 default (torch, fp32). Each is built for one shape of batches, so an image's result never depends on the batch.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unialign.errors import UsageError
-from unialign.stages.extraction.network_export import exported
+from unialign.stages.extraction.network_export import exported, kept, kept_folder
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -67,12 +69,15 @@ class Normalized(nn.Module):
     With the conversion inside, one byte per value is copied to a device instead of four.
     """
 
-    def __init__(self, model: nn.Module, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: nn.Module, precision: torch.dtype = torch.float32, *, floats_first: bool = False) -> None:
+        """floats_first: convert to floats before anything else, since TensorRT does nothing else with bytes."""
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model, self.precision, self.floats_first = model, precision, floats_first
 
     def forward(self, images: Tensor) -> Any:
         """What the network predicts, without the raw outputs of its head."""
+        if self.floats_first:
+            images = images.to(self.precision)
         found = self.model(images.permute(0, 3, 1, 2).to(self.precision) / 255)
         return found[0] if isinstance(found, list | tuple) else found
 
@@ -97,6 +102,34 @@ class TorchBackend:
             return self.network(images)
 
 
+class CompiledBackend(TorchBackend):
+    """PyTorch, with the network compiled for its shape by `torch.compile`: on a CPU by a C++ compiler.
+
+    Compiling takes a minute or more, once per user: what is compiled is kept beside the exports.
+    """
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(order)
+        folder = kept_folder()
+        if folder:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.with_name("compiled")))
+        # In this process: the others that it would start outlive a worker that is killed.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        self.network = torch.compile(self.network, dynamic=False)  # type: ignore[assignment]
+        try:
+            # Now, while it is loaded, and not when the first clip waits for it.
+            self(torch.zeros(order.shape, dtype=torch.uint8, device=self.device))
+        except Exception as error:
+            raise UsageError(
+                f"the pose network cannot be compiled ({type(error).__name__}: {_first_line(error)}); torch.compile"
+                " needs a C++ compiler on a CPU and Triton on a GPU. Take --backend torch."
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def _in_half(model: nn.Module, precision: torch.dtype) -> nn.Module:
     """The network in half precision up to its head's outputs; boxes and joints are computed from these in float32.
 
@@ -119,12 +152,13 @@ def _floats(value: Any) -> Any:
     return [one.float() for one in value] if isinstance(value, list | tuple) else value.float()
 
 
-def _onnx(order: Order) -> bytes:
-    """The network with its conversion of images, as ONNX."""
+def _onnx(order: Order, *, floats_first: bool = False) -> bytes:
+    """The network with its conversion of images, as ONNX. floats_first: see `Normalized`."""
     head: Any = order.model.model[-1]  # type: ignore[index]
     # It computes the same with fewer operations, none of which writes into a part of a tensor.
     head.export = True
-    return exported(Normalized(order.model), order.shape, order.weights_digest)
+    network = Normalized(order.model, floats_first=floats_first)
+    return exported(network, order.shape, order.weights_digest, "-floats-first" if floats_first else "")
 
 
 def onnx_session(data: bytes, device: str, threads: int) -> Any:
@@ -185,10 +219,63 @@ class OpenvinoBackend:
         return torch.from_numpy(np.array(self.request.get_output_tensor(0).data))
 
 
+class TensorrtBackend:
+    """TensorRT, on NVIDIA's GPUs. Written for the documented interface of TensorRT 10, and never run: there was no GPU.
+
+    An engine is built for this GPU, this TensorRT and this shape, which takes minutes, once per user. With fp16 or bf16
+    TensorRT chooses which layers compute in it.
+    """
+
+    def __init__(self, order: Order) -> None:
+        import tensorrt
+
+        self.device = torch.device(order.device)
+        if self.device.type != "cuda":
+            raise UsageError(f"TensorRT runs on NVIDIA's GPUs, not on {order.device}; take --device cuda.")
+        logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+        data = _onnx(order, floats_first=True)
+        built_for = f"{torch.cuda.get_device_name(self.device)} {tensorrt.__version__} {order.precision}"
+        made_from = f"{hashlib.sha256(data).hexdigest()} {built_for}"
+        with torch.cuda.device(self.device):
+            plan = kept(made_from, "plan", lambda: _plan(tensorrt, logger, data, order.precision))
+            self._runtime = tensorrt.Runtime(logger)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            self._context = self._engine.create_execution_context()
+
+    def __call__(self, images: Tensor) -> Any:
+        """See `Backend`."""
+        found = torch.empty(tuple(self._engine.get_tensor_shape("found")), dtype=torch.float32, device=self.device)
+        self._context.set_tensor_address("images", images.data_ptr())
+        self._context.set_tensor_address("found", found.data_ptr())
+        if not self._context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream):
+            raise RuntimeError("TensorRT could not run the pose network")
+        return found
+
+
+def _plan(tensorrt: Any, logger: Any, data: bytes, precision: str) -> bytes:
+    """The engine of an ONNX network, serialized."""
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(0)
+    parser = tensorrt.OnnxParser(network, logger)
+    if not parser.parse(data):
+        raise UsageError(f"TensorRT cannot read the exported network: {parser.get_error(0)}; take another --backend.")
+    settings = builder.create_builder_config()
+    # As PyTorch here: fp32 is not rounded to TensorFloat-32.
+    settings.clear_flag(tensorrt.BuilderFlag.TF32)
+    if precision != "fp32":
+        settings.set_flag({"fp16": tensorrt.BuilderFlag.FP16, "bf16": tensorrt.BuilderFlag.BF16}[precision])
+    plan = builder.build_serialized_network(network, settings)
+    if plan is None:
+        raise UsageError(f"TensorRT cannot build the pose network in {precision} here; take another --backend.")
+    return bytes(plan)
+
+
 BACKENDS: dict[str, BackendRow] = {
     "torch": BackendRow(TorchBackend, precisions=("fp32", "fp16", "bf16")),
+    "torch-compile": BackendRow(CompiledBackend, precisions=("fp32", "fp16", "bf16")),
     "onnxruntime": BackendRow(OnnxBackend, libraries=("onnx", "onnxruntime")),
     "openvino": BackendRow(OpenvinoBackend, libraries=("onnx", "openvino"), precisions=("fp32", "bf16")),
+    "tensorrt": BackendRow(TensorrtBackend, libraries=("onnx", "tensorrt"), precisions=("fp32", "fp16", "bf16")),
 }
 
 
