@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         with site.lock:
             site.asked.append((self.path, asked))
         fault = site.fault(self.path)
-        path = site.folder / self.path.lstrip("/")
+        path = site.folder / unquote(self.path).lstrip("/")
         if fault == "slow":
             time.sleep(1.0)
         codes = {"gone": 404, "refused": 403, "busy": 503}

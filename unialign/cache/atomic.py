@@ -186,6 +186,12 @@ def remove(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def remove_empty(folder: Path) -> None:
+    """Delete a folder if nothing is in it."""
+    with suppress(OSError):
+        system.rmdir(folder)
+
+
 def final_name(temporary: Path) -> Path:
     """The final or previous name of a temporary file; see `temporary_name`."""
     return temporary.with_name(temporary.name.removeprefix(PREFIX).partition("-")[2])

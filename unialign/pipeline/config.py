@@ -199,6 +199,12 @@ class ExtractSection(Settings):
     device: str = Field(
         "auto", description="Device: auto (a GPU if there is one), cpu, cuda, or one of several GPUs as cuda:1."
     )
+    spool: UserPath | None = Field(
+        None,
+        description="Folder on a local disk for videos of a data root that is a URL, while they are read; null: in the "
+        "cache.",
+    )
+    spool_gb: float = Field(20, gt=0, description="GB of that folder.")
     poses: PosesSection = PosesSection()
     pose_features: PoseFeaturesSection = PoseFeaturesSection()
     text: TextSection = TextSection()
@@ -290,7 +296,9 @@ class TrainSection(Settings):
 class Config(Settings):
     """Everything `unialign.yaml` may contain. Paths are relative to the working folder; ~ and $NAME are expanded."""
 
-    data: UserPath | None = Field(None, description="Folder of the dataset, or its file (pyskl, skeletons).")
+    data: UserPath | None = Field(
+        None, description="Folder of the dataset, or its file (pyskl, skeletons), or the URL of a folder of videos."
+    )
     roots: tuple[UserPath, ...] = Field(
         (), description="Folders that links in the data root, and absolute paths in lists, may point into."
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unialign.cache.digests import file_digest, text_digest
 from unialign.errors import CorruptInput
+from unialign.stages.remote_files import RemotePath, local_file
 
 # mmaction2 and TSN: img_00001.jpg; also image_00001.jpg, frame_000001.png, 00001.jpg. Beside them may lie optical flow,
 # whose names (flow_x_00001.jpg, x_00001.jpg) are none of these.
@@ -80,8 +81,15 @@ def _numbered(folder: Path, named: re.Pattern[str], what: str) -> list[Path]:
 def content_digest(path: Path) -> str:
     """Digest of what a clip is made from: a file's content, or names and contents of the numbered files in a folder.
 
-    "" for a path that is neither and for a folder without usable ones. Raises `OSError` as `file_digest` does.
+    "" for a path that is neither and for a folder without usable ones. A remote file is fetched. Raises `OSError` as
+    `file_digest` does, and what `remote_files.held` raises.
     """
+    if isinstance(path, RemotePath):
+        try:
+            with local_file(path) as local:
+                return file_digest(local)
+        except CorruptInput:
+            return ""
     if not path.is_dir():
         return file_digest(path) if path.is_file() else ""
     try:

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from unialign.cache.bounded import read_plain
 from unialign.errors import CorruptInput
 from unialign.stages.frame_files import frame_files, unusable
+from unialign.stages.remote_files import RemotePath, local_file
 from unialign.stages.video import MAX_PIXELS, MAX_SIDE, Video
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -20,8 +21,26 @@ MAX_BYTES = 2**27
 
 
 def opened_clip(path: Path, span: tuple[Fraction, Fraction] | None = None) -> "Video | FrameFolder":
-    """The clip at a path: a video file, or a folder of images."""
+    """The clip at a path: a video file, here or remote, or a folder of images."""
+    if isinstance(path, RemotePath):
+        return RemoteVideo(path, span)
     return FrameFolder(path, span) if path.is_dir() else Video(path, span)
+
+
+class RemoteVideo(Video):
+    """A video that is fetched when its frames are asked for, and kept until the last one."""
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """See `Video.frames`. Raises also what `remote_files.held` raises."""
+        pointer = self.path
+        try:
+            with local_file(pointer) as self.path:
+                yield from super().frames()
+        except CorruptInput as error:
+            self.reason = self.reason or ("no such file" if error.status == "missing-file" else str(error))
+            raise
+        finally:
+            self.path = pointer
 
 
 class FrameFolder:

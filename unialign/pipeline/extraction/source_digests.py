@@ -10,6 +10,7 @@ from unialign.cache.digests import text_digest
 from unialign.cache.lock import store_lock
 from unialign.errors import LockedStore
 from unialign.stages.frame_files import content_digest, content_stamp
+from unialign.stages.remote_files import RemotePath, read_pointer
 
 # After this many nanoseconds, a second change of a file gets a different time on every file system.
 SETTLED = 2 * 10**9
@@ -50,8 +51,11 @@ class SourceDigests:
         """What identifies a version of a file: size, modification time, inode, change time; of a folder of images, a
         digest of these of all images.
 
-        Empty if the file is missing, cannot be accessed, or was changed just now.
+        Empty if the file is missing, cannot be accessed, or was changed just now. Of a remote file, what its server
+        says identifies the version; empty if it says nothing.
         """
+        if isinstance(path, RemotePath):
+            return [text_digest(pointer.text())] if (pointer := read_pointer(path)).tag else []
         try:
             found = content_stamp(path)
         except OSError:
