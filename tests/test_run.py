@@ -7,8 +7,10 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import unialign as ua
 from tests.forked_command import command_in, run_forked
 from unialign.stages.demo.render import render_collection
 
@@ -54,7 +56,18 @@ def killed_when(there: Path, pattern: str, cwd: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Path) -> None:
+def labels_as_evaluated(run: Path, work: Path, data: Path) -> None:
+    """New skeleton files get the probabilities that a run of a skeleton encoder found in its test."""
+    with np.load(run / "predictions.npz") as stored:
+        ids, probabilities = stored["ids"].tolist()[:3], stored["probabilities"][:3]
+    model = ua.load_model(run, cache=work / "cache")
+    found = model.predict([next((data / "skeletons").glob(f"{name}.*")) for name in ids])
+    assert isinstance(found, list)
+    scores = [[each.probabilities[name] for name in model.classes] for each in found]
+    np.testing.assert_allclose(scores, probabilities, rtol=1e-3, atol=1e-5)
+
+
+def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Path, data: Path) -> None:
     killed_when(work / "runs", "*-unialign-*/checkpoints/*.pt", work)
     done = run_forked("run", cwd=work)
     steps = {step["step"]: step for step in done["steps"]}
@@ -63,7 +76,11 @@ def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Pa
     assert [steps[name].get("attempted") for name in ("poses", "frames", "text", "pose-features")] == [0, 0, 0, 0]
     assert steps["skeleton encoder"]["reused"]
     assert not done["reused"]
+    assert Path(done["page"]).stat().st_size > 10_000
     assert done["keys"]["pose-features"]["key"] == steps["pose-features"]["key"]
+    labels_as_evaluated(Path(steps["skeleton encoder"]["folder"]), work, data)
+    with pytest.raises(ua.UsageError, match="reads frames, and poses from skeleton files"):
+        ua.load_model(done["folder"], cache=work / "cache").predict(data / "rgb" / "clip.mp4")
     again = run_forked("run", cwd=work)
     assert again["reused"]
     assert again["folder"] == done["folder"]

@@ -24,6 +24,7 @@ _PLACES = {
         "extract",
         "list_stores",
         "load_dataset",
+        "load_model",
         "open_store",
         "report",
         "train",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from unialign.api import extract as extract
     from unialign.api import list_stores as list_stores
     from unialign.api import load_dataset as load_dataset
+    from unialign.api import load_model as load_model
     from unialign.api import open_store as open_store
     from unialign.api import report as report
     from unialign.api import train as train

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unialign.pipeline.evaluation.evaluate import Evaluated
     from unialign.pipeline.extraction.extract import Extraction
     from unialign.pipeline.pages.page import Page
+    from unialign.pipeline.prediction.model import Model
     from unialign.pipeline.training.train import RunResult
     from unialign.stages.datasets.base import Dataset
     from unialign.stages.training.store_batches import Batches, StoreDataset
@@ -234,6 +235,30 @@ def report(
 
     place = None if out is None else expanded_path(out).resolve()
     return write_report(configured(config, **values), None if what is None else expanded_path(what), out=place)
+
+
+@checked
+def load_model(
+    run: Place | None = None,
+    *,
+    weights: Place | Sequence[Place] = (),
+    best: bool = False,
+    config: Config | Place | None = None,
+    **values: Any,
+) -> "Model":
+    """A trained model that labels new clips: `load_model("runs/RUN").predict("clip.mp4").label`.
+
+    run: a run's folder, the beginning of its name or key, or a file of `unialign export`; None: the run finished last.
+    weights: files that its features were extracted with (the pose network's), where the configuration does not name
+    them. best: the best epoch's weights instead of the last's. values: `cache`, `runs`, ..., see `configured`.
+    Clips are extracted as in training, which is checked: see `Model.predict`.
+    Raises `MissingCache` for a run, store or checkpoint that is not there, `DamagedStore` for a damaged one.
+    """
+    from unialign.pipeline.prediction.load import load
+
+    given = (weights,) if isinstance(weights, (str, Path)) else weights
+    place = None if run is None else expanded_path(run)
+    return load(place, configured(config, **values), weights=[expanded_path(each) for each in given], best=best)
 
 
 @checked

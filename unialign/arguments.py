@@ -101,6 +101,8 @@ OWN: dict[tuple[str, str], Rule] = {
     ("load_dataset", "labels"): _or_none(_PLACE),
     ("list_stores", "cache"): _PLACE,
     ("open_store", "cache"): _or_none(_PLACE),
+    ("load_model", "run"): _or_none(_PLACE),
+    ("load_model", "weights"): ("a path, or a list of paths", lambda value: _is_place(value) or _are(_is_place)(value)),
 }
 
 

@@ -17,10 +17,12 @@ from unialign.commands import (
     corpus,
     data,
     evaluate,
+    export,
     extract,
     init,
     models,
     pages,
+    predict,
     results,
     run,
     train,
@@ -55,6 +57,8 @@ ORDER = (
     "evaluate",
     "report",
     "browse",
+    "predict",
+    "export",
     "why",
     "results",
     "models",
@@ -89,6 +93,8 @@ run.add_commands(app)
 train.add_commands(app)
 evaluate.add_commands(app)
 pages.add_commands(app)
+predict.add_commands(app)
+export.add_commands(app)
 results.add_commands(app)
 baseline.add_commands(app)
 models.add_commands(app)

@@ -29,7 +29,7 @@ _NEEDS = {
         "batches",
         "dataset",
     ),
-    "all": ("demo", "init", "run"),
+    "all": ("demo", "init", "run", "predict", "load_model", "export"),
 }
 
 

@@ -96,7 +96,7 @@ def evaluate(
     found = evaluate_run(run, of_run, cache=cache_root, keep=keep, which="best" if best else "last")
     if found.data:
         console.say(f"the data is not that of the run ({sentence_of(found.data)}).")
-    pictures = drawn(lambda: draw_run(run, of_run, cache_root, keep=keep))
+    pictures = _drawn(lambda: draw_run(run, of_run, cache_root, keep=keep))
     if as_json:
         console.show_json({**found.result(), "pictures": [str(path) for path in pictures]})
         return
@@ -116,7 +116,7 @@ def evaluate(
     _show_confused(found.confused)
 
 
-def drawn(draw: Callable[[], list[Path]]) -> list[Path]:
+def _drawn(draw: Callable[[], list[Path]]) -> list[Path]:
     """The images; none, with a message, if the run's folder cannot be written."""
     try:
         return draw()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unialign import console
-from unialign.commands.evaluate import drawn, in_one_line
+from unialign.commands.evaluate import in_one_line
 from unialign.commands.extraction import (
     Cluster,
     Threads,
@@ -102,15 +102,15 @@ def run(
     with console.progress_bars(hidden=as_json) as begin:
         last, quarantined = _run(found, resolved, begin, steps, retry=retry, as_json=as_json)
     beside = None if last.reused else baseline_beside(resolved, found, last)
-    from unialign.pipeline.evaluation.gallery import draw_run
+    from unialign.pipeline.pages.report import write_report
 
-    keep = resolved.train.remote_cache
-    pictures = drawn(lambda: draw_run(last.folder, found, resolved.cache.resolve(), keep=keep))
+    with console.progress_bar("report", hidden=as_json) as progress:
+        page = write_report(resolved, last.folder, progress=progress)
     if as_json:
-        more = {"steps": steps, "pictures": [str(path) for path in pictures]}
-        console.show_json({**training_object(last, beside), **more, "collection": facts})
+        more = {"steps": steps, "page": str(page.path), "collection": facts}
+        console.show_json({**training_object(last, beside), **more})
     else:
-        show_training(last, beside, {"pictures": pictures[0].parent} if pictures else {})
+        show_training(last, beside, {"page": page.path})
     if quarantined:
         raise typer.Exit(3)
 

@@ -19,7 +19,7 @@ from unialign.pipeline.training.run_folder import read_keys, read_predictions, r
 from unialign.pipeline.training.train import config_from, prepare_run, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints, Loaded
+from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.stages.training.loader import Loader
 from unialign.stages.training.metrics import (
     Scored,
@@ -111,7 +111,7 @@ def evaluate_run(
     loaded = Checkpoints(folder / "checkpoints", keys["run"]).named(which)
     task = prepared.build()
     loaded.load_into(task.model)
-    predictions = _mixed(predicted(prepared, task, device), loaded)
+    predictions = mixed(predicted(prepared, task, device), loaded.head_weights(), str(loaded.path))
     scored = _scored(predictions, prepared)
     metrics = evaluation_overall(scored)
     # Runs that predate the val part store the metrics of the best epoch next to its number.
@@ -134,11 +134,12 @@ def evaluate_run(
     )
 
 
-def _mixed(predictions: Predictions, loaded: Loaded) -> Predictions:
-    """The predictions with the heads weighted as in the checkpoint. Raises `DamagedStore` for weights of others."""
-    weights = loaded.head_weights()
+def mixed(predictions: Predictions, weights: Mapping[str, float], where: str) -> Predictions:
+    """The predictions with the heads weighted as a checkpoint says. where: its file. Raises `DamagedStore` for weights
+    of other heads.
+    """
     if weights and weights.keys() != predictions.heads.keys():
-        raise DamagedStore(f"{loaded.path} weighs other heads than those of the model of config.yaml beside it.")
+        raise DamagedStore(f"{where} weighs other heads than those of the model of config.yaml beside it.")
     return predictions.mixed(weights)
 
 

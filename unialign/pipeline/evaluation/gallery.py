@@ -24,6 +24,7 @@ from unialign.pipeline.training.train import run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.training.checkpoints import LAST, Checkpoints
 from unialign.stages.training.metrics import confusion_matrix
+from unialign.stages.training.step import Task
 from unialign.words import counted
 
 # Clips that go through the network together.
@@ -113,7 +114,17 @@ def outputs_of(
     """
     task = prepared.build()
     Checkpoints(run / "checkpoints", key).named(LAST).load_into(task.model)
-    task.model.eval()
+    return outputs_of_task(prepared, task, places, progress)
+
+
+def outputs_of_task(
+    prepared: PreparedRun,
+    task: Task,
+    places: Sequence[int],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[np.ndarray, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """The same for a task with its weights, which moves to the CPU."""
+    task.model.cpu().eval()
     frames, found = [], defaultdict(list)
     for start in range(0, len(places), AT_ONCE):
         part = places[start : start + AT_ONCE]
