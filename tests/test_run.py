@@ -81,6 +81,8 @@ def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Pa
     labels_as_evaluated(Path(steps["skeleton encoder"]["folder"]), work, data)
     with pytest.raises(ua.UsageError, match="reads frames, and poses from skeleton files"):
         ua.load_model(done["folder"], cache=work / "cache").predict(data / "rgb" / "clip.mp4")
+    refused = run_forked("runs", "rm", steps["skeleton encoder"]["run"], "--yes", cwd=work, code=2)
+    assert f"{done['run']} reads pose features of its encoder" in refused["error"]
     again = run_forked("run", cwd=work)
     assert again["reused"]
     assert again["folder"] == done["folder"]

@@ -25,6 +25,7 @@ from unialign.commands import (
     predict,
     results,
     run,
+    runs,
     train,
     weights,
 )
@@ -59,6 +60,7 @@ ORDER = (
     "browse",
     "predict",
     "export",
+    "runs",
     "why",
     "results",
     "models",
@@ -88,6 +90,7 @@ app.add_typer(extract.app, name="extract")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
 init.add_commands(app)
 run.add_commands(app)
 train.add_commands(app)

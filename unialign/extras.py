@@ -26,6 +26,7 @@ _NEEDS = {
         "models",
         "why",
         "results",
+        "runs",
         "batches",
         "dataset",
     ),
