@@ -40,7 +40,9 @@ def test_the_words_compare_the_full_model_with_the_simplest_classifier(full: flo
 
     table = [row(name, full if name == FULL else 0.4) for name in ROWS]
     baseline = {"baseline": "1-nn", "features": "pose-features", "top1": simple}
-    demo = Demo(Path("demo"), made([row("pose encoder", 0.9)]), made(table, (baseline,)), (), 1.0, 1.0)
+    demo = Demo(
+        Path("demo"), made([row("pose encoder", 0.9)]), made(table, (baseline,)), (), Path("page.html"), 1.0, 1.0
+    )
     text = " ".join(demo.words())
     assert said in text
     assert "Full UniAlign beats video only" in text

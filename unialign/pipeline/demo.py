@@ -20,6 +20,8 @@ from unialign.pipeline.extraction.extract import Settings, run_extraction
 from unialign.pipeline.extraction.extractors import EXTRACTORS, prepare
 from unialign.pipeline.extraction.hardware import limit_threads
 from unialign.pipeline.manifest import save_manifest
+from unialign.pipeline.pages.overview import write_overview
+from unialign.pipeline.pages.report import write_report
 from unialign.stages.demo.render import render_collection
 from unialign.types import Json
 
@@ -41,12 +43,15 @@ JOBS = 2
 
 @dataclass(frozen=True)
 class Demo:
-    """Results of the demo. encoders: of the pose encoders alone, one for each seed. pictures: of the first full run."""
+    """Results of the demo. encoders: of the pose encoders alone, one for each seed. pictures: an overview, and of the
+    first full run. page: of the ablation, see `pages.report`.
+    """
 
     folder: Path
     encoders: Ablation
     ablation: Ablation
     pictures: tuple[Path, ...]
+    page: Path
     seconds: float
     peak_memory_mb: float
 
@@ -60,6 +65,7 @@ class Demo:
             "encoder_top1": self.encoders.rows()[0]["top1"],
             "encoder_top1_std": self.encoders.rows()[0]["top1_std"],
             "pictures": [str(path) for path in self.pictures],
+            "page": str(self.page),
             "seconds": round(self.seconds, 1),
             "peak_memory_mb": round(self.peak_memory_mb),
         }
@@ -89,7 +95,11 @@ class Demo:
             "Embedded defaults of the demo: rendered clips; skeletons that come with them (a real run: `extract poses` "
             "with a pose network); a small sentence encoder (a real run: an OpenCLIP text tower); a tiny backbone "
             "trained from scratch (a real run: a pretrained one).",
-            f"Pictures: {self.pictures[0].parent}" if self.pictures else "No pictures.",
+            f"± is the deviation over {len(SEEDS)} seeds; the interval is that of the change from the first row, not "
+            "of an accuracy: a 95 % bootstrap over seeds and test clips. On the page and in the plot each seed has one "
+            "of its own, over test clips alone (Wilson).",
+            f"Pictures: {self.pictures[0]}, and in {self.pictures[-1].parent}." if self.pictures else "No pictures.",
+            f"The page with everything: {self.page} (open it with a browser).",
             f"{self.seconds:.0f} s, peak memory {self.peak_memory_mb:.0f} MB; everything is in {self.folder}.",
         ]
 
@@ -130,14 +140,18 @@ def run_demo(
         stores[found.trial.seed] = _extract("pose-features", own, progress).stem
     say(f"4/5 train UniAlign: {len(ROWS)} sets of modalities x {len(SEEDS)} seeds, from the cache alone")
     ablation, tables = _sweep(demo_grid(stores), config, progress, "train")
-    say("5/5 draw")
+    say("5/5 draw, write the page")
     full = next(found for found in ablation.results if found.trial.row == FULL)
-    pictures = draw_run(Path(full.run), the_dataset(config), config.cache.resolve())
+    cache = config.cache.resolve()
+    overview = write_overview(folder / "overview", Path(full.run), ablation, cache)
+    pictures = [*filter(None, [overview]), *draw_run(Path(full.run), the_dataset(config), cache)]
+    page = write_report(config, tables, out=folder / "report.html", progress=progress)
     demo = Demo(
         folder=folder,
         encoders=encoders,
         ablation=ablation,
         pictures=tuple(pictures),
+        page=page.path,
         seconds=time.monotonic() - started,
         peak_memory_mb=peak_memory_mb(),
     )

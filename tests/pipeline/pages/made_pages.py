@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from unialign.pipeline.evaluation.class_groups import boundaries, confusion_groups
+from unialign.pipeline.evaluation.class_groups import boxes, confusion_groups
 from unialign.pipeline.pages.page import packed
 from unialign.types import Json
 
@@ -54,7 +54,7 @@ def made_content(num_classes: int, num_clips: int, num_runs: int = 4) -> dict[st
         "main": 0,
         "classes": classes,
         "order": [label for group in groups for label in group],
-        "boundaries": boundaries(groups),
+        "boxes": [list(box) for box in boxes(groups)],
         "clips": {
             "ids": [f"{NASTY[number % 4]} clip {number:06d}" for number in range(num_clips)],
             "labels": packed(labels.astype(np.uint16)),

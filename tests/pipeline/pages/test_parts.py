@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unialign.pipeline.evaluation.class_groups import boundaries, confusion_groups, group_names
+from unialign.pipeline.evaluation.class_groups import boxes, confusion_groups, group_names
 from unialign.pipeline.pages.chosen import confused_clips, worth_showing
 from unialign.pipeline.pages.page import packed
 from unialign.stages.skeleton_layouts import COCO_17, NTU_25
@@ -45,7 +45,7 @@ def test_classes_that_are_confused_stand_together() -> None:
     confusion[1, 4] = 3
     groups = confusion_groups(confusion)
     assert [sorted(labels) for labels in groups] == [[0, 3], [1, 4], [2]]
-    assert boundaries(groups) == [2, 4]
+    assert boxes(groups) == [(0, 2), (2, 2)]
     assert group_names(groups, "abcde") == ["a / d", "b / e", "c"]
     assert confusion_groups(np.diag([3, 3])) == [[0], [1]]
     assert sorted(label for labels in confusion_groups(np.zeros((6, 6), np.int64)) for label in labels) == [*range(6)]

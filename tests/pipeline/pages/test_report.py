@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.made_stores import CLASSES, made_dataset
 from tests.pipeline.made_training import tiny_training
@@ -20,6 +21,7 @@ from unialign.pipeline.ablation.stored import read_ablation
 from unialign.pipeline.ablation.tables import write_tables
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.manifest import save_manifest
+from unialign.pipeline.pages.overview import write_overview
 from unialign.pipeline.pages.report import write_report
 from unialign.pipeline.training.run_folder import read_predictions
 
@@ -148,3 +150,15 @@ def test_runs_without_common_clips_are_not_put_side_by_side(config: Config) -> N
     assert side_by_side([one, other])[0].ids == other.ids
     with pytest.raises(UsageError, match="no test clip in common"):
         side_by_side([one.at(np.arange(4, 8)), other])
+
+
+def test_one_picture_shows_clips_beside_the_rows(config: Config, tmp_path: Path) -> None:
+    ablation = read_ablation(config.runs / "ablations" / "tiny")
+    full = next(Path(each.run) for each in ablation.results if each.trial.row == "all </script>")
+    drawn = [write_overview(tmp_path / name, full, ablation, config.cache) for name in ("a", "b")]
+    assert drawn[0] is not None
+    assert drawn[1] is not None
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
+    with Image.open(drawn[0]) as picture:
+        assert min(picture.size) > 300
+    assert write_overview(tmp_path / "c", full, ablation, tmp_path / "nothing") is None

@@ -42,8 +42,7 @@ def group_names(groups: Sequence[Sequence[int]], classes: Sequence[str]) -> list
     ]
 
 
-def boundaries(groups: Sequence[Sequence[int]]) -> list[int]:
-    """Where a group begins or ends in the order of classes, only around groups of several classes; ascending."""
-    ends = np.cumsum([0, *map(len, groups)]).tolist()
-    found = {place for number, labels in enumerate(groups) if len(labels) > 1 for place in ends[number : number + 2]}
-    return sorted(found - {0, ends[-1]})
+def boxes(groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Where in the order of classes each group of several classes begins, and how many it has."""
+    starts = np.cumsum([0, *map(len, groups)]).tolist()
+    return [(start, len(labels)) for start, labels in zip(starts, groups, strict=False) if len(labels) > 1]

@@ -23,13 +23,13 @@ METADATA: dict[str, dict[str, None]] = {
 SETTINGS: Any = {"svg.hashsalt": "unialign", "pdf.fonttype": 42}
 
 
-def pictures_of(figure: Figure) -> Pictures:
-    """The figure as PNG (120 dots per inch), SVG and PDF."""
+def pictures_of(figure: Figure, *, dots: int = 120) -> Pictures:
+    """The figure as PNG, SVG and PDF. dots: per inch, of what is not made of lines."""
     found = {}
     with mpl.rc_context(SETTINGS):
         for kind, metadata in METADATA.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=120, bbox_inches="tight", metadata=metadata)
+            figure.savefig(buffer, format=kind, dpi=dots, bbox_inches="tight", metadata=metadata)
             found[kind] = buffer.getvalue()
     return found
 

@@ -3,6 +3,7 @@
 Functions return `Pictures` (`draw_skeleton` an image) and need no display. Each has a legend that says what is drawn.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image, ImageDraw
 
-from unialign.pipeline.evaluation.class_groups import confusion_groups, group_names
+from unialign.pipeline.evaluation.class_groups import boxes, confusion_groups, group_names
 from unialign.pipeline.evaluation.pictures import Pictures, pictures_of
 from unialign.pipeline.evaluation.tracks import ABSENT, JUMP, LOST
 
@@ -47,11 +48,8 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Pictures:
     figure = Figure(figsize=(size + 3.0, size))
     axes = figure.subplots()
     image = _matrix(axes, matrix[np.ix_(order, order)], shares[np.ix_(order, order)], [classes[at] for at in order])
-    start = 0
-    for labels in groups:
-        if len(labels) > 1:
-            axes.add_patch(_box(start, len(labels)))
-        start += len(labels)
+    for start, count in boxes(groups):
+        axes.add_patch(_box(start, count))
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -127,32 +125,18 @@ def draw_ablation(
     total = len(rows) + len(baselines)
     figure = Figure(figsize=(10.5, 1.1 + 0.52 * total), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [2, 1]})
-    names = [_short(str(row["name"]), 40) for row in (*rows, *baselines)]
-    left.set_yticks(np.arange(total)[::-1], names, fontsize=9)
+    _rows_chart(left, rows, baselines)
     for place, row in zip(range(total - 1, -1, -1), rows, strict=False):
-        left.barh(place, 100 * row["mean"], color=BAR, height=0.72)
-        left.text(101.5, place, f"{100 * row['mean']:.1f}", va="center", fontsize=9)
-        seeds = row["seeds"]
-        for number, seed in enumerate(seeds):
-            at = place + 0.6 * (0.5 - (number + 0.5) / len(seeds))
-            _interval(left, seed["top1"], seed["low"], seed["high"], at, BLUE, "o", 3.5)
         if row["change"] is not None and row is not rows[0]:
             _interval(right, row["change"], row["low"], row["high"], place, VERMILION, "o", 5)
-            right.text(1.02, place, f"{100 * row['change']:+.1f}", va="center", fontsize=9, transform=_beside(right))
-    for place, row in zip(range(len(baselines) - 1, -1, -1), baselines, strict=True):
-        _interval(left, row["top1"], row["low"], row["high"], place, OLIVE, "D", 5)
-        left.text(101.5, place, f"{100 * row['top1']:.1f}", va="center", fontsize=9)
-    left.set_xlim(0, 100)
-    left.set_xlabel("top-1, percent", fontsize=9)
+            beside = right.get_yaxis_transform()
+            right.text(1.02, place, f"{100 * row['change']:+.1f}", va="center", fontsize=9, transform=beside)
     right.axvline(0, color="#777777", linewidth=0.8, linestyle="--")
     right.set_xlabel("change from the first row, points", fontsize=9)
-    right.tick_params(left=False)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=9)
-    keys = [
-        Patch(color=BAR, label="mean over seeds"),
-        Line2D([], [], color=BLUE, marker="o", markersize=4, label="a seed, 95 % interval over test clips (Wilson)"),
+    right.tick_params(left=False, labelsize=9)
+    right.spines[["top", "right"]].set_visible(False)
+    keys = _rows_keys(bool(baselines))
+    keys.append(
         Line2D(
             [],
             [],
@@ -160,16 +144,78 @@ def draw_ablation(
             marker="o",
             markersize=5,
             label=f"change: 95 % bootstrap interval over {over or '-'}",
-        ),
-    ]
-    if baselines:
-        keys.insert(2, Line2D([], [], color=OLIVE, marker="D", markersize=5, label="simple baseline, as a seed"))
+        )
+    )
     figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return pictures_of(figure)
 
 
-def _beside(axes: Axes) -> Any:
-    return axes.get_yaxis_transform()
+def _rows_chart(axes: Axes, rows: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]) -> None:
+    """The bars, dots and diamonds of `draw_ablation`, the first row on top."""
+    total = len(rows) + len(baselines)
+    names = [_short(str(row["name"]), 40) for row in (*rows, *baselines)]
+    axes.set_yticks(np.arange(total)[::-1], names, fontsize=9)
+    for place, row in zip(range(total - 1, -1, -1), rows, strict=False):
+        axes.barh(place, 100 * row["mean"], color=BAR, height=0.72)
+        axes.text(101.5, place, f"{100 * row['mean']:.1f}", va="center", fontsize=9)
+        seeds = row["seeds"]
+        for number, seed in enumerate(seeds):
+            at = place + 0.6 * (0.5 - (number + 0.5) / len(seeds))
+            _interval(axes, seed["top1"], seed["low"], seed["high"], at, BLUE, "o", 3.5)
+    for place, row in zip(range(len(baselines) - 1, -1, -1), baselines, strict=True):
+        _interval(axes, row["top1"], row["low"], row["high"], place, OLIVE, "D", 5)
+        axes.text(101.5, place, f"{100 * row['top1']:.1f}", va="center", fontsize=9)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("top-1, percent", fontsize=9)
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _rows_keys(baselines: bool) -> list[Any]:
+    keys: list[Any] = [
+        Patch(color=BAR, label="mean over seeds"),
+        Line2D([], [], color=BLUE, marker="o", markersize=4, label="a seed, 95 % interval over test clips (Wilson)"),
+    ]
+    if baselines:
+        keys.append(Line2D([], [], color=OLIVE, marker="D", markersize=5, label="simple baseline, as a seed"))
+    return keys
+
+
+def draw_overview(
+    clips: Sequence[tuple[Image.Image, str, bool]],
+    rows: Sequence[Mapping[str, Any]],
+    baselines: Sequence[Mapping[str, Any]],
+    title: str,
+) -> Pictures:
+    """One picture for a README: frames of clips with their answers on the left, the rows of an ablation on the right.
+
+    clips: frame with skeletons, what is written below it, and whether the answer is right. rows, baselines: as for
+    `draw_ablation`.
+    """
+    columns = max(1, -(-len(clips) // 2))
+    figure = Figure(figsize=(1.55 * columns + 5.6, 4.3), layout="constrained")
+    grid = figure.add_gridspec(2, columns + 1, width_ratios=[1.0] * columns + [3.4])
+    for number, (image, words, right) in enumerate(clips):
+        axes = figure.add_subplot(grid[number // columns, number % columns])
+        axes.imshow(image)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(
+            textwrap.fill(_short(words, 80), 24), fontsize=8, color=BLUE if right else VERMILION, labelpad=3
+        )
+    chart = figure.add_subplot(grid[:, -1])
+    _rows_chart(chart, rows, baselines)
+    chart.legend(
+        handles=_rows_keys(bool(baselines)),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        fontsize=7.5,
+        frameon=False,
+    )
+    figure.suptitle(_short(title, 160), fontsize=10)
+    # Small enough for a README.
+    return pictures_of(figure, dots=100)
 
 
 def _interval(

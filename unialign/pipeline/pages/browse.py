@@ -137,7 +137,7 @@ def browser_content(
         "main": 0,
         "classes": list(classes),
         "order": list(range(len(classes))),
-        "boundaries": [],
+        "boxes": [],
         "clips": {
             "ids": list(ids),
             "labels": packed(labels.astype(np.uint16)),

@@ -15,7 +15,7 @@ from unialign.pipeline.ablation.stored import NAME, read_ablation
 from unialign.pipeline.ablation.tables import columns, table
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
-from unialign.pipeline.evaluation.class_groups import boundaries, confusion_groups
+from unialign.pipeline.evaluation.class_groups import boxes, confusion_groups
 from unialign.pipeline.evaluation.evaluate import prepare_again
 from unialign.pipeline.evaluation.gallery import outputs_of
 from unialign.pipeline.pages.answers import Answers, answers_content, kept, read_answers, side_by_side
@@ -172,7 +172,7 @@ def report_content(found: Subject, config: Config, progress: Progress) -> dict[s
         "main": main,
         "classes": list(classes),
         "order": [label for labels in groups for label in labels],
-        "boundaries": boundaries(groups),
+        "boxes": [list(box) for box in boxes(groups)],
         "clips": answers_content(runs),
         "pairs": pairs_content(pairs, {int(clip["clip"]): place for place, clip in enumerate(shown)}),
         "shown": shown,

@@ -10,24 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from unialign.cache.digests import file_digest
 from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.evaluation.pictures import Pictures
-from unialign.pipeline.evaluation.shown_joints import joints_over_frames
-from unialign.pipeline.evaluation.tracks import ABSENT, held, track_states
 from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, Colors, DrawnClip, Example, System
 from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
 from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
 from unialign.stages.foreign_weights import load_foreign_weights
-from unialign.stages.images import decode_images
 from unialign.stages.models.unialign.config import UniAlignConfig
 from unialign.stages.models.unialign.losses import uni_align_losses
 from unialign.stages.models.unialign.model import build_unialign
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.skeleton_layouts import Layout, layout_in
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
 
 # In place of a file path: weights published by timm or torchvision.
@@ -131,45 +126,16 @@ def clip_example(config: Any, *, pose: bool) -> Example:
 def draw_importance(clip: DrawnClip) -> Pictures:
     """Skeletons drawn over the cached frames, with CMSA's frame weights below and its modality weights beside them."""
     from unialign.pipeline.evaluation.plots import SHOWN_FRAMES, draw_sample
+    from unialign.pipeline.evaluation.skeleton_frames import skeleton_frames
 
-    stored = clip.stored.read_one(clip.sample)
-    encoding = str(clip.stored.array_attributes("pictures")["encoding"])
-    kept = len(stored["frame_index"])
+    kept = len(clip.stored.read_one(clip.sample)["frame_index"])
     weights = clip.outputs["token_importance_video"]
     # The model saw the middle frame of each segment of the cached frames; the segments shown are evenly spaced.
     shown = np.linspace(0, len(weights) - 1, min(SHOWN_FRAMES, len(weights))).round().astype(int)
     which = ((shown + 0.5) * kept / len(weights)).astype(int).clip(0, kept - 1)
-    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, list(which))
-    layout = layout_in(clip.poses.array_attributes("keypoints")) if clip.poses else None
-    joints = joints_over_frames(clip.poses, clip.sample, stored)
-    numbers = stored["frame_index"][which]
-    drawn = _skeletons(pictures, joints, numbers, layout)
-    sided = joints is not None and layout is not None
+    drawn = skeleton_frames(clip.stored, clip.poses, clip.sample, which.tolist())
     seen = weights[shown] if weights.ndim else None
-    return draw_sample(drawn, seen, clip.title, dict(clip.importance), numbers.tolist(), sided=sided)
-
-
-def _skeletons(
-    pictures: np.ndarray, joints: np.ndarray | None, numbers: np.ndarray, layout: Layout | None
-) -> list[Image.Image]:
-    """The pictures with the people of the frames of these numbers drawn on them, as far as there are any."""
-    from unialign.pipeline.evaluation.plots import draw_skeleton
-
-    nobody = np.empty((0, 0, 2))
-    if joints is None or layout is None:
-        return [draw_skeleton(picture, nobody, ()) for picture in pictures]
-    sides = [layout.side(joint) for joint in range(len(layout.joints))]
-    states, joined = track_states(joints), held(joints)
-    return [
-        draw_skeleton(
-            picture,
-            joined[index] if index < len(joints) else nobody,
-            layout.bones,
-            sides,
-            "".join(letters[index] if index < len(letters) else ABSENT for letters in states),
-        )
-        for picture, index in zip(pictures, numbers.tolist(), strict=True)
-    ]
+    return draw_sample(drawn.images, seen, clip.title, dict(clip.importance), drawn.numbers, sided=drawn.sided)
 
 
 UNIALIGN = System(

@@ -111,8 +111,8 @@ function curves(series, title, unit, format) {
     s("text", { x: (width + left) / 2, y: height - 14, "text-anchor": "middle", class: "soft" }, unit));
 }
 
-// A square of shades (size x size, values 0 to 255), lines between groups, names beside it where they fit.
-function heatMap(size, valueAt, names, boundaries, tell, pick) {
+// A square of shades (size x size, values 0 to 255), a box around each group, names beside it where they fit.
+function heatMap(size, valueAt, names, boxes, tell, pick) {
   const canvas = h("canvas", { style: "width:100%;max-width:720px", tabindex: 0, role: "img", "aria-label": "A table of shades; the classes stand in the same order on both sides" });
   const named = size <= 45, margin = named ? 190 : 0;
   let cell = 1;
@@ -131,8 +131,9 @@ function heatMap(size, valueAt, names, boundaries, tell, pick) {
       pen.fillRect(edge + column * cell, edge + row * cell, Math.max(cell, 0.7), Math.max(cell, 0.7));
     }
     pen.strokeStyle = color("soft"); pen.lineWidth = 0.8;
-    for (const place of boundaries) { pen.strokeRect(edge, edge + place * cell, size * cell, 0); pen.strokeRect(edge + place * cell, edge, 0, size * cell); }
     pen.strokeRect(edge, edge, size * cell, size * cell);
+    pen.strokeStyle = color("second"); pen.lineWidth = 1.5;
+    for (const [start, count] of boxes) if (count * cell > 6) pen.strokeRect(edge + start * cell, edge + start * cell, count * cell, count * cell);
     if (!edge) return;
     pen.fillStyle = text; pen.textBaseline = "middle";
     pen.font = `${Math.min(12.5, cell * 0.8)}px system-ui, sans-serif`;

@@ -71,12 +71,12 @@ function confusionSection(page, browser) {
   tally();
   const share = (label, guess) => (totals[label] ? counts[label * count + guess] / totals[label] : 0);
   const seeds = () => page.runs.filter((run) => run.row === row).length;
-  const map = heatMap(count, (first, second) => 255 * share(order[first], order[second]), order.map((label) => page.classes[label]), page.boundaries,
+  const map = heatMap(count, (first, second) => 255 * share(order[first], order[second]), order.map((label) => page.classes[label]), page.boxes,
     (first, second) => { const [label, guess] = [order[first], order[second]]; return `${page.classes[label]} → ${page.classes[guess]}: ${counts[label * count + guess]} of ${totals[label]} answers (${percent(share(label, guess), 0)} %)`; },
     (first) => browser.only(order[first], true));
   return section("confusion", "Confusion",
     page.rows.length > 1 ? h("div", { class: "controls" }, chooser("row ", page.rows.map((each) => each.name), row, (chosen) => { row = chosen; tally(); map.draw(); })) : null,
-    h("figure", {}, map.canvas, h("figcaption", {}, `Rows: true class; columns: answer; the stronger the color, the larger the share of the class (over ${counted(seeds(), "seed")}). Classes that are taken for each other stand together, with lines around each such group; the groups were found in the answers of “${page.rows[page.runs[page.main].row].name}”.`)),
+    h("figure", {}, map.canvas, h("figcaption", {}, `Rows: true class; columns: answer; the stronger the color, the larger the share of the class (over ${counted(seeds(), "seed")}). Classes that are taken for each other stand together, with a box around each such group; the groups were found in the answers of “${page.rows[page.runs[page.main].row].name}”.`)),
     page.pairs.length ? [h("h3", {}, `Most frequent confusions of ${page.runs[page.main].label}`), h("div", { class: "pairs" }, page.pairs.map((pair) => h("div", { class: "pair" },
       h("b", {}, page.classes[pair.true]), " taken for ", h("b", {}, page.classes[pair.predicted]), h("small", { class: "soft" }, `${counted(pair.samples, "clip")}, ${percent(pair.share, 0)} % of its class`),
       h("div", { class: "two" }, pairHalf(page, browser, pair.wrong, "wrong"), pairHalf(page, browser, pair.right, "right")))))] : null);
@@ -153,7 +153,7 @@ function textSection(page) {
   if (!page.texts) return null;
   const { similarity, low, high, nearest, note } = page.texts, count = page.classes.length, order = page.order;
   const value = (first, second) => similarity[order[first] * count + order[second]];
-  const map = heatMap(count, value, order.map((label) => page.classes[label]), page.boundaries, (first, second) => `${page.classes[order[first]]} and ${page.classes[order[second]]}: cosine ${(low + (value(first, second) / 255) * (high - low)).toFixed(2)}`);
+  const map = heatMap(count, value, order.map((label) => page.classes[label]), page.boxes, (first, second) => `${page.classes[order[first]]} and ${page.classes[order[second]]}: cosine ${(low + (value(first, second) / 255) * (high - low)).toFixed(2)}`);
   return section("texts", "Class texts", h("div", { class: "halves" }, h("figure", {}, map.canvas, h("figcaption", {}, note)),
     h("div", {}, h("h3", {}, "Most similar texts"), table(["class", "nearest class", "cosine"], nearest.map(([first, second, cosine]) => [page.classes[first], page.classes[second], cosine.toFixed(3)]), { left: true }))));
 }
