@@ -1,42 +1,23 @@
 """docs/own-dataset.md: its files are written and its commands are run, in order, in an empty folder."""
 
 import json
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.pages import ROOT, run_page
 from unialign.stages.video import encode_clip
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "own-dataset.md"
-BLOCK = re.compile(r"^```(python|bash) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = ROOT / "docs" / "own-dataset.md"
 
 
-def run(command: str, cwd: Path) -> str:
-    words = shlex.split(command)
-    program = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "unialign.cli"]
-    done = subprocess.run([*program, *words[1:]], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
+@pytest.mark.usefixtures("fork_server")
 def test_the_page_works(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for shade, name in enumerate(("anna_wave", "anna_bow", "ben_wave", "ben_bow")):
         encode_clip(tmp_path / "clips" / f"{name}.mp4", np.full((8, 32, 40, 3), 40 * shade, dtype=np.uint8), fps=10)
-    said: list[str] = []
-    for language, name, text in BLOCK.findall(PAGE.read_text()):
-        if language == "python":
-            assert name, "a block of Python on the page needs a file name"
-            (tmp_path / name).write_text(text)
-            if name == "from_python.py":
-                said.append(run(f"python {name}", tmp_path))
-        else:
-            said += [run(line, tmp_path) for line in text.splitlines()]
+    said = run_page("own-dataset.md", tmp_path)
     assert "24 ('side to side', 'up and down') 8" in "".join(said)
     assert (tmp_path / "dog.png").read_bytes().startswith(b"\x89PNG")
     assert "by-person" in said[-3]
