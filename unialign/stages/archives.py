@@ -2,9 +2,10 @@
 
 import io
 import tokenize
+import warnings
 import zipfile
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -62,14 +63,26 @@ def read_npz(data: bytes) -> Mapping[str, np.ndarray]:
                 with stored.zip.open(f"{name}.npy") as part:
                     _check_header(part, stored.zip.getinfo(f"{name}.npy").file_size)
             return {name: stored[name] for name in stored.files}
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, SyntaxError, tokenize.TokenError) as error:
+    except (OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(str(error)) from error
 
 
-def _check_header(part: BinaryIO, size: int) -> None:
+def npy_header(part: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and type of an npy file, up to its numbers. Raises `ValueError` for others."""
     version = np.lib.format.read_magic(part)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(part)
+    try:
+        # Headers that only Python 2 could read are read another way, which numpy warns of.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            shape, in_columns, kind = read(part)
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise ValueError(f"its header cannot be read ({str(error)[:80]})") from error
+    return tuple(shape), bool(in_columns), np.dtype(kind)
+
+
+def _check_header(part: BinaryIO, size: int) -> None:
+    shape, _, kind = npy_header(part)
     count = 1
     for each in shape:
         count *= each

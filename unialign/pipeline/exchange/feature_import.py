@@ -6,7 +6,6 @@ Supported are .npy, .npz, .pt and .pth (weights only), .csv and HDF5; nothing is
 for samples also (views, D).
 """
 
-import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from unialign.cache.reader import StoreReader
 from unialign.cache.writing import write_store
 from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.manifest import save_manifest
+from unialign.stages.archives import npy_header
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.datasets.labels_csv import read_rows
 from unialign.stages.datasets.npz_files import read_npz_arrays, texts
@@ -188,10 +188,14 @@ _Found = tuple[np.ndarray, Sequence[str] | None]
 
 def _from_npy(path: Path) -> _Found:
     try:
-        # Memory-mapped: an array whose header declares more than the file holds is rejected, however much memory there
-        # is.
-        return np.load(path, mmap_mode="r", allow_pickle=False), None
-    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
+        with path.open("rb") as file:
+            shape, in_columns, kind = npy_header(file)
+            start = file.tell()
+        if kind.hasobject:
+            raise ValueError("it holds Python objects")
+        # Mapped: an array whose header declares more than the file holds is rejected, however much memory there is.
+        return np.memmap(path, kind, "r", start, shape, "F" if in_columns else "C"), None
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise CorruptInput(f"{path}: is no npy file of numbers ({str(error)[:100]}).") from error
 
 

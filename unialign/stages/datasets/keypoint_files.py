@@ -26,6 +26,8 @@ from unialign.types import Json
 MAX_BYTES, MAX_FRAMES, MAX_PEOPLE, MAX_SIDE = 2**28, 216_000, 64, 100_000
 # Numbers of a clip: two hours of ten persons.
 MAX_NUMBERS = 2**27
+# Largest coordinate: pixels far outside of the largest image.
+MOST = 10 * MAX_SIDE
 # The image that the keypoints of Kinetics-skeleton are fractions of (yysijie/st-gcn).
 KINETICS_IMAGE = (256, 340)
 _Path = TypeVar("_Path", bound=PurePath)
@@ -318,6 +320,9 @@ def keypoint_clip(path: Path, parsed: Parsed) -> KeypointClip:
         if len(values) != joints:
             raise CorruptInput(f"{path}: persons have {joints} and {len(values)} joints.")
         keypoints[at, place] = values
+    keypoints[np.isinf(keypoints)] = np.nan
+    if (most := np.nanmax(np.abs(keypoints), initial=0)) > MOST:
+        raise CorruptInput(f"{path}: holds numbers up to {most:.3g}, which are no places of joints.")
     absent = ~np.isfinite(keypoints).all(axis=3)
     if parsed.unit == PIXEL:
         absent |= keypoints[..., 2] <= 0

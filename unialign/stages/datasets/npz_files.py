@@ -5,7 +5,6 @@ instead of read; what `np.savez_compressed` writes is decompressed, up to a limi
 """
 
 import struct
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from unialign.errors import CorruptInput
+from unialign.stages.archives import npy_header
 
 # Skeletons compress to about half, constant padding to next to nothing; a higher ratio is meant to exhaust memory.
 MOST_GROWTH, ALWAYS_ALLOWED = 64, 2**28
@@ -49,9 +49,7 @@ def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: zipfile
     name = member.filename.removesuffix(".npy")
     try:
         with archive.open(member) as part:
-            version = np.lib.format.read_magic(part)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, in_columns, kind = read(part)
+            shape, in_columns, kind = npy_header(part)
             offset = part.tell()
             if kind.hasobject:
                 raise CorruptInput(
@@ -64,7 +62,7 @@ def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: zipfile
             if member.compress_type != zipfile.ZIP_STORED:
                 values = np.frombuffer(part.read(), kind, count)
                 return values.reshape(shape, order="F" if in_columns else "C")
-    except (ValueError, zipfile.BadZipFile, EOFError, SyntaxError, tokenize.TokenError, KeyError, zlib.error) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
         raise CorruptInput(f"{path}: the array {name!r} cannot be read ({str(error)[:100]}).") from error
     return _mapped(path, file, member, offset, kind, shape, in_columns)
 
