@@ -31,6 +31,7 @@ XCLIP = {
     "colour": 0.4,
     "colour_share": 0.8,
     "saturation": 0.2,
+    "hue": 0.1,
     "grayscale": 0.2,
     "test_crop": 0.875,
 }

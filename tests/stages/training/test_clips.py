@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
+from torchvision.transforms.functional import adjust_hue
 
 from tests.made_stores import (
     CLASSES,
@@ -39,6 +40,7 @@ from unialign.stages.training.augmentation import (
     resized,
     saturate,
     sparse_frames,
+    turn_hue,
 )
 from unialign.stages.training.clips import CachedFrames, Clips
 from unialign.stages.training.pose_samples import CachedPoses, PoseClips
@@ -339,6 +341,34 @@ def test_saturation_moves_colors_from_gray_to_more_than_they_are() -> None:
     saturate(strong, 1.5)
     spread = images.max(axis=-1).astype(int) - images.min(axis=-1)
     assert ((strong.max(axis=-1).astype(int) - strong.min(axis=-1)) >= spread).all()
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.1, -0.25, 0.5])
+def test_a_turn_of_the_hue_is_that_of_torchvision(turn: float) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 24, 31, 3), dtype=np.uint8)
+    images[0, 0], images[0, 1, :, 1:] = 77, 0  # gray, and pure red
+    turned = images.copy()
+    turn_hue(turned, turn)
+    wanted = adjust_hue(torch.from_numpy(images).permute(0, 3, 1, 2), turn).permute(0, 2, 3, 1).numpy()
+    assert np.abs(turned.astype(int) - wanted).max() <= 1
+    assert (turned[0, 0] == 77).all()
+    # Turning back restores it, but for rounding.
+    turn_hue(turned, -turn)
+    assert np.abs(turned.astype(int) - images).max() <= 3
+
+
+def test_the_hue_is_turned_of_clips_whose_color_changes(made_caches: Path) -> None:
+    settings = TrainSettings(colour=0.4, colour_share=0.8, saturation=0.2, grayscale=0.2)
+    plain, made = (clips(made_caches, each) for each in (settings, settings.replaced(hue=0.1)))
+    drawn = [(plain._drawn(epoch, 0, 8, (20, 26)), made._drawn(epoch, 0, 8, (20, 26))) for epoch in range(300)]
+    for one, other in drawn:
+        assert (one.regions, one.saturation) == (other.regions, other.saturation)
+        kept = other.saturation in (0, 1)
+        assert (other.hue == 0) == kept
+        assert abs(other.hue) <= 0.1
+    assert 0.55 < np.mean([other.hue != 0 for _, other in drawn]) < 0.75
+    first, again = (each.__getitems__([(0, 3)])["frames"] for each in (made, made))
+    assert (first == again).all()
 
 
 def test_the_share_of_gray_and_recolored_clips_is_that_of_the_settings(made_caches: Path) -> None:

@@ -241,7 +241,7 @@ def prepared(
         test_side=sides.test,
         mixes=request.system.mixes(request.config),
         clips_apart=bool(request.system.clipped_apart) and settings.gradient_clip > 0,
-        build=partial(build_task, request.system, request.config, parts, settings.seed, settings.label_smoothing),
+        build=partial(build_task, request.system, request.config, parts, settings),
         **more,
     )
 
@@ -264,10 +264,18 @@ def check_recipe(request: Request) -> None:
         )
 
 
-def build_task(system: "System", config: Settings, parts: Mapping[str, Any], seed: int, smoothing: float = 0.0) -> Task:
-    """A system with its losses; parameters without initial weights are initialized randomly from the seed."""
-    torch.manual_seed(seed)
+def build_task(system: "System", config: Settings, parts: Mapping[str, Any], settings: TrainSettings) -> Task:
+    """A system with its losses; parameters without initial weights are initialized randomly from the seed.
+
+    Raises `UsageError` for `drop_path` in a model without it.
+    """
+    torch.manual_seed(settings.seed)
     model = system.build(config, **parts)
+    if settings.drop_path is not None:
+        from unialign.stages.models.drop_path import set_drop_path  # torchvision, which few runs need
+
+        set_drop_path(model, settings.drop_path)
+    smoothing = settings.label_smoothing
     mean, std = system.normalization(model)
     losses = partial(system.losses, smoothing=smoothing) if smoothing else system.losses
     return Task(model, losses, mean, std, partial(system.rate, model), system.clipped_apart)

@@ -24,6 +24,7 @@ from unialign.stages.training.augmentation import (
     resized,
     saturate,
     sparse_frames,
+    turn_hue,
 )
 from unialign.stages.training.by_sample import BySample, Kind, Rows, indices_of
 from unialign.stages.training.order import sample_generator
@@ -68,6 +69,7 @@ class _Drawn:
     colour: np.ndarray | None = None
     pose_view: int = 0
     saturation: float = 1.0
+    hue: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ class Clips(BySample[_Read]):
                     view[:] = resized(images, region, self.frames.image_size).permute(0, 2, 3, 1).numpy()[places]
         if drawn.saturation != 1:
             saturate(out, drawn.saturation)
+        if drawn.hue:
+            turn_hue(out, drawn.hue)
         if drawn.colour is not None:
             rows["levels"][place] = recoloured_levels(out, drawn.colour)
 
@@ -201,14 +205,18 @@ class Clips(BySample[_Read]):
         views = self.pose.views(mirrored=mirrored) if self.pose else [0]
         view = views[int(generator.integers(len(views)))] if self.pose else 0
         # Drawn last, so that runs without them draw as they did before there were these.
-        saturation = 1.0
+        saturation, hue = 1.0, 0.0
         if settings.saturation > 0:
             saturation += float(generator.uniform(-settings.saturation, settings.saturation))
-        if settings.colour_share < 1 and generator.random() >= settings.colour_share:
+        is_plain = settings.colour_share < 1 and generator.random() >= settings.colour_share
+        if is_plain:
             colour, saturation = colour if colour is None else np.ones(2), 1.0
         if settings.grayscale > 0 and generator.random() < settings.grayscale:
             saturation = 0.0
-        return _Drawn(tuple(which), (region,), mirrored, colour, view, saturation)
+        if settings.hue > 0:
+            drawn = float(generator.uniform(-settings.hue, settings.hue))
+            hue = 0.0 if is_plain or saturation == 0 else drawn
+        return _Drawn(tuple(which), (region,), mirrored, colour, view, saturation, hue)
 
     def _pose_tokens(self, indices: np.ndarray, drawn: Sequence[_Drawn]) -> Tensor | None:
         if self.pose is None:

@@ -41,6 +41,8 @@ YOUNGEST = {
     "colour_share": 1.0,
     "saturation": 0.0,
     "grayscale": 0.0,
+    "hue": 0.0,
+    "drop_path": None,
     "test_crop": 1.0,
 }
 
@@ -184,6 +186,17 @@ class TrainSettings(Settings, strict=True):
     )
     saturation: float = Field(0.0, ge=0, lt=1, description="Largest change of the saturation of such a clip.")
     grayscale: float = Field(0.0, ge=0, le=1, description="Probability of a gray clip.")
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="Largest turn of the hue of such a clip, as a share of the color circle."
+    )
+    drop_path: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        title="drop path",
+        description="Probability that a clip skips the last block of a transformer in training, falling to 0 at the "
+        "first: MViT, Swin, VideoMAE and V-JEPA. Unset: the authors' (0.2 and 0.1; none for the other two).",
+    )
     test_clips: int = Field(
         1, ge=1, description="Clips in time whose probabilities are averaged in evaluation, times `test_crops`."
     )

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from unialign.errors import UsageError
 from unialign.stages.models.backbones.tsm import IMAGENET_MEAN, IMAGENET_STD
@@ -101,11 +102,13 @@ class Block(nn.Module):
         self.mlp.add_module("fc1", nn.Linear(width, hidden))
         self.mlp.add_module("act", nn.GELU())
         self.mlp.add_module("fc2", nn.Linear(hidden, width))
+        # Off unless `drop_path.set_drop_path` switches it on.
+        self.drop_path = StochasticDepth(0.0, "row")
 
     def forward(self, tokens: Tensor, angles: tuple[Tensor, Tensor] | None) -> Tensor:
         """See the class."""
-        tokens = tokens + self.attn(self.norm1(tokens), angles)
-        return torch.as_tensor(tokens + self.mlp(self.norm2(tokens)))
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), angles))
+        return torch.as_tensor(tokens + self.drop_path(self.mlp(self.norm2(tokens))))
 
 
 class TubeTransformer(Recomputing):
