@@ -2,7 +2,8 @@
 
 `old_runs/` holds the config.yaml of a run of each system, and their keys, as they were written before settings were
 pydantic models. A new setting must leave both as they are where it has its default, see `settings.YOUNGEST`. The keys
-of `unialign` and `art` changed once, with what they compute: the gradient of a text bank has a norm of its own.
+of `unialign` and `art` changed once, with what they compute: the gradient of a text bank has a norm of its own. That of
+`dvta` was written anew by the earlier version for a generalised protocol, since a test of a single class is refused.
 """
 
 import json
