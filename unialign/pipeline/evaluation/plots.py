@@ -153,19 +153,19 @@ def draw_ablation(
 def _rows_chart(axes: Axes, rows: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]) -> None:
     """The bars, dots and diamonds of `draw_ablation`, the first row on top."""
     total = len(rows) + len(baselines)
-    names = [_short(str(row["name"]), 40) for row in (*rows, *baselines)]
+    names = [textwrap.fill(_short(str(row["name"]), 56), 28) for row in (*rows, *baselines)]
     axes.set_yticks(np.arange(total)[::-1], names, fontsize=9)
     for place, row in zip(range(total - 1, -1, -1), rows, strict=False):
         axes.barh(place, 100 * row["mean"], color=BAR, height=0.72)
-        axes.text(101.5, place, f"{100 * row['mean']:.1f}", va="center", fontsize=9)
+        axes.text(104, place, f"{100 * row['mean']:.1f}", va="center", fontsize=9)
         seeds = row["seeds"]
         for number, seed in enumerate(seeds):
             at = place + 0.6 * (0.5 - (number + 0.5) / len(seeds))
             _interval(axes, seed["top1"], seed["low"], seed["high"], at, BLUE, "o", 3.5)
     for place, row in zip(range(len(baselines) - 1, -1, -1), baselines, strict=True):
         _interval(axes, row["top1"], row["low"], row["high"], place, OLIVE, "D", 5)
-        axes.text(101.5, place, f"{100 * row['top1']:.1f}", va="center", fontsize=9)
-    axes.set_xlim(0, 100)
+        axes.text(104, place, f"{100 * row['top1']:.1f}", va="center", fontsize=9)
+    axes.set_xlim(0, 102)
     axes.set_xlabel("top-1, percent", fontsize=9)
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
@@ -202,7 +202,7 @@ def draw_overview(
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
         axes.set_xlabel(
-            textwrap.fill(_short(words, 80), 24), fontsize=8, color=BLUE if right else VERMILION, labelpad=3
+            textwrap.fill(_short(words, 80), 18), fontsize=8, color=BLUE if right else VERMILION, labelpad=3
         )
     chart = figure.add_subplot(grid[:, -1])
     _rows_chart(chart, rows, baselines)

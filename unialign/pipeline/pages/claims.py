@@ -66,7 +66,7 @@ def claims(
     if baselines:
         said.append(
             "Simple baselines are fitted on the same training samples and cached features, once, with settings that "
-            "were chosen without test samples. They have no seeds."
+            "were chosen without test samples; their interval is that of one measurement."
         )
     duplicates = main.result.get("data", {}).get("duplicates")
     if duplicates:

@@ -123,7 +123,8 @@ def _single(folder: Path) -> Subject:
     run = read_answers(folder, 0, "this run")
     metrics, facts = run.result["metrics"], run.facts()
     row = {"name": str(run.config.get("name") or run.result["model"]), "mean": facts["top1"], "deviation": None}
-    shown = [name for name in METRICS if name in metrics]
+    complete = metrics.get("coverage") in (None, 1.0)
+    shown = [name for name in METRICS if name in metrics and not (METRICS[name].if_missing and complete)]
     return Subject(
         title=f"{row['name']} on {run.result['dataset']}",
         folder=folder,

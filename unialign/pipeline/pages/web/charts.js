@@ -78,8 +78,8 @@ function changeChart(rows, width, left) {
     s("text", { x: (left + width - right) / 2, y: rows.length * tall + 40, "text-anchor": "middle", class: "soft" }, "change of top-1 from the first row, points"));
 }
 
-// Accuracy of classes in two rows: a line from the first to the second, the largest change on top.
-function classChart(entries, pick, width, left) {
+// Accuracy of classes in two rows: a line from the first to the second; of one row: a dot.
+function classChart(entries, one, pick, width, left) {
   const right = 96, tall = left < 200 ? 34 : 25;
   const span = (x) => (x === null ? NaN : left + x * (width - left - right));
   const bottom = entries.length * tall + 12;
@@ -91,7 +91,7 @@ function classChart(entries, pick, width, left) {
         s("line", { x1: span(entry.first), x2: span(entry.second), y1: y, y2: y, stroke: tone, "stroke-width": 4 }),
         s("circle", { cx: span(entry.first), cy: y, r: 5, fill: "var(--back)", stroke: tone, "stroke-width": 2 }),
         s("circle", { cx: span(entry.second), cy: y, r: 5.5, fill: tone }),
-        s("text", { x: width - 4, y: y + 5, "text-anchor": "end" }, `${signed(entry.second - entry.first, 0)} (n = ${entry.samples})`));
+        s("text", { x: width - 4, y: y + 5, "text-anchor": "end" }, `${one ? percent(entry.second, 0) : signed(entry.second - entry.first, 0)} (n = ${entry.samples})`));
     }),
     s("text", { x: (left + width - right) / 2, y: bottom + 33, "text-anchor": "middle", class: "soft" }, "accuracy in the class, percent"));
 }

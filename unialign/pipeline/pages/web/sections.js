@@ -51,7 +51,7 @@ function classSection(page, browser) {
     const fewest = Math.min(...entries.map((entry) => entry.samples));
     put(place,
       one ? h("p", {}, "Accuracy of each class, the lowest first.") : h("p", {}, `“${names[state.second]}” against “${names[state.first]}”: ${better} classes better, ${worse} worse, ${page.classes.length - better - worse} the same. Means over the seeds; a class has ${fewest} test clips or more, so one clip is up to ${(100 / fewest).toFixed(0)} points of its class.`),
-      h("figure", {}, fluid((width, left) => classChart(entries, (label) => browser.only(label, true), width, left)), one ? null : legend([s("circle", { cx: 13, cy: 7, r: 5, fill: "none", stroke: "var(--right)", "stroke-width": 2 }), names[state.first]], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--right)" }), `${names[state.second]}, better`], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--wrong)" }), "worse"])),
+      h("figure", {}, fluid((width, left) => classChart(entries, one, (label) => browser.only(label, true), width, left)), one ? null : legend([s("circle", { cx: 13, cy: 7, r: 5, fill: "none", stroke: "var(--right)", "stroke-width": 2 }), names[state.first]], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--right)" }), `${names[state.second]}, better`], [s("circle", { cx: 13, cy: 7, r: 5, fill: "var(--wrong)" }), "worse"])),
       cut ? h("button", { class: "noprint", onclick: () => { state.all = true; show(); } }, `show ${cut} more classes`) : null);
   }
   show();
