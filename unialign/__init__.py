@@ -38,6 +38,7 @@ _PLACES = {
     "unialign.pipeline.systems.base": ("System",),
     "unialign.pipeline.systems.registry": ("SystemRow",),
     "unialign.settings": ("Settings",),
+    "unialign.stages.training.trackers": ("TrackedRun", "TrackerRow"),
     "unialign.stages.extraction.text_network": ("EncoderRow", "TextEncoder"),
     "unialign.errors": (
         "CacheProblem",
@@ -88,6 +89,8 @@ if TYPE_CHECKING:
     from unialign.stages.extraction.base import Source as Source
     from unialign.stages.extraction.text_network import EncoderRow as EncoderRow
     from unialign.stages.extraction.text_network import TextEncoder as TextEncoder
+    from unialign.stages.training.trackers import TrackedRun as TrackedRun
+    from unialign.stages.training.trackers import TrackerRow as TrackerRow
 
 __all__ = [*sorted(_HOME), "__version__"]
 

@@ -170,8 +170,9 @@ def _plugin_problems() -> list[str]:
     """One sentence per installed plug-in that cannot be used. Those of extraction only where that is installed."""
     from unialign.pipeline.systems.registry import SYSTEMS
     from unialign.stages.datasets.catalog import DATASETS
+    from unialign.stages.training.trackers import TRACKERS
 
-    tables: list[Table[Any]] = [DATASETS, SYSTEMS]
+    tables: list[Table[Any]] = [DATASETS, SYSTEMS, TRACKERS]
     if not absent("extract"):
         from unialign.pipeline.extraction.extractors import EXTRACTORS
         from unialign.stages.extraction.text_encoders import ENCODERS

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.made_stores import (
     CLASSES,
@@ -86,6 +87,15 @@ def test_the_predictions_are_those_of_the_test_samples(finished: RunResult) -> N
         assert stored["importance_names"].tolist() == ["video", "pose"]
         guesses = stored["probabilities"].argmax(axis=1)
         assert finished.metrics["top1"] == (guesses == stored["labels"]).mean()
+
+
+def test_tensorboard_has_clips_confusions_and_settings_beside_metrics(finished: RunResult) -> None:
+    shown = EventAccumulator(str(finished.folder / "tensorboard")).Reload()
+    assert set(shown.Tags()["images"]) == {"clips", "confusion"}
+    (clips,) = shown.Images("clips")
+    assert (clips.width, clips.height) == (2 * 16, 4 * 16)  # two frames of each of four clips
+    assert shown.Scalars("test/top1")[-1].value == pytest.approx(finished.metrics["top1"])
+    assert b"settings.lr" in shown.PluginTagToContent("hparams")["_hparams_/session_start_info"]
 
 
 def test_the_same_training_again_is_the_finished_run(made_caches: Path, finished: RunResult) -> None:

@@ -31,6 +31,7 @@ from unialign.pipeline.training.run_data import (
     learned_text,
     report_of,
 )
+from unialign.pipeline.training.tracking import show_result, tracked
 from unialign.pipeline.training.unseen_classes import tested_as_split
 from unialign.settings import Settings, checked
 from unialign.stages.datasets.base import Dataset
@@ -47,6 +48,7 @@ from unialign.stages.training.prediction import Predictions
 from unialign.stages.training.processes import SETTING, Processes, joined_processes
 from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import TRAIN_TOP1, Task
+from unialign.stages.training.trackers import Trackers
 from unialign.types import Json
 
 Show = Callable[[Progress], None]
@@ -284,32 +286,21 @@ def _train(
 ) -> RunResult:
     started, before = time.monotonic(), _recorded(prepared.readers)
     settings, task = prepared.settings, prepared.build()
-    loader = partial(
-        Loader, settings=settings, rank=processes.rank, world_size=processes.world_size, device=processes.device
-    )
-
-    def part(source: BatchSource | None, side: Covered, candidates: tuple[int, ...] = ()) -> Part | None:
-        if source is None or not len(source):
-            return None
-        missing = tuple(label for _, label in side.missing)
-        return Part(loader(source), side.samples.labels, missing, prepared.unknown, candidates)
-
-    data = Data(
-        train=loader(prepared.train),
-        test=part(prepared.test, prepared.test_side, prepared.candidates),
-        val=part(prepared.val, prepared.val_side),
-        follow_test=prepared.follow_test,
-        prefer_later=bool(prepared.extra),
-    )
-    fitted = fit(
-        task,
-        data,
-        settings,
-        processes=processes,
-        checkpoints=Checkpoints(run.checkpoints, run.key, settings.keep),
-        log=lambda step: RunLog(run.folder, step=step),
-        show=show,
-    )
+    data = _data(prepared, processes)
+    trackers = Trackers(settings.trackers if processes.first else (), tracked(prepared, run.folder, run.key))
+    try:
+        fitted = fit(
+            task,
+            data,
+            settings,
+            processes=processes,
+            checkpoints=Checkpoints(run.checkpoints, run.key, settings.keep),
+            log=lambda step: RunLog(run.folder, step=step, trackers=trackers),
+            show=show,
+        )
+    except BaseException:
+        trackers.close({})
+        raise
     content = _content(run, prepared, fitted, keys) | {"data": report.result()}
     content["extracted"] = _recorded(prepared.readers) - before
     content["seconds"] = round(time.monotonic() - started, 3)
@@ -321,9 +312,36 @@ def _train(
             export_encoder(run.folder / "encoder.pt", network, prepared.extra)
             content["exported"] = "encoder.pt"
         folders.finish(run, content, prediction_arrays(fitted.predictions, prepared, task))
+        show_result(run.folder, prepared, fitted, trackers)
+        trackers.close(fitted.metrics)
     # The other processes wait until the run is on disk.
     content = processes.from_first(content)
     return _result(run, content, reused=False)
+
+
+def _data(prepared: PreparedRun, processes: Processes) -> Data:
+    """What a run trains and evaluates on, in this process."""
+    loader = partial(
+        Loader,
+        settings=prepared.settings,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        device=processes.device,
+    )
+
+    def part(source: BatchSource | None, side: Covered, candidates: tuple[int, ...] = ()) -> Part | None:
+        if source is None or not len(source):
+            return None
+        missing = tuple(label for _, label in side.missing)
+        return Part(loader(source), side.samples.labels, missing, prepared.unknown, candidates)
+
+    return Data(
+        train=loader(prepared.train),
+        test=part(prepared.test, prepared.test_side, prepared.candidates),
+        val=part(prepared.val, prepared.val_side),
+        follow_test=prepared.follow_test,
+        prefer_later=bool(prepared.extra),
+    )
 
 
 def _begin(

@@ -9,6 +9,7 @@ from typing import Any
 
 from unialign.cache import atomic
 from unialign.cache.bounded import parse_json
+from unialign.stages.training.trackers import Trackers
 
 LOGGER = logging.getLogger(__name__)
 
@@ -21,11 +22,14 @@ class RunLog:
     log.jsonl: one JSON object per line, append-only; a resumed run rewrites the steps since its checkpoint, so the last
         line for a step counts.
     metrics.csv: one row per epoch, rewritten each time from the whole history, so it is correct after any kill.
-    tensorboard/: the same numbers as curves.
+    tensorboard/: the same numbers as curves; trackers get them too.
     """
 
-    def __init__(self, folder: Path, *, step: int = 0) -> None:
-        """Open the logs; `step` is the first step to be written; older curves are kept up to it."""
+    def __init__(self, folder: Path, *, step: int = 0, trackers: Trackers | None = None) -> None:
+        """Open the logs; `step` is the first step to be written; older curves are kept up to it.
+
+        trackers: stay open.
+        """
         # Not needed to find a finished run.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -35,6 +39,7 @@ class RunLog:
         if self._lines.is_file() and not self._lines.read_bytes().endswith(b"\n"):
             atomic.append_text(self._lines, "\n")
         self._curves = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        self._trackers = trackers
 
     def event(self, kind: str, **fields: Any) -> None:
         """One line of log.jsonl, and of the program's log."""
@@ -44,17 +49,20 @@ class RunLog:
     def step(self, step: int, fields: Row) -> None:
         """One optimizer step: a line, and the loss and its terms as curves."""
         atomic.append_text(self._lines, _line({"event": "step", "step": step, **fields}))
-        for name, value in fields.items():
-            if name not in ("epoch", "batch") and math.isfinite(value):
-                self._curves.add_scalar(f"step/{name}", value, step)
+        self._draw({f"step/{name}": value for name, value in fields.items() if name not in ("epoch", "batch")}, step)
 
     def epoch(self, history: Sequence[Row], step: int) -> None:
         """The table after an epoch, and its last row as curves."""
         write_table(self.folder / "metrics.csv", history)
-        for name, value in history[-1].items():
-            if name != "epoch" and math.isfinite(value):
-                self._curves.add_scalar(f"epoch/{name}", value, step)
+        self._draw({f"epoch/{name}": value for name, value in history[-1].items() if name != "epoch"}, step)
         self._curves.flush()
+
+    def _draw(self, values: Row, step: int) -> None:
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for name, value in finite.items():
+            self._curves.add_scalar(name, value, step)
+        if self._trackers is not None:
+            self._trackers.values(finite, step)
 
     def close(self) -> None:
         """Flush what is still in memory."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from unialign.settings import Settings, checked
+from unialign.stages.training.trackers import check_trackers
 
 # Fields that change how fast or how safely a run works, but not what it computes.
 NOT_IDENTITY = (
@@ -22,6 +23,7 @@ NOT_IDENTITY = (
     "eval_batch_size",
     "activation_checkpointing",
     "deterministic",
+    "trackers",
 )
 
 # Fields added after config.yaml was first written: with the former behavior as their value, they are left out of it.
@@ -44,6 +46,7 @@ YOUNGEST = {
     "hue": 0.0,
     "drop_path": None,
     "test_crop": 1.0,
+    "trackers": [],
 }
 
 # Fields added after run keys were first written: with the former behavior as their value, keys stay the same.
@@ -161,6 +164,11 @@ class TrainSettings(Settings, strict=True):
     keep: int = Field(
         2, ge=2, description="Numbered checkpoints that stay; at least 2 checkpoints must, for one may be damaged."
     )
+    trackers: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (),
+        description="Trackers of experiments that get the numbers too: wandb, mlflow, trackio, or one of a plug-in. "
+        "Where they keep or send them is set as usual (WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_DIR).",
+    )
     log_every: int = Field(10, ge=1, description="Optimizer steps between two lines of the step log.")
     crop: Literal["area", "multiscale"] = Field(
         "area",
@@ -220,6 +228,12 @@ class TrainSettings(Settings, strict=True):
         highest = 1.0 if field.field_name == "crop_scale" else math.inf
         if not 0 < value[0] <= value[1] <= highest:
             raise ValueError(f"{list(value)} is not two numbers, the smaller one first, above 0")
+        return value
+
+    @field_validator("trackers")
+    @classmethod
+    def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_trackers(value)
         return value
 
     @model_validator(mode="after")
