@@ -7,11 +7,15 @@ Stand-in networks take a known time and no processor, as one on a GPU does: they
 
 - network-bound: clips in front of a stand-in of 200, 1,000 and 5,000 frames/s. The ratio is to the stand-in's rate, or
   to bare decoding where that is slower. Beside it the usual loop: decode, letterbox, network, tracking, in one thread.
-- decode-bound: a stand-in that takes no time. The ratio is to bare decoding in a thread per core.
+- decode-bound: a stand-in that takes no time. The ratio is to bare decoding in a thread per core: `decode_frames`, that
+  is, the same decoder with the same settings and RGB frames. A second stand-in takes images that the processor has
+  resized, as a network on the processor does; its ratio is to bare decoding and resizing.
 - two-workers: the same, `--cluster local:2` to `local:1`, with one decoding thread each.
 - real-network (needs --weights): the bare network on ready images, the loop `model.predict(video, stream=True)`, and
   unialign with each backend that is installed. The ratio is to the loop.
 - orchestration: an extractor that does nothing. The ratio is 50 microseconds to what a sample takes.
+- memory: what both processes take for themselves, every thousand of 10,000 made clips; mib is a column of its own, and
+  the ratio is to the first one.
 
 `--json FILE` writes {"rows": [{"case", "reader", "per_second", "ratio"}]}; per_second counts frames, or samples.
 """
@@ -30,37 +34,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from processes import MIB, machine, memory_of
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.cores import usable_cores
 from unialign.cache.digests import file_digest
 from unialign.pipeline.extraction.extract import Extraction, Settings, run_extraction
+from unialign.pipeline.extraction.pace import Pace
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
+from unialign.pipeline.memory import private_memory
 from unialign.stages.extraction import ultralytics_pose
 from unialign.stages.extraction.base import Outcome, Source
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.extraction.letterbox import letterbox
 from unialign.stages.extraction.pose_backends import BACKENDS
 from unialign.stages.extraction.poses import DetectionJob, YoloPoses
-from unialign.stages.video import decode_frames
+from unialign.stages.video import decode_frames, encode_clip
 
 SIDE = 640
 RATES = (200, 1000, 5000)
 SAMPLE_BUDGET = 50e-6
-CASES = ("network-bound", "decode-bound", "two-workers", "real-network", "orchestration")
+CASES = ("network-bound", "decode-bound", "two-workers", "real-network", "orchestration", "memory")
+# Made clips of the case memory: so many in all, of so many frames, measured at every step.
+MADE_CLIPS, MADE_FRAMES, STEP = 10_000, 8, 1000
 
 
 class StandIn:
     """A network that takes its time and no processor: the next batch cannot begin before the last one is done.
 
-    As one on a GPU, it gets frames as they are decoded and resizes them itself.
+    takes_frames: as one on a GPU, it gets frames as they are decoded and resizes them itself.
     """
 
-    takes_frames = True
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
+    def __init__(self, rate: float, takes_frames: bool) -> None:
+        self.rate, self.takes_frames = rate, takes_frames
         self.free = 0.0
 
     def put(self, place: int, first: int, images: Sequence[np.ndarray]) -> None:
@@ -74,7 +81,7 @@ class StandIn:
 
 
 # One a process, as a network is.
-STAND_INS: dict[float, StandIn] = {}
+STAND_INS: dict[tuple[float, bool], StandIn] = {}
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,10 @@ class StandInPoses(YoloPoses):
     """Poses by a stand-in of so many frames per second; 0: any number."""
 
     rate: float = 0.0
+    takes_frames: bool = True
 
     def network(self, device: str, sides: tuple[int, ...]) -> Any:
-        return STAND_INS.setdefault(self.rate, StandIn(self.rate))
+        return STAND_INS.setdefault((self.rate, self.takes_frames), StandIn(self.rate, self.takes_frames))
 
     def key(self) -> Mapping[str, Any]:
         return {"extractor": "stand-in", "revision": 1}
@@ -164,12 +172,13 @@ def loop(extractor: YoloPoses, sources: list[Source]) -> None:
         extractor.outcome(clip)
 
 
-def bare_decoding(clips: Clips, threads: int) -> float:
-    """Frames per second of nothing but decoding, in so many threads."""
+def bare_decoding(clips: Clips, threads: int, side: int = 0) -> float:
+    """Frames per second of nothing but decoding, and resizing to a side that is not 0, in so many threads."""
 
     def decode(source: Source) -> int:
         assert source.path is not None
-        return sum(1 for _ in decode_frames(source.path))
+        frames = decode_frames(source.path)
+        return sum(1 for frame in frames if not side or letterbox(frame, side).size)
 
     with ThreadPoolExecutor(threads) as pool:
         frames = 0
@@ -197,12 +206,13 @@ def network_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]
 
 def decode_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
     """Serial unialign behind a decoder that does not keep up."""
-    decoding = bare_decoding(clips, cores)
-    _, seconds = extracted(StandInPoses(Path(), ""), clips.sources, threads=cores)
-    return [
-        row("decode-bound", f"bare decoding, {cores} threads", decoding, decoding),
-        row("decode-bound", "unialign", frames / seconds, decoding),
-    ]
+    rows = []
+    for resizing, side, takes_frames in (("", 0, True), (" and resizing", SIDE, False)):
+        bare = bare_decoding(clips, cores, side)
+        rows.append(row("decode-bound", f"bare decoding{resizing}, {cores} threads", bare, bare))
+        _, seconds = extracted(StandInPoses(Path(), "", takes_frames=takes_frames), clips.sources, threads=cores)
+        rows.append(row("decode-bound", f"unialign{resizing}", frames / seconds, bare))
+    return rows
 
 
 def two_workers(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
@@ -282,6 +292,38 @@ def orchestration(samples: int) -> list[dict[str, Any]]:
     return [{"case": "orchestration", "reader": "unialign", "per_second": rate, "ratio": SAMPLE_BUDGET * rate}]
 
 
+def memory() -> list[dict[str, Any]]:
+    """Memory of both processes, beyond shared files, while made clips are extracted."""
+    rows: list[dict[str, Any]] = []
+    steps = iter(range(STEP, MADE_CLIPS + 1, STEP))
+    wanted = next(steps)
+
+    def look(pace: Pace) -> None:
+        nonlocal wanted
+        if pace.done >= wanted:
+            here = memory_of("RssAnon")
+            worker = sum(private_memory(child.pid) for child in psutil.Process().children())
+            mib = (here + worker) / MIB
+            ratio = mib / rows[0]["mib"] if rows else 1.0
+            print(
+                f"memory         after {pace.done:>6,} clips {mib:>8.1f} MiB, worker {worker / MIB:.1f}   {ratio:.3f}"
+            )
+            rows.append(
+                {"case": "memory", "reader": f"{wanted:,} clips", "per_second": None, "ratio": ratio, "mib": mib}
+            )
+            wanted = next(steps, MADE_CLIPS + 1)
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number in range(16):
+            paths.append(Path(folder) / f"{number:02d}.mp4")
+            frames = np.random.default_rng(number).integers(0, 256, (MADE_FRAMES, 64, 64, 3), dtype=np.uint8)
+            encode_clip(paths[-1], frames, fps=10)
+        sources = [Source(f"clip-{number:05d}", paths[number % len(paths)]) for number in range(MADE_CLIPS)]
+        extracted(StandInPoses(Path(), ""), sources, threads=usable_cores(), watch=look)
+    return rows
+
+
 def row(case: str, reader: str, per_second: float, bound: float) -> dict[str, Any]:
     print(f"{case:<14} {reader:<44} {per_second:>12,.1f}/s   {per_second / bound:.3f}", flush=True)
     return {"case": case, "reader": reader, "per_second": per_second, "ratio": per_second / bound}
@@ -318,6 +360,8 @@ def main() -> None:
             rows += real_network(chosen.weights, once, frames // clips.repeats, cores, chosen.rounds)
     if "orchestration" in chosen.cases:
         rows += orchestration(chosen.samples)
+    if "memory" in chosen.cases:
+        rows += memory()
     if chosen.json:
         chosen.json.write_text(json.dumps({"rows": rows}, indent=1))
 
