@@ -9,7 +9,8 @@ Stand-in networks take a known time and no processor, as one on a GPU does: they
   to bare decoding where that is slower. Beside it the usual loop: decode, letterbox, network, tracking, in one thread.
 - decode-bound: a stand-in that takes no time. The ratio is to bare decoding in a thread per core: `decode_frames`, that
   is, the same decoder with the same settings and RGB frames. A second stand-in takes images that the processor has
-  resized, as a network on the processor does; its ratio is to bare decoding and resizing.
+  resized, as a network on the processor does; its ratio is to bare decoding and resizing. Beside it the ratio of
+  processor time, all processes together, which other programs on the machine affect less.
 - two-workers: the same, `--cluster local:2` to `local:1`, with one decoding thread each.
 - real-network (needs --weights): the bare network on ready images, the loop `model.predict(video, stream=True)`, and
   unialign with each backend that is installed. The ratio is to the loop.
@@ -22,6 +23,7 @@ Stand-in networks take a known time and no processor, as one on a GPU does: they
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,6 +147,14 @@ def took(task: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def costs(task: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a task, and processor seconds of this process and of those that have begun and ended in it."""
+    before, started = os.times(), time.perf_counter()
+    task()
+    after = os.times()
+    return time.perf_counter() - started, sum(after[:4]) - sum(before[:4])
+
+
 def extracted(extractor: Any, sources: list[Source], **settings: Any) -> tuple[Extraction, float]:
     """An extraction into an empty cache, and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
@@ -204,14 +214,25 @@ def network_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]
     return rows
 
 
-def decode_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
+def decode_bound(clips: Clips, frames: int, cores: int, rounds_each: int) -> list[dict[str, Any]]:
     """Serial unialign behind a decoder that does not keep up."""
     rows = []
     for resizing, side, takes_frames in (("", 0, True), (" and resizing", SIDE, False)):
-        bare = bare_decoding(clips, cores, side)
-        rows.append(row("decode-bound", f"bare decoding{resizing}, {cores} threads", bare, bare))
-        _, seconds = extracted(StandInPoses(Path(), "", takes_frames=takes_frames), clips.sources, threads=cores)
-        rows.append(row("decode-bound", f"unialign{resizing}", frames / seconds, bare))
+        poses = StandInPoses(Path(), "", takes_frames=takes_frames)
+        # In turn, so that what else the machine does affects both.
+        readers = {
+            f"bare decoding{resizing}, {cores} threads": partial(bare_decoding, clips, cores, side),
+            f"unialign{resizing}": partial(extracted, poses, clips.sources, threads=cores),
+        }
+        rounds = [{name: costs(reader) for name, reader in readers.items()} for _ in range(rounds_each)]
+        whole = {name: np.sum([each[name] for each in rounds], axis=0) / rounds_each / frames for name in readers}
+        bare = next(iter(whole.values()))
+        for name, (seconds, processor) in whole.items():
+            made = row("decode-bound", name, 1 / seconds, 1 / bare[0])
+            # Of a machine that does nothing else, both ratios are the same.
+            made |= {"processor_ms": 1e3 * processor, "processor_ratio": bare[1] / processor}
+            print(f"{'':<59} {made['processor_ms']:>12.3f} ms  {made['processor_ratio']:.3f} of processor time")
+            rows.append(made)
     return rows
 
 
@@ -336,7 +357,9 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=8, help="how often each clip is extracted by a stand-in")
-    parser.add_argument("--rounds", type=int, default=3, help="of real-network, whose readers take turns")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of decode-bound and real-network, whose readers take turns"
+    )
     parser.add_argument("--samples", type=int, default=1_000_000, help="of orchestration")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
@@ -352,7 +375,7 @@ def main() -> None:
         if "network-bound" in chosen.cases:
             rows += network_bound(clips, frames, cores)
         if "decode-bound" in chosen.cases:
-            rows += decode_bound(clips, frames, cores)
+            rows += decode_bound(clips, frames, cores, chosen.rounds)
         if "two-workers" in chosen.cases:
             rows += two_workers(clips, frames, cores)
         if "real-network" in chosen.cases and chosen.weights:

@@ -33,7 +33,7 @@ from unialign.stages.extraction import ultralytics_pose
 from unialign.stages.extraction.letterbox import letterbox
 from unialign.stages.extraction.people import by_weight, follow, track_persons
 from unialign.stages.extraction.poses import to_detections
-from unialign.stages.extraction.tracker import Detections, Track, overlaps
+from unialign.stages.extraction.tracker import Detections, Track, box_overlap
 from unialign.stages.video import Video
 
 LABELS = Path(__file__).with_name("tracking_labels.json")
@@ -156,6 +156,11 @@ def peer(make: Callable[[float], Any], frames: Sequence[Detections], fps: float)
                 track = tracks.setdefault(int(number), Track())
                 track.add(frame, one.boxes[place], one.keypoints[place], float(one.scores[place]))
     return list(tracks.values())
+
+
+def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of each box of (a, 4) with each of (b, 4): (a, b)."""
+    return box_overlap(first[:, None], second[None])
 
 
 def trackers_by_name() -> dict[str, Tracker]:

@@ -11,9 +11,9 @@ from unialign.stages.extraction.people import follow, fullest, track_persons
 from unialign.stages.extraction.tracker import (
     Detections,
     Track,
+    box_overlap,
     is_sure_link,
-    overlaps,
-    pose_similarities,
+    pose_similarity,
     similarities,
 )
 
@@ -271,18 +271,16 @@ def test_unseen_joints_leave_the_box_to_decide() -> None:
 
 def test_overlap_and_pose_similarity_by_hand() -> None:
     boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], dtype=float)
-    np.testing.assert_allclose(overlaps(boxes[:1], boxes), [[1, 1 / 3, 0]])
+    np.testing.assert_allclose(box_overlap(boxes[:1], boxes), [1, 1 / 3, 0])
     pose = person(0)[1][None].astype(float)
     moved = pose.copy()
     moved[0, :, 0] += 10
     # COCO: exp(-d^2 / (2 s^2 k^2)) with k = 2 sigma and s^2 the area.
     sigmas = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
     wanted = np.exp(-100 / (2 * 3264 * (2 * sigmas) ** 2)).mean()
-    np.testing.assert_allclose(
-        pose_similarities(pose, np.concatenate([pose, moved]), np.array([3264.0])), [[1, wanted]]
-    )
+    np.testing.assert_allclose(pose_similarity(pose, np.concatenate([pose, moved]), np.array([3264.0])), [1, wanted])
     unseen = np.concatenate([pose[..., :2], np.zeros((1, 17, 1))], axis=-1)
-    assert np.isnan(pose_similarities(pose, unseen, np.array([3264.0]))).all()
+    assert np.isnan(pose_similarity(pose, unseen, np.array([3264.0]))).all()
 
 
 @given(

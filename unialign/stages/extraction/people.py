@@ -22,6 +22,7 @@ from unialign.stages.extraction.tracker import (
     joined,
     tracklets_of,
     unbroken,
+    without_duplicates,
     without_lasting_duplicates,
 )
 
@@ -131,7 +132,7 @@ def follow(frames: Sequence[Detections], num_people: int = 2, longest_gap: int =
     longest_gap: frames for which a person may be hidden or missed and still count as the same, if there are more people
         than that.
     """
-    tracklets, risks = tracklets_of([one.ordered().without_duplicates() for one in frames], longest_gap)
+    tracklets, risks = tracklets_of(without_duplicates([one.ordered() for one in frames]), longest_gap)
     tracklets = without_lasting_duplicates(tracklets)
     tracks = joined(tracklets, longest_gap)
     company = {frame for track in tracks if len(track.frames) >= SHORTEST_COMPANY for frame in track.frames}

@@ -88,6 +88,10 @@ class Detections:
     keypoints: np.ndarray
     scores: np.ndarray
 
+    def part(self, start: int, end: int) -> "Detections":
+        """The persons from one number to another."""
+        return Detections(self.boxes[start:end], self.keypoints[start:end], self.scores[start:end])
+
     def ordered(self) -> "Detections":
         """The same persons in an order that depends only on their values."""
         if len(self.scores) < 2:
@@ -97,20 +101,6 @@ class Detections:
         ).astype(np.float64)
         order = np.lexsort(values.T[::-1])
         return Detections(self.boxes[order], self.keypoints[order], self.scores[order])
-
-    def without_duplicates(self) -> "Detections":
-        """Only the best of detections that show the same pose in the same place, which box overlap alone does not
-        detect.
-        """
-        if len(self.scores) < 2:
-            return self
-        # The first index is the better one, whose box sets the scale.
-        same = similarity_table(self.boxes, self.keypoints.astype(np.float64), self) > MAX_DUPLICATE_SIMILARITY
-        kept: list[int] = []
-        for index in range(len(self.scores)):
-            if not same[kept, index].any():
-                kept.append(index)
-        return Detections(self.boxes[kept], self.keypoints[kept], self.scores[kept])
 
 
 # A detection: its frame, and its box as bytes.
@@ -193,39 +183,77 @@ def centers(boxes: np.ndarray) -> list[Point]:
     return [(x, y) for x, y in ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()]
 
 
-def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of each box of (a, 4) with each of (b, 4): (a, b), from 0 to 1."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+def box_overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of boxes (..., 4) with others at the same places: (...), from 0 to 1."""
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
     shared = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=-1) for boxes in (first, second)]
-    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9))
+    areas = box_areas(first) + box_areas(second)
+    return np.asarray(shared / np.maximum(areas - shared, 1e-9))
 
 
-def pose_similarities(first: np.ndarray, second: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """OKS of each pose of (a, V, C) with each of (b, V, C): (a, b), from 0 to 1; NaN without a joint detected in both.
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Areas (...) of boxes (..., 4)."""
+    return np.asarray(np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(axis=-1))
 
-    areas: (a,) box areas in square pixels, the scale. The constants of the joints are COCO's for V = 17, else their
-        mean.
+
+def pose_similarity(first: np.ndarray, second: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """OKS of poses (..., V, C) with others at the same places: (...), 0 to 1; NaN without a joint detected in both.
+
+    areas: (...) box areas of the first in square pixels, the scale. The constants of the joints are COCO's for V = 17,
+        else their mean.
     """
-    sigmas = SIGMAS if first.shape[1] == len(SIGMAS) else np.full(first.shape[1], SIGMAS.mean())
-    squares = np.square(first[:, None, :, :2] - second[None, :, :, :2]).sum(axis=-1)
-    scale = 2 * np.square(2 * sigmas) * np.maximum(areas, 1.0)[:, None, None]
-    seen = (first[:, None, :, 2] >= SMALLEST_JOINT_SCORE) & (second[None, :, :, 2] >= SMALLEST_JOINT_SCORE)
+    sigmas = SIGMAS if first.shape[-2] == len(SIGMAS) else np.full(first.shape[-2], SIGMAS.mean())
+    squares = np.square(first[..., :2] - second[..., :2]).sum(axis=-1)
+    scale = 2 * np.square(2 * sigmas) * np.maximum(areas, 1.0)[..., None]
+    seen = (first[..., 2] >= SMALLEST_JOINT_SCORE) & (second[..., 2] >= SMALLEST_JOINT_SCORE)
     total = np.where(seen, np.exp(-squares / scale), 0).sum(axis=-1)
     num_seen = seen.sum(axis=-1)
     return np.where(num_seen > 0, total / np.maximum(num_seen, 1), np.nan)
 
 
-def similarity_table(boxes: np.ndarray, keypoints: np.ndarray, found: Detections) -> np.ndarray:
-    """Mean of IoU and OKS of each of (a, 4) boxes and (a, V, C) keypoints with each detection: (a, n), 0 to 1.
+def similarity(
+    boxes: np.ndarray, keypoints: np.ndarray, other_boxes: np.ndarray, other_keypoints: np.ndarray
+) -> np.ndarray:
+    """Mean of IoU and OKS of detections with others at the same places: (...), 0 to 1; only IoU if no joint is detected
+    in both.
 
-    Only IoU if no joint is detected in both.
+    boxes (..., 4), keypoints (..., V, C); the size of the first sets the scale.
     """
-    iou = overlaps(boxes, found.boxes)
-    areas = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=-1)
-    oks = pose_similarities(keypoints, found.keypoints, areas)
+    iou = box_overlap(boxes, other_boxes)
+    oks = pose_similarity(keypoints, other_keypoints, box_areas(boxes))
     return np.where(np.isnan(oks), iou, (iou + np.nan_to_num(oks)) / 2)
+
+
+def without_duplicates(frames: Sequence[Detections]) -> list[Detections]:
+    """Only the best of detections that show the same pose in the same place, which box overlap alone does not detect.
+
+    frames: with the best detection first.
+    """
+    pairs = [
+        (number, first, second)
+        for number, found in enumerate(frames)
+        for second in range(1, len(found.scores))
+        for first in range(second)
+    ]
+    if not pairs:
+        return list(frames)
+    # Of all frames at once. The first is the better one, whose box sets the scale.
+    boxes, poses = (
+        [np.stack([getattr(frames[pair[0]], name)[pair[place]] for pair in pairs]) for place in (1, 2)]
+        for name in ("boxes", "keypoints")
+    )
+    same = similarity(boxes[0], poses[0].astype(np.float64), boxes[1], poses[1]) > MAX_DUPLICATE_SIMILARITY
+    doubles = {pair for pair, is_same in zip(pairs, same.tolist(), strict=True) if is_same}
+    distinct = list(frames)
+    for number in {pair[0] for pair in doubles}:
+        kept: list[int] = []
+        for index in range(len(frames[number].scores)):
+            if not any((number, better, index) in doubles for better in kept):
+                kept.append(index)
+        found = frames[number]
+        distinct[number] = Detections(found.boxes[kept], found.keypoints[kept], found.scores[kept])
+    return distinct
 
 
 def similarities(tracks: Sequence[Track], frame: int, found: Detections) -> np.ndarray:
@@ -234,7 +262,7 @@ def similarities(tracks: Sequence[Track], frame: int, found: Detections) -> np.n
     boxes = np.stack([track.boxes[-1] for track in tracks]) + np.tile(shifts, 2)
     poses = np.stack([track.keypoints[-1] for track in tracks]).astype(np.float64)
     poses[:, :, :2] += shifts[:, None]
-    return similarity_table(boxes, poses, found)
+    return similarity(boxes[:, None], poses[:, None], found.boxes[None], found.keypoints[None])
 
 
 def is_sure_link(track: Track, frame: int, box: np.ndarray, least: float) -> bool:
@@ -331,19 +359,19 @@ def unbroken(tracks: Sequence[Track]) -> list[Track]:
 
 
 def mean_similarity(first: Track, second: Track) -> float:
-    """Mean similarity (see `similarity_table`) of two tracks over the frames that both are in; 0 if those are too
+    """Mean similarity (see `similarity`) of two tracks over the frames that both are in; 0 if those are too
     few.
     """
     common = sorted(set(first.frames) & set(second.frames))
     if len(common) < MIN_LASTING_FRAMES:
         return 0.0
     one, other = first.only(common), second.only(common)
-    values = [
-        similarity_table(box[None], pose[None].astype(np.float64), Detections(box2[None], pose2[None], np.ones(1)))[
-            0, 0
-        ]
-        for box, pose, box2, pose2 in zip(one.boxes, one.keypoints, other.boxes, other.keypoints, strict=True)
-    ]
+    values = similarity(
+        np.stack(one.boxes),
+        np.stack(one.keypoints).astype(np.float64),
+        np.stack(other.boxes),
+        np.stack(other.keypoints),
+    )
     return float(np.mean(values))
 
 
