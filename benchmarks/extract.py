@@ -250,7 +250,9 @@ def two_workers(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
     ]
 
 
-def real_network(weights: Path, clips: Clips, frames: int, cores: int, rounds: int) -> list[dict[str, Any]]:
+def real_network(
+    weights: Path, clips: Clips, frames: int, cores: int, rounds: int, backends: Sequence[str]
+) -> list[dict[str, Any]]:
     """The loop of the library, then the bare network and unialign with each backend, in turn; the best of the rounds.
 
     Loading is left out. unialign is its supervised worker, with decoding, tracking and the way back of the outcomes.
@@ -267,8 +269,9 @@ def real_network(weights: Path, clips: Clips, frames: int, cores: int, rounds: i
 
     readers: dict[str, Callable[[], float]] = {"model.predict(video, stream=True)": predict}
     with ExitStack() as workers:
-        for backend, described in BACKENDS.items():
-            for rectangular in (False, True) if all(find_spec(library) for library in described.libraries) else ():
+        for backend in backends:
+            is_there = all(find_spec(library) for library in BACKENDS[backend].libraries)
+            for rectangular in (False, True) if is_there else ():
                 poses = YoloPoses(
                     weights, digest, backend=backend, rectangular=rectangular, device="cpu", image_size=SIDE
                 )
@@ -354,6 +357,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=False, help="folder of clips; all but orchestration need it")
     parser.add_argument("--weights", type=Path, help="an Ultralytics pose network, for real-network")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=tuple(BACKENDS),
+        default=[name for name in BACKENDS if name != "torch-compile"],
+        help="of real-network; torch-compile takes minutes to begin",
+    )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=8, help="how often each clip is extracted by a stand-in")
@@ -380,7 +390,7 @@ def main() -> None:
             rows += two_workers(clips, frames, cores)
         if "real-network" in chosen.cases and chosen.weights:
             once = replace(clips, repeats=1)
-            rows += real_network(chosen.weights, once, frames // clips.repeats, cores, chosen.rounds)
+            rows += real_network(chosen.weights, once, frames // clips.repeats, cores, chosen.rounds, chosen.backends)
     if "orchestration" in chosen.cases:
         rows += orchestration(chosen.samples)
     if "memory" in chosen.cases:
