@@ -57,6 +57,35 @@ def test_a_part_of_a_data_set_misses_what_was_published(tmp_path: Path) -> None:
     assert "note: classes have no names" in shown
 
 
+def test_lists_without_clips_are_counted(tmp_path: Path) -> None:
+    """What is to be fetched is known before anything is here."""
+    (tmp_path / "gym99_categories.txt").write_text(
+        "\n".join(f"Clabel: {at}; set: 1; Glabel: 1; element {at}" for at in range(99))
+    )
+    names = [f"abcdefghijk_E_000001_000009_A_{at:04d}_0009" for at in range(5)]
+    (tmp_path / "gym99_train_element_v1.1.txt").write_text("\n".join(f"{name} 0" for name in names[:3]))
+    (tmp_path / "gym99_val_element.txt").write_text("\n".join(f"{name} 1" for name in names[3:]))
+    report = json.loads(called("data", "check", "--dataset", "gym99", "--root", tmp_path, "--json"))
+    assert [(part["part"], part["found"], part["listed"], part["published"]) for part in report["parts"]] == [
+        ("train", 0, 3, 26_320),
+        ("val", 0, 2, 8_521),
+    ]
+    assert report["parts"][0]["examples"] == names[:3]
+    shown = called("data", "check", "--dataset", "gym99", "--root", tmp_path)
+    assert "none of the 5 listed clips is below it" in " ".join(shown.split())
+
+
+def test_every_published_dataset_has_sizes() -> None:
+    own = {"folder", "skeletons", "skeleton-files", "ctr-gcn", "pyskl", "demo", "pku-mmd-2"}
+    assert {name for name, row in DATASETS.own.items() if not row.sizes} == own
+    # Of which SynSE's and SMIE's splits are parts.
+    for name in ("ntu60", "ntu120"):
+        whole = DATASETS[name].sizes["xsub"]
+        assert all(each["train"] < whole["train"] for key, each in DATASETS[name].sizes.items() if "-" in key)
+    assert sum(DATASETS["pku-mmd"].sizes["xsub"].values()) == sum(DATASETS["pku-mmd"].sizes["xview"].values()) == 21_545
+    assert {sum(each.values()) for each in DATASETS["jhmdb"].sizes.values()} == {928}
+
+
 def test_a_sample_is_described_and_drawn(tmp_path: Path) -> None:
     where = ("--dataset", "utd-mhad", "--root", write_files(tmp_path / "utd"))
     out = tmp_path / "sample.png"

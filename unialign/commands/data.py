@@ -62,19 +62,26 @@ def check(
 ) -> None:
     """Count the samples found, listed, published and missing, for each part of each split."""
     resolved = resolve(config, overrides, dataset=dataset, data=root, labels=labels)
-    from unialign.pipeline.dataset_check import check_dataset
+    from unialign.pipeline.dataset_check import check_dataset, lists_alone
     from unialign.pipeline.datasets import rooted_dataset
+    from unialign.stages.datasets.official_lists import NoClips
 
-    found = check_dataset(rooted_dataset(resolved))
+    try:
+        found = check_dataset(rooted_dataset(resolved))
+    except NoClips as error:
+        # Nothing to extract, but something to count.
+        found = lists_alone(error)
     if as_json:
         console.show_json(found)
         return
     files = ", ".join(f"{count:,} {kind}" for kind, count in found["files"].items())
-    shown = {"dataset": found["dataset"], "samples": f"{found['samples']:,}", "classes": found["classes"]}
-    shown["files"] = files
-    if not found["mirror"]:
+    shown = {"dataset": found["dataset"], "samples": f"{found['samples']:,}"}
+    if "classes" in found:
+        shown["classes"] = found["classes"]
+    shown["files"] = files or "none"
+    if not found.get("mirror", True):
         shown["mirrored clips"] = "change their class: no flips"
-    if found["empty_classes"]:
+    if found.get("empty_classes"):
         shown["without samples"] = f"{len(found['empty_classes'])} classes, such as {found['empty_classes'][0]}"
     console.show_fields(shown)
     columns = ("split", "part", "found", "listed", "published", "missing", "for example")

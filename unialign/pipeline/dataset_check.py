@@ -11,6 +11,7 @@ from unialign.errors import CorruptInput, UsageError
 from unialign.pipeline.config import Config
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.catalog import DATASETS
+from unialign.stages.datasets.official_lists import NoClips
 from unialign.types import Json
 
 PARTS = ("train", "val", "test")
@@ -78,6 +79,25 @@ def check_dataset(dataset: Dataset) -> dict[str, Json]:
         "parts": rows,
         "notes": list(dataset.notes),
     }
+
+
+def lists_alone(found: NoClips) -> dict[str, Json]:
+    """The same for a root that holds the official lists and none of their clips."""
+    sizes = DATASETS[found.name].sizes if found.name in DATASETS else {}
+    rows: list[Json] = [
+        {
+            "protocol": protocol,
+            "part": part,
+            "found": 0,
+            "listed": count,
+            "published": sizes.get(protocol, {}).get(part),
+            "missing": count,
+            "examples": sorted(name for name, where in part_of.items() if where == part)[:SHOWN_MISSING],
+        }
+        for protocol, part_of in found.listed.items()
+        for part, count in Counter(part_of.values()).items()
+    ]
+    return {"dataset": found.name, "samples": 0, "files": {}, "parts": rows, "notes": [str(found)]}
 
 
 def _empty(dataset: Dataset) -> list[str]:

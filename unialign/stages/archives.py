@@ -76,7 +76,7 @@ def npy_header(part: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             shape, in_columns, kind = read(part)
-    except (SyntaxError, tokenize.TokenError) as error:
+    except (SyntaxError, tokenize.TokenError, TypeError, RecursionError) as error:
         raise ValueError(f"its header cannot be read ({str(error)[:80]})") from error
     return tuple(shape), bool(in_columns), np.dtype(kind)
 

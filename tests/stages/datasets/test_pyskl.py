@@ -108,6 +108,34 @@ def test_another_layout_is_refused(tmp_path: Path, content: Any, problem: str) -
         read_pyskl(write(tmp_path, content))
 
 
+def test_detections_are_put_together_by_frame(tmp_path: Path) -> None:
+    """The form of Kinetics' poses: a line per detection, every second frame, and some frames without anybody."""
+    joints = np.random.default_rng(0).uniform(1, 200, (5, 17, 3)).astype(np.float16)
+    joints[..., 2] = 0.5
+    frames = np.array([1, 1, 5, 3, 5], np.int16)
+    listed = annotation("a", keypoint=joints, keypoint_score=None, frame_inds=frames, total_frames=300)
+    (clip,) = read_pyskl(write(tmp_path, [{**listed, "box_score": np.ones(5), "valid": {0.5: 3}}])).annotations
+    assert (clip.keypoint.shape, clip.total_frames) == ((2, 3, 17, 2), 3)
+    for detection, (person, frame) in enumerate([(0, 0), (1, 0), (0, 2), (0, 1), (1, 2)]):
+        np.testing.assert_array_equal(clip.keypoint[person, frame], joints[detection, :, :2])
+        assert (clip.score[person, frame] == 0.5).all()
+    assert not clip.score[1, 1].any()
+    outcome = next(PysklSkeletons(tmp_path / "ntu60_hrnet.pkl").run([Source("a", tmp_path / "ntu60_hrnet.pkl")]))
+    assert (outcome.status, outcome.arrays["keypoints"].shape) == ("ok", (3, 2, 17, 3))
+    for changed in (
+        {"frame_inds": frames[:4]},
+        {"frame_inds": frames.astype(float)},
+        {"frame_inds": [1, 1, 5, 3, 5]},
+        {"keypoint": joints[..., :2]},
+        {"keypoint": joints[None]},
+        {"keypoint": joints[:0], "frame_inds": frames[:0]},
+    ):
+        with pytest.raises(CorruptInput, match="are no detections"):
+            read_pyskl(write(tmp_path, [{**listed, **changed}]))
+    with pytest.raises(CorruptInput, match="21 detections in one frame"):
+        read_pyskl(write(tmp_path, [{**listed, "keypoint": joints[[0] * 21], "frame_inds": np.ones(21, int)}]))
+
+
 def test_the_form_for_kinetics_whose_keypoints_are_elsewhere_is_named(shared_data: Path) -> None:
     with pytest.raises(
         CorruptInput, match=r"annotation 0 \('jf7RDuUTrsQ'\) has no 'keypoint'. In PYSKL's form for Kin"

@@ -76,6 +76,14 @@ def read_json(path: Path) -> Json:
         raise UsageError(f"{path}: is no JSON ({str(error)[:100]}).") from error
 
 
+class NoClips(UsageError):
+    """The lists are here, but none of their clips. name: of the dataset. listed: as `Dataset.listed`."""
+
+    def __init__(self, message: str, name: str, listed: Parts) -> None:
+        super().__init__(message)
+        self.name, self.listed = name, listed
+
+
 @dataclass(frozen=True)
 class Cut:
     """Where a clip is in a whole video. video: name of that, without its ending. span: start and end in seconds."""
@@ -133,7 +141,9 @@ def listed_dataset(
     videos |= {each: clips[cuts[each].video] for each in spans if each in labels}
     if not videos:
         example = next(iter(labels), "")
-        raise UsageError(f"{root}: none of the {len(labels)} listed clips is below it; the first is {example[:80]!r}.")
+        raise NoClips(
+            f"{root}: none of the {len(labels)} listed clips is below it; the first is {example[:80]!r}.", name, parts
+        )
     twice = next((each for each, count in Counter(classes).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"{root}: two classes of {name} are called {twice[:80]!r}; the list is damaged.")

@@ -30,6 +30,8 @@ from unialign.stages.skeleton_layouts import COCO_17, Layout, find_layout
 DEFAULT_PICTURE = (1080, 1920)
 # Scores are heatmap maxima, which slightly overshoot 0 to 1 in genuine files; percentages and losses are far outside.
 LEAST_SCORE, MOST_SCORE = -0.5, 2.0
+# Detections of a frame that are read where an annotation lists them.
+MAX_PERSONS = 20
 
 # A Kinect sees 8 m far; anything far beyond is pixels. Nobody is 10 m away from the center of a lifted pose.
 LARGEST_METRES, LARGEST_BODY = 100, 10
@@ -156,6 +158,9 @@ def _annotation(path: Path, number: int, entry: Any) -> PysklAnnotation:
             f"{where} has no 'keypoint'. In PYSKL's form for Kinetics the keypoints are in other files, one per clip, "
             "which are not read: put them into the annotations, or extract poses from the videos."
         )
+    if "frame_inds" in entry:
+        entry = _by_person(where, entry)
+        total_frames = entry["total_frames"]
     keypoint = _floats(entry.get("keypoint"))
     if keypoint is None or keypoint.ndim != 4:
         raise CorruptInput(f"{where}: 'keypoint' is not an array of numbers (persons, frames, joints, coordinates).")
@@ -170,6 +175,33 @@ def _annotation(path: Path, number: int, entry: Any) -> PysklAnnotation:
         raise CorruptInput(f"{where}: 'keypoint_score' does not have one number for each joint of 'keypoint'.")
     size = _picture_size(where, "img_shape", entry) or _picture_size(where, "original_shape", entry)
     return PysklAnnotation(check_name(name, where), label, keypoint, score, size, total_frames)
+
+
+def _by_person(where: str, entry: Mapping[Any, Any]) -> dict[Any, Any]:
+    """An annotation that lists detections, as one with an array by person and frame.
+
+    Detections (N, V, 3) with the number of their frame (N): those of a frame are persons in their order, and frames
+    without any are left out, as both projects do (`DecompressPose`), since Kinetics' poses are of every second frame.
+    """
+    frames, joints = entry["frame_inds"], _floats(entry["keypoint"])
+    fine = isinstance(frames, np.ndarray) and frames.ndim == 1 and frames.dtype.kind in "iu"
+    if not fine or joints is None or joints.ndim != 3 or joints.shape[2] != 3 or not 0 < len(joints) == len(frames):
+        raise CorruptInput(f"{where}: 'frame_inds' and 'keypoint' are no detections (N) and (N, joints, 3).")
+    numbers, place = np.unique(frames, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.searchsorted(place[order], np.arange(len(numbers)))
+    person = np.empty(len(frames), np.int64)
+    person[order] = np.arange(len(frames)) - starts[place[order]]
+    if person.max() >= MAX_PERSONS:
+        raise CorruptInput(f"{where}: {int(person.max()) + 1} detections in one frame; {MAX_PERSONS} are read.")
+    whole = np.zeros((int(person.max()) + 1, len(numbers), *joints.shape[1:]), joints.dtype)
+    whole[person, place] = joints
+    return {
+        **entry,
+        "keypoint": whole[..., :2],
+        "keypoint_score": whole[..., 2],
+        "total_frames": len(numbers),
+    }
 
 
 def _floats(value: Any) -> np.ndarray | None:
