@@ -1,5 +1,6 @@
 """docs/tutorials/: the files and commands of every page, in smaller sizes where a page would take long."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,29 @@ def test_every_tutorial_is_run_by_a_test() -> None:
     assert {name for name in pages if f'"tutorials/{name}"' not in run} == set()
 
 
-def test_own_skeletons_then_zero_shot_ablation_cluster_and_migrating(tmp_path: Path) -> None:
-    said = run_page("tutorials/own-skeletons.md", tmp_path)
+@pytest.fixture(scope="module")
+def skeletons(tmp_path_factory: pytest.TempPathFactory, fork_server: None) -> Path:
+    """The folder in which the page on own skeletons was followed; other pages go on in it."""
+    folder = tmp_path_factory.mktemp("skeletons")
+    said = run_page("tutorials/own-skeletons.md", folder)
     assert "coco-17" in said[1]
-    assert (tmp_path / "wave.png").read_bytes().startswith(b"\x89PNG")
-    run_page("tutorials/zero-shot.md", tmp_path)
-    run_page("tutorials/ablation.md", tmp_path)
-    (table,) = tmp_path.glob("runs/**/ablation.tex")
+    assert (folder / "wave.png").read_bytes().startswith(b"\x89PNG")
+    return folder
+
+
+def test_zero_shot_then_an_ablation(skeletons: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(skeletons, tmp_path / "work")
+    run_page("tutorials/zero-shot.md", folder)
+    run_page("tutorials/ablation.md", folder)
+    (table,) = folder.glob("runs/**/ablation.tex")
     assert "with descriptions" in table.read_text(encoding="utf-8")
-    _, _, again, _, _ = run_page("tutorials/cluster.md", tmp_path)
+
+
+def test_a_cluster_then_migrating(skeletons: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(skeletons, tmp_path / "work")
+    _, _, again, _, _ = run_page("tutorials/cluster.md", folder)
     assert "0 extracted, 120 reused" in again
-    *_, baseline = run_page("tutorials/migrating.md", tmp_path)
+    *_, baseline = run_page("tutorials/migrating.md", folder)
     assert "1-nn" in baseline
 
 
