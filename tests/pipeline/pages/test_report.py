@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from tests.chromium import chromium
 from tests.made_stores import CLASSES, made_dataset
 from tests.pipeline.made_training import tiny_training
+from unialign.cli import app
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.ablation.grid import Trial
 from unialign.pipeline.ablation.results import Ablation, TrialResult, rows_of
@@ -162,3 +165,40 @@ def test_one_picture_shows_clips_beside_the_rows(config: Config, tmp_path: Path)
     with Image.open(drawn[0]) as picture:
         assert min(picture.size) > 300
     assert write_overview(tmp_path / "c", full, ablation, tmp_path / "nothing") is None
+
+
+def test_the_commands_write_the_pages_and_say_where(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = ["--cache", str(config.cache), "--json"]
+    done = CliRunner().invoke(app, ["report", "tiny", "--runs", str(config.runs), "--out", "a/page.html", *places])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"path": str(tmp_path / "a" / "page.html"), "bytes": found["bytes"], "what": "tiny"}
+    assert content_of(tmp_path / "a" / "page.html")["title"].startswith("tiny: 2 rows")
+    done = CliRunner().invoke(app, ["browse", *places])
+    assert done.exit_code == 0, done.output
+    assert content_of(tmp_path / "browse.html")["title"] == "made: 20 samples in 4 stores"
+    done = CliRunner().invoke(app, ["report", "nobody", "--runs", str(config.runs)])
+    assert isinstance(done.exception, MissingCache)
+
+
+def test_a_browser_plays_the_clips_with_their_skeletons(config: Config, tmp_path: Path) -> None:
+    path = write_report(config, Path("tiny"), out=tmp_path / "page.html").path
+    with chromium(tmp_path) as browser:
+        browser.open(path)
+        assert browser.messages == []
+        browser.look("new Promise(done => setTimeout(done, 300))")
+        colours = (
+            "(() => { const film = document.querySelector('canvas.film'); const found = new Set();"
+            "const data = film.getContext('2d').getImageData(0, 0, film.width, film.height).data;"
+            "for (let at = 0; at < data.length; at += 4) found.add(`${data[at]},${data[at + 1]},${data[at + 2]}`);"
+            "return found.size; })()"
+        )
+        assert browser.look(colours) > 20  # not the empty background
+        assert browser.look("document.querySelectorAll('.pair canvas').length") >= 1
+        before = browser.look("document.querySelector('input[type=range]').value")
+        browser.key("ArrowRight")
+        assert browser.look("document.querySelector('input[type=range]').value") != before
+        assert "all </script>" in browser.look("document.body.textContent")
