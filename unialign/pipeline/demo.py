@@ -144,7 +144,7 @@ def run_demo(
     full = next(found for found in ablation.results if found.trial.row == FULL)
     cache = config.cache.resolve()
     overview = write_overview(folder / "overview", Path(full.run), ablation, cache)
-    pictures = [*filter(None, [overview]), *draw_run(Path(full.run), the_dataset(config), cache)]
+    pictures = [*filter(None, [overview]), *draw_run(Path(full.run), the_dataset(config), cache, num_samples=3)]
     page = write_report(config, tables, out=folder / "report.html", progress=progress)
     demo = Demo(
         folder=folder,
