@@ -448,7 +448,6 @@ def measured(case: str, readers: Mapping[str, Turns], rounds: int, seconds: floa
     others = children()
     for number in range(-1, rounds):
         for name, turns in readers.items():
-            print(f"{case}: {name}, round {number + 1} of {rounds}", file=sys.stderr)
             signalled(workers[name], signal.SIGCONT)
             ready = 12 if number < 0 else 8
             for _ in islice(turns, ready if name != LIMIT else 1):
@@ -459,6 +458,9 @@ def measured(case: str, readers: Mapping[str, Turns], rounds: int, seconds: floa
             if number >= 0:
                 rates[name].append(done / passed)
                 costs[name].append(1e3 * (time.process_time() - spent) / done)
+                # Whoever stops it early has these.
+                found = f"{rates[name][-1]:,.1f} per second, {costs[name][-1]:.3g} ms of CPU"
+                print(f"{case}: {name}, round {number + 1} of {rounds}: {found}", file=sys.stderr)
             workers[name] = children().difference(others, *(pids for each, pids in workers.items() if each != name))
             signalled(workers[name], signal.SIGSTOP)
     return [
