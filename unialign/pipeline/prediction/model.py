@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unialign.cache import atomic
+from unialign.cache.paths import expanded_path
 from unialign.cache.reader import StoreReader
 from unialign.errors import UsageError
 from unialign.pipeline.config import Config, with_values
@@ -108,8 +109,8 @@ class Model:
         `StaleCache` if features would be made otherwise than in training.
         """
         if isinstance(clips, (str, Path)):
-            return next(iter(self.stream([Path(clips)])))
-        return list(self.stream([Path(each) for each in clips]))
+            return next(iter(self.stream([expanded_path(clips)])))
+        return list(self.stream([expanded_path(each) for each in clips]))
 
     def stream(
         self, clips: Iterable[Path], watch: Callable[[str], Callable[[Pace], None]] = lambda title: lambda pace: None
