@@ -17,7 +17,9 @@ def verdict(rows: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, 
     if not known:
         return []
     best = max(known, key=lambda row: row["mean"])
-    said = [f"“{best['name']}” answers {_percent(best['mean'])} % of the test clips correctly{_over(best)}."]
+    level = [f"“{row['name']}”" for row in known if row["mean"] == best["mean"]]
+    answer = "answers" if len(level) == 1 else "each answer"
+    said = [f"{_listed(level)} {answer} {_percent(best['mean'])} % of the test clips correctly{_over(best)}."]
     first = rows[0]
     if best is not first and best["change"] is not None:
         low, high = best["low"], best["high"]
@@ -30,11 +32,24 @@ def verdict(rows: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, 
         place = "ahead" if gap < 0 else "level" if gap == 0 else "behind"
         said.append(
             f"The best simple baseline, {simple['name']}, answers {_percent(simple['top1'])} %: it is {place}"
-            f"{'' if gap == 0 else f' by {abs(100 * gap):.1f} points'}."
+            f"{'' if gap == 0 else f' by {abs(100 * gap):.1f} points'}{_certainty(best, simple['top1'])}."
         )
     else:
         said.append("No simple baseline was measured beside it: `unialign baseline` makes some.")
     return said
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _certainty(row: Mapping[str, Any], other: float) -> str:
+    """A remark where the distance of a row from another accuracy is within what seeds or clips vary by."""
+    gap = abs(row["mean"] - other)
+    if gap and row["deviation"] is not None:
+        return ", within one deviation over seeds" if gap <= row["deviation"] else ""
+    intervals = [(seed["low"], seed["high"]) for seed in row["seeds"] if seed["low"] is not None]
+    return ", inside the interval of this run" if gap and any(low <= other <= high for low, high in intervals) else ""
 
 
 def claims(
