@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cache.test_store import build
-from unialign.cache.index import _columns, forget_shard, index_path, load_table, read_index, record_sizes, write_index
+from unialign.cache.index import (
+    _blocks,
+    _columns,
+    forget_index,
+    forget_shard,
+    index_path,
+    load_table,
+    read_index,
+    record_sizes,
+    write_index,
+)
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import STATUSES, Entry, Record, ShardFile, record_path, write_record
 from unialign.cache.store import Store
@@ -95,6 +105,18 @@ def test_the_index_is_what_the_records_say_and_the_same_bytes_each_time(store: S
     write_index(store)
     assert index_path(store.path).read_bytes() == data
     assert verify_store(store.path) == []
+
+
+@pytest.mark.parametrize("block", [1, 4, 5])
+def test_records_that_are_read_in_blocks_say_the_same(
+    store: Store, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = index_path(store.path).read_bytes()
+    forget_index(store.path)
+    monkeypatch.setattr("unialign.cache.index._BLOCK", block)
+    assert len(list(_blocks(store, record_sizes(store.path)))) > 1
+    write_index(store)
+    assert index_path(store.path).read_bytes() == data
 
 
 def test_with_an_index_no_record_is_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

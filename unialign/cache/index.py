@@ -30,6 +30,8 @@ FORMAT = 1
 NAME = "index.bin"
 # A million samples take 150 MB.
 INDEX_BYTES = 4 << 30
+# Samples whose records are read before they become a table.
+_BLOCK = 1 << 15
 _ALIGN, _SHA_BYTES = 64, 32
 
 # The type of each column, and its shape after the first axis; `names` are as wide as the longest id.
@@ -174,12 +176,35 @@ def _covers(table: SampleTable, sizes: dict[int, int]) -> bool:
 
 
 def _read_records(store: Store, sizes: dict[int, int]) -> SampleTable:
-    table = table_of([read_record(record_path(store.path, shard)) for shard in sizes], list(sizes.values()))
+    table = _joined([*_blocks(store, sizes)])
     try:
         check_table(store, table)
     except ValueError as error:
         raise DamagedStore(f"{store.path / 'records'}: {error}; run `unialign extract MODALITY --repair`.") from error
     return table
+
+
+def _blocks(store: Store, sizes: dict[int, int]) -> Iterator[SampleTable]:
+    """The records as tables, in shard order: an entry takes ten times the memory of its row."""
+    records: list[Record] = []
+    block: list[int] = []
+    samples = 0
+    for shard, size in sizes.items():
+        if samples >= _BLOCK:
+            yield table_of(records, block)
+            records, block, samples = [], [], 0
+        records.append(read_record(record_path(store.path, shard)))
+        block.append(size)
+        samples += len(records[-1].entries)
+    yield table_of(records, block)
+
+
+def _joined(tables: list[SampleTable]) -> SampleTable:
+    """Tables in shard order as one, by halves: each row is copied a few times, however many tables there are."""
+    while len(tables) > 1:
+        pairs = range(0, len(tables), 2)
+        tables = [merged(*tables[place : place + 2]) if place + 1 < len(tables) else tables[place] for place in pairs]
+    return tables[0]
 
 
 def _columns(table: SampleTable) -> Iterator[tuple[str, np.ndarray]]:
