@@ -54,7 +54,8 @@ def export(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="File to write: .h5 (the whole store), .pkl (poses, for pyskl), .npz, .tar (WebDataset); or a folder.",
+            help="File to write: .h5 (the whole store), .pkl (poses, for pyskl), .npz, .tar (WebDataset); or a folder; "
+            "or the URL of a folder (s3://bucket/stores), to which the store itself is copied.",
         ),
     ],
     kind: Annotated[
@@ -80,16 +81,25 @@ def export(
     Labels and splits are taken from --dataset; only a .pkl needs them.
     """
     from unialign.cache.inventory import find_store, summarise
+    from unialign.stages.datasets.remote_tree import remote_url
 
     started = time.monotonic()
     resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
+    target = str(file)
     if kind is not None and kind not in FORMATS:
         raise UsageError(f"unknown format {kind!r}; known are {', '.join(FORMATS)}.")
-    kind = kind or _format(file)
+    url = remote_url(file)
+    if url and kind is not None:
+        raise UsageError(f"--format does not go with {url}, to which the store is copied as it is.")
+    kind = "store" if url else kind or _format(file)
     path = find_store(resolved.cache.resolve(), store)
     not_held: tuple[str, ...] = ()
     with console.progress_bar(f"export {path.stem}", hidden=as_json) as progress:
-        if kind == "hdf5":
+        if url:
+            from unialign.pipeline.exchange.remote_export import export_remote
+
+            target, size = export_remote(path, url, progress, overwrite=overwrite)
+        elif kind == "hdf5":
             from unialign.pipeline.exchange.hdf5_export import export_hdf5
 
             size = export_hdf5(path, file, progress, overwrite=overwrite)
@@ -107,7 +117,7 @@ def export(
             size, not_held = done.bytes, done.not_held
     summary = summarise(path)
     result: dict[str, Json] = {
-        "file": str(file),
+        "file": target,
         "format": kind,
         "store": str(path),
         "modality": summary.modality,

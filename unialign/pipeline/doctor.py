@@ -23,6 +23,7 @@ from unialign.pipeline.extraction.hardware import processor
 from unialign.pipeline.memory import available_memory
 from unialign.pipeline.rates import measured_rates
 from unialign.plugins import Table
+from unialign.stages.datasets.remote_tree import remote_url
 from unialign.types import Json
 
 PACKAGES = (
@@ -192,7 +193,7 @@ def checks_of(config: Config) -> list[Json]:
     checks = [
         (
             "data root",
-            config.data is not None and config.data.exists(),
+            config.data is not None and (config.data.exists() or bool(remote_url(config.data))),
             "give --root, UNIALIGN_DATA or `data:` in unialign.yaml",
         ),
         ("pose network", has_ultralytics, "pip install 'unialign[ultralytics]' (AGPL-3.0), or use --source skeleton"),

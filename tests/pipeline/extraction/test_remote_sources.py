@@ -238,6 +238,8 @@ def test_only_what_the_tree_made_is_read_as_a_pointer(tmp_path: Path, site: Site
         ("s3://bucket/a b/videos", "s3://bucket/a b/videos"),
         ("https://host:8000/x", "https://host:8000/x"),
         ("memory://videos", "memory://videos"),
+        ("file:///data/videos", "file:///data/videos"),
+        ("s3://bucket/s-{000..099}.tar", "s3://bucket/s-{000..099}.tar"),
         ("clips/videos", ""),
         ("/data/a:b/c", ""),
         ("C:/videos", ""),

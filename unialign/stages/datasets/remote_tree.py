@@ -1,7 +1,8 @@
 """The names of a data root behind a URL as a local tree: videos as pointers, lists and other small files as they are.
 
 Every adapter of a dataset looks at names and lists only, so it reads the tree like a folder of videos. The names come
-from the server's list of the folder; a plain web server has none, so there they come from `labels.csv`.
+from the server's list of the folder; a plain web server has none, so there they come from `labels.csv`. A root of tar
+files, or a pattern of their names, is one of WebDataset: the videos inside are the pointers (`tar_shards.py`).
 """
 
 import csv
@@ -10,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from unialign.cache import atomic
 from unialign.errors import CacheProblem, MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.scan import check_name
+from unialign.stages.datasets.tar_shards import videos_in
 from unialign.stages.remote_files import ABOUT, Pointer, RemotePath
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 
@@ -31,18 +33,22 @@ MOST_FILES = 2_000_000
 LARGEST, LARGEST_TOTAL = 64 << 20, 1 << 30
 # Requests at a time for the sizes of files on a web server.
 AT_ONCE = 32
+# Beside a tree: what the headers of its tar files said.
+HEADERS = ".headers"
+# A pattern of tar files: shards/train-{000000..000099}.tar.
+_PATTERN = re.compile(r"(.+)/([^/{}]*)\{(\d{1,9})\.\.(\d{1,9})\}([^/{}]*\.tar)")
 
 
 def remote_url(root: Path) -> str:
     """The URL that a configured path is, "" if it is none: a path keeps only one of the slashes of s3://."""
     found = re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(root), re.DOTALL)
-    return f"{found[1]}://{found[2]}" if found else ""
+    return f"{found[1]}:{'///' if found[1] == 'file' else '//'}{found[2]}" if found else ""
 
 
 def tree_of(url: str, folder: Path) -> Path:
     """Where the tree of a URL is, in a folder of trees; named as the URL's last part is."""
     digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:12]
-    return folder / digest / (PurePosixPath(url).name or "root")
+    return folder / digest / (PurePosixPath(_divided(url)[0]).name or "root")
 
 
 def make_tree(url: str, folder: Path, spool: Path, limit: int) -> Path:
@@ -52,11 +58,14 @@ def make_tree(url: str, folder: Path, spool: Path, limit: int) -> Path:
     """
     from unialign.cache.remote.transport import Remote
 
-    remote = Remote(url)
-    tree = tree_of(url, folder)
-    found = dict(_listed(remote))
+    place, names = _divided(url)
+    remote, tree = Remote(place), tree_of(url, folder)
+    found = dict(_listed(remote, names))
     videos = {name: each for name, each in found.items() if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES}
-    others = {name: each for name, each in found.items() if name not in videos}
+    shards = {name: each for name, each in found.items() if name.endswith(".tar")}
+    others = {name: each for name, each in found.items() if name not in videos and name not in shards}
+    if shards and not videos:
+        videos = videos_in(remote, shards, tree.parent / HEADERS)
     _check_sizes(url, others)
     wanted = {name: each.text().encode() for name, each in videos.items()}
     wanted |= _contents(remote, others)
@@ -70,6 +79,20 @@ def make_tree(url: str, folder: Path, spool: Path, limit: int) -> Path:
     for path in [path for path in _below(tree) if path.relative_to(tree).as_posix() not in wanted]:
         atomic.remove(path)
     return tree
+
+
+def _divided(url: str) -> tuple[str, list[str]]:
+    """The folder of a URL, and the names that its last part stands for if it is a pattern of tar files.
+
+    Raises `UsageError` for a pattern of too many.
+    """
+    match = _PATTERN.fullmatch(url)
+    if match is None:
+        return url.rstrip("/"), []
+    place, before, first, last, after = match.groups()
+    if not 0 <= int(last) - int(first) < MOST_FILES:
+        raise UsageError(f"{url}: {first} to {last} are no names of tar files.")
+    return place, [f"{before}{number:0{len(first)}d}{after}" for number in range(int(first), int(last) + 1)]
 
 
 def with_pointers(dataset: Dataset, tree: Path) -> Dataset:
@@ -100,9 +123,10 @@ def _below(tree: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
-def _listed(remote: "Remote") -> Iterator[tuple[str, Pointer]]:
-    """Every file with its name below the root; hidden ones are left out."""
-    found = _named_in_labels(remote) if remote.web else _found(remote)
+def _listed(remote: "Remote", names: Sequence[str]) -> Iterator[tuple[str, Pointer]]:
+    """Every file with its name below the root; hidden ones are left out. names: those that are meant, if not all."""
+    every = _named_in_labels if remote.web else _found
+    found = _looked_at(remote, names) if names else every(remote)
     for number, (name, info) in enumerate(found):
         if number == MOST_FILES:
             raise UsageError(f"{remote.url}: holds more than {MOST_FILES:,} files; give a folder below it.")
@@ -152,6 +176,11 @@ def _named_in_labels(remote: "Remote") -> Iterator[tuple[str, Mapping[str, Any]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{remote.url}/labels.csv: is no CSV in UTF-8 ({error}).") from error
     yield "labels.csv", {"size": len(data)}
+    yield from _looked_at(remote, names)
+
+
+def _looked_at(remote: "Remote", names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Those of the files that exist."""
     system, root = remote.system()
 
     def info(name: str) -> Mapping[str, Any] | None:
