@@ -38,7 +38,7 @@ function classSection(page, browser) {
   if (!page.runs.length) return null;
   const names = page.rows.map((row) => row.name), cached = new Map();
   const counts = (row) => { if (!cached.has(row)) cached.set(row, classCounts(page, row)); return cached.get(row); };
-  const state = { first: 0, second: page.runs[page.main].row, all: false };
+  const state = { first: 0, second: page.runs[page.main].row || names.length - 1, all: false };
   const place = h("div", {});
   const many = 24;
   function show() {
@@ -71,12 +71,12 @@ function confusionSection(page, browser) {
   tally();
   const share = (label, guess) => (totals[label] ? counts[label * count + guess] / totals[label] : 0);
   const seeds = () => page.runs.filter((run) => run.row === row).length;
-  const map = heatMap(count, (first, second) => 255 * share(order[first], order[second]), order.map((label) => page.classes[label]), page.boxes,
+  const map = heatMap(count, (first, second) => 255 * Math.sqrt(share(order[first], order[second])), order.map((label) => page.classes[label]), page.boxes,
     (first, second) => { const [label, guess] = [order[first], order[second]]; return `${page.classes[label]} → ${page.classes[guess]}: ${counts[label * count + guess]} of ${totals[label]} answers (${percent(share(label, guess), 0)} %)`; },
     (first) => browser.only(order[first], true));
   return section("confusion", "Confusion",
     page.rows.length > 1 ? h("div", { class: "controls" }, chooser("row ", page.rows.map((each) => each.name), row, (chosen) => { row = chosen; tally(); map.draw(); })) : null,
-    h("figure", {}, map.canvas, h("figcaption", {}, `Rows: true class; columns: answer; the stronger the color, the larger the share of the class (over ${counted(seeds(), "seed")}). Classes that are taken for each other stand together, with a box around each such group; the groups were found in the answers of “${page.rows[page.runs[page.main].row].name}”.`)),
+    h("figure", {}, map.canvas, h("figcaption", {}, `Rows: true class; columns: answer; the color grows with the square root of the share of the class, so that rare answers show (over ${counted(seeds(), "seed")}). Classes that are taken for each other stand together, with a box around each such group; the groups were found in the answers of “${page.rows[page.runs[page.main].row].name}”.`)),
     page.pairs.length ? [h("h3", {}, `Most frequent confusions of ${page.runs[page.main].label}`), h("div", { class: "pairs" }, page.pairs.map((pair) => h("div", { class: "pair" },
       h("b", {}, page.classes[pair.true]), " taken for ", h("b", {}, page.classes[pair.predicted]), h("small", { class: "soft" }, `${counted(pair.samples, "clip")}, ${percent(pair.share, 0)} % of its class`),
       h("div", { class: "two" }, pairHalf(page, browser, pair.wrong, "wrong"), pairHalf(page, browser, pair.right, "right")))))] : null);
