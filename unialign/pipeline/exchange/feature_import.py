@@ -6,6 +6,8 @@ Supported are .npy, .npz, .pt and .pth (weights only), .csv and HDF5; nothing is
 for samples also (views, D).
 """
 
+import mmap
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ MAX_WIDTH = 65_536
 # How much larger than a compressed HDF5 file its features may be; real ones compress to more than half.
 MOST_GROWTH = 16
 _BARE = "{}"
+# Of HDF5: an entry of variable length, the head of a heap, and that of an object in it.
+_ENTRY, _HEAP, _OBJECT = struct.Struct("<IQI"), struct.Struct("<8sQ"), struct.Struct("<H6xQ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,20 +275,48 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _check_texts(path: Path, texts: h5py.Dataset) -> None:
-    """Raise `CorruptInput` for texts that would be longer than the file: HDF5 allocates what their entries declare.
+def _texts(path: Path, texts: h5py.Dataset) -> list[str]:
+    """The ids of an HDF5 file. Raises `CorruptInput` for ids in chunks, and for texts that the file does not hold.
 
-    Source: the HDF5 file format: an entry of variable length is its length in four bytes, and twelve of its place.
+    Texts of variable length are found here and not by the library, which allocates whatever length an entry declares
+    and never ends in a heap whose objects have no size.
+    Source: the HDF5 file format: an entry is a length (4 bytes), the address of a heap (8) and an object's number (4).
     """
+    size = path.stat().st_size
     if texts.chunks is not None:
         raise CorruptInput(f"{path}: the ids are stored in chunks; save them without compression, in one piece.")
-    if texts.dtype.kind != "O" or not len(texts):
-        return
-    with path.open("rb") as file:
-        file.seek(texts.id.get_offset() or 0)
-        entries = np.frombuffer(file.read(16 * len(texts)), "<u4")
-    if len(entries) != 4 * len(texts) or int(entries[::4].astype(np.int64).sum()) > path.stat().st_size:
-        raise CorruptInput(f"{path}: the ids would be longer than the file; it is damaged.")
+    if texts.dtype.kind != "O":
+        if texts.nbytes > size:
+            raise CorruptInput(f"{path}: the ids would be longer than the file; it is damaged.")
+        return [str(each) for each in texts.asstr()[:]]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        first, count = texts.id.get_offset() or 0, len(texts)
+        entries = [_ENTRY.unpack_from(data, first + _ENTRY.size * at) for at in range(count)]
+        heaps, left = {}, size
+        for heap in {heap for _, heap, _ in entries}:
+            heaps[heap], declared = _heap(data, heap)
+            left -= declared
+            if left < 0:
+                raise ValueError("heaps of texts overlap")
+        found = [(heaps[heap][number], length) for length, heap, number in entries]
+        if any(end - start < length for (start, end), length in found):
+            raise ValueError("a text is longer than its place")
+        return [data[start : start + length].decode() for (start, _), length in found]
+
+
+def _heap(data: mmap.mmap, start: int) -> tuple[dict[int, tuple[int, int]], int]:
+    """Start and end of the objects of a global heap by number, and its size. Raises `ValueError` for anything else."""
+    mark, declared = _HEAP.unpack_from(data, start)
+    if mark != b"GCOL\x01\0\0\0" or not _HEAP.size < declared <= len(data) - start:
+        raise ValueError("texts are not where they should be")
+    found, at = {}, start + _HEAP.size
+    while at + _OBJECT.size <= start + declared:
+        number, size = _OBJECT.unpack_from(data, at)
+        if not number:
+            break  # the free space at the end
+        found[number] = at + _OBJECT.size, min(at + _OBJECT.size + size, start + declared)
+        at += _OBJECT.size + -(-size // 8) * 8
+    return found, declared
 
 
 def _from_hdf5(path: Path) -> _Found:
@@ -301,8 +333,7 @@ def _from_hdf5(path: Path) -> _Found:
             if ids is not None:
                 if ids.ndim != 1 or len(ids) != len(values):
                     raise CorruptInput(f"{path}: {len(ids) if ids.ndim else 0} ids for {len(values)} rows.")
-                _check_texts(path, ids)
-                names = [str(each) for each in ids.asstr()[:]]
+                names = _texts(path, ids)
             return values[:], names
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, struct.error) as error:
         raise CorruptInput(f"{path}: is no HDF5 file with rows of numbers ({str(error)[:100]}).") from error
