@@ -203,9 +203,8 @@ def test_an_extra_has_every_library_that_its_part_of_the_package_imports(extra: 
     found = {module for path in reached for module in imports(path, lazy=bool(extra) and path in own)}
     libraries = {distribution_of(module) for module in found - {"__future__"} if module.split(".")[0] != "unialign"}
     needed = {BROUGHT.get(name, name) for name in libraries if name not in sys.stdlib_module_names}
-    apart = {
-        name for each in ("onnxruntime", "openvino", "slurm", "tensorrt", "ultralytics") for name in contents(each)
-    }
+    others = ("mlflow", "onnxruntime", "openvino", "slurm", "tensorrt", "trackio", "ultralytics", "wandb")
+    apart = {name for each in others for name in contents(each)}
     assert needed - {*contents(""), *contents(extra)} - (apart if extra else set()) == set()
 
 
