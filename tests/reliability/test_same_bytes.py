@@ -68,7 +68,7 @@ def shuffled_executor(cluster: str, threads: int, announce: object) -> Iterator[
     yield run
 
 
-def check_orders(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def check_orders(scene: Scene, folder: Path) -> int:
     """Shuffled sources, shuffled units, two processes; returns the number of builds."""
     builds = 0
     mixed = list(scene.sources)
@@ -76,18 +76,17 @@ def check_orders(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         random.Random(seed).shuffle(mixed)
         assert tree_digest(extract(folder / f"mixed{seed}", mixed).store) == scene.whole, "another order of sources"
         builds += 1
-    monkeypatch.setattr("unialign.pipeline.extraction.extract.executor", shuffled_executor)
     for workers in ("", "1", "2"):
-        store = extract(folder / f"units{workers}", mixed, cluster=workers).store
+        store = extract(folder / f"units{workers}", mixed, cluster=workers, begin=shuffled_executor).store
         assert tree_digest(store) == scene.whole, "another order of units"
         builds += 1
     return builds
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_the_order_of_work_changes_no_byte(memory: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_work_changes_no_byte(memory: Path, report: Report) -> None:
     scene = make_scene(memory, 23, (3, 11))
-    report("R10", builds_in_other_orders=check_orders(scene, memory / "work", monkeypatch), different=0)
+    report("R10", builds_in_other_orders=check_orders(scene, memory / "work"), different=0)
 
 
 def test_the_surroundings_change_no_byte(memory: Path, report: Report) -> None:
@@ -114,4 +113,4 @@ def test_meta_a_plan_in_the_order_given_is_caught(memory: Path, monkeypatch: pyt
     scene = make_scene(memory, 23)
     monkeypatch.setattr("unialign.pipeline.extraction.planning.sorted", lambda found, **_: list(found), raising=False)
     with pytest.raises(AssertionError, match="another order of sources"):
-        check_orders(scene, memory / "work", monkeypatch)
+        check_orders(scene, memory / "work")
