@@ -119,7 +119,13 @@ PATH_FIELDS = (
     *("data", "cache", "runs", "weights", "labels", "train.entities", "train.backbone_weights", "train.start"),
     *("extract.poses.weights", "extract.poses.pickle", "extract.pose_features.weights", "extract.pose_features.poses"),
     *("extract.text.weights", "extract.text.templates", "extract.text.descriptions", "extract.text.entities"),
-    *("extract.tokens.weights", "extract.tokens.frames", "train.stores.frames"),
+    *(
+        "extract.tokens.weights",
+        "extract.tokens.frames",
+        "train.stores.frames",
+        "extract.poses.detector",
+        "extract.spool",
+    ),
 )
 
 
