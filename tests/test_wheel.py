@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from tests.made_stores import made_dataset, pose_features_store, poses_store
 from tests.test_architecture import FILES, imports, name_of
-from unialign.extras import contents, distribution_of
+from unialign.extras import contents, distribution_of, missing_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -180,6 +180,7 @@ PACKAGES = {
     "extract": ("stages/extraction/", "pipeline/extraction/"),
     "train": ("stages/training/", "stages/models/", "pipeline/training/", "pipeline/evaluation/", "pipeline/ablation/"),
 }
+EXTRAS = set(metadata.metadata("unialign").get_all("Provides-Extra", ()))
 # What brings a library that is imported, but not declared.
 BROUGHT = {
     "llvmlite": "numba",
@@ -203,15 +204,25 @@ def test_an_extra_has_every_library_that_its_part_of_the_package_imports(extra: 
     found = {module for path in reached for module in imports(path, lazy=bool(extra) and path in own)}
     libraries = {distribution_of(module) for module in found - {"__future__"} if module.split(".")[0] != "unialign"}
     needed = {BROUGHT.get(name, name) for name in libraries if name not in sys.stdlib_module_names}
-    others = ("mlflow", "onnxruntime", "openvino", "slurm", "tensorrt", "trackio", "ultralytics", "wandb")
-    apart = {name for each in others for name in contents(each)}
+    apart = {name for each in EXTRAS - {"bench", "dev", "docs", *PACKAGES, "all"} for name in contents(each)}
     assert needed - {*contents(""), *contents(extra)} - (apart if extra else set()) == set()
 
 
 def test_every_library_that_the_package_imports_is_declared() -> None:
-    declared = {
-        name for extra in ("", *metadata.metadata("unialign").get_all("Provides-Extra", ())) for name in contents(extra)
-    }
+    declared = {name for extra in ("", *EXTRAS) for name in contents(extra)}
     imported = {module.partition(".")[0] for path in FILES for module in imports(path)}
     others = {distribution_of(name) for name in imported - sys.stdlib_module_names - {"unialign"}}
     assert {BROUGHT.get(name, name) for name in others} <= declared
+
+
+def test_the_page_on_installation_names_every_extra() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert {name for name in EXTRAS if not re.search(rf"[`\[,]{name}[`\],]", page)} == set()
+
+
+def test_a_missing_library_of_any_extra_is_told_with_the_extra_that_brings_it() -> None:
+    for extra in EXTRAS - {"bench", "dev", "docs"}:
+        for library in contents(extra):
+            told = missing_extra(ModuleNotFoundError("gone", name=library.replace("-", "_")), "unialign train")
+            assert told is not None, (extra, library)
+            assert "pip install 'unialign[" in str(told)

@@ -11,7 +11,20 @@ from unialign.errors import UsageError
 # Modules whose distribution is called otherwise; all others differ in "-" and "_" at most.
 _DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open-clip-torch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 # What is offered where a command's own extra does not bring a library, the smallest first.
-_OFFERED = ("remote", "extract", "train", "all", "slurm", "onnxruntime", "openvino", "tensorrt", "ultralytics")
+_OFFERED = (
+    "remote",
+    "extract",
+    "train",
+    "all",
+    "slurm",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "ultralytics",
+    "wandb",
+    "mlflow",
+    "trackio",
+)
 # By the first word of a command, which is also the name of the function in Python. Commands that are not here only read
 # stores, or need a library in one of their forms.
 _NEEDS = {
