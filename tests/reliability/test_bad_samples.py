@@ -166,11 +166,12 @@ def deaths(number: int, choice: random.Random) -> Iterator[list[tuple[int, str]]
     extraction, and a sample whose worker dies twice is quarantined.
     """
     started, killed, ended = list[tuple[int, str]](), list[tuple[int, str]](), threading.Event()
-    real = supervisor.Worker.ask
+    real = supervisor.Worker.tell
 
-    def note(self: supervisor.Worker, sources: Sequence[Source]) -> None:
-        real(self, sources)
-        started.append((self.pid, sources[0].id))
+    def note(self: supervisor.Worker, message: worker.Request | worker.Allowed) -> None:
+        real(self, message)
+        if isinstance(message, worker.Request):
+            started.append((self.pid, message.sources[0].id))
 
     def kill() -> None:
         while len(killed) < number and not ended.wait(choice.uniform(0.25, 0.5)):
@@ -180,7 +181,7 @@ def deaths(number: int, choice: random.Random) -> Iterator[list[tuple[int, str]]
                     os.kill(pid, signal.SIGKILL)
                     killed.append((pid, sample))
 
-    supervisor.Worker.ask = note  # type: ignore[method-assign]
+    supervisor.Worker.tell = note  # type: ignore[method-assign]
     killer = threading.Thread(target=kill)
     killer.start()
     try:
@@ -188,7 +189,7 @@ def deaths(number: int, choice: random.Random) -> Iterator[list[tuple[int, str]]
     finally:
         ended.set()
         killer.join()
-        supervisor.Worker.ask = real  # type: ignore[method-assign]
+        supervisor.Worker.tell = real  # type: ignore[method-assign]
 
 
 def check_no_work_twice(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
@@ -259,12 +260,14 @@ def test_meta_unwatched_memory_is_caught(memory: Path, monkeypatch: pytest.Monke
 def test_meta_a_unit_that_begins_anew_is_caught(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sabotage of R17: what had come back before a death is thrown away."""
 
-    def anew(self: Supervisor, rest: object, made: list[object]) -> None:
-        found: list[object] = []
-        if self._attempt(rest, found) is None:  # type: ignore[arg-type]
-            made.extend(found)
+    def anew(self: Supervisor, rest: Sequence[Source]) -> Iterator[object]:
+        steps = list(self._attempt(rest))
+        if not isinstance(steps[-1], supervisor.Failure):
+            yield from steps
 
     monkeypatch.setattr(Supervisor, "_go_on", anew)
+    # All outcomes of a request are waited for, so it must not need permission on the way.
+    monkeypatch.setattr(executors, "GROUP_SAMPLES", 1)
     with pytest.raises(AssertionError, match="done again"):
         check_no_work_twice(memory, 5, monkeypatch)
 
