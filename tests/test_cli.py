@@ -162,7 +162,7 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     for modality in ("frames", "poses"):
         assert run("extract", modality, cwd=work)["extracted"] == 30
     assert run("extract", "text", "--templates", "plain", cwd=work)["quarantined"] == {}
-    lost = run_forked("extract", "pose-features", cwd=work, code=2)
+    lost = run_forked("extract", "pose-features", "extract.pose_features.encoder=network", cwd=work, code=2)
     assert "--weights" in lost["error"]
     flags = ("--epochs", "1", "--lr", "0.02", "--batch-size", "12", "--device", "cpu", "--workers", "1", "--seed", "3")
     encoder = run_forked(

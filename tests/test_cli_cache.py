@@ -124,7 +124,7 @@ def test_an_empty_or_absent_cache_is_said_instead_of_an_empty_table(tmp_path: Pa
         (("export", f"{COLLECTION}/frames", "new.pkl", "--dataset", "tiny"), 2, "holds poses, and these are frames"),
         (("import", "none.h5"), 2, "none.h5 is not a file"),
         (("import", "there.h5"), 1, "there.h5: is no export of a store"),
-        (("import", "there.PKL"), 1, "there.PKL"),
+        (("import", "there.PKL"), 2, "there.PKL"),
         (("import", "none.pkl"), 2, "none.pkl is not a file"),
         (("prune",), 2, "is not a folder of runs"),
     ],

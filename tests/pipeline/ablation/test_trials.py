@@ -70,7 +70,7 @@ def test_jobs_change_no_number_and_a_finished_sweep_trains_nothing(config: Confi
         with np.load(Path(one.run, "predictions.npz")) as ours, np.load(Path(other.run, "predictions.npz")) as theirs:
             assert ours["probabilities"].tobytes() == theirs["probabilities"].tobytes()
     assert {path.name for path in folder.iterdir()} == {
-        f"ablation.{kind}" for kind in ("csv", "json", "md", "png", "tex")
+        f"ablation.{kind}" for kind in ("csv", "json", "md", "pdf", "png", "svg", "tex")
     }
     repeated, _ = sweep(grid, with_values(config, {"runs": tmp_path / "alone"}))
     assert all(result.reused for result in repeated.results)

@@ -25,7 +25,9 @@ def test_each_head_and_their_weighted_product_have_a_top1(validated_caches: Path
         assert set(result.heads[name]) == {"test", "val"}
         assert 0 <= result.heads[name]["test"] <= 1
     assert set(result.heads["weighted"]["weights"]) == {"video", "aligned"}
-    assert all(weight > 0 for weight in result.heads["weighted"]["weights"].values())
+    # One of the two weighs nothing where the other is clearly better on val.
+    assert all(weight >= 0 for weight in result.heads["weighted"]["weights"].values())
+    assert any(weight > 0 for weight in result.heads["weighted"]["weights"].values())
     assert (result.heads["weighted"]["fitted_on"], result.heads["weighted"]["samples"]) == ("val", 4)
     # The product is what is predicted.
     assert result.heads["weighted"]["test"] == result.metrics["top1"]

@@ -3,14 +3,12 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from unialign.cache.atomic import write_file
 
-mpl.use("Agg")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Bytes by the ending of the file.
 Pictures = Mapping[str, bytes]
@@ -23,8 +21,11 @@ METADATA: dict[str, dict[str, None]] = {
 SETTINGS: Any = {"svg.hashsalt": "unialign", "pdf.fonttype": 42}
 
 
-def pictures_of(figure: Figure, *, dots: int = 120) -> Pictures:
+def pictures_of(figure: "Figure", *, dots: int = 120) -> Pictures:
     """The figure as PNG, SVG and PDF. dots: per inch, of what is not made of lines."""
+    # Here, since every system names this module's types, and most commands draw nothing.
+    import matplotlib as mpl
+
     found = {}
     with mpl.rc_context(SETTINGS):
         for kind, metadata in METADATA.items():

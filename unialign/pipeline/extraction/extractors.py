@@ -143,6 +143,8 @@ def extract_with(
 ) -> Extraction:
     """The same with ready settings, see `settings_for`."""
     prepared = prepare(name, dataset, config)
+    if prepared.note:
+        settings.announce(prepared.note)
     if not settings.dry_run:
         claim_collection(dataset, config.cache.resolve())
     done = run_extraction(
