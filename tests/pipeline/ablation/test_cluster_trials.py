@@ -85,13 +85,17 @@ def scheduler() -> Iterator[str]:
 def test_a_trial_whose_worker_is_killed_is_done_again_with_the_same_numbers(
     config: Config, tmp_path: Path, scheduler: str
 ) -> None:
-    settings = {"train.settings.epochs": 6, "train.settings.checkpoint_every": 1, "train.settings.eval_every": 6}
+    settings = {"train.settings.epochs": 12, "train.settings.checkpoint_every": 1, "train.settings.eval_every": 12}
     grid = Grid(name="g", rows=rows(video=VIDEO | settings))
     whole, _ = sweep(grid, with_values(config, {"runs": tmp_path / "whole"}))
     killed: list[int] = []
 
     def show(trial: Trial, progress: Progress) -> None:
-        if not killed and progress.epoch >= 1:
+        if not killed:
+            # Reports are a second apart, in which this training can end.
+            deadline = time.monotonic() + 60
+            while not list(config.runs.rglob("checkpoints/*.pt")) and time.monotonic() < deadline:
+                time.sleep(0.01)
             (process,) = processes(config.runs)
             # The trial's process was started by the worker's.
             parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
