@@ -1,8 +1,9 @@
-"""Checkpoints with the names and shapes that PYSKL's have, and made-up weights that are the same on every machine."""
+"""Checkpoints with the names and shapes of PYSKL's and EfficientGCN's, and made-up weights, everywhere the same."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +18,28 @@ def checkpoint(path: Path, kind: str, *, joints: int = 17, classes: int = 60) ->
     return path
 
 
+def efficient_checkpoint(path: Path, size: str) -> Path:
+    """A file of EfficientGCN-B0 or B2 with all that its training leaves in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    best = {"acc_top1": 0.9, "cm": np.zeros((60, 60))}
+    torch.save({"model": efficient_state(size), "scheduler": {"lr_lambdas": [None]}, "best_state": best}, path)
+    return path
+
+
+def efficient_state(size: str) -> dict[str, Tensor]:
+    """size: B0, of sand-glass layers, or B2, of separable ones."""
+    named = dict(efficientgcn(size))
+    generator = torch.Generator().manual_seed(15)
+    made = {name: weight(name, shape, named, generator) for name, shape in sorted(named.items())}
+    # One graph for all layers, which share it there.
+    graphs = [name for name in made if name.endswith(".A")]
+    return made | {name: made[graphs[0]].clone() for name in graphs}
+
+
 def state(kind: str, *, joints: int = 17, classes: int = 60) -> dict[str, Tensor]:
-    """kind: stgcn++, stgcn, aagcn, ctrgcn or posec3d."""
+    """kind: stgcn++, stgcn, aagcn, ctrgcn, posec3d or efficientgcn."""
+    if kind == "efficientgcn":
+        return efficient_state("B0")
     shapes = dict(posec3d() if kind == "posec3d" else graph(kind, joints))
     named = {f"backbone.{name}": shape for name, shape in shapes.items()}
     features = 512 if kind == "posec3d" else 256
@@ -33,7 +54,7 @@ def weight(name: str, shape: tuple[int, ...], named: Mapping[str, object], gener
     of_norm = f"{name.rpartition('.')[0]}.running_var" in named
     if leaf == "num_batches_tracked":
         return torch.tensor(1000)
-    if leaf in ("running_var", "PA") or (of_norm and leaf == "weight"):
+    if leaf in ("running_var", "PA", "edge") or (of_norm and leaf == "weight"):
         return 0.5 + torch.rand(shape, generator=generator)
     if leaf == "A":
         return torch.rand(shape, generator=generator) / shape[-1]
@@ -182,3 +203,57 @@ def posec3d() -> Shapes:
             if index == 0:
                 yield from unbiased(f"{name}.downsample", 4 * width, before, 1, 1, 1)
             before = 4 * width
+
+
+def efficientgcn(size: str) -> Shapes:
+    """Stages of (channels, stride, temporal layers): two behind each of three inputs, two behind them all."""
+    sand_glass = size == "B0"
+    widths, depth = ((48, 32, 64, 128), (0, 0, 1, 1)) if sand_glass else ((64, 32, 96, 192), (1, 1, 2, 2))
+    reduction = 2 if sand_glass else 4
+
+    def normed(name: str, after: int, before: int, *kernel: int) -> Shapes:
+        yield from conv(f"{name}.0", after, before, *kernel)
+        yield from norm(f"{name}.1", after)
+
+    def space(name: str, before: int, after: int) -> Shapes:
+        yield f"{name}.conv.A", (3, 25, 25)
+        yield f"{name}.conv.edge", (3, 25, 25)
+        yield from conv(f"{name}.conv.gcn", 3 * after, before)
+        yield from norm(f"{name}.bn", after)
+        if before != after:
+            yield from normed(f"{name}.residual", after, before)
+
+    def time(name: str, width: int, *, stride: int) -> Shapes:
+        inner = width // reduction if sand_glass else 2 * width
+        if sand_glass:
+            yield from normed(f"{name}.depth_conv1", width, 1, 5, 1)
+            yield from normed(f"{name}.point_conv1", inner, width)
+            yield from normed(f"{name}.point_conv2", width, inner)
+            yield from normed(f"{name}.depth_conv2", width, 1, 5, 1)
+        else:
+            yield from normed(f"{name}.expand_conv", inner, width)
+            yield from normed(f"{name}.depth_conv", inner, 1, 5, 1)
+            yield from normed(f"{name}.point_conv", width, inner)
+        if stride > 1:
+            yield from normed(f"{name}.residual", width, width)
+
+    def stages(name: str, before: int, first: int, *, stride: int) -> Shapes:
+        for index in range(2):
+            after = widths[first + index]
+            yield from space(f"{name}.block-{index}_scn", before, after)
+            for layer in range(depth[first + index]):
+                yield from time(f"{name}.block-{index}_tcn-{layer}", after, stride=1 if layer else stride)
+            yield from normed(f"{name}.block-{index}_att.att.fcn", after // reduction, after)
+            yield from conv(f"{name}.block-{index}_att.att.conv_t", after, after // reduction)
+            yield from conv(f"{name}.block-{index}_att.att.conv_v", after, after // reduction)
+            yield from norm(f"{name}.block-{index}_att.bn", after)
+            before = after
+
+    for branch in range(3):
+        name = f"input_branches.{branch}"
+        yield from norm(f"{name}.init_bn", 6)
+        yield from space(f"{name}.stem_scn", 6, 64)
+        yield from unit(f"{name}.stem_tcn", 64, 64, 5, 1)
+        yield from stages(name, 64, 0, stride=1)
+    yield from stages("main_stream", 3 * widths[1], 2, stride=2)
+    yield from conv("classifier.fc", 60, widths[3], 1, 1, 1)

@@ -90,8 +90,8 @@ class PoseFeaturesSection(Settings):
     )
     weights: UserPath | None = Field(
         None,
-        description="Weights of the skeleton network: encoder.pt of a run of `train --model skeleton`, Shift-GCN's, or "
-        "PYSKL's.",
+        description="Weights of the skeleton network: encoder.pt of a run of `train --model skeleton`, Shift-GCN's, "
+        "PYSKL's, or EfficientGCN's.",
     )
     poses: UserText | None = Field(None, description="Store of poses to read, if there are several.")
     num_offsets: int = Field(4, ge=1, description="Temporal offsets per clip, each a view.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import torch
@@ -12,8 +13,27 @@ from unialign.errors import CorruptInput, UsageError
 from unialign.stages.archives import check_weights
 
 
+class _Unread:
+    """Stands for an array of numpy beside the weights, such as EfficientGCN's confusion matrix; nothing reads it."""
+
+    def __init__(self, *described: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_ARRAY_NAMES = (
+    "ndarray",
+    "dtype",
+    *(f"{core}.multiarray.{kind}" for core in ("core", "_core") for kind in ("_reconstruct", "scalar")),
+)
+# torch keeps one list of names for the whole process.
+_NAMES_LOCK = Lock()
+
+
 def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
-    """The content of a file of plain PyTorch weights, or of safetensors.
+    """The content of a file of plain PyTorch weights, or of safetensors. Arrays of numpy in it are not read.
 
     what: which network's ("a skeleton encoder"), for the message.
 
@@ -23,7 +43,8 @@ def load_foreign_weights(path: Path, what: str) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            with path.open("rb") as file:
+            allowed: list[Any] = [(_Unread, f"numpy.{name}") for name in _ARRAY_NAMES]
+            with path.open("rb") as file, _NAMES_LOCK, torch.serialization.safe_globals(allowed):
                 content = read_weights(file)
     except Exception as error:
         # torch.load raises many types of errors for other files, some of them private.

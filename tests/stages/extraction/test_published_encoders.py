@@ -1,4 +1,4 @@
-"""Contract of published encoders: PYSKL's files load, compute what they compute there, and say how they read clips."""
+"""Contract of published encoders: released files load, compute what their own code does, and say what they read."""
 
 from pathlib import Path
 from random import Random
@@ -27,6 +27,11 @@ GRAPH_LOGITS: dict[tuple[str, int], list[float]] = {
 HEATMAP_LOGITS: dict[str, list[float]] = {
     "joint": [0.454303, 0.598281, 0.688849, 0.042408],
     "limb": [0.473852, 0.613345, 0.715424, 0.048453],
+}
+# The same of a copy of EfficientGCN's code (1suancaiyu/EfficientGCNv1, commit 6c0a13e).
+EFFICIENT_LOGITS: dict[str, list[float]] = {
+    "B0": [0.183946, -0.110633, -0.193967, -0.092427],
+    "B2": [-0.550649, 0.162913, -0.379936, -0.029183],
 }
 
 
@@ -68,6 +73,41 @@ def test_posec3d_computes_what_it_computes_in_pyskl(tmp_path: Path, stream: str)
     torch.testing.assert_close(found["logits"][0, :4], expected, atol=1e-5, rtol=1e-5)
     assert found["tokens"].shape == (1, encoder.num_tokens(6), 512)
     assert (encoder.recipe, encoder.clip_len, encoder.dataset) == ("heatmap-64", 48, "gym99")
+
+
+@pytest.mark.parametrize("size", list(EFFICIENT_LOGITS))
+def test_efficientgcn_computes_what_it_computes_in_public_code(tmp_path: Path, size: str):
+    path = made_published.efficient_checkpoint(tmp_path / f"2001_EfficientGCN-{size}_ntu-xset120.pth.tar", size)
+    encoder = load_encoder(path)
+    keypoints = torch.randn(1, 2, 21, 25, 18, generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        found = encoder.network(keypoints, torch.tensor([[True, False]]))
+    expected = torch.tensor(EFFICIENT_LOGITS[size])
+    torch.testing.assert_close(found["logits"][0, :4], expected, atol=1e-5, rtol=1e-5)
+    assert found["tokens"].shape == (1, encoder.num_tokens(21), encoder.width)
+    assert (encoder.layout.name, encoder.recipe, encoder.clip_len) == ("ntu-25", "efficientgcn-3d", 288)
+    assert (encoder.dataset, encoder.protocol) == ("ntu120", "xset")
+    assert encoder.reading
+    assert load_encoder(path, encoder.reading).reading == encoder.reading, "as a worker loads it"
+    with pytest.raises(UsageError, match="'bone' is not one of efficientgcn's"):
+        load_encoder(path, Reading(stream="bone"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"main_stream.block-1_tcn-0.depth_conv2.1.weight": None}, "do not fit.*trunk.1.times.0.after.1.weight"),
+        ({"main_stream.block-1_scn.scale": torch.ones(3)}, "do not fit.*trunk.1.space.scale"),
+        ({"input_branches.2.init_bn.weight": torch.ones(3)}, "do not fit.*branches.2.norm.weight"),
+        ({"classifier.fc.weight": None}, "not whole"),
+    ],
+)
+def test_half_of_an_efficientgcn_is_refused(tmp_path: Path, change: dict[str, torch.Tensor | None], message: str):
+    state = {**made_published.efficient_state("B0"), **change}
+    path = tmp_path / "2001_EfficientGCN-B0_ntu-xsub.pth.tar"
+    torch.save({"model": {name: value for name, value in state.items() if value is not None}}, path)
+    with pytest.raises(CorruptInput, match=message):
+        load_encoder(path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +185,7 @@ def test_weights_that_repeat_one_number_are_refused(tmp_path: Path):
 def test_changed_files_give_one_sentence(tmp_path: Path, seed: int):
     """Names and shapes that no network has; each ends in an error that names the file, or in a whole network."""
     random = Random(seed)
-    state = made_published.state(random.choice(["stgcn++", "ctrgcn", "posec3d"]))
+    state = made_published.state(random.choice(["stgcn++", "ctrgcn", "posec3d", "efficientgcn"]))
     for _ in range(random.randint(1, 3)):
         name = random.choice(sorted(state))
         value = state.pop(name)

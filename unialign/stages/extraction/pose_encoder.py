@@ -1,7 +1,7 @@
 """Skeleton encoders: loading them from a file, and computing features of clips.
 
 Three kinds of file are read: the checkpoints of encoders trained here, the public Shift-GCN weights for NTU RGB+D, and
-the checkpoints of PYSKL (`published_encoders`).
+the checkpoints of PYSKL and of EfficientGCN (`published_encoders`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ class Encoder:
         return Shape(clip_len or self.clip_len, self.num_persons)
 
     def num_tokens(self, clip_len: int | None = None) -> int:
-        """Tokens per clip: two strides of 2, for PoseConv3D one."""
+        """Tokens per clip, the last of which may stand for fewer frames."""
         return -(-(clip_len or self.clip_len) // self.frames_per_token)
 
 
@@ -126,7 +126,10 @@ def encode(encoder: Encoder, clips: Sequence[PoseClip], batch_size: int) -> dict
 def _published(path: Path, content: Mapping[str, Any], asked: Reading) -> Encoder:
     found = published_encoder(path, content, asked)
     network = _filled(path, found.network, found.config, found.state)
-    wider = 1 if found.network == "posec3d" else len(network.form.wider)
+    if found.network == "efficientgcn":
+        frames_per_token = network.frames_per_token
+    else:
+        frames_per_token = 2 ** (1 if found.network == "posec3d" else len(network.form.wider))
     return Encoder(
         name=found.network,
         network=network,
@@ -139,7 +142,7 @@ def _published(path: Path, content: Mapping[str, Any], asked: Reading) -> Encode
         dataset=found.dataset,
         reading=found.reading,
         num_persons=found.num_persons,
-        frames_per_token=2**wider,
+        frames_per_token=frames_per_token,
     )
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 
+from unialign.stages.extraction.efficientgcn_clips import efficientgcn_3d
 from unialign.stages.extraction.pose_clips import (
     PoseClip,
     Shape,
@@ -38,6 +39,7 @@ RECIPES: Mapping[str, Prepare] = {
     "body-2d": body_2d,
     "body-3d": body_3d,
     "pyskl-boxed": pyskl_boxed,
+    "efficientgcn-3d": efficientgcn_3d,
     "heatmap-64": partial(heatmap_pixels, side=64),
     "heatmap-56": partial(heatmap_pixels, side=56),
     **{with_stream(name, stream): partial(make, stream=stream) for name, make in _PYSKL.items() for stream in STREAMS},

@@ -4,6 +4,7 @@ from torch import nn
 
 from unialign.stages.models.skeleton.agcn import AGCN
 from unialign.stages.models.skeleton.ctr_gcn import CTRGCN
+from unialign.stages.models.skeleton.efficient_gcn import EfficientGCN
 from unialign.stages.models.skeleton.posec3d import PoseConv3D
 from unialign.stages.models.skeleton.shift_gcn import ShiftGCN
 from unialign.stages.models.skeleton.stgcn import STGCN
@@ -18,4 +19,5 @@ ENCODERS: dict[str, type[nn.Module]] = {
     "agcn": AGCN,
     "ctr-gcn": CTRGCN,
     "posec3d": PoseConv3D,
+    "efficientgcn": EfficientGCN,
 }
