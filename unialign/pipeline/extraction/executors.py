@@ -138,12 +138,16 @@ def _allowed(ends: Sequence[int], num_earlier: int, num_stored: int) -> int:
 def _groups(units: Iterable[Unit]) -> Iterator[list[Unit]]:
     """The units, one at first and then as many at a time as take about `GROUP_SECONDS`, up to `GROUP_SAMPLES`.
 
-    A process that shares a store with others claims a unit when it takes it, so it takes no more than it needs.
+    Units that are not a sequence are claimed one by one from a store that is shared with other processes. They come one
+    at a time: to take the second of a group can mean to wait until another process has finished what it holds, which
+    might wait for the first.
     """
     rest, number = iter(units), 1
     while group := list(islice(rest, number)):
         started = time.monotonic()
         yield group
+        if not isinstance(units, Sequence):
+            continue
         took, samples = time.monotonic() - started, sum(len(unit.sources) for unit in group)
         if took < GROUP_SECONDS / 2 and 2 * samples <= GROUP_SAMPLES:
             number *= 2
