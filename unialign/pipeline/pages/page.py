@@ -1,6 +1,6 @@
 """One HTML file that holds everything it shows: data, drawing and style.
 
-The script and the style in `web/` are our own, about 60 kB. Vega-Lite would add 0.9 MB to every page and plotly 4.6 MB,
+The script and the style in `web/` are our own, about 60 kB. Vega-Lite or plotly would make every page much larger,
 and neither plays clips, lists 50,000 rows or draws skeletons, which is most of what is here; what is left are four
 kinds of drawings in SVG. So there is no dependency, and no version of one to follow.
 

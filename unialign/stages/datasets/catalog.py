@@ -115,11 +115,7 @@ DATASETS: Table[DatasetRow] = Table(
         "jhmdb": DatasetRow(
             f"{_HERE}.jhmdb:load_jhmdb",
             "J-HMDB, annotated joints",
-            sizes={
-                "split1": {"train": 660, "test": 268},
-                "split2": {"train": 658, "test": 270},
-                "split3": {"train": 663, "test": 265},
-            },
+            sizes={"split1": {"train": 660, "test": 268}},
         ),
         # As papers use them (CrosSCLR, AimCLR): together the 21,545 instances of the release, four of them unusable.
         "pku-mmd": DatasetRow(
