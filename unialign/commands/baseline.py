@@ -5,30 +5,28 @@ from typing import Annotated
 import typer
 
 from unialign import console
+from unialign.commands.groups import Data, given, grouped
 from unialign.commands.options import (
     AsJson,
-    Cache,
     Command,
     ConfigFile,
-    DatasetName,
-    Labels,
     Overrides,
     Protocol,
-    Root,
     Use,
     chosen_stores,
-    resolve,
+    load,
 )
 
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command into the application."""
     app.command("baseline", cls=Command, epilog="Example: unialign baseline --dataset utd-mhad --features poses")(
-        baseline
+        grouped(baseline)
     )
 
 
 def baseline(
+    *,
     features: Annotated[
         str,
         typer.Option(
@@ -36,10 +34,7 @@ def baseline(
             help="Features to classify: poses, pose-features, tokens, frames, or a store by the beginning of its name.",
         ),
     ] = "poses",
-    dataset: DatasetName = None,
-    root: Root = None,
-    cache: Cache = None,
-    labels: Labels = None,
+    data: Data,
     protocol: Protocol = None,
     use: Use = None,
     as_json: AsJson = False,
@@ -51,16 +46,8 @@ def baseline(
     Majority, nearest neighbors, ridge, logistic regression and SVMs, with settings chosen on val. Protocols that test
     unseen classes get ridge regression to the texts of the classes instead.
     """
-    resolved = resolve(
-        config,
-        overrides,
-        dataset=dataset,
-        data=root,
-        cache=cache,
-        labels=labels,
-        protocol=protocol,
-        train__stores=chosen_stores(use),
-    )
+    flags = given(data, protocol=protocol, train__stores=chosen_stores(use))
+    resolved = load(config, overrides, flags)
     from unialign.pipeline.datasets import the_dataset
 
     found = the_dataset(resolved)

@@ -1,41 +1,13 @@
 """`unialign config show`: the resolved configuration, and where each of its values comes from."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import typer
 
 from unialign import console
-from unialign.commands.options import (
-    FLAGS,
-    AsJson,
-    Cache,
-    Command,
-    ConfigFile,
-    DatasetName,
-    Group,
-    Labels,
-    Overrides,
-    Protocol,
-    Root,
-    Runs,
-    Use,
-    chosen_stores,
-    keyed,
-    resolve,
-)
-from unialign.commands.train import (
-    BackboneWeights,
-    BatchSize,
-    Device,
-    Epochs,
-    LearningRate,
-    Model,
-    Name,
-    Seed,
-    Workers,
-    training,
-)
+from unialign.commands.groups import SplitData, given, grouped
+from unialign.commands.options import FLAGS, AsJson, Command, ConfigFile, Group, Overrides, load
+from unialign.commands.train import Loop, Name, Seed, System
 from unialign.types import Json
 
 app = typer.Typer(
@@ -46,21 +18,12 @@ WIDEST = 60
 
 
 @app.command("show", cls=Command, epilog="Example: unialign config show --epochs 20 train.settings.optimizer=adamw")
+@grouped
 def show(
-    dataset: DatasetName = None,
-    root: Root = None,
-    cache: Cache = None,
-    runs: Runs = None,
-    labels: Labels = None,
-    protocol: Protocol = None,
-    model: Model = None,
-    use: Use = None,
-    backbone_weights: BackboneWeights = None,
-    device: Device = None,
-    batch_size: BatchSize = None,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    workers: Workers = None,
+    *,
+    data: SplitData,
+    system: System,
+    loop: Loop,
     seed: Seed = None,
     name: Name = None,
     as_json: AsJson = False,
@@ -71,25 +34,12 @@ def show(
 
     The output can be saved as unialign.yaml. Flags are those of `unialign train`.
     """
-    flags: dict[str, Any] = {
-        "dataset": dataset,
-        "data": root,
-        "cache": cache,
-        "runs": runs,
-        "labels": labels,
-        "protocol": protocol,
-        "train__model": model,
-        "train__stores": chosen_stores(use),
-        "train__backbone_weights": backbone_weights,
-        "train__settings__seed": seed,
-        "train__name": name,
-        **training(device, batch_size, lr, epochs, workers),
-    }
-    values = resolve(config, overrides, **flags).dump()
+    flags = given(data, system, loop, train__settings__seed=seed, train__name=name)
+    values = load(config, overrides, flags).dump()
     from unialign.pipeline.config import config_file
     from unialign.pipeline.config_origins import DEFAULT, value_origins
 
-    origins = value_origins(values, {key: FLAGS[key] for key in keyed(flags)}, overrides or (), file=config)
+    origins = value_origins(values, {key: FLAGS[key] for key in flags}, overrides or (), file=config)
     if as_json:
         path = config_file(config)
         console.show_json({"file": str(path) if path.is_file() else None, "config": values, "origins": origins})

@@ -1,7 +1,8 @@
 """What the commands of `unialign extract` share: their options, and the extraction itself."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from unialign.stages.datasets.base import Dataset
 
 Cluster = Annotated[str | None, setting("extract.cluster", metavar="CLUSTER")]
-WorkersPerGpu = Annotated[int | None, setting("extract.workers_per_gpu")]
 Threads = Annotated[int | None, setting("extract.threads")]
 Timeout = Annotated[float | None, setting("extract.timeout")]
 ShardSamples = Annotated[int | None, setting("extract.shard_samples")]
@@ -38,30 +38,30 @@ REASONS_SHOWN = 10
 CLASSES_SHOWN = 20
 
 
-def execution(
-    cluster: str | None,
-    threads: int | None,
-    timeout: float | None,
-    shard_samples: int | None,
-    codec: str | None,
-    device: str | None,
-    workers_per_gpu: int | None = None,
-) -> dict[str, Any]:
-    """The flags of how an extraction runs, by the names of their configuration."""
-    return {
-        "extract__cluster": cluster,
-        "extract__workers_per_gpu": workers_per_gpu,
-        "extract__threads": threads,
-        "extract__timeout": timeout,
-        "extract__shard_samples": shard_samples,
-        "extract__codec": codec,
-        "extract__device": device,
-    }
+@dataclass(frozen=True)
+class Execution:
+    """How an extraction runs."""
+
+    cluster: Cluster = None
+    workers_per_gpu: Annotated[int | None, setting("extract.workers_per_gpu")] = None
+    threads: Threads = None
+    timeout: Timeout = None
+    shard_samples: ShardSamples = None
+    codec: Codec = None
+    device: Device = None
 
 
-def run(
-    name: str, config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool, join: bool = False
-) -> None:
+@dataclass(frozen=True)
+class Work:
+    """Which samples an extraction works on."""
+
+    repair: Repair = False
+    retry: Retry = False
+    join: Join = False
+    dry_run: DryRun = False
+
+
+def run(name: str, config: "Config", work: Work, *, as_json: bool) -> None:
     """Run an extractor as configured and say what was done; exit code 3 with quarantined samples."""
     from unialign.pipeline.extraction.extractors import extract_configured
 
@@ -72,22 +72,19 @@ def run(
             name,
             dataset,
             config,
-            repair=repair,
-            retry=retry,
-            join=join,
-            dry_run=dry_run,
+            **asdict(work),
             watch=watching(name, bar, paces),
             announce=console.say,
         )
     if as_json:
         console.show_json({**result(done, paces.get(name)), "dataset": facts})
     else:
-        show_extraction(name, done, paces.get(name), dataset, dry_run=dry_run)
+        show_extraction(name, done, paces.get(name), dataset, dry_run=work.dry_run)
     if done.quarantined:
         raise typer.Exit(3)
 
 
-def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_json: bool, join: bool = False) -> None:
+def run_all(config: "Config", work: Work, *, as_json: bool) -> None:
     """Run all extractors that are configured and say what was done; exit code 3 with quarantined samples."""
     from unialign.pipeline.extraction.everything import extract_all
 
@@ -99,10 +96,7 @@ def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_js
         several = extract_all(
             dataset,
             config,
-            repair=repair,
-            retry=retry,
-            join=join,
-            dry_run=dry_run,
+            **asdict(work),
             watch=lambda title: watching(title, begin(f"extract {title}"), paces),
             announce=console.say,
         )
@@ -111,7 +105,7 @@ def run_all(config: "Config", *, repair: bool, retry: bool, dry_run: bool, as_js
             lost = lost or bool(done.quarantined)
             results.append(result(done, pace))
             if not as_json:
-                show_extraction(name, done, pace, dataset, dry_run=dry_run)
+                show_extraction(name, done, pace, dataset, dry_run=work.dry_run)
     if as_json:
         console.show_json({"extractions": results, "dataset": facts})
     if lost:

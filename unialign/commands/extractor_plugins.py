@@ -1,41 +1,15 @@
 """Commands of extractors that plug-ins bring: `unialign extract NAME`, with the fields of their settings as flags."""
 
-import inspect
+from dataclasses import asdict, fields, make_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 
-from unialign.commands.extraction import (
-    Cluster,
-    Codec,
-    Device,
-    DryRun,
-    Join,
-    Repair,
-    Retry,
-    ShardSamples,
-    Threads,
-    Timeout,
-    execution,
-    run,
-)
-from unialign.commands.options import (
-    CONTEXT,
-    AsJson,
-    Cache,
-    Command,
-    ConfigFile,
-    DatasetName,
-    Group,
-    Labels,
-    Overrides,
-    Quiet,
-    Root,
-    Verbose,
-    resolve,
-)
+from unialign.commands.extraction import Execution, Work, run
+from unialign.commands.groups import Data, General, configured, grouped
+from unialign.commands.options import CONTEXT, Command, Group
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -78,53 +52,22 @@ class WithPlugins(Group):
 
 def command_of(name: str, row: "ExtractorRow") -> Any:
     """The function of an extractor's command: the options that all have, and one for each field of its settings."""
+    section = f"extract.{name.replace('-', '_')}"
+    shared = {field.name for group in (Data, Execution, Work, General) for field in fields(group)}
+    own = [
+        (field, _option(field, info), None)
+        for field, info in row.settings.model_fields.items()
+        if field not in shared  # a setting that is called as a shared flag is set by KEY=VALUE
+    ]
+    settings_of = make_dataclass("Settings", own, frozen=True)
 
-    def command(
-        dataset: DatasetName = None,
-        root: Root = None,
-        cache: Cache = None,
-        labels: Labels = None,
-        cluster: Cluster = None,
-        threads: Threads = None,
-        timeout: Timeout = None,
-        shard_samples: ShardSamples = None,
-        codec: Codec = None,
-        device: Device = None,
-        repair: Repair = False,
-        retry: Retry = False,
-        join: Join = False,
-        dry_run: DryRun = False,
-        as_json: AsJson = False,
-        quiet: Quiet = False,
-        verbose: Verbose = False,
-        config: ConfigFile = None,
-        overrides: Overrides = None,
-        **settings: Any,
-    ) -> None:
-        section = f"extract__{name.replace('-', '_')}"
-        resolved = resolve(
-            config,
-            overrides,
-            dataset=dataset,
-            data=root,
-            cache=cache,
-            labels=labels,
-            **{f"{section}__{field}": value for field, value in settings.items()},
-            **execution(cluster, threads, timeout, shard_samples, codec, device),
-        )
-        run(name, resolved, repair=repair, retry=retry, join=join, dry_run=dry_run, as_json=as_json)
+    def command(data: Data, execution: Execution, work: Work, general: General, settings: Any) -> None:
+        values = {f"{section}.{field}": value for field, value in asdict(settings).items()}
+        run(name, configured(general, data, execution, **values), work, as_json=general.as_json)
 
     command.__doc__ = row.title
-    shared = [each for each in inspect.signature(command).parameters.values() if each.kind is not each.VAR_KEYWORD]
-    known = {each.name for each in shared}
-    own = [
-        inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(field, info))
-        for field, info in row.settings.model_fields.items()
-        if field not in known  # a setting that is called as a shared flag is set by KEY=VALUE
-    ]
-    command.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
-    return command
+    command.__annotations__["settings"] = settings_of
+    return grouped(command)
 
 
 def _option(name: str, info: "FieldInfo") -> Any:

@@ -6,7 +6,7 @@ come from the field itself when help is shown, so they are said in one place.
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,12 @@ def setting(key: str, flag: str = "", meaning: str = "", **options: Any) -> Any:
     return typer.Option(FLAGS[key], help=f"{meaning}[{key}]", show_default=False, **options)
 
 
+def key_of(text: str | None) -> str:
+    """The key that an option sets, by its help as `setting` writes it; empty for other options."""
+    found = re.search(r"\[([\w.]+)\]$", text or "")
+    return found[1] if found and found[1] in FLAGS else ""
+
+
 class Command(TyperCommand):
     """A command whose help shows what the configuration says of its options, and whose summary is a whole sentence."""
 
@@ -48,10 +54,11 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Complete the options' help before it is written."""
         for option in self.params:
-            found = re.fullmatch(r"(.*)\[([\w.]+)\]", getattr(option, "help", None) or "", re.DOTALL)
-            if found and found[2] in FLAGS:
-                meaning, choices, facts = _told(found[2])
-                option.help = f"{found[1] or meaning} [{'; '.join((found[2], *facts))}]"  # type: ignore[attr-defined]
+            text = getattr(option, "help", None)
+            key = key_of(text)
+            if text and key:
+                meaning, choices, facts = _told(key)
+                option.help = f"{text.removesuffix(f'[{key}]') or meaning} [{'; '.join((key, *facts))}]"  # type: ignore[attr-defined]
                 if choices and not option.metavar:
                     option.metavar = f"[{'|'.join(choices)}]"
             _name_type(option, ctx)
@@ -113,6 +120,16 @@ def shown_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def chosen_stores(use: list[str] | None) -> dict[str, str] | None:
+    """`--use` as modality to name, None without any. Raises `UsageError` for something of another form."""
+    if not use:
+        return None
+    pairs = [choice.partition("=") for choice in use]
+    if not all(separator and name and store for name, separator, store in pairs):
+        raise UsageError(f"--use {' '.join(use)!r} is not of the form MODALITY=NAME, such as poses=yolo-0123.")
+    return {name: store for name, _, store in pairs}
+
+
 DatasetName = Annotated[str | None, setting("dataset", metavar="NAME")]
 Root = Annotated[Path | None, setting("data", "--root")]
 Cache = Annotated[Path | None, setting("cache")]
@@ -127,6 +144,7 @@ Use = Annotated[
         "Store to read for a modality, by name or URL, if there are several (repeatable).",
         metavar="MODALITY=NAME",
     ),
+    chosen_stores,
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -167,7 +185,11 @@ def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> "
     flags: values by the key that they set, with __ for its dots; None is not given. Raises what `load_config` raises,
     and `UsageError` where a flag and an override set the same value.
     """
-    given = keyed(flags)
+    return load(config, overrides, keyed(flags))
+
+
+def load(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> "Config":
+    """The same, with the flags by their keys."""
     check_overrides(given, overrides or ())
     from unialign.pipeline.config import load_config
 
@@ -196,13 +218,3 @@ def check_overrides(given: Iterable[str], overrides: Iterable[str]) -> None:
 def overlap(first: str, second: str) -> bool:
     """Whether two keys are the same, or one is the section of the other."""
     return f"{first}.".startswith(f"{second}.") or f"{second}.".startswith(f"{first}.")
-
-
-def chosen_stores(use: list[str] | None) -> dict[str, str] | None:
-    """`--use` as modality to name, None without any. Raises `UsageError` for something of another form."""
-    if not use:
-        return None
-    pairs = [choice.partition("=") for choice in use]
-    if not all(separator and name and store for name, separator, store in pairs):
-        raise UsageError(f"--use {' '.join(use)!r} is not of the form MODALITY=NAME, such as poses=yolo-0123.")
-    return {name: store for name, _, store in pairs}

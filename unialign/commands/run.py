@@ -10,6 +10,7 @@ from unialign import console
 from unialign.commands.evaluate import in_one_line
 from unialign.commands.extraction import (
     Cluster,
+    Retry,
     Threads,
     begun,
     result,
@@ -17,22 +18,8 @@ from unialign.commands.extraction import (
     show_reasons,
     watching,
 )
-from unialign.commands.options import (
-    AsJson,
-    Cache,
-    Command,
-    ConfigFile,
-    DatasetName,
-    Labels,
-    Overrides,
-    Protocol,
-    Quiet,
-    Root,
-    Runs,
-    Verbose,
-    resolve,
-    setting,
-)
+from unialign.commands.groups import General, SplitData, configured, grouped
+from unialign.commands.options import Command, setting
 from unialign.commands.progress import training_shown
 from unialign.commands.train import Epochs, Model, Seed, baseline_beside, show_training, training_object
 from unialign.types import Json
@@ -48,28 +35,20 @@ if TYPE_CHECKING:
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command into the application."""
-    app.command("run", cls=Command, epilog="Example: unialign run --root clips --weights yolo11n-pose.pt")(run)
+    app.command("run", cls=Command, epilog="Example: unialign run --root clips --weights yolo11n-pose.pt")(grouped(run))
 
 
 def run(
-    dataset: DatasetName = None,
-    root: Root = None,
-    cache: Cache = None,
-    runs: Runs = None,
-    labels: Labels = None,
-    protocol: Protocol = None,
+    *,
+    data: SplitData,
     weights: Annotated[Path | None, setting("extract.poses.weights")] = None,
     model: Model = None,
     epochs: Epochs = None,
     seed: Seed = None,
     cluster: Cluster = None,
     threads: Threads = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try quarantined samples again.")] = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
+    retry: Retry = False,
+    general: General,
 ) -> None:
     """Go from videos to a trained, evaluated model: both stages in one command.
 
@@ -79,15 +58,9 @@ def run(
     """
     from unialign.pipeline.config import with_values
 
-    resolved = resolve(
-        config,
-        overrides,
-        dataset=dataset,
-        data=root,
-        cache=cache,
-        runs=runs,
-        labels=labels,
-        protocol=protocol,
+    resolved = configured(
+        general,
+        data,
         extract__poses__weights=weights,
         train__model=model,
         train__settings__epochs=epochs,
@@ -97,16 +70,16 @@ def run(
     )
     if resolved.dataset is None:
         resolved = with_values(resolved, {"dataset": "folder"})
-    found, facts = begun(resolved, as_json=as_json)
+    found, facts = begun(resolved, as_json=general.as_json)
     steps: list[Json] = []
-    with console.progress_bars(hidden=as_json) as begin:
-        last, quarantined = _run(found, resolved, begin, steps, retry=retry, as_json=as_json)
+    with console.progress_bars(hidden=general.as_json) as begin:
+        last, quarantined = _run(found, resolved, begin, steps, retry=retry, as_json=general.as_json)
     beside = None if last.reused else baseline_beside(resolved, found, last)
     from unialign.pipeline.pages.report import write_report
 
-    with console.progress_bar("report", hidden=as_json) as progress:
+    with console.progress_bar("report", hidden=general.as_json) as progress:
         page = write_report(resolved, last.folder, progress=progress)
-    if as_json:
+    if general.as_json:
         more = {"steps": steps, "page": str(page.path), "collection": facts}
         console.show_json({**training_object(last, beside), **more})
     else:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,27 +11,8 @@ import typer
 
 from unialign import console
 from unialign.commands.evaluate import in_one_line
-from unialign.commands.options import (
-    FLAGS,
-    AsJson,
-    Cache,
-    Command,
-    ConfigFile,
-    DatasetName,
-    Labels,
-    Overrides,
-    Protocol,
-    Quiet,
-    Root,
-    Runs,
-    Use,
-    Verbose,
-    chosen_stores,
-    keyed,
-    overlap,
-    resolve,
-    setting,
-)
+from unialign.commands.groups import General, SplitData, configured, given, grouped
+from unialign.commands.options import FLAGS, AsJson, Command, Quiet, Use, Verbose, chosen_stores, overlap, setting
 from unialign.commands.progress import training_bar, trial_bar
 from unialign.errors import UnialignError, UsageError
 from unialign.types import Json
@@ -43,12 +25,7 @@ if TYPE_CHECKING:
     from unialign.stages.datasets.base import Dataset
 
 Model = Annotated[str | None, setting("train.model")]
-BackboneWeights = Annotated[Path | None, setting("train.backbone_weights", metavar="FILE")]
-Device = Annotated[str | None, setting("train.settings.device")]
-BatchSize = Annotated[int | None, setting("train.settings.batch_size")]
-LearningRate = Annotated[float | None, setting("train.settings.lr")]
 Epochs = Annotated[int | None, setting("train.settings.epochs")]
-Workers = Annotated[int | None, setting("train.settings.read_threads", "--workers")]
 Seed = Annotated[int | None, setting("train.settings.seed")]
 Name = Annotated[str | None, setting("train.name")]
 
@@ -56,27 +33,39 @@ Name = Annotated[str | None, setting("train.name")]
 FITTED = 0.9
 
 
+@dataclass(frozen=True)
+class System:
+    """What is trained, and from what."""
+
+    model: Model = None
+    use: Use = None
+    backbone_weights: Annotated[Path | None, setting("train.backbone_weights", metavar="FILE")] = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How it is trained."""
+
+    device: Annotated[str | None, setting("train.settings.device")] = None
+    batch_size: Annotated[int | None, setting("train.settings.batch_size")] = None
+    lr: Annotated[float | None, setting("train.settings.lr")] = None
+    epochs: Epochs = None
+    workers: Annotated[int | None, setting("train.settings.read_threads", "--workers")] = None
+
+
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module into the application."""
-    app.command("train", cls=Command, epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(train)
-    app.command("ablate", cls=Command, epilog="Example: unialign ablate modalities --dataset ntu60 --epochs 20")(ablate)
+    app.command("train", cls=Command, epilog="Example: unialign train --cached --dataset ntu60 --protocol xsub")(
+        grouped(train)
+    )
+    app.command("ablate", cls=Command, epilog="Example: unialign ablate modalities --dataset ntu60 --epochs 20")(
+        grouped(ablate)
+    )
     app.command("demo", cls=Command, epilog="Example: unialign demo --folder demo")(demo)
 
 
-def training(
-    device: str | None, batch_size: int | None, lr: float | None, epochs: int | None, workers: int | None
-) -> dict[str, Any]:
-    """The flags of how a training runs, by the names of their configuration."""
-    return {
-        "train__settings__device": device,
-        "train__settings__batch_size": batch_size,
-        "train__settings__lr": lr,
-        "train__settings__epochs": epochs,
-        "train__settings__read_threads": workers,
-    }
-
-
 def train(
+    *,
     cached: Annotated[
         bool,
         typer.Option(
@@ -84,20 +73,9 @@ def train(
             help="Read features from the cache, or extract them during training, for comparison.",
         ),
     ] = True,
-    dataset: DatasetName = None,
-    root: Root = None,
-    cache: Cache = None,
-    runs: Runs = None,
-    labels: Labels = None,
-    protocol: Protocol = None,
-    model: Model = None,
-    use: Use = None,
-    backbone_weights: BackboneWeights = None,
-    device: Device = None,
-    batch_size: BatchSize = None,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    workers: Workers = None,
+    data: SplitData,
+    system: System,
+    loop: Loop,
     seed: Seed = None,
     name: Name = None,
     overwrite: Annotated[
@@ -106,47 +84,28 @@ def train(
             "--overwrite", help="Delete the run of the same settings and data, if there is one, and train again."
         ),
     ] = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
+    general: General,
 ) -> None:
     """Train a system on cached modalities.
 
     An interrupted run resumes, and a finished run of the same settings and data is reused; `--overwrite` trains anew.
     """
-    resolved = resolve(
-        config,
-        overrides,
-        dataset=dataset,
-        data=root,
-        cache=cache,
-        runs=runs,
-        labels=labels,
-        protocol=protocol,
-        train__model=model,
-        train__stores=chosen_stores(use),
-        train__backbone_weights=backbone_weights,
-        train__settings__seed=seed,
-        train__name=name,
-        **training(device, batch_size, lr, epochs, workers),
-    )
+    resolved = configured(general, data, system, loop, train__settings__seed=seed, train__name=name)
     # What takes long to load is loaded after the request has been checked.
     from unialign.pipeline.datasets import the_dataset
 
     found = the_dataset(resolved)
     from unialign.pipeline.training.from_config import train_from_config
 
-    with training_bar(resolved.train.model, hidden=as_json or os.environ.get("RANK", "0") != "0") as show:
+    with training_bar(resolved.train.model, hidden=general.as_json or os.environ.get("RANK", "0") != "0") as show:
         result = train_from_config(
-            resolved, found, online=not cached, show=show, tell=_tell(verbose), overwrite=overwrite
+            resolved, found, online=not cached, show=show, tell=_tell(general.verbose), overwrite=overwrite
         )
     if os.environ.get("RANK", "0") != "0":
         # Under torchrun every process gets here with the same result; one reports it.
         return
     beside = baseline_beside(resolved, found, result) if cached and not result.reused else None
-    if as_json:
+    if general.as_json:
         console.show_json(training_object(result, beside))
     else:
         show_training(result, beside)
@@ -219,6 +178,7 @@ def _best_fields(best: Mapping[str, Any]) -> dict[str, object]:
 
 
 def ablate(
+    *,
     grid: Annotated[
         str,
         typer.Argument(
@@ -227,12 +187,7 @@ def ablate(
             "lists them.",
         ),
     ],
-    dataset: DatasetName = None,
-    root: Root = None,
-    cache: Cache = None,
-    runs: Runs = None,
-    labels: Labels = None,
-    protocol: Protocol = None,
+    data: SplitData,
     use: Use = None,
     jobs: Annotated[
         int | None,
@@ -247,43 +202,23 @@ def ablate(
             "a Dask scheduler's address, or local:N, the same as --jobs N.",
         ),
     ] = "",
-    device: Device = None,
-    batch_size: BatchSize = None,
-    lr: LearningRate = None,
-    epochs: Epochs = None,
-    workers: Workers = None,
+    loop: Loop,
     seed: Annotated[
         list[int] | None,
         typer.Option("--seed", metavar="INT", help="Seed to train, instead of the grid's (repeatable)."),
     ] = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
+    general: General,
 ) -> None:
     """Train every row of a grid for every seed, and compare the rows in one table.
 
     All rows read the same caches, nothing is extracted, and finished runs are reused.
     """
-    flags = training(device, batch_size, lr, epochs, workers)
-    resolved = resolve(
-        config,
-        overrides,
-        dataset=dataset,
-        data=root,
-        cache=cache,
-        runs=runs,
-        labels=labels,
-        protocol=protocol,
-        train__stores=chosen_stores(use),
-        **flags,
-    )
+    resolved = configured(general, data, loop, train__stores=chosen_stores(use))
     from unialign.pipeline.ablation.grid import read_grid, trials
 
     made, failed = read_grid(grid), None
-    named = {override.partition("=")[0]: override.partition("=")[0] for override in overrides or ()}
-    _check_grid(made, {FLAGS[key]: key for key in keyed(flags)} | named)
+    named = {override.partition("=")[0]: override.partition("=")[0] for override in general.overrides or ()}
+    _check_grid(made, {FLAGS[key]: key for key in given(loop)} | named)
     if seed:
         made = made.with_seeds(seed)
     from unialign.pipeline.ablation.results import FailedTrials
@@ -291,7 +226,7 @@ def ablate(
     from unialign.pipeline.ablation.tables import closing, columns, table
 
     try:
-        with trial_bar(len(trials(made)), hidden=as_json) as (show, report):
+        with trial_bar(len(trials(made)), hidden=general.as_json) as (show, report):
             found, folder = sweep(
                 made, resolved, jobs=jobs, cluster=cluster, show=show, announce=console.say, report=report
             )
@@ -299,7 +234,7 @@ def ablate(
         if not error.ablation.results:
             raise
         failed, found, folder = error, error.ablation, error.folder
-    if as_json:
+    if general.as_json:
         problem = {"error": str(failed), "exit_code": failed.exit_code} if failed else {}
         console.show_json({**found.result(), "folder": str(folder), **problem})
     elif console.is_quiet():
