@@ -146,7 +146,7 @@ class TokensSection(Settings):
     )
     weights: UserPath | None = Field(None, description="Local file of the network's weights.")
     frames: UserText | None = Field(None, description="Store of frames to read, if there are several.")
-    num_frames: int = Field(8, ge=1, description="Frames per clip; must equal train.alt.num_frames.")
+    num_frames: int = Field(8, ge=1, description="Frames per clip, from which models have their time steps.")
     num_offsets: int = Field(1, ge=1, description="Temporal offsets per clip, each a view.")
     flips: bool = Field(False, description="Also store a mirrored view per offset.")
     image_size: int = Field(0, ge=0, description="Side length of the tower's input in pixels; 0: the network's own.")

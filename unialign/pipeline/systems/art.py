@@ -4,7 +4,13 @@ import numpy as np
 
 from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.systems.base import ClassSpecificWeights, DrawnClip, System
-from unialign.pipeline.systems.unialign import backbone_normalization, clip_example, prepare_clips
+from unialign.pipeline.systems.unialign import (
+    backbone_normalization,
+    check_clips,
+    clip_example,
+    prepare_clips,
+    stores_of,
+)
 from unialign.stages.models.art.config import ARTConfig
 from unialign.stages.models.art.losses import art_losses
 from unialign.stages.models.art.model import build_art
@@ -26,12 +32,13 @@ def draw_tracklets(clip: DrawnClip) -> Pictures | None:
 
 ART = System(
     config=ARTConfig,
-    stores=lambda config: ("frames", "text"),
+    stores=lambda config: stores_of(config, "video", "text"),
     prepare=prepare_clips,
     build=build_art,
     losses=art_losses,
     normalization=backbone_normalization,
     clipped_apart=("bank.",),
+    check=check_clips,
     class_specific=ClassSpecificWeights(("head.", "video_head.", "bank.agent", "bank.main")),
     example=lambda config: clip_example(config, pose=False),
     draw=draw_tracklets,

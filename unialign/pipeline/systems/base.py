@@ -24,6 +24,7 @@ ASSUMED = {
     "tokens_of_a_text": 16,
     "pose_tokens": 25,
     "pose_width": 256,
+    "token_width": 768,
 }
 Colors = tuple[tuple[float, ...], tuple[float, ...]]
 

@@ -16,14 +16,16 @@ from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, Colors, DrawnClip, Example, System
-from unialign.pipeline.training.preparation import PreparedRun, Request, prepared
+from unialign.pipeline.training.preparation import Options, PreparedRun, Request, prepared
 from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
 from unialign.stages.foreign_weights import load_foreign_weights
+from unialign.stages.models.backbones.cached import CACHED, grid_side
 from unialign.stages.models.unialign.config import UniAlignConfig
 from unialign.stages.models.unialign.losses import uni_align_losses
 from unialign.stages.models.unialign.model import build_unialign
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
+from unialign.stages.training.token_samples import FrameTokens, TokenClips
 
 # In place of a file path: weights published by timm or torchvision.
 HUB = Path("hub")
@@ -31,13 +33,13 @@ STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
 
 
 def prepare_clips(request: Request) -> PreparedRun:
-    """Prepare a run of a video backbone: clips of cached frames, with pose features and texts if the system reads them.
+    """Prepare a run of a video backbone: clips of cached frames, or of cached tokens where there is none to train, with
+    pose features and texts if the system reads them.
 
     Raises `MissingCache` for stores with too few samples, `UsageError` for inconsistent settings.
     """
     config, readers, classes = request.config, request.readers, request.dataset.classes
     sides = request.sides()
-    frames = frames_of(readers["frames"], config)
     pose = pose_tokens(readers["pose-features"]) if "pose-features" in readers else None
     width = pose.reader.read_one(sides.train.samples.ids[0])["tokens"].shape[-1] if pose else None
     bank, templates = None, request.options.templates
@@ -46,11 +48,20 @@ def prepare_clips(request: Request) -> PreparedRun:
         bank = load_text_bank(readers["text"], classes, templates)
     weights = read_weights(request.options.backbone_weights, config.backbone)
     parts = {"num_classes": len(classes), "text_bank": bank, "weights": weights[1] if weights else None}
+    parts |= {} if width is None else {"pose_width": width}
+    if config.backbone == CACHED:
+        tokens, parts["token_width"] = clip_tokens(readers["tokens"], config, sides.train.samples.ids[0])
+        sources = sides.sources(
+            lambda samples, learns: TokenClips(samples, tokens, request.settings, pose=pose, train=learns)
+        )
+    else:
+        frames = frames_of(readers["frames"], config)
+        sources = sides.sources(lambda samples, learns: Clips(samples, frames, pose, request.settings, train=learns))
     return prepared(
         request,
         sides,
-        sides.sources(lambda samples, learns: Clips(samples, frames, pose, request.settings, train=learns)),
-        parts if width is None else {**parts, "pose_width": width},
+        sources,
+        parts,
         {"templates": list(templates), "backbone_weights": weights[0] if weights else None},
         texts=label_rows(templates, classes),
         notes=() if weights is None else (_loaded(config, weights[1]),),
@@ -61,6 +72,44 @@ def frames_of(reader: SampleReader, config: Any) -> CachedFrames:
     """A frame store together with the clip shape of a configuration (num_frames, image_size)."""
     encoding = str(reader.array_attributes("pictures")["encoding"])
     return CachedFrames(reader, encoding, config.num_frames, config.image_size, stored_side(reader))
+
+
+def clip_tokens(reader: SampleReader, config: Any, sample: str) -> tuple[FrameTokens, int]:
+    """A store of tokens with the layout of its views, and their width, taken from one sample.
+
+    Raises `MissingCache` for a store without views, `UsageError` for clips of another length than configured, and for
+    tokens without a grid where regions are looked for.
+    """
+    views = reader.array_attributes("tokens").get("views")
+    if not views:
+        raise MissingCache("the tokens do not say which views they hold; extract tokens again.")
+    _, steps, number, width = reader.read_one(sample)["tokens"].shape
+    if getattr(config, "regions", False) and not grid_side(number):
+        raise UsageError(
+            "regions are looked for in a grid, which these tokens do not have; extract tokens of a video backbone with "
+            "extract.tokens.grid=4, or set regions to false."
+        )
+    if steps != config.num_frames:
+        raise UsageError(
+            f"num_frames of the model is {config.num_frames}, but the tokens have {steps} time steps a clip; set it to "
+            f"{steps}, or `extract.tokens.num_frames` and extract tokens again."
+        )
+    return FrameTokens(reader, tuple(bool(view["flip"]) for view in views)), width
+
+
+def check_clips(config: Any, options: Options) -> None:
+    """Raise `UsageError` for weights of a backbone that a run on cached tokens does not have."""
+    if config.backbone == CACHED and options.backbone_weights is not None:
+        raise UsageError(
+            "train.backbone_weights would be of a network on frames, but the backbone is cached: tokens come from the "
+            "weights that `unialign extract tokens` was given; leave it out."
+        )
+
+
+def stores_of(config: Any, *modalities: str) -> tuple[str, ...]:
+    """The stores of these modalities, of the video as its backbone reads it."""
+    stores = {**STORES, "video": "tokens"} if config.backbone == CACHED else STORES
+    return tuple(stores[name] for name in modalities)
 
 
 def stored_side(reader: SampleReader) -> int:
@@ -116,7 +165,11 @@ def clip_example(config: Any, *, pose: bool) -> Example:
         "num_classes": ASSUMED["classes"],
         "text_bank": torch.zeros(ASSUMED["prompts"], ASSUMED["classes"], ASSUMED["text_width"]),
     }
-    batch = {"frames": torch.zeros(1, config.num_frames, 3, config.image_size, config.image_size)}
+    if config.backbone == CACHED:
+        parts["token_width"] = ASSUMED["token_width"]
+        batch = {"tokens": torch.zeros(1, config.num_frames, 1, ASSUMED["token_width"])}
+    else:
+        batch = {"frames": torch.zeros(1, config.num_frames, 3, config.image_size, config.image_size)}
     if pose:
         parts["pose_width"] = ASSUMED["pose_width"]
         batch["pose_tokens"] = torch.zeros(1, ASSUMED["pose_tokens"], ASSUMED["pose_width"])
@@ -140,12 +193,13 @@ def draw_importance(clip: DrawnClip) -> Pictures:
 
 UNIALIGN = System(
     config=UniAlignConfig,
-    stores=lambda config: tuple(STORES[name] for name in config.modalities),
+    stores=lambda config: stores_of(config, *config.modalities),
     prepare=prepare_clips,
     build=build_unialign,
     losses=uni_align_losses,
     normalization=backbone_normalization,
     clipped_apart=("bank.",),
+    check=check_clips,
     class_specific=ClassSpecificWeights(("head.", "bank.agent", "bank.main")),
     mixes=lambda config: len(config.modalities) > 1,
     example=lambda config: clip_example(config, pose="pose" in config.modalities),

@@ -68,6 +68,8 @@ class Task:
             moved["frames"] = network_frames(frames, self.mean, self.std, *drawn).flatten(0, -5)
         if "tokens" in moved:
             moved["tokens"] = moved["tokens"].flatten(0, -4)
+            if "pose_tokens" in moved:
+                moved["pose_tokens"] = moved["pose_tokens"].flatten(0, -3)
         return moved
 
 

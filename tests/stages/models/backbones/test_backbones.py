@@ -189,3 +189,28 @@ def test_convolutions_compute_with_channels_last_from_end_to_end(name: str) -> N
         network(torch.randn(1, 2, 3, 32, 32))
     assert len(convolutions) > 10
     assert not others
+
+
+def test_efficientnet_loads_from_both_families_of_names() -> None:
+    weights = _image_weights("tf_efficientnet_lite0")
+    inside = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    inside |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    places = list(dict.fromkeys(tuple(name.split(".")[:3]) for name in weights if name.startswith("blocks.")))
+    other = {}
+    for name, value in weights.items():
+        layer, *rest = name.split(".")
+        if layer == "blocks":
+            number = places.index((layer, *rest[:2]))  # blocks are counted through
+            names = first if number == 0 else inside
+            other[f"_blocks.{number}.{names[rest[2]]}.{rest[3]}"] = value
+        else:
+            other[f"{outside[layer]}.{rest[0]}"] = value
+    for entries in (weights, other):
+        backbone = build_backbone("efficientnet-lite0", **SMALL)
+        report = load_pretrained(backbone, entries)
+        assert (report.kept_random, report.num_loaded) == ((), len(weights) - 2)
+        assert all(torch.equal(value, weights[name]) for name, value in backbone.network.state_dict().items())
+    with pytest.raises(UsageError, match="do not fit the backbone"):
+        load_pretrained(build_backbone("efficientnet-lite0", **SMALL), {"_blocks.99._bn0.weight": torch.zeros(1)})

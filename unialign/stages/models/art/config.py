@@ -12,7 +12,10 @@ Term = Literal["spatial", "temporal", "tracklet"]
 class ARTConfig(Settings, strict=True):
     """Every setting of the model, with defaults."""
 
-    backbone: str = Field("uniformerv2-b16", description="Video backbone; `unialign models` lists them.")
+    backbone: str = Field(
+        "uniformerv2-b16",
+        description="Video backbone; `unialign models` lists them; cached: none, the store of tokens.",
+    )
     num_frames: int = Field(16, ge=1, description="Frames of a clip.")
     image_size: int = Field(224, ge=1, description="Side of the square images that the backbone sees.")
     num_tracks: int = Field(2, ge=1, description="Tracklets K.")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from unialign.errors import UsageError
 from unialign.stages.models.art.config import ARTConfig
 from unialign.stages.models.art.parts import RegionSemantics, frame_weights, top_semantics
+from unialign.stages.models.backbones.cached import clip_input, video_backbone
 from unialign.stages.models.precision import full_precision
 from unialign.stages.models.text_bank import TextBank, check_bank
 
@@ -73,7 +74,8 @@ class ART(nn.Module):
             self.head = nn.Linear(width + config.num_tracks * config.latent, num_classes)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Predictions and everything the losses and the drawings need, float32. batch: frames (B, T, 3, H, W).
+        """Predictions and everything the losses and the drawings need, float32. batch: frames (B, T, 3, H, W),
+        normalized, or tokens (see `CachedTokens`).
 
         logits (B, L): log-probabilities of the final classifier (of L_v's without regions).
         video_logits (B, L): head(x_cls). pooled_video (B, C): x_cls.
@@ -81,7 +83,7 @@ class ART(nn.Module):
         With regions: regions (B, T', K, d), region_maps (B, T', K, H', W') with sums of 1, frame_weights (B, T', K),
         semantic_classes (B, K) int64: the classes whose texts asked. bank_*_logits: see `TextBank.consistency`.
         """
-        seen = self.backbone(batch["frames"])
+        seen = self.backbone(batch[clip_input(self.backbone)])
         found: dict[str, Tensor] = {}
         # Similarities, softmaxes and their gradients lose too much in half precision.
         with full_precision(seen["pooled"]):
@@ -140,16 +142,18 @@ class ART(nn.Module):
 
 
 def build_art(
-    config: ARTConfig, *, num_classes: int, text_bank: Tensor | None, weights: Mapping[str, Any] | None = None
+    config: ARTConfig,
+    *,
+    num_classes: int,
+    text_bank: Tensor | None,
+    token_width: int | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> ART:
     """ART; the backbone starts from `weights`, everything else at random.
 
-    Raises `UsageError` for texts that are missing or empty, more tracklets than texts to choose from, and weights that
-    do not fit.
+    token_width: of cached tokens, needed with the backbone "cached". Raises `UsageError` for texts that are missing or
+    empty, more tracklets than texts to choose from, and weights that do not fit.
     """
-    # Brings timm along, which a command that finds a finished run does not need.
-    from unialign.stages.models.backbones.registry import build_backbone
-
     if text_bank is None:
         raise UsageError("art has no text embeddings; extract text for this dataset.")
     check_bank(text_bank, num_classes)
@@ -159,7 +163,5 @@ def build_art(
             f"num_tracks is {config.num_tracks}, but there are only {num_texts} {config.selection} to choose from; "
             "lower train.art.num_tracks."
         )
-    backbone = build_backbone(
-        config.backbone, num_frames=config.num_frames, image_size=config.image_size, weights=weights
-    )
+    backbone = video_backbone(config, token_width, weights)
     return ART(backbone=backbone, num_classes=num_classes, config=config, text_bank=text_bank)

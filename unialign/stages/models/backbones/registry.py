@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision.models.video import MViT_V2_S_Weights, Swin3D_T_Weights
 
 from unialign.errors import UsageError
+from unialign.stages.models.backbones.efficientnet import efficientnet_lite
 from unialign.stages.models.backbones.tea import tea_res2net, tea_resnet
 from unialign.stages.models.backbones.tsm import small_tsm, tsm
 from unialign.stages.models.backbones.tube_transformer import tube_transformer
@@ -37,6 +38,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "tsm-resnet18": partial(tsm, "resnet18"),
     "tsm-resnet50": partial(tsm, "resnet50"),
     "tsm-resnet101": partial(tsm, "resnet101"),
+    "efficientnet-lite0": partial(efficientnet_lite, "tf_efficientnet_lite0"),
     "vit-tiny-temporal": partial(frame_transformer, "vit_tiny_patch16_224"),
     "pe-core-b16": partial(frame_transformer, "vit_pe_core_base_patch16_224"),
     "pe-core-l14": partial(frame_transformer, "vit_pe_core_large_patch14_336", 14),
@@ -70,6 +72,7 @@ IMAGE_WEIGHTS = {
     "tsm-resnet18": "resnet18",
     "tsm-resnet50": "resnet50",
     "tsm-resnet101": "resnet101",
+    "efficientnet-lite0": "tf_efficientnet_lite0.in1k",
     "vit-tiny-temporal": "vit_tiny_patch16_224",
     "pe-core-b16": "vit_pe_core_base_patch16_224",
     "pe-core-l14": "vit_pe_core_large_patch14_336",

@@ -13,7 +13,9 @@ LOWEST_TEMPERATURE = 0.01  # CLIP's limit (a logit scale of 100)
 class UniAlignConfig(Settings, strict=True):
     """Every setting of the model, with defaults."""
 
-    backbone: str = Field("tsm-resnet50", description="Video backbone; `unialign models` lists them.")
+    backbone: str = Field(
+        "tsm-resnet50", description="Video backbone; `unialign models` lists them; cached: none, the store of tokens."
+    )
     num_frames: int = Field(16, ge=1, description="Frames of a clip.")
     image_size: int = Field(224, ge=1, description="Side of the square images that the backbone sees.")
     width: int = Field(512, ge=1, description="Width D that all modalities are projected to.")

@@ -26,6 +26,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from unialign.errors import UsageError
+from unialign.stages.models.backbones.cached import clip_input, video_backbone
 from unialign.stages.models.precision import full_precision
 from unialign.stages.models.text_bank import TextBank, check_bank
 from unialign.stages.models.unialign.cmsa import CMSA, Features
@@ -104,15 +105,16 @@ class UniAlign(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predictions and everything the losses and the drawings need, float32.
 
-        batch: frames (B, T, 3, H, W) normalized; with pose: pose_tokens (B, N_p, D_p), and pose_mask (B, N_p) bool
-        where clips differ in length or have no pose (masked tokens may hold anything, even NaN).
+        batch: frames (B, T, 3, H, W) normalized, or tokens (see `CachedTokens`); with pose: pose_tokens (B, N_p, D_p),
+        and pose_mask (B, N_p) bool where clips differ in length or have no pose (masked tokens may hold anything, even
+        NaN).
 
         logits (B, L): log-probabilities; their arg-max is the prediction.
         video_logits (B, L): head(v). pooled_video (B, D): v, unit length; pooled_pose (B, D), has_pose (B,) with pose.
         importance (B, M), token_importance_* and similarity_*: see `cmsa`; without CMSA the video has all weight.
         align_logits (B, L): z, with pose or text. bank_*_logits: see `TextBank.consistency`.
         """
-        seen = self.backbone(batch["frames"])
+        seen = self.backbone(batch[clip_input(self.backbone)])
         tokens = self.video_projection(seen["tokens"])  # (B, N_v, D)
         pooled = self.video_projection(seen["pooled"])  # (B, D)
         pose_tokens, pose_mask = self._pose_tokens(batch)
@@ -193,24 +195,21 @@ def build_unialign(
     num_classes: int,
     text_bank: Tensor | None = None,
     pose_width: int | None = None,
+    token_width: int | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> UniAlign:
     """UniAlign; the backbone starts from `weights`, everything else at random.
 
-    Raises `UsageError` for a modality without its data, an empty text, and weights that do not fit.
+    token_width: of cached tokens, needed with the backbone "cached". Raises `UsageError` for a modality without its
+    data, an empty text, and weights that do not fit.
     """
-    # Brings timm along, which a command that finds a finished run does not need.
-    from unialign.stages.models.backbones.registry import build_backbone
-
     if "text" in config.modalities:
         if text_bank is None:
             raise UsageError("modalities hold text, but there are no text embeddings; extract text or leave it out.")
         check_bank(text_bank, num_classes)
     if "pose" in config.modalities and pose_width is None:
         raise UsageError("modalities hold pose, but there are no pose features; extract pose-features or leave it out.")
-    backbone = build_backbone(
-        config.backbone, num_frames=config.num_frames, image_size=config.image_size, weights=weights
-    )
+    backbone = video_backbone(config, token_width, weights)
     return UniAlign(
         backbone=backbone, num_classes=num_classes, config=config, text_bank=text_bank, pose_width=pose_width
     )
