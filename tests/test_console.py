@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -71,14 +72,18 @@ def test_epochs_leave_lines_with_loss_accuracy_and_time_left_and_the_first_and_l
                 row |= {"loader_samples_per_second": 2972.4, "megabytes_per_second": 1.14}
             show(Progress(epoch, 4, 7, 8, 9.0, 0.02, 96.4, row))
     first, last = stream.getvalue().splitlines()
-    assert first.startswith(
-        "unialign: epoch 1 of 4, loss 1.500, val top-1 0.7500, 96 clips/s, waiting for data 2%, 0:0"
-    )
-    assert last.startswith(
-        "unialign: epoch 4 of 4, loss -1.500, val top-1 0.7500, 96 clips/s (2,972 if only loading), "
-    )
-    assert ", 1.1 MB/s read, waiting for data 2%, " in last
-    assert last.endswith(", 0:00:00 left")
+    start = "unialign epoch 1/4  loss 1.500  val top-1  75.0%     96 clips/s  data wait  2%  "
+    assert first.startswith(start)
+    assert first.endswith(" s left")
+    assert last.startswith("unialign epoch 4/4  loss -1.500  val top-1  75.0%     96 clips/s  data wait  2%  ")
+    assert last.endswith("  (loading alone: 2,972/s, 1.1 MB/s)  done in 0 s")
+
+
+def test_times_and_paths_are_shown_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [console.clock(each) for each in (0.2, 59.4, 59.6, 65, 7265)] == ["0 s", "59 s", "1:00", "1:05", "2:01:05"]
+    monkeypatch.chdir(tmp_path)
+    assert console.short_path(tmp_path / "runs" / "a") == Path("runs/a")
+    assert console.short_path(Path("/elsewhere")) == Path("/elsewhere")
 
 
 @pytest.mark.parametrize(("name", "written"), [("\x1b[2J", r"\x1b[2J"), ("a\rb", r"a\rb"), ("\udcff", r"\udcff")])

@@ -78,6 +78,9 @@ def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Pa
     assert not done["reused"]
     assert Path(done["page"]).stat().st_size > 10_000
     assert done["keys"]["pose-features"]["key"] == steps["pose-features"]["key"]
+    # Also on the poses, which the model itself does not read.
+    simple = json.loads((Path(done["folder"]) / "baselines.json").read_text())["rows"]
+    assert {row["features"] for row in simple} == {"poses", "pose-features", "frames"}
     labels_as_evaluated(Path(steps["skeleton encoder"]["folder"]), work, data)
     with pytest.raises(ua.UsageError, match="reads frames, and poses from skeleton files"):
         ua.load_model(done["folder"], cache=work / "cache").predict(data / "rgb" / "clip.mp4")

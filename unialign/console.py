@@ -11,7 +11,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -125,7 +125,7 @@ class _Lines:
             return
         self.last = now
         rate = done / (now - self.started)
-        left = f", {timedelta(seconds=round((total - done) / rate))} left" if done else ""
+        left = f", {clock((total - done) / rate)} left" if done else ""
         messages.print(f"{text}: {done:,} of {total:,}, {rate:.1f}/s{left}")
 
 
@@ -202,6 +202,22 @@ def show_result(line: str, fields: Mapping[str, object]) -> None:
 def is_quiet() -> bool:
     """Whether `--quiet` was given."""
     return _quiet
+
+
+def clock(seconds: float) -> str:
+    """9 s, 1:05 or 2:01:05."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+def short_path(path: Path) -> Path:
+    """The path as it can be given here: relative to the working folder for what lies in it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def human_bytes(number: float) -> str:

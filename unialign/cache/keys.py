@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from unialign.types import Json
 
 SHORT = 12
+# What stands in place of a value that one of two keys lacks.
+ABSENT = "(absent)"
 
 
 def canonical(value: Json) -> bytes:
@@ -53,10 +55,10 @@ def flatten(fields: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str,
 
 
 def differences(first: Mapping[str, Json], second: Mapping[str, Json]) -> list[dict[str, Json]]:
-    """The fields in which two keys differ: [{"field", "first", "second"}]; a field that one lacks reads "(absent)"."""
+    """The fields in which two keys differ: [{"field", "first", "second"}]; a field that one lacks reads `ABSENT`."""
     left, right = dict(flatten(first)), dict(flatten(second))
     return [
-        {"field": name, "first": left.get(name, "(absent)"), "second": right.get(name, "(absent)")}
+        {"field": name, "first": left.get(name, ABSENT), "second": right.get(name, ABSENT)}
         for name in sorted(left.keys() | right.keys())
         if name not in left or name not in right or left[name] != right[name]
     ]

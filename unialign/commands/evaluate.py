@@ -103,12 +103,12 @@ def evaluate(
     from unialign.stages.training.metrics import shown
 
     console.show_result(
-        f"{run}: {in_one_line(found.metrics)}, as recorded: {'yes' if found.agrees else 'no'}",
+        f"{run}: {in_one_line(found.metrics)}, {'as' if found.agrees else 'not as'} in result.json",
         {
             "run": found.run,
             "checkpoint": found.checkpoint,
             **shown(found.metrics),
-            "as recorded": "yes" if found.agrees else f"no: {found.stored}",
+            "as in result.json": "yes" if found.agrees else f"no: {found.stored}",
             "pictures": pictures[0].parent if pictures else "none",
         },
     )
@@ -180,9 +180,13 @@ def _elsewhere(run: Path, dataset: "Dataset", config: "Config", protocol: str | 
 
 
 def in_one_line(metrics: Mapping[str, float]) -> str:
-    """The two metrics that a result line has."""
+    """The two metrics that a result line has, such as "top-1 87.5%, mean class 85.0%"."""
+    from unialign.stages.training.metrics import METRICS
+
     names = [name for name in ("top1", "mean_class") if name in metrics]
-    return ", ".join(f"{name.replace('_', ' ')} {metrics[name]:.4f}" for name in names) or "no test samples"
+    return ", ".join(f"{METRICS[name].title} {METRICS[name].spoken(metrics[name])}" for name in names) or (
+        "no test samples"
+    )
 
 
 def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
@@ -196,7 +200,7 @@ def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
             row["name"],
             row["samples"],
             row["correct"],
-            *("-" if row.get(name) is None else f"{row[name]:.3f}" for name in metrics),
+            *("-" if row.get(name) is None else METRICS[name].spoken(row[name]) for name in metrics),
         )
         for row in classes
     ]
@@ -206,5 +210,5 @@ def _show_classes(classes: Sequence[Mapping[str, Any]]) -> None:
 def _show_confused(pairs: Sequence[Mapping[str, Any]]) -> None:
     if console.is_quiet() or not pairs:
         return
-    rows = [(pair["true"], pair["predicted"], pair["samples"], f"{pair['share']:.3f}") for pair in pairs]
+    rows = [(pair["true"], pair["predicted"], pair["samples"], f"{pair['share']:.1%}") for pair in pairs]
     console.show_table("taken for another class most often", ("class", "predicted", "samples", "of its class"), rows)

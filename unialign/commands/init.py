@@ -65,12 +65,10 @@ def init(
     if not console.is_quiet():
         _show(found)
     lacking = any(line.off and line.key == "extract.poses.weights" for line in found.lines)
-    console.output.print(f"{path}: written; next: unialign run{' --weights yolo11n-pose.pt' if lacking else ''}")
+    console.output.print(f"{path} written; next: unialign run{' --weights yolo11n-pose.pt' if lacking else ''}")
 
 
 def _show(found: "Proposal") -> None:
-    from datetime import timedelta
-
     from unialign.pipeline.proposal import pose_seconds
     from unialign.stages.datasets.facts import dataset_facts, shown_facts
 
@@ -79,17 +77,18 @@ def _show(found: "Proposal") -> None:
     fields.pop("notes", None)
     if look.decoded:
         fields["clips"] = (
-            f"{look.frames} frames ({look.shortest} at least), {look.long_side} x {look.side} pixels, {look.fps:g} fps "
-            f"(median of {look.decoded} looked at)"
+            f"{look.frames} frames (the shortest {look.shortest}), {look.long_side} x {look.side} pixels, "
+            f"{look.fps:g} fps (median of {look.decoded} looked at)"
         )
     if look.people:
         fields["people"] = ", ".join(f"{number} in {count:,}" for number, count in look.people.items()) + " clips"
     fields["machine"] = f"{machine['processor']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}"
-    for name in ("decoder", "network"):
-        if machine.get(name):
-            fields[name] = f"{machine[name]:,.0f} frames/s"
+    rates = {"decoder": "decoding", "network": "the pose network"}
+    told = [f"{name} {machine[key]:,.0f} frames/s" for key, name in rates.items() if machine.get(key)]
+    if told:
+        fields["speed here"] = ", ".join(told)
     if seconds := pose_seconds(look, machine):
-        fields["poses will take"] = f"about {timedelta(seconds=round(seconds))}, once"
+        fields["extraction"] = f"will take about {console.clock(seconds)}, once"
     console.show_fields(fields)
     for problem in look.problems:
         console.output.print(f"note: {problem}.")

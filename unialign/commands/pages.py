@@ -105,5 +105,6 @@ def _show(page: "Page", *, as_json: bool) -> None:
         console.show_json(page.result())
         return
     console.show_result(
-        str(page.path), {"shows": page.what, "page": page.path, "size": console.human_bytes(page.bytes)}
+        str(page.path),
+        {"shows": page.what, "page": console.short_path(page.path), "size": console.human_bytes(page.bytes)},
     )

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from unialign import console
@@ -40,7 +39,7 @@ def training_shown(title: str, update: console.Update, say: Callable[[str], None
             at.epoch * at.batches + at.batch + 1,
             at.epochs * at.batches,
             f"{title}: epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.3f}, {at.samples_per_second:.0f} clips/s, "
-            f"waiting for data {at.wait:.0%}",
+            f"data wait {at.wait:.0%}",
         )
 
     return show
@@ -54,8 +53,8 @@ class _EpochLines:
         self._started = time.monotonic()
 
     def line(self, at: "Progress") -> str:
-        """Such as "unialign: epoch 3 of 20, loss 1.204, val top-1 0.7500, 96 clips/s (300 if only loading), 12.3 MB/s
-        read, waiting for data 2%, 0:01:12 left"; "" for an epoch that is left out.
+        """The line in columns; "" for an epoch that is left out. Such as "unialign epoch  3/20  loss 1.204  val top-1
+        75.0%    96 clips/s  data wait  2%  (loading alone: 300/s, 12.3 MB/s)  1:12 left".
 
         What the loader would reach and reads is not known of workers, and in part of compressed and remote stores.
         """
@@ -68,30 +67,32 @@ class _EpochLines:
         self._last = now
         left = (now - self._started) / (done - self._first) * (at.epochs - done)
         tops = [
-            f"{name} {at.ended[key]:.4f}"
+            f"{name} {at.ended[key]:6.1%}"
             for key, name in (("val_top1", "val top-1"), ("top1", "top-1"))
             if key in at.ended
         ]
         alone, read = (at.ended.get(f"{key}_per_second", 0.0) for key in ("loader_samples", "megabytes"))
-        return ", ".join(
+        loads = [f"{alone:,.0f}/s"] if alone else []
+        loads += [f"{read:.1f} MB/s"] if read else []
+        return "  ".join(
             [
-                f"{self._title}: epoch {done} of {at.epochs}",
+                f"{self._title} epoch {done:>{len(str(at.epochs))}}/{at.epochs}",
                 f"loss {at.ended.get('loss', at.loss):.3f}",
                 *tops,
-                f"{at.samples_per_second:.0f} clips/s" + (f" ({alone:,.0f} if only loading)" if alone else ""),
-                *([f"{read:.1f} MB/s read"] if read else []),
-                f"waiting for data {at.wait:.0%}",
-                f"{timedelta(seconds=round(left))} left",
+                f"{at.samples_per_second:5.0f} clips/s",
+                f"data wait {at.wait:3.0%}",
+                *([f"(loading alone: {', '.join(loads)})"] if loads else []),
+                f"{console.clock(left)} left" if done < at.epochs else f"done in {console.clock(now - self._started)}",
             ]
         )
 
 
 def _trial_line(outcome: "TrialOutcome", done: int, total: int) -> str:
-    """Such as "ablation: video + pose, seed 1: top-1 0.8333 in 12 s, 3 of 12 training runs"."""
+    """Such as "ablation: video + pose, seed 1: top-1 83.3% in 12 s, 3 of 12 training runs"."""
     from unialign.pipeline.ablation.results import TrialResult
 
     if isinstance(outcome, TrialResult):
-        top1 = f"top-1 {outcome.metrics['top1']:.4f}" if "top1" in outcome.metrics else "done"
+        top1 = f"top-1 {outcome.metrics['top1']:.1%}" if "top1" in outcome.metrics else "done"
         came = f"{top1} (reused)" if outcome.reused else f"{top1} in {outcome.seconds:.0f} s"
     else:
         came = "failed"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from unialign.pipeline.training.train import RunResult
     from unialign.stages.datasets.base import Dataset
 
+NEXT = "open the page in a browser; label other clips with `unialign predict VIDEO`"
+
 
 def add_commands(app: typer.Typer) -> None:
     """Put the command into the application."""
@@ -83,7 +85,7 @@ def run(
         more = {"steps": steps, "page": str(page.path), "collection": facts}
         console.show_json({**training_object(last, beside), **more})
     else:
-        show_training(last, beside, {"page": page.path})
+        show_training(last, beside, {"page": console.short_path(page.path), "next": NEXT})
     if quarantined:
         raise typer.Exit(3)
 
@@ -98,7 +100,7 @@ def _run(
     as_json: bool,
 ) -> tuple["RunResult", bool]:
     """The run, and whether clips are quarantined. begin: the next bar. steps: takes the object of each step."""
-    from unialign.pipeline.end_to_end import end_to_end
+    from unialign.pipeline.end_to_end import ENCODER_STEP, end_to_end
     from unialign.pipeline.training.train import RunResult
 
     say = (lambda text: None) if as_json else console.say
@@ -115,7 +117,8 @@ def _run(
     ):
         if isinstance(done, RunResult):
             steps.append({"step": name, **done.result()})
-            say(_trained(name, done))
+            if name == ENCODER_STEP:
+                say(_trained(name, done))
             last = done
         else:
             pace = next((pace for title, pace in paces.items() if name in title.split(" and ")), None)
@@ -129,15 +132,18 @@ def _run(
 
 
 def _extracted(name: str, done: "Extraction", pace: "Pace | None") -> str:
-    """Such as "poses: 8 extracted in 12 s (14 frames/s), 0 reused", or "poses: all 8 reused"."""
+    """Such as "poses: 8 clips in 12 s (14 frames/s)", or "poses: 8 clips, all reused"."""
+    unit = "prompt" if name == "text" else "clip"
     if not done.attempted:
-        return f"{name}: all {done.reused:,} reused"
+        return f"{name}: {counted(done.reused, unit)}, all reused"
     speed = f" ({pace.frames_per_second:,.0f} frames/s)" if pace and pace.frames else ""
+    reused = f", {done.reused:,} reused" if done.reused else ""
     lost = "".join(f", {count:,} {status}" for status, count in done.quarantined.items())
-    return f"{name}: {done.extracted:,} extracted in {done.seconds:.0f} s{speed}, {done.reused:,} reused{lost}"
+    return f"{name}: {counted(done.extracted, unit)} in {console.clock(done.seconds)}{speed}{reused}{lost}"
 
 
 def _trained(name: str, done: "RunResult") -> str:
-    """Such as "skeleton encoder: top1 0.8750 in 31 s, 300 epochs"."""
-    how = "finished before, reused" if done.reused else f"{counted(done.epochs, 'epoch')} in {done.seconds:.0f} s"
-    return f"{name}: {in_one_line(done.metrics)}; {how} ({done.folder.name})"
+    """Such as "skeleton encoder: top-1 87.5%, mean class 85.0%; 300 epochs in 31 s"."""
+    epochs = counted(done.epochs, "epoch")
+    how = "trained before, reused" if done.reused else f"{epochs} in {console.clock(done.seconds)}"
+    return f"{name}: {in_one_line(done.metrics)}; {how}"

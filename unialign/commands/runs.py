@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unialign import console
+from unialign.cache.keys import ABSENT
 from unialign.commands.options import AsJson, Cache, Command, ConfigFile, Group, Quiet, Runs, resolve
 from unialign.errors import UsageError
+from unialign.words import counted
 
 if TYPE_CHECKING:
     from unialign.pipeline.runs import RunLine
@@ -22,6 +24,7 @@ app = typer.Typer(
 
 Name = Annotated[Path, typer.Argument(metavar="RUN", help="A run: its folder, or the beginning of its name or key.")]
 NOTHING = "-"
+WIDEST = 40
 
 
 @app.command("ls", cls=Command, epilog="Example: unialign runs ls --runs runs")
@@ -86,7 +89,7 @@ def show(run: Name, runs: Runs = None, cache: Cache = None, as_json: AsJson = Fa
         **shown(found["metrics"]),
     }
     if found["low"] is not None:
-        fields["95 % interval of top-1"] = f"{found['low']:.4f} to {found['high']:.4f}"
+        fields["95 % interval of top-1"] = f"{found['low']:.1%} to {found['high']:.1%}"
     if found["best"]:
         fields["best epoch"] = found["best"]["epoch"]
     fields |= {f"store {name}": store.get("store") or NOTHING for name, store in found["stores"].items()}
@@ -120,11 +123,15 @@ def compare(
     if as_json:
         console.show_json(found)
         return
-    rows: list[tuple[str, ...]] = [
-        (str(row["field"]), str(row["first"]), str(row["second"])) for row in found["settings"]
-    ]
+    several_systems = any(row["field"] == "model" for row in found["settings"])
+    of_both = [row for row in found["settings"] if not several_systems or ABSENT not in (row["first"], row["second"])]
+    rows = [(str(row["field"]), _brief(row["first"]), _brief(row["second"])) for row in of_both]
     names = (found["first"], found["second"])
     console.show_table("settings that differ", ("setting", *names), rows or [("none", NOTHING, NOTHING)])
+    if left_out := len(found["settings"]) - len(of_both):
+        console.output.print(
+            f"{counted(left_out, 'setting')} that only one of the systems has: `unialign why` lists them."
+        )
     console.show_table(
         f"right answers on {found['tested']:,} clips that both tested",
         ("class", "clips", *names, "change"),
@@ -134,6 +141,12 @@ def compare(
         ],
     )
     console.output.print(_verdict(found))
+
+
+def _brief(value: object) -> str:
+    """A value in a cell: of a long one, its beginning."""
+    text = str(value)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
 def _verdict(found: Mapping[str, Any]) -> str:

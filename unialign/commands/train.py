@@ -16,6 +16,7 @@ from unialign.commands.options import FLAGS, AsJson, Command, Quiet, Use, Verbos
 from unialign.commands.progress import training_bar, trial_bar
 from unialign.errors import UnialignError, UsageError
 from unialign.types import Json
+from unialign.words import counted
 
 if TYPE_CHECKING:
     from unialign.pipeline.ablation.grid import Grid
@@ -29,6 +30,8 @@ Epochs = Annotated[int | None, setting("train.settings.epochs")]
 Seed = Annotated[int | None, setting("train.settings.seed")]
 Name = Annotated[str | None, setting("train.name")]
 
+# How the heads of a system are combined, see `RunResult.heads`.
+OF_HEADS = {"mean": "their mean", "weighted": "their weighted product"}
 # Below so many of its training clips right, a network that no simple classifier should beat has not learned enough.
 FITTED = 0.9
 
@@ -117,31 +120,62 @@ def training_object(result: "RunResult", beside: "Row | None") -> dict[str, Json
 
 
 def show_training(result: "RunResult", beside: "Row | None", more: Mapping[str, object] = MappingProxyType({})) -> None:
-    """What came out of a training run, for people. beside: the best simple classifier. more: fields that follow."""
+    """What came out of a training run, for people: what it answers, then where it lies.
+
+    beside: the best simple classifier. more: fields that follow.
+    """
     from unialign.stages.training.metrics import shown
 
-    fields: dict[str, object] = {"run": result.folder, "protocol": result.protocol}
+    fields: dict[str, object] = {"model": f"{result.model} on {result.dataset}, {result.protocol}{_clips(result)}"}
     fields |= shown(result.metrics)
+    if "top1" in result.metrics:
+        fields["top-1"] = _with_interval(result)
+    fields |= _baseline_fields(result, beside)
     fields |= _best_fields(result.best)
     if result.heads:
-        fields["heads, test top1"] = ", ".join(f"{name} {found['test']:.4f}" for name, found in result.heads.items())
+        of = (f"{OF_HEADS.get(name, name)} {found['test']:.1%}" for name, found in result.heads.items())
+        fields["top-1 of each head"] = ", ".join(of)
     if result.zero_shot:
         fields["zero-shot"] = ", ".join(
             f"{name.replace('_', ' ')} {_short(value)}" for name, value in result.zero_shot.items()
         )
+    if result.extracted:
+        fields["extracted meanwhile"] = counted(result.extracted, "sample")
+    reused = " (reused: it was finished before)" if result.reused else ""
+    fields |= {"trained in": f"{console.clock(result.seconds)}{reused}", "run": console.short_path(result.folder)}
     if result.exported:
-        fields["encoder"] = result.exported
-    fields["samples extracted"] = result.extracted
-    fields["seconds"] = f"{result.seconds:.1f}{' (reused: this run was finished before)' if result.reused else ''}"
-    if beside and beside.top1 >= result.metrics["top1"]:
-        name = f"{beside.baseline} on {beside.features} reaches {beside.top1:.4f} in {beside.seconds:.1f} s"
-        fields["not beaten"] = f"{name} (`unialign baseline`)"
-        if result.train_top1 is not None and result.train_top1 < FITTED:
-            right = f"only {result.train_top1:.4f} of them were right in the last epoch"
-            fields["training clips"] = f"{right}: longer training may help (--epochs)"
+        fields["encoder"] = console.short_path(result.exported)
     fields |= more
     reused = " (reused)" if result.reused else ""
     console.show_result(f"{result.folder}: {in_one_line(result.metrics)}{reused}", fields)
+
+
+def _clips(result: "RunResult") -> str:
+    """How many clips it learned from and was tested on."""
+    used = {part: side.get("used", 0) for part, side in result.samples.items()}
+    return "".join(f", {count:,} {part}" for part, count in used.items() if count)
+
+
+def _with_interval(result: "RunResult") -> str:
+    from unialign.pipeline.evaluation.intervals import wilson_interval
+
+    top1, tested = result.metrics["top1"], result.samples.get("test", {}).get("used", 0)
+    low, high = wilson_interval(top1 * tested, tested)
+    return f"{top1:.1%} (95% interval {low:.0%} to {high:.0%})"
+
+
+def _baseline_fields(result: "RunResult", beside: "Row | None") -> dict[str, object]:
+    """The best simple classifier beside the network, and what may help where it is not beaten."""
+    if beside is None:
+        return {}
+    told = f"{beside.baseline} on {beside.features} {beside.top1:.1%}"
+    if beside.top1 < result.metrics["top1"]:
+        return {"simple baseline": told}
+    found: dict[str, object] = {"simple baseline": f"{told}, not beaten (all of them: `unialign baseline`)"}
+    if result.train_top1 is not None and result.train_top1 < FITTED:
+        right = f"only {result.train_top1:.1%} of the training clips were right in the last epoch"
+        found["training"] = f"{right}: longer training may help (--epochs)"
+    return found
 
 
 def baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -> "Row | None":
@@ -173,7 +207,7 @@ def _best_fields(best: Mapping[str, Any]) -> dict[str, object]:
     """The epoch that val chose, with its top-1 on val and on test."""
     if not best:
         return {}
-    tops = [f"{part} top1 {best[part]['top1']:.4f}" for part in ("val", "test") if best.get(part)]
+    tops = [f"{part} top-1 {best[part]['top1']:.1%}" for part in ("val", "test") if best.get(part)]
     return {"best epoch": f"{best['epoch']} (chosen on val): {', '.join(tops)}"}
 
 

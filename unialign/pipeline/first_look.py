@@ -19,6 +19,7 @@ MOST_CLIPS, SECONDS = 48, 6.0
 # Clips of which people are counted in a store of poses.
 MOST_POSES = 200
 FEW_FRAMES, FEW_SAMPLES, UNEVEN = 8, 2, 10
+FEW_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,9 @@ def _problems(
     few = [name for label, name in enumerate(dataset.classes) if train[label] < FEW_SAMPLES]
     if few:
         yield (
-            f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW_SAMPLES} clips to train on ({few[0]}): "
-            "add clips, or leave these classes out"
+            f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW_SAMPLES} clips to train on "
+            f"({', '.join(few[:FEW_NAMED])}{', ...' if len(few) > FEW_NAMED else ''}): add clips, or leave these "
+            "classes out"
         )
     if not split.test:
         yield "no clips are left to test on: add clips, or say which are for what (folders train/ and test/)"

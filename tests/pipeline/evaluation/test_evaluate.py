@@ -115,7 +115,7 @@ def test_a_run_of_before_there_was_a_val_part_is_evaluated_still(made_caches: Pa
 def test_a_run_without_a_val_part_has_no_best_epoch(made_caches: Path, tmp_path: Path) -> None:
     done = tiny_training(made_caches, tmp_path, epochs=1)
     assert done.best == {}
-    with pytest.raises(UsageError, match=r"has no best epoch \(4 of 12 training samples would be too few"):
+    with pytest.raises(UsageError, match=r"has no best epoch \(a val part would have 4 of the 12 training samples"):
         evaluate_run(done.folder, made_dataset(), cache=made_caches, which="best")
 
 

@@ -104,12 +104,12 @@ def test_a_sample_without_a_group_is_one_of_its_own() -> None:
 
 def test_where_none_can_be_had_it_is_said_why() -> None:
     few = dataset_of([0, 1] * 20)
-    assert with_validation(few, "one", 0.1, 0).why == "4 of 40 training samples would be too few; 10 are needed"
+    assert with_validation(few, "one", 0.1, 0).why == "a val part would have 4 of the 40 training samples, and needs 10"
     assert with_validation(few, "one", 0.0, 0).why == "train.val_share is 0"
     shots = with_validation(dataset_of([0, 1] * 100), "one", 0.1, 0, shots=100)
     assert (shots.origin, shots.why) == ("none", "train.shots is 100, and those samples are all that a run may see")
     single = with_validation(dataset_of(list(range(50))), "one", 0.5, 0)
-    assert single.why == "0 of 50 training samples would be too few; 10 are needed"
+    assert single.why == "a val part would have 0 of the 50 training samples, and needs 10"
 
 
 def test_what_tells_heads_apart_takes_fewer_samples_and_more_of_a_small_train() -> None:
@@ -124,7 +124,7 @@ def test_what_tells_heads_apart_takes_fewer_samples_and_more_of_a_small_train() 
     assert len(found.split.val) == 8
     assert with_validation(two_classes, "one", 0.0, 0, weighs=True).origin == "none"
     tiny = with_validation(dataset_of([0, 1] * 15), "one", 0.1, 0, weighs=True)
-    assert tiny.why == "4 of 30 training samples would be too few; 8 are needed"
+    assert tiny.why == "a val part would have 4 of the 30 training samples, and needs 8"
     large = dataset_of([0, 1] * 200)
     assert with_validation(large, "one", 0.1, 0, weighs=True) == with_validation(large, "one", 0.1, 0)
 

@@ -12,6 +12,7 @@ from unialign.stages.training.metrics import (
     confusion_matrix,
     evaluation,
     mean_class_accuracy,
+    shown,
     top_k_accuracy,
 )
 
@@ -68,6 +69,16 @@ def test_nothing_missing_gives_the_same_numbers_and_few_classes_have_no_top5() -
     assert result["coverage"] == 1.0
     assert result["top1_missing_wrong"] == result["top1"] == pytest.approx(2 / 3)
     assert result["mean_class_missing_wrong"] == result["mean_class"] == 0.75
+
+
+def test_people_read_percent_and_what_only_matters_if_clips_are_missing_only_then() -> None:
+    scores, labels = np.eye(2)[[0, 1, 1]], np.array([0, 1, 0])
+    assert shown(evaluation(scores, labels)) == {"top-1": "66.7%", "mean class": "75.0%"}
+    with_missing = shown(evaluation(scores, labels, [0]))
+    assert with_missing["coverage"] == "75.0%"
+    assert with_missing["top-1, missing as wrong"] == "50.0%"
+    # An earlier version's metric, whose unit is not known.
+    assert shown({"old_metric": 0.5}) == {"old metric": "0.5000"}
 
 
 def test_bad_input_is_rejected() -> None:

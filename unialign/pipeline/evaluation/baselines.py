@@ -4,6 +4,7 @@ Legend: N samples, F features per sample, L classes, E text embedding width.
 """
 
 import importlib
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,9 +19,11 @@ from PIL import Image
 
 from unialign.cache.access import is_refused
 from unialign.cache.inventory import find_store
-from unialign.errors import CorruptInput, UsageError
+from unialign.cache.reader import StoreReader
+from unialign.errors import CorruptInput, MissingCache, UsageError
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.evaluation.zero_shot_baselines import zero_shot_guesses
+from unialign.pipeline.extraction.extractors import row_of
 from unialign.pipeline.stores import open_remote
 from unialign.pipeline.training.coverage import Covered
 from unialign.pipeline.training.from_config import cached_readers
@@ -35,6 +38,8 @@ from unialign.stages.sample_reader import SampleReader
 from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.metrics import evaluation
 from unialign.types import Json
+
+LOGGER = logging.getLogger(__name__)
 
 MODALITIES = ("poses", "pose-features", "tokens", "frames")
 FRAMES = 16  # per sample of poses
@@ -149,7 +154,8 @@ def baselines_from_config(
 
 
 def quick_baselines(config: Config, dataset: Dataset, modalities: Iterable[str]) -> tuple[Row, ...]:
-    """The best of the fast classifiers on each modality that training read, to compare with a network.
+    """The best of the fast classifiers on each modality that training read, and on what these were made from (poses),
+    to compare with a network.
 
     Empty if it would take more than seconds (see `QUICK_SAMPLES`); modalities without baselines are skipped. Raises
     what `run_baselines` raises.
@@ -173,7 +179,9 @@ def quick_rows(config: Config, dataset: Dataset, modalities: Iterable[str]) -> t
     if len(dataset.samples) > QUICK_SAMPLES or (unseen and "text" not in read):
         return ()
     found: list[Row] = []
-    for modality in (each for each in MODALITIES if each in read):
+    before = _made_from(config, dataset, read)
+    config = with_values(config, {"train.stores": {**before, **config.train.stores}})
+    for modality in (each for each in MODALITIES if each in read or each in before):
         wanted = [modality, "text"] if unseen else [modality]
         found += run_baselines(
             dataset,
@@ -184,6 +192,22 @@ def quick_rows(config: Config, dataset: Dataset, modalities: Iterable[str]) -> t
             names=QUICK,
         ).rows
     return tuple(found)
+
+
+def _made_from(config: Config, dataset: Dataset, read: Iterable[str]) -> dict[str, str]:
+    """The stores in the cache that what was read was made from, such as poses, by modality."""
+    found: dict[str, str] = {}
+    for modality in sorted(set(read) & set(MODALITIES)):
+        reader = cached_readers([modality], dataset, config, check=False)[modality]
+        row = row_of(reader.store) if isinstance(reader, StoreReader) else None
+        if not isinstance(reader, StoreReader) or row is None or row.made_from not in MODALITIES:
+            continue
+        digest, place = str(reader.store.key.fields.get(row.made_from)), (dataset.collection, row.made_from)
+        try:
+            found[row.made_from] = find_store(config.cache.resolve(), digest, place).name.removesuffix(".zarr")
+        except MissingCache:
+            LOGGER.info("no baselines on %s: the store that %s were made from is gone", row.made_from, modality)
+    return found
 
 
 def record_baselines(folder: Path, rows: Sequence[Row]) -> None:

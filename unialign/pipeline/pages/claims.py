@@ -76,7 +76,7 @@ def claims(
     if missing:
         said.append(
             f"{counted(missing, 'test sample')} without features in the stores have no answer and are left out of "
-            "top-1; “missing wrong” counts them as wrong."
+            "top-1; “missing as wrong” counts them as wrong."
         )
     if baselines:
         said.append(

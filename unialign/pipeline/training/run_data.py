@@ -217,7 +217,9 @@ class Report:
             )
         origin, why = self.validation["origin"], self.validation["why"]
         yield (
-            f"no val part, so no best epoch is chosen: {why}." if origin == "none" else f"best epoch: chosen on {why}."
+            f"no best epoch is chosen, the last one counts: {why}."
+            if origin == "none"
+            else f"best epoch: chosen on {why}."
         )
 
 

@@ -65,7 +65,7 @@ def with_validation(
     if weighs and len(val) < least <= LARGEST_TO_WEIGH * len(split.train):
         val = chosen(units, labels, LARGEST_TO_WEIGH, seed)
     if len(val) < least:
-        why = f"{len(val)} of {len(split.train)} training samples would be too few; {least} are needed"
+        why = f"a val part would have {len(val)} of the {len(split.train):,} training samples, and needs {least}"
         return Validation(split, "none", why)
     kept = tuple(name for name in split.train if name not in val)
     aside = tuple(name for name in split.train if name in val)

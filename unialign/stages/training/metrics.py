@@ -110,6 +110,10 @@ class Metric:
         """A value, or a spread of values, as tables show it."""
         return f"{100 * value:.1f}" if self.percent else f"{value:.3f}"
 
+    def spoken(self, value: float) -> str:
+        """A value by itself, with its unit."""
+        return f"{self.text(value)}%" if self.percent else self.text(value)
+
 
 def accuracy_by_class(scored: Scored) -> NDArray[np.floating]:
     """Accuracy on the samples of each class that have scores; NaN for a class without any."""
@@ -131,10 +135,12 @@ METRICS: dict[str, Metric] = {
     "mean_class": Metric("mean class", lambda scored: mean_class_accuracy(scored.guesses, scored.labels)),
     "coverage": Metric("coverage", lambda scored: len(scored.labels) / len(scored.all_labels), if_missing=True),
     "top1_missing_wrong": Metric(
-        "top-1, missing wrong", lambda scored: float((scored.all_guesses == scored.all_labels).mean()), if_missing=True
+        "top-1, missing as wrong",
+        lambda scored: float((scored.all_guesses == scored.all_labels).mean()),
+        if_missing=True,
     ),
     "mean_class_missing_wrong": Metric(
-        "mean class, missing wrong",
+        "mean class, missing as wrong",
         lambda scored: mean_class_accuracy(scored.all_guesses, scored.all_labels),
         if_missing=True,
     ),
@@ -179,10 +185,17 @@ def scored_part(
 
 
 def shown(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Metrics for people, by their titles, with four digits; also those computed by an earlier version."""
+    """Metrics for people, by their titles; also those computed by an earlier version.
+
+    Those that only mean something if samples are missing are left out if none is.
+    """
+    whole = metrics.get("coverage") == 1
     return {
-        METRICS[name].title if name in METRICS else name.replace("_", " "): f"{value:.4f}"
+        METRICS[name].title if name in METRICS else name.replace("_", " "): (
+            METRICS[name].spoken(value) if name in METRICS else f"{value:.4f}"
+        )
         for name, value in metrics.items()
+        if not (whole and name in METRICS and METRICS[name].if_missing)
     }
 
 
