@@ -5,7 +5,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.reliability.scenes import FULL, Scene, make_scene, sized
 from unialign.pipeline.extraction.executors import Done, Job, store_unit
 from unialign.pipeline.extraction.hardware import environment_of
 from unialign.pipeline.extraction.planning import Unit
+from unialign.pipeline.extraction.supply import Supply
 
 # A locale, a time zone and a hash seed at once: a difference in any one of them would show.
 SURROUNDINGS = [
@@ -55,8 +56,8 @@ def extract_here(job: Job, unit: Unit) -> Done:
 def shuffled_executor(cluster: str, threads: int, announce: object) -> Iterator[object]:
     """Units in mixed order, on as many processes as `cluster` says."""
 
-    def run(job: Job, units: Sequence[Unit], watch: object) -> Iterator[Done]:
-        mixed = list(units)
+    def run(job: Job, units: Supply[Unit], watch: object) -> Iterator[Done]:
+        mixed = units.take(sys.maxsize)
         random.Random(len(mixed)).shuffle(mixed)
         if not cluster:
             yield from (extract_here(job, unit) for unit in mixed)

@@ -14,7 +14,6 @@ from tests.made_extractor import Spectrum, extract, make_files
 from unialign.cache.reader import StoreReader
 from unialign.errors import UsageError
 from unialign.pipeline.extraction import executors
-from unialign.pipeline.extraction.planning import Unit
 from unialign.stages.extraction.base import Outcome, Source
 
 
@@ -50,23 +49,6 @@ def test_a_killed_workers_shard_is_done_by_another(tmp_path: Path) -> None:
     assert not (calls / "armed").exists()
     assert killed.extracted == 20
     assert tree_digest(serial.store) == tree_digest(killed.store)
-
-
-def test_claimed_units_are_worked_on_before_another_is_claimed() -> None:
-    # Two processes with several claimed units each would wait for each other's.
-    units = [Unit(number, ()) for number in range(9)]
-    worked: list[Unit] = []
-
-    def claiming() -> Iterator[Unit]:
-        for number, unit in enumerate(units):
-            assert len(worked) == number
-            yield unit
-
-    for group in executors._groups(claiming()):
-        worked += group
-    assert worked == units
-    # Units that are nobody else's come several at a time.
-    assert len(list(executors._groups(units))) < len(units)
 
 
 def test_an_extraction_leaves_the_threads_of_its_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

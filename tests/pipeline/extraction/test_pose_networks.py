@@ -1,10 +1,12 @@
 """`extract poses` with an ONNX file: which extractor it becomes, and what the joints are called."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,8 +20,11 @@ from tests.stages.extraction.test_rtm_poses import BLUE, RED, frame
 from unialign.cache.reader import StoreReader
 from unialign.cli import app
 from unialign.errors import UsageError
-from unialign.pipeline.extraction import executors
+from unialign.pipeline.extraction import executors, together
+from unialign.pipeline.extraction.executors import Job
 from unialign.pipeline.extraction.joint_layout import joint_layout
+from unialign.pipeline.extraction.supervisor import Supervisor
+from unialign.pipeline.extraction.supply import Supply
 from unialign.stages.skeleton_layouts import COCO_17, layout_in
 from unialign.stages.video import encode_clip
 
@@ -58,7 +63,7 @@ def test_own_joints_of_an_onnx_file_come_into_the_store(data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("how", [["--join"], ["--cluster", "local:1"]])
 def test_extract_all_gives_the_same_bytes_with_others_and_on_one_cluster(
-    data: Path, tmp_path: Path, how: list[str], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, how: list[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     begun: list[str] = []
 
@@ -67,9 +72,20 @@ def test_extract_all_gives_the_same_bytes_with_others_and_on_one_cluster(
         begun.append(cluster)
         yield SimpleNamespace(dashboard_link="here")
 
+    def alone(job: Job, extractor: Any) -> Supervisor:
+        supervisor = Supervisor(extractor, job.threads, job.limits)
+        request.addfinalizer(supervisor.close)
+        return supervisor
+
     # What Dask's workers do is tested elsewhere; here, that one cluster serves all modalities.
     monkeypatch.setattr("unialign.pipeline.extraction.clusters.connected", connected)
-    monkeypatch.setattr(executors, "run_dask", lambda client, *rest: executors.run_serial(*rest))
+
+    def run_here(client: object, run: Callable[[Any], Any], supply: Supply[Any]) -> Iterator[Any]:
+        return map(run, supply.take(sys.maxsize))
+
+    for module in (executors, together):
+        monkeypatch.setattr(module, "run_dask", run_here)
+        monkeypatch.setattr(module, "supervisor_on_worker", alone)
     weights = made_rtm.rtmo(tmp_path / "end2end.onnx", [RED, BLUE], [0.9, 0.8])
     words = ["extract", "all", "--dataset", "folder", "--root", str(data), "--weights", str(weights), "--json"]
     words += ["--device", "cpu", "--threads", "1"]
@@ -78,6 +94,8 @@ def test_extract_all_gives_the_same_bytes_with_others_and_on_one_cluster(
         done = CliRunner().invoke(app, [*words, "--cache", str(tmp_path / cache), *more])
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout.splitlines()[-1])["extractions"]
+        # One decoding for both.
+        assert found[0].get("speed") == found[1].get("speed")
         stores.append({each["modality"]: tree_digest(Path(each["store"])) for each in found})
     assert list(stores[0]) == ["poses", "frames", "text"]
     assert stores[0] == stores[1] == stores[2]

@@ -1,10 +1,11 @@
 """Poses and frames in one go: the stores have the bytes that they have if each is extracted alone."""
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 
 from tests.cache.test_store import tree_digest
 from tests.made_pose_network import NoNetwork
+from tests.reliability.scenes import FULL
 from tests.stages.made_videos import moving_frames
 from unialign.cli import app
+from unialign.pipeline.extraction import bundles
 from unialign.pipeline.extraction.extract import Extraction, Settings, file_task, run_extraction
 from unialign.pipeline.extraction.pace import Pace
 from unialign.pipeline.extraction.together import extract_together
@@ -122,6 +125,61 @@ def test_what_one_store_has_is_extracted_for_the_other_only(tmp_path: Path, sour
     calls = {path.name.split("-")[0] for path in (tmp_path / "calls").iterdir()}
     assert calls == {source.id for source in sources} - {source.id for source in first}
     check(tmp_path / "cache", tmp_path / "alone", (several[0], frames()), done, sources)
+
+
+def shared_work(cache: Path, calls: Path, sources: Sequence[Source], **how: Any) -> list[Extraction]:
+    several = (poses(), Counted(short_side=32, num_frames=8, calls=calls))
+    tasks = [
+        file_task(each, sources, cache=cache, collection="made", settings=replace(settings_of(each), **how))
+        for each in several
+    ]
+    return extract_together(tasks, several)
+
+
+def test_processes_that_join_decode_each_clip_once(
+    tmp_path: Path, sources: list[Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "MOST_SAMPLES", 4)
+    (tmp_path / "calls").mkdir()
+    cache, context = tmp_path / "cache", multiprocessing.get_context("fork")
+    others = [
+        context.Process(target=shared_work, args=(cache, tmp_path / "calls", sources), kwargs={"join": True})
+        for _ in range(2)
+    ]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join(60)
+    assert [process.exitcode for process in others] == [0, 0]
+    calls = [path.name.split("-")[0] for path in (tmp_path / "calls").iterdir()]
+    assert sorted(calls) == sorted(source.id for source in sources)
+    done = shared_work(cache, tmp_path / "calls", sources, join=True)
+    assert [each.extracted for each in done] == [0, 0]
+    check(cache, tmp_path / "alone", (poses(), frames()), done, sources)
+
+
+def test_whoever_is_killed_while_several_join_the_bytes_are_the_same(tmp_path: Path, sources: list[Source]) -> None:
+    (tmp_path / "calls").mkdir()
+    cache, context = tmp_path / "cache", multiprocessing.get_context("fork")
+    for seconds in (0.15, 0.25, 0.35):
+        process = context.Process(target=shared_work, args=(cache, tmp_path / "calls", sources), kwargs={"join": True})
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+    done = shared_work(cache, tmp_path / "calls", sources, join=True)
+    check(cache, tmp_path / "alone", (poses(), frames()), done, sources)
+
+
+@pytest.mark.skipif(not FULL, reason="Dask starts slowly; test_pose_networks.py has the same without it")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_on_a_cluster_each_clip_is_decoded_once(tmp_path: Path, sources: list[Source]) -> None:
+    (tmp_path / "calls").mkdir()
+    done = shared_work(tmp_path / "cache", tmp_path / "calls", sources, cluster="local:1")
+    assert [each.extracted for each in done] == [10, 11]
+    calls = [path.name.split("-")[0] for path in (tmp_path / "calls").iterdir()]
+    assert sorted(calls) == sorted(source.id for source in sources)
+    check(tmp_path / "cache", tmp_path / "alone", (poses(), frames()), done, sources)
 
 
 @pytest.mark.skipif(find_spec("ultralytics") is None, reason="needs the extra ultralytics")

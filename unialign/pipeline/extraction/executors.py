@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, count, islice
+from itertools import accumulate, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unialign.cache.records import Entry
 from unialign.cache.store import Store, check_arrays, open_store, write_shard
@@ -23,6 +23,7 @@ from unialign.errors import UnialignError
 from unialign.pipeline.extraction.pace import Tally, tally
 from unialign.pipeline.extraction.planning import Unit
 from unialign.pipeline.extraction.supervisor import Limits, Supervisor
+from unialign.pipeline.extraction.supply import Piece, Supply, groups
 from unialign.stages.extraction.base import Extractor, Outcome
 from unialign.types import Json
 
@@ -35,9 +36,6 @@ UNITS_PER_THREAD = 4
 LEAST_WINDOW = 16
 # Units that are begun and not stored yet: what a full disk or a kill costs at most.
 IN_HAND = 2
-# What a worker is given at once: units of so many seconds together, and of at most so many samples.
-GROUP_SECONDS = 10.0
-GROUP_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,10 @@ def fitting(store: Store, outcome: Outcome) -> Outcome:
     return outcome
 
 
-Executor = Callable[[Job, Iterable[Unit], Watch], Iterator[Done]]
+Executor = Callable[[Job, Supply[Unit], Watch], Iterator[Done]]
 
 
-def run_serial(job: Job, units: Iterable[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
+def run_serial(job: Job, units: Supply[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
     """The units one after the other: extracted in one worker process, stored by this one while the next is extracted.
 
     One unit is stored at a time, in order, so that a kill leaves the same as without the thread: whole shards. At most
@@ -112,7 +110,7 @@ def run_serial(job: Job, units: Iterable[Unit], watch: Watch = lambda tally: Non
         return done
 
     with ThreadPoolExecutor(1) as disk, Supervisor(job.extractor, job.threads, job.limits) as supervisor:
-        for group in _groups(units):
+        for group in groups(units):
             shelf, ends = Shelf(group), [0, *accumulate(len(unit.sources) for unit in group)]
             sources = [source for unit in group for source in unit.sources]
             # How many outcomes of the group may be there, with so many units of earlier groups.
@@ -133,26 +131,6 @@ def run_serial(job: Job, units: Iterable[Unit], watch: Watch = lambda tally: Non
 
 def _allowed(ends: Sequence[int], num_earlier: int, num_stored: int) -> int:
     return ends[min(len(ends) - 1, num_stored - num_earlier + IN_HAND)]
-
-
-def _groups(units: Iterable[Unit]) -> Iterator[list[Unit]]:
-    """The units, one at first and then as many at a time as take about `GROUP_SECONDS`, up to `GROUP_SAMPLES`.
-
-    Units that are not a sequence are claimed one by one from a store that is shared with other processes. They come one
-    at a time: to take the second of a group can mean to wait until another process has finished what it holds, which
-    might wait for the first.
-    """
-    rest, number = iter(units), 1
-    while group := list(islice(rest, number)):
-        started = time.monotonic()
-        yield group
-        if not isinstance(units, Sequence):
-            continue
-        took, samples = time.monotonic() - started, sum(len(unit.sources) for unit in group)
-        if took < GROUP_SECONDS / 2 and 2 * samples <= GROUP_SAMPLES:
-            number *= 2
-        elif took > GROUP_SECONDS:
-            number = max(1, number // 2)
 
 
 class Shelf:
@@ -186,19 +164,10 @@ _own = _Own()
 
 def run_on_worker(job: Job, unit: Unit) -> Done:
     """Run one unit on a Dask worker."""
-    from distributed import get_worker
-
     if _own.supervisor is None or _own.job != job:
         if _own.supervisor is not None:
             _own.supervisor.close()
-        worker = get_worker()
-        # The memory limit that Dask gave this worker, shared by its threads.
-        memory = job.limits.memory or int(worker.memory_manager.memory_limit or 0) // worker.state.nthreads
-        limits = replace(job.limits, memory=memory)
-        _own.job, _own.supervisor = (
-            job,
-            Supervisor(job.extractor, job.threads, limits, decoders=job.threads, fork=False),
-        )
+        _own.job, _own.supervisor = job, supervisor_on_worker(job, job.extractor)
     started = time.monotonic()
     outcomes = _own.supervisor.run(unit.sources)
     extracted = time.monotonic()
@@ -207,37 +176,63 @@ def run_on_worker(job: Job, unit: Unit) -> Done:
     return replace(done, tally=tally(outcomes, now - started, now - extracted))
 
 
-def run_dask(client: Any, job: Job, units: Iterable[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
-    """The units on the workers of a Dask client, in order of completion; the scheduler gets them a few at a time.
+def supervisor_on_worker(job: Job, extractor: Extractor) -> Supervisor:
+    """Runs an extractor on a Dask worker."""
+    from distributed import get_worker
 
-    A unit whose worker dies is given to another worker. Each future is released as soon as it is done: a kept one would
-    be computed again if its worker dies later. The job is sent with each unit: if it were distributed once, it would be
-    lost, together with all units that wait for it, if the workers that hold it die at the same time.
+    worker = get_worker()
+    # The memory limit that Dask gave this worker, shared by its threads.
+    memory = job.limits.memory or int(worker.memory_manager.memory_limit or 0) // worker.state.nthreads
+    limits = replace(job.limits, memory=memory)
+    return Supervisor(extractor, job.threads, limits, decoders=job.threads, fork=False)
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class OnCluster:
+    """Runs units on the workers of a Dask client."""
+
+    client: Any
+
+    def __call__(self, job: Job, units: Supply[Unit], watch: Watch = lambda tally: None) -> Iterator[Done]:
+        """The units, in order of completion."""
+        for done in run_dask(self.client, partial(run_on_worker, job), units):
+            watch(done.tally)
+            yield done
+
+
+def run_dask(client: Any, run: Callable[[Piece], Result], supply: Supply[Piece]) -> Iterator[Result]:
+    """The results of pieces of work on the workers of a Dask client, in order of completion; the scheduler gets them a
+    few at a time.
+
+    One whose worker dies is given to another worker. Each future is released as soon as it is done: a kept one would
+    be computed again if its worker dies later. `run`, which holds the job, is sent with each: if it were distributed
+    once, it would be lost, together with all work that waits for it, if the workers that hold it die at the same time.
     """
     from distributed import as_completed
 
-    numbers: dict[str, int] = {}
-    rest = iter(units)
-    run = next(_runs)
+    names: dict[str, str] = {}
+    number = next(_runs)
 
     def submit(most: int) -> list[Any]:
         some = []
-        for unit in islice(rest, most):
-            some.append(client.submit(run_on_worker, job, unit, key=f"shard-{unit.shard}-{run}", pure=False))
-            numbers[some[-1].key] = unit.shard
+        for piece in supply.take(most):
+            some.append(client.submit(run, piece, key=f"shard-{piece.name}-{number}", pure=False))
+            names[some[-1].key] = piece.name
         return some
 
     window = _window(client)
     waiting = as_completed(submit(window))
     for future in waiting:
-        done = _result(future, numbers.pop(future.key))
+        result: Result = _result(future, names.pop(future.key))
         future.release()
-        watch(done.tally)
-        if len(numbers) <= window // 2:
+        if len(names) <= window // 2:
             window = _window(client)  # workers may have come or gone
-            for each in submit(max(0, window - len(numbers))):
+            for each in submit(max(0, window - len(names))):
                 waiting.add(each)
-        yield done
+        yield result
 
 
 # Numbers the runs of this process, for the names of their tasks.
@@ -250,24 +245,23 @@ def _window(client: Any) -> int:
     return max(LEAST_WINDOW, UNITS_PER_THREAD * threads)
 
 
-def _result(future: Any, shard: int) -> Done:
+def _result(future: Any, name: str) -> Any:
     from distributed import CancelledError
     from distributed.scheduler import KilledWorker
 
     try:
-        done: Done = future.result()
+        return future.result()
     except KilledWorker as error:
         raise UnialignError(
-            f"{ALLOWED_FAILURES + 1} Dask workers in a row died while they worked on shard {shard}. "
+            f"{ALLOWED_FAILURES + 1} Dask workers in a row died while they worked on shard {name}. "
             "No sample does that, they are extracted in processes of their own: look whether the machines run out "
             "of memory or something ends the workers. Finished shards are kept; repeat the command."
         ) from error
     except CancelledError as error:
         raise UnialignError(
-            f"shard {shard} was given up: the Dask scheduler has gone; finished shards are kept. "
+            f"shard {name} was given up: the Dask scheduler has gone; finished shards are kept. "
             "Start it again and repeat the command."
         ) from error
-    return done
 
 
 # Gives the executor for a `--cluster`, with the threads of its networks; the function is told what a user should know.
@@ -302,6 +296,6 @@ def one_cluster() -> Iterator[Begin]:
                 client = until_the_end.enter_context(connected(cluster, threads, ALLOWED_FAILURES))
                 announce(f"the cluster can be watched at {client.dashboard_link}")
                 clients[cluster] = client
-            yield lambda job, units, watch: run_dask(clients[cluster], job, units, watch)
+            yield OnCluster(clients[cluster])
 
         yield begin

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from unialign.cache.store import Store, create_store, grow_store, layout, open_s
 from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, UsageError
 from unialign.pipeline.extraction.executors import Begin, Done, Job, executor
-from unialign.pipeline.extraction.joining import is_prepared, unclaimed
+from unialign.pipeline.extraction.joining import Claimed, claim_unit, is_prepared
 from unialign.pipeline.extraction.pace import Pace, Tally
 from unialign.pipeline.extraction.planning import Plan, Unit, make_plan
 from unialign.pipeline.extraction.price import Price, price
 from unialign.pipeline.extraction.source_digests import SourceDigests
 from unialign.pipeline.extraction.supervisor import Limits
+from unialign.pipeline.extraction.supply import Pile, Supply
 from unialign.pipeline.memory import settled_objects
 from unialign.stages.extraction.base import Extractor, Source
 from unialign.types import Json
@@ -276,7 +277,7 @@ def _work(task: Task) -> tuple[Plan, int]:
 def _update(task: Task) -> tuple[Plan, int]:
     """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
     store, plan = prepare_store(task)
-    extracted = _run_plan(task, store, plan, plan.units, Pace(plan.to_do))
+    extracted = _run_plan(task, store, plan, Pile(plan.units), Pace(plan.to_do))
     finish_store(task, store)
     return plan, extracted
 
@@ -303,26 +304,36 @@ def finish_store(task: Task, store: Store) -> None:
 
 def _join(task: Task) -> tuple[Plan, int]:
     """Fill the store together with other processes; returns the plan and how many samples this one gave features."""
-    if task.settings.repair or task.settings.retry or task.settings.cluster:
-        raise UsageError(
-            "--join shares the store among plain processes; repair, retry or use a cluster without it, in one command."
-        )
+    check_join(task.settings)
     with seat_at(task.path, task.cache) as seat:
-        store, plan = _join_in(task, seat)
+        store, plan = join_in(task, seat)
         pace = Pace(plan.to_do)
-        units = unclaimed(plan.units, store, seat, lambda samples: task.seen(pace, Tally(samples)))
+        units = Claimed(plan.units, partial(claim_unit, store, seat), lambda samples: task.seen(pace, Tally(samples)))
         extracted = _run_plan(task, store, plan, units, pace)
-        seat.leave()
-        if seat.is_first:
-            # The last one to leave; whoever was killed may have left a temporary file.
-            atomic.sweep(store.path)
-            finish_store(task, store)
-        elif task.digests:
-            task.digests.save()
+        leave(task, store, seat)
     return plan, extracted
 
 
-def _join_in(task: Task, seat: Seat) -> tuple[Store, Plan]:
+def check_join(settings: Settings) -> None:
+    """Raise `UsageError` for what needs a store alone."""
+    if settings.repair or settings.retry or settings.cluster:
+        raise UsageError(
+            "--join shares the store among plain processes; repair, retry or use a cluster without it, in one command."
+        )
+
+
+def leave(task: Task, store: Store, seat: Seat) -> None:
+    """Let go of a store that was filled together with other processes; the last one to leave finishes it."""
+    seat.leave()
+    if seat.is_first:
+        # Whoever was killed may have left a temporary file.
+        atomic.sweep(store.path)
+        finish_store(task, store)
+    elif task.digests:
+        task.digests.save()
+
+
+def join_in(task: Task, seat: Seat) -> tuple[Store, Plan]:
     """The prepared store and the plan: of this process if it is the first, else what the first one has prepared."""
     while not seat.is_first:
         if task.path.exists():
@@ -412,7 +423,7 @@ class Ledger:
                 self._digests.learn(self._files[name], self._stamps[name], digest)
 
 
-def _run_plan(task: Task, store: Store, plan: Plan, units: Iterable[Unit], pace: Pace) -> int:
+def _run_plan(task: Task, store: Store, plan: Plan, units: Supply[Unit], pace: Pace) -> int:
     """Run units of the plan; returns how many samples got their first features, or newer ones."""
     if not plan.units:
         return 0

@@ -13,10 +13,18 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Unit:
-    """One work unit: the samples of one shard, for one writer."""
+    """One work unit: the samples of one shard, for one writer. Its length is their number."""
 
     shard: int
     sources: tuple[Source, ...]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def name(self) -> str:
+        """Such as "5"."""
+        return str(self.shard)
 
 
 @dataclass(frozen=True)
