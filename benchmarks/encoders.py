@@ -12,6 +12,7 @@ late fusion.
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,13 +32,20 @@ Row = dict[str, Any]
 
 
 def called(arguments: Sequence[object]) -> Row:
-    """The object that a command ends with; what it says on the way is shown."""
+    """The object that a command ends with, and its processor time, cpu_seconds; what it says on the way is shown."""
     command = [sys.executable, "-m", "unialign.cli", *map(str, arguments), "--json"]
+    before = _spent()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\nended with exit code {done.returncode}: {done.stdout}")
     found: Row = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return {**found, "cpu_seconds": round(_spent() - before, 1)}
+
+
+def _spent() -> float:
+    """Processor time of all processes that have been called and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def hits(run: Path) -> list[int]:
@@ -128,7 +136,7 @@ def main() -> None:
         "epochs": trained[0]["epochs"],
         "baselines": simple["rows"],
         "encoders": [
-            {"seed": seed, **{name: run[name] for name in ("top1", "mean_class", "seconds")}}
+            {"seed": seed, **{name: run[name] for name in ("top1", "mean_class", "seconds", "cpu_seconds")}}
             for seed, run in enumerate(trained)
         ],
         "mean": statistics.mean(run["top1"] for run in trained),

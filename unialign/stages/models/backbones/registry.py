@@ -72,7 +72,6 @@ IMAGE_WEIGHTS = {
     "tsm-resnet18": "resnet18",
     "tsm-resnet50": "resnet50",
     "tsm-resnet101": "resnet101",
-    "efficientnet-lite0": "tf_efficientnet_lite0.in1k",
     "vit-tiny-temporal": "vit_tiny_patch16_224",
     "pe-core-b16": "vit_pe_core_base_patch16_224",
     "pe-core-l14": "vit_pe_core_large_patch14_336",
