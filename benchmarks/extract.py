@@ -257,8 +257,7 @@ def real_network(
 
     Loading is left out. unialign is its supervised worker, with decoding, tracking and the way back of the outcomes.
     """
-    yolo, _ = ultralytics_pose.functions()
-    model, digest = yolo(str(weights)), file_digest(weights)
+    model, digest = ultralytics_pose.loader()(str(weights)), file_digest(weights)
 
     def predict() -> float:
         found = 0

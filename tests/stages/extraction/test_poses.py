@@ -117,7 +117,7 @@ def test_every_batch_has_the_full_size(
 
     class Watched(ultralytics_pose.PoseNetwork):
         def __init__(self) -> None:
-            super().__init__(network.predict, network.suppress, shape)
+            super().__init__(network.predict, shape)
 
         def detect(
             self, pictures: np.ndarray | torch.Tensor, confidence: float, max_detections: int
@@ -166,7 +166,7 @@ def test_bad_clips_do_not_end_the_rest(extractor: YoloPoses, clips: list[Path], 
 def test_the_network_sees_what_ultralytics_sees(weights: Path, shared_data: Path) -> None:
     """Our letterbox, suppression and scaling against `predict` of the library itself."""
     network = ultralytics_pose.load_network(weights, file_digest(weights), "cpu", (1, 640, 640, 3))
-    yolo, _ = ultralytics_pose.functions()
+    yolo = ultralytics_pose.loader()
     num_persons = 0
     for path in sorted((shared_data / "pictures" / "coco8-pose" / "images").rglob("*.jpg"))[:4]:
         picture = np.asarray(Image.open(path).convert("RGB"))
@@ -235,10 +235,10 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    ultralytics_pose.functions.cache_clear()
+    ultralytics_pose.loader.cache_clear()
     monkeypatch.setitem(sys.modules, "ultralytics", None)
     with pytest.raises(UsageError, match=r"unialign\[ultralytics\]"):
-        ultralytics_pose.functions()
+        ultralytics_pose.loader()
 
 
 def test_settings_are_checked(weights: Path) -> None:
@@ -310,7 +310,7 @@ assert np.get_printoptions() == options, (np.get_printoptions(), options)
 def test_a_network_with_other_joints_needs_their_layout(
     extractor: YoloPoses, clips: list[Path], tmp_path: Path
 ) -> None:
-    ultralytics_pose.functions()
+    ultralytics_pose.loader()
     from ultralytics.nn.tasks import PoseModel
 
     torch.manual_seed(0)

@@ -6,7 +6,6 @@ Ultralytics is licensed under AGPL-3.0; no other module of unialign imports it.
 import atexit
 import copy
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision  # noqa: F401  # non_max_suppression takes another path when this is not imported yet
 from PIL import Image
 from torch import Tensor
 
@@ -26,6 +24,7 @@ from unialign.cache.digests import file_digest
 from unialign.errors import UsageError
 from unialign.stages.extraction.letterbox import letterbox_into
 from unialign.stages.extraction.pose_backends import BACKENDS, Backend, Order
+from unialign.stages.extraction.suppression import best_persons, first_persons
 from unialign.stages.skeleton_layouts import Layout
 
 LOGGER = logging.getLogger(__name__)
@@ -83,14 +82,13 @@ def versions() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def functions() -> tuple[Any, Any]:
-    """Ultralytics' loader and its non-maximum suppression. Raises `UsageError` when it is not installed."""
+def loader() -> Any:
+    """Ultralytics' loader of checkpoints. Raises `UsageError` when it is not installed."""
     try:
         with undisturbed():
             from ultralytics import YOLO
             from ultralytics.nn import tasks
             from ultralytics.utils import checks
-            from ultralytics.utils.nms import non_max_suppression
     except ImportError as error:
         raise UsageError(INSTALL) from error
     # The environment had no effect if another module of this process had already imported Ultralytics.
@@ -98,7 +96,7 @@ def functions() -> tuple[Any, Any]:
     LOGGER.warning(
         "poses are made with Ultralytics YOLO, which is licensed under AGPL-3.0 (https://ultralytics.com/license)"
     )
-    return YOLO, non_max_suppression
+    return YOLO
 
 
 def check_weights(weights: Path | None) -> Path:
@@ -123,7 +121,7 @@ def load_model(weights: Path, weights_digest: str) -> Any:
     check_weights(weights)
     if file_digest(weights) != weights_digest:
         raise UsageError(f"{weights}: the file is not the one whose digest is {weights_digest}; start again.")
-    yolo, _ = functions()
+    yolo = loader()
     # Ultralytics downloads a file whose name it does not accept; a link with a plain name avoids that.
     link = Path(private_folder().name) / f"{weights_digest.removeprefix('sha256:')}.pt"
     if not link.exists():
@@ -173,7 +171,7 @@ def load_network(
     check_sides(shape[1:3], int(model.stride.max()))
     names, end2end = len(model.names), bool(getattr(model, "end2end", False))
     order = Order(model, weights_digest, device, precision, shape, torch.get_num_threads())
-    return PoseNetwork(BACKENDS[backend].build(order), functions()[1], shape, num_classes=names, end2end=end2end)
+    return PoseNetwork(BACKENDS[backend].build(order), shape, num_classes=names, end2end=end2end)
 
 
 def check_sides(sides: tuple[int, int], stride: int) -> None:
@@ -195,14 +193,12 @@ class PoseNetwork:
     def __init__(
         self,
         predict: Backend,
-        suppress: Any,
         shape: tuple[int, int, int, int],
         *,
         num_classes: int = 1,
         end2end: bool = False,
     ) -> None:
-        self.predict, self.suppress, self.num_classes, self.end2end = predict, suppress, num_classes, end2end
-        self.shape = shape
+        self.predict, self.shape, self.num_classes, self.end2end = predict, shape, num_classes, end2end
         self._batches: list[Tensor] = []
         # Of a GPU: batches are filled beside the network, not after it.
         self._filling = torch.cuda.Stream(predict.device) if self.takes_frames else None  # type: ignore[no-untyped-call]
@@ -245,15 +241,7 @@ class PoseNetwork:
         pixels of the given image, best person first.
         """
         with torch.inference_mode():
-            found = self.suppress(
-                self.predict(torch.as_tensor(images).to(self.predict.device)),
-                confidence,
-                LARGEST_OVERLAP,
-                max_det=max_detections,
-                nc=self.num_classes,
-                end2end=self.end2end,
-                # Otherwise it gives up on the rest of a batch when the machine is busy.
-                max_time_img=math.inf,
-            )
-        # Column 5 is the class; a pose network has one.
-        return [np.delete(one.cpu().numpy(), 5, axis=1) for one in found]
+            found = self.predict(torch.as_tensor(images).to(self.predict.device))
+            if self.end2end:
+                return first_persons(found, confidence, max_detections)
+            return best_persons(found, confidence, LARGEST_OVERLAP, max_detections, self.num_classes)
