@@ -16,6 +16,7 @@ from unialign.commands.options import (
     chosen_stores,
     load,
 )
+from unialign.commands.progress import say_problems
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -51,6 +52,7 @@ def baseline(
     from unialign.pipeline.datasets import the_dataset
 
     found = the_dataset(resolved)
+    say_problems(found, resolved.protocol)
     from unialign.pipeline.evaluation.baselines import baselines_from_config
 
     with console.progress_bar("baseline", hidden=as_json) as progress:

@@ -15,12 +15,14 @@ from unialign.commands.options import (
     Labels,
     Overrides,
     Overwrite,
+    Protocol,
     Quiet,
     Root,
     Verbose,
     resolve,
 )
 from unialign.errors import UsageError
+from unialign.words import counted
 
 app = typer.Typer(
     cls=Group,
@@ -54,20 +56,24 @@ def check(
     dataset: DatasetName = None,
     root: Root = None,
     labels: Labels = None,
+    protocol: Protocol = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Count the samples found, listed, published and missing, for each part of each split."""
-    resolved = resolve(config, overrides, dataset=dataset, data=root, labels=labels)
+    """Count the samples found, listed, published and missing, for each part of each split.
+
+    With `--protocol`, of that split alone, such as `unseen=FILE` or `subject=anna`.
+    """
+    resolved = resolve(config, overrides, dataset=dataset, data=root, labels=labels, protocol=protocol)
     from unialign.pipeline.dataset_check import check_dataset, lists_alone
     from unialign.pipeline.datasets import rooted_dataset
     from unialign.stages.datasets.official_lists import NoClips
 
     try:
-        found = check_dataset(rooted_dataset(resolved))
+        found = check_dataset(rooted_dataset(resolved), resolved.protocol)
     except NoClips as error:
         # Nothing to extract, but something to count.
         found = lists_alone(error)
@@ -82,7 +88,9 @@ def check(
     if not found.get("mirror", True):
         shown["mirrored clips"] = "change their class: no flips"
     if found.get("empty_classes"):
-        shown["without samples"] = f"{len(found['empty_classes'])} classes, such as {found['empty_classes'][0]}"
+        shown["without samples"] = (
+            f"{counted(len(found['empty_classes']), 'class', 'classes')}, such as {found['empty_classes'][0]}"
+        )
     console.show_fields(shown)
     columns = ("split", "part", "found", "listed", "published", "missing", "for example")
     console.show_table("parts", columns, [_cells(part) for part in found["parts"]])

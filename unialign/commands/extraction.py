@@ -121,7 +121,7 @@ def begun(config: "Config", *, as_json: bool) -> tuple["Dataset", dict[str, Json
     if config.protocol:
         # A name that does not exist is said now, not when training begins.
         dataset.split(config.protocol)
-    facts = dataset_facts(dataset)
+    facts = dataset_facts(dataset, config.protocol)
     if not as_json and not console.is_quiet():
         console.show_fields(shown_facts(facts))
     return dataset, facts

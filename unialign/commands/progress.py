@@ -1,5 +1,6 @@
 """What training runs show while they work: a bar over the batches, and a line for each epoch that stays."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from unialign.pipeline.ablation.sweep import Done
     from unialign.pipeline.ablation.trials import TrialOutcome
     from unialign.pipeline.training.train import Show
+    from unialign.stages.datasets.base import Dataset
     from unialign.stages.training.loop import Progress
 
 # Seconds between two lines of epochs that take less; the first and the last epoch always have one.
@@ -118,3 +120,12 @@ def trial_bar(total: int, *, hidden: bool) -> Iterator[tuple["Callable[[Trial, P
                 console.say(_trial_line(outcome, done, total))
 
         yield show, report
+
+
+def say_problems(dataset: "Dataset", protocol: str | None) -> None:
+    """Say what of the split may spoil a result; under torchrun, one process does."""
+    from unialign.stages.datasets.split_problems import split_problems
+
+    if os.environ.get("RANK", "0") == "0":
+        for problem in split_problems(dataset, protocol):
+            console.say(f"note: {problem}.")

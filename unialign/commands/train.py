@@ -13,7 +13,7 @@ from unialign import console
 from unialign.commands.evaluate import in_one_line
 from unialign.commands.groups import General, SplitData, configured, given, grouped
 from unialign.commands.options import FLAGS, AsJson, Command, Quiet, Use, Verbose, chosen_stores, overlap, setting
-from unialign.commands.progress import training_bar, trial_bar
+from unialign.commands.progress import say_problems, training_bar, trial_bar
 from unialign.errors import UnialignError, UsageError
 from unialign.types import Json
 from unialign.words import counted
@@ -98,6 +98,7 @@ def train(
     from unialign.pipeline.datasets import the_dataset
 
     found = the_dataset(resolved)
+    say_problems(found, resolved.protocol)
     from unialign.pipeline.training.from_config import train_from_config
 
     with training_bar(resolved.train.model, hidden=general.as_json or os.environ.get("RANK", "0") != "0") as show:

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from unialign.pipeline.config import Config
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.catalog import DATASETS
 from unialign.stages.datasets.official_lists import NoClips
+from unialign.stages.datasets.split_problems import split_problems
 from unialign.types import Json
 
 PARTS = ("train", "val", "test")
@@ -30,16 +31,19 @@ def _plain(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Json]:
     return {protocol: dict(parts) for protocol, parts in sizes.items()}
 
 
-def check_dataset(dataset: Dataset) -> dict[str, Json]:
+def check_dataset(dataset: Dataset, protocol: str | None = None) -> dict[str, Json]:
     """Counts by protocol and part: found, listed by the official lists, published, and missing of those listed.
 
+    protocol: the only one to count; by default all that have names.
+
     "missing" counts listed clips that are not here, or where there are no lists, what the published number is more than
-    those found. "examples" names some of them.
+    those found. "examples" names some of them. Raises `UsageError` for an unknown protocol.
     """
     sizes = DATASETS[dataset.name].sizes if dataset.name in DATASETS else {}
     here = {sample.id for sample in dataset.samples}
     rows: list[Json] = []
-    for protocol in dataset.protocols:
+    protocols = [protocol] if protocol else list(dataset.protocols)
+    for protocol in protocols:
         split = dataset.split(protocol)
         found = {part: len(getattr(split, part)) for part in PARTS}
         listed = dataset.listed.get(protocol, {})
@@ -77,8 +81,20 @@ def check_dataset(dataset: Dataset) -> dict[str, Json]:
         "files": dict(sorted(kinds.items())),
         "mirror": dataset.mirror,
         "parts": rows,
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, *_of_splits(dataset, protocols)],
     }
+
+
+def _of_splits(dataset: Dataset, protocols: Sequence[str]) -> list[str]:
+    """The problems of these protocols; a problem of several is named once."""
+    found: dict[str, list[str]] = {}
+    for protocol in protocols:
+        for problem in split_problems(dataset, protocol):
+            found.setdefault(problem, []).append(protocol)
+    return [
+        problem if len(where) == len(protocols) else f"{', '.join(where)}: {problem}"
+        for problem, where in found.items()
+    ]
 
 
 def lists_alone(found: NoClips) -> dict[str, Json]:

@@ -11,6 +11,7 @@ from unialign.cache.inventory import iterate_stores
 from unialign.cache.reader import StoreReader
 from unialign.errors import CacheProblem, CorruptInput
 from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.split_problems import split_problems
 from unialign.types import Json
 from unialign.words import counted
 
@@ -18,8 +19,7 @@ from unialign.words import counted
 MOST_CLIPS, SECONDS = 48, 6.0
 # Clips of which people are counted in a store of poses.
 MOST_POSES = 200
-FEW_FRAMES, FEW_SAMPLES, UNEVEN = 8, 2, 10
-FEW_NAMED = 4
+FEW_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -160,29 +160,7 @@ def _problems(
     dataset: Dataset, protocol: str | None, seen: Sequence[_Seen], broken: Sequence[tuple[str, str]]
 ) -> Iterator[str]:
     """What may spoil a result or stop a run, a sentence each."""
-    yield from dataset.notes
-    split, labels = dataset.split(protocol), {sample.id: sample.label for sample in dataset.samples}
-    train = Counter(labels[name] for name in split.train)
-    few = [name for label, name in enumerate(dataset.classes) if train[label] < FEW_SAMPLES]
-    if few:
-        yield (
-            f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW_SAMPLES} clips to train on "
-            f"({', '.join(few[:FEW_NAMED])}{', ...' if len(few) > FEW_NAMED else ''}): add clips, or leave these "
-            "classes out"
-        )
-    if not split.test:
-        yield "no clips are left to test on: add clips, or say which are for what (folders train/ and test/)"
-    if train and max(train.values()) > UNEVEN * min(train.values()):
-        most, least = (dataset.classes[label] for label, _ in (train.most_common()[0], train.most_common()[-1]))
-        yield (
-            f"classes differ in size ({most} {max(train.values()):,} clips, {least} {min(train.values()):,}): look at "
-            "the mean class accuracy beside top-1"
-        )
-    if (protocol or dataset.default_protocol) == "holdout":
-        yield (
-            "the split is by clip, so people and places of the tested clips are trained on too and results are "
-            "flattering: a column `group` of labels.csv, or folders train/ and test/, keeps them apart"
-        )
+    yield from (*dataset.notes, *split_problems(dataset, protocol))
     if broken:
         yield (
             f"{len(broken)} of {len(seen) + len(broken)} clips that were looked at cannot be used "

@@ -185,3 +185,15 @@ def test_the_command_takes_a_modality_or_a_store(tmp_path: Path, monkeypatch: py
     without = CliRunner().invoke(app, ["baseline", "--protocol", "zero-shot-1", *map(str, where)])
     assert isinstance(without.exception, MissingCache)
     assert "unialign extract text" in str(without.exception)
+
+
+def test_a_dataset_of_one_class_is_refused_and_one_class_in_training_leaves_the_majority(made_caches: Path) -> None:
+    alone = replace(DATASET, samples=tuple(replace(sample, label=0) for sample in DATASET.samples))
+    with pytest.raises(UsageError, match="all clips are of one class"):
+        rows(made_caches, "pose-features", dataset=alone)
+    first = DATASET.samples[0]
+    split = Split(tuple(s.id for s in DATASET.samples if s.label == first.label and s.id != first.id), (first.id,))
+    single = replace(DATASET, protocols={"one": lambda samples: split})
+    found = rows(made_caches, "pose-features", dataset=single)
+    assert [row.baseline for row in found.rows] == ["majority"]
+    assert found.skipped[0] == "1-nn: all training samples are of one class"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.catalog import load_dataset
+from unialign.stages.datasets.facts import dataset_facts
 from unialign.stages.datasets.own_skeletons import own_skeleton_digest, read_own_skeleton, read_own_skeletons
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.skeleton_files import SkeletonFiles
@@ -72,6 +73,31 @@ def test_four_arrays_are_a_dataset(tmp_path: Path) -> None:
     assert (keypoints[:2, ..., 2] == 1).all()
     size = extracted(path)["b"].arrays["frame_size"]
     assert size.tolist() == np.ceil(np.nanmax(arrays["keypoints"], axis=(0, 1, 2)))[::-1].tolist()
+
+
+def test_joints_in_the_corner_of_the_image_are_absent_in_pixels(tmp_path: Path) -> None:
+    keypoints = content()["keypoints"]
+    keypoints[0, 0, 5] = keypoints[1, 1] = 0
+    path = written(tmp_path / "a.npz", keypoints=keypoints)
+    found = extracted(path)["a/1"].arrays["keypoints"]
+    assert np.argwhere(np.isnan(found[..., 0])).tolist() == [[0, 0, 5], *([1, 1, joint] for joint in range(17))]
+    assert "18 joints (4.4 %) at the origin are taken as absent, as NaN is" in read_own_skeletons(path).notes
+
+
+def test_in_meters_and_around_the_body_only_a_person_of_zeros_is_absent(tmp_path: Path) -> None:
+    room, body = content(joints=25, coordinates=3)["keypoints"], content()["keypoints"] - 300
+    for name, keypoints in (("room", room), ("body", body)):
+        keypoints[0, 0, 0] = keypoints[2, 1] = 0
+        found = extracted(written(tmp_path / f"{name}.npz", keypoints=keypoints))["a/1"].arrays["keypoints"]
+        assert np.isnan(found[2, 1]).all(), name
+        assert np.isnan(found).any(axis=3).sum() == keypoints.shape[2], name
+
+
+def test_the_notes_say_that_val_is_tested_and_that_labels_should_count_from_zero(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.npz", splits=np.array(["train", "train", "val"]), labels=np.array([1, 2, 1]))
+    notes = dataset_facts(load_dataset("skeletons", path))["notes"]
+    assert any(note.startswith("there is no test part, so val is what is tested") for note in notes)
+    assert "no clip has the label 0 (class 0), all others occur: labels count from 0, not from 1" in notes
 
 
 def test_everything_that_is_given_is_used(tmp_path: Path) -> None:

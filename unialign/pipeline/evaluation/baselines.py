@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from unialign.pipeline.training.from_config import cached_readers
 from unialign.pipeline.training.preparation import Sides, covered_sides, get_reader
 from unialign.pipeline.training.run_folder import write_baselines
 from unialign.pipeline.training.text_bank_start import load_descriptions, load_text_bank
-from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.base import Dataset, check_classes
 from unialign.stages.datasets.validation import groups_of
 from unialign.stages.extraction.body_space import Body, body_space, even_positions, read_between
 from unialign.stages.images import decode_images
@@ -52,7 +52,17 @@ MOST_SAMPLES = {"svm": 6000, "linear svm": 10_000, "logistic regression": 20_000
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
-Progress = Callable[[int, int], None]
+
+
+class Progress(Protocol):
+    """What is told of the work: samples read, then classifiers fitted with the name of the next one."""
+
+    def __call__(self, done: int, total: int, text: str = ..., /) -> None:
+        """Done of how many, and what is being done."""
+
+
+def silent(done: int, total: int, text: str = "") -> None:
+    """Shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +135,7 @@ class Part:
 Classifier = Callable[[float, Features, Labels, Features], Labels]
 
 
-def baselines_from_config(
-    config: Config, dataset: Dataset, features: str, *, progress: Progress = lambda done, total: None
-) -> Baselines:
+def baselines_from_config(config: Config, dataset: Dataset, features: str, *, progress: Progress = silent) -> Baselines:
     """Baselines on a modality of the configured dataset, or on one store.
 
     features: one of `MODALITIES`, or the name or URL of a store. Raises what `cached_readers` and `run_baselines`
@@ -229,16 +237,17 @@ def run_baselines(
     readers: Mapping[str, SampleReader],
     min_coverage: float = 0.95,
     names: Sequence[str] = (),
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Baselines:
     """All baselines of a protocol on the store of one modality; settings are selected without using test samples.
 
     names: keys of `CLASSIFIERS`; all if empty. Settings are selected on the protocol's val part or, without one, by
     cross-validation within train, keeping groups (subjects) together. For a protocol that tests classes without
     training samples, the rows are linear maps to and from the class texts instead; readers must then include "text".
-    Raises `UsageError` for a modality without baselines and for a test part without samples, `MissingCache` for stores
-    with too few samples.
+    Raises `UsageError` for a modality without baselines, a dataset of one class and a test part without samples,
+    `MissingCache` for stores with too few samples.
     """
+    check_classes(dataset)
     protocol = protocol or dataset.default_protocol
     if modality not in MODALITIES:
         raise UsageError(f"there are no baselines on {modality}; take {', '.join(MODALITIES)} or a store of one.")
@@ -257,13 +266,16 @@ def run_baselines(
     if unseen:
         generalised = not split.candidates if split.unseen else any(labels[each] in set(seen) for each in split.test)
         candidates = list(range(len(dataset.classes))) if generalised else unseen
-        rows = list(_zero_shot_rows(dataset, parts, unseen, candidates, sides, readers))
+        with _one_thread():
+            rows = list(_zero_shot_rows(dataset, parts, unseen, candidates, sides, readers))
         chosen_on, skipped = "seen classes that play unseen ones", list[str]()
     else:
-        with warnings.catch_warnings():
+        with _one_thread(), warnings.catch_warnings():
             # Where classes have one or two samples each, scikit-learn suspects a regression.
             warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-            rows, skipped = _supervised_rows(parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS))
+            rows, skipped = _supervised_rows(
+                parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS), progress
+            )
         folds = f"{FOLDS} folds of train{'' if groups is None else ', by group'}"
         chosen_on = "the val part" if split.val else folds
     return Baselines(
@@ -277,13 +289,34 @@ def run_baselines(
     )
 
 
+def _one_thread() -> Any:
+    """A context in which linear algebra uses one thread.
+
+    These matrices are small. Threads gain little on an idle machine, and on a busy one they wait for each other:
+    minutes were seen where one thread takes two seconds.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1)
+
+
 def _supervised_rows(
-    parts: Mapping[str, Part], sides: Sides, num_classes: int, groups: Labels | None, names: Sequence[str]
+    parts: Mapping[str, Part],
+    sides: Sides,
+    num_classes: int,
+    groups: Labels | None,
+    names: Sequence[str],
+    progress: Progress,
 ) -> tuple[list[Row], list[str]]:
     train, test = parts["train"], parts["test"]
     rows, skipped = [], []
-    for name in names:
+    single = len(np.unique(train.labels)) == 1
+    for place, name in enumerate(names):
+        progress(place, len(names), f"baseline: {name}")
         values, spoken, classifier = CLASSIFIERS[name]
+        if single and name != "majority":
+            skipped.append(f"{name}: all training samples are of one class")
+            continue
         most = MOST_SAMPLES.get(name)
         if most and len(train) > most:
             skipped.append(f"{name}: {len(train)} training samples are more than {most}")

@@ -34,7 +34,7 @@ from unialign.pipeline.training.run_data import (
 from unialign.pipeline.training.tracking import show_result, tracked
 from unialign.pipeline.training.unseen_classes import tested_as_split
 from unialign.settings import Settings, checked
-from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.base import Dataset, check_classes
 from unialign.stages.datasets.splits import few_shots
 from unialign.stages.datasets.validation import Validation, with_validation
 from unialign.stages.device import resolve_device, resolve_precision
@@ -170,9 +170,10 @@ def prepare_run(
     """Prepare a run of a system; few shots, val part and initial weights are handled here for all systems.
 
     readers: by modality; those that the system does not use are ignored. Raises what the system's `prepare` and
-    `started` raise, `MissingCache` for a store that is not among the readers, `UsageError` for an unknown system or a
-    class with too few samples.
+    `started` raise, `MissingCache` for a store that is not among the readers, `UsageError` for an unknown system, a
+    dataset of one class, and a class with too few samples.
     """
+    check_classes(dataset)
     system = get_system(name)
     protocol = protocol or dataset.default_protocol
     few = few_shots(dataset, options.shots, settings.seed, protocol)

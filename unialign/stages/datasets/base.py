@@ -95,6 +95,15 @@ class Dataset:
         return partial(_tested, attribute, wanted)
 
 
+def check_classes(dataset: Dataset) -> None:
+    """Raise `UsageError` for a dataset of one class, which can be extracted and not be learned."""
+    if len({sample.label for sample in dataset.samples}) == 1:
+        raise UsageError(
+            f"{dataset.root}: all clips are of one class ({dataset.classes[dataset.samples[0].label]}), so there is "
+            "nothing to tell apart; label clips of two classes or more."
+        )
+
+
 def refuse_single_class(what: str, name: str) -> NoReturn:
     """Raise `UsageError`: among one class every answer is right, so 100 % would say nothing."""
     raise UsageError(

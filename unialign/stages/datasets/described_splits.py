@@ -12,7 +12,8 @@ Where all tested classes are unseen, they are the only ones that a model chooses
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -128,13 +129,23 @@ def read_unseen(path: Path, names: Sequence[str]) -> tuple[int, ...]:
 
 def _labels(wanted: Sequence[str], names: Sequence[str], where: str) -> tuple[int, ...]:
     places = {name.casefold(): label for label, name in enumerate(names)}
+    # A dataset may have names that are numbers, so names and numbers are not mixed.
     numbers = {str(label): label for label in range(len(names))} if all(each.isdecimal() for each in wanted) else {}
     labels = []
     for each in wanted:
         label = places.get(each.replace("_", " ").casefold(), numbers.get(each))
         if label is None:
-            raise UsageError(f"{where}: {each[:80]!r} is no class of the dataset; its classes are {names[0]!r}, ...")
+            raise UsageError(f"{where}: {each[:80]!r} is no class of the dataset; {_advice(each, places)}")
         labels.append(label)
     if len(set(labels)) < len(labels):
         raise UsageError(f"{where}: a class is named twice.")
     return tuple(sorted(labels))
+
+
+def _advice(wanted: str, names: Collection[str]) -> str:
+    """The name that was probably meant, in small letters; else how to name classes."""
+    if wanted.isdecimal():
+        return "give either names on all lines, or numbers from 0."
+    spoken = wanted.replace("_", " ").casefold()
+    near = [name for name in names if name.startswith(spoken)] or get_close_matches(spoken, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"its classes are {next(iter(names))!r}, ..."

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from unialign.stages.datasets.base import Dataset
+from unialign.stages.datasets.split_problems import split_problems
 from unialign.types import Json
 from unialign.words import counted
 
@@ -11,8 +12,11 @@ _CLASSES_SHOWN = 120
 _PROTOCOLS_SHOWN = 12
 
 
-def dataset_facts(dataset: Dataset) -> dict[str, Json]:
-    """Samples per class, sizes of the parts of each protocol, and notes, as the object that `--json` prints."""
+def dataset_facts(dataset: Dataset, protocol: str | None = None) -> dict[str, Json]:
+    """Samples per class, sizes of the parts of each protocol, and notes, as the object that `--json` prints.
+
+    protocol: whose problems are among the notes; the first one by default.
+    """
     counts = Counter(sample.label for sample in dataset.samples)
     splits = {name: dataset.split(name) for name in dataset.protocols}
     return {
@@ -24,7 +28,7 @@ def dataset_facts(dataset: Dataset) -> dict[str, Json]:
             name: {"train": len(split.train), "val": len(split.val), "test": len(split.test)}
             for name, split in splits.items()
         },
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, *split_problems(dataset, protocol)],
     }
 
 

@@ -16,7 +16,7 @@ from unialign.stages.datasets.class_folders import read_class_folders
 from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.labels_csv import GROUP_COLUMNS, LabelRow, read_label_rows
 from unialign.stages.datasets.scan import VIDEOS, ClipKind, refuse_collisions, refuse_link_outside
-from unialign.stages.datasets.splits import SplitRule, by_attribute, by_part, holdout, leave_groups_out
+from unialign.stages.datasets.splits import VAL_IS_TESTED, SplitRule, by_attribute, by_part, holdout, leave_groups_out
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 from unialign.words import counted
 
@@ -68,8 +68,13 @@ def labeled_clips(root: Path, labels: Path | None, roots: Sequence[Path], kind: 
         samples=samples,
         protocols=_protocols(samples),
         descriptions=_descriptions(rows, names),
-        notes=listed.notes,
+        notes=(*listed.notes, *([VAL_IS_TESTED] if _two_parts(samples) else [])),
     )
+
+
+def _two_parts(samples: Sequence[Sample]) -> bool:
+    parts = {sample.attributes.get("split") for sample in samples}
+    return "val" in parts and "test" not in parts
 
 
 def _unlisted(root: Path, samples: Sequence[Sample]) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from unialign.cache.bounded import parse_json, read_plain
 from unialign.errors import CorruptInput, UsageError
+from unialign.stages.datasets.absent_joints import is_centered, zeros_for_absent
 from unialign.stages.datasets.labels_csv import read_rows, separator_in
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL, KeypointClip
 from unialign.stages.frame_files import is_keypoint_frame, keypoint_frames
@@ -214,7 +215,8 @@ def parse_csv(path: Path) -> Parsed:
     Columns that have the names of all joints of a layout may come in any order; others are in the layout's order.
 
     Beside them `nose_score` (or confidence, visibility, likelihood), or `nose_z` for meters; `frame`, and `person`, are
-    whole numbers. Empty cells are absent. Raises `CorruptInput` naming the column or line for anything else.
+    whole numbers. Empty cells are absent, zeros as `absent_joints` says. Raises `CorruptInput` naming the column or
+    line for anything else.
     """
     names, lines = _table(path)
     columns, wanted = _joint_columns(path, names)
@@ -234,8 +236,13 @@ def parse_csv(path: Path) -> Parsed:
             raise CorruptInput(f"{path}: line {line}: person {person} is twice in frame {frame}.")
         frames[frame][person] = _cells(path, line, values)
     _check_count(path, max(frames) - min(frames) + 1)
+    unit = METRE if wanted[2] == "z" else PIXEL
+    everybody = [joints for persons in frames.values() for joints in persons.values()]  # (V, 3) each
+    centered = unit == PIXEL and is_centered(np.stack(everybody))
+    for joints in everybody:
+        joints[zeros_for_absent(joints[None, None], unit, centered=centered)[0, 0]] = np.nan
     ordered = [frames.get(at, {}) for at in range(min(frames), max(frames) + 1)]
-    return Parsed(ordered, METRE if wanted[2] == "z" else PIXEL)
+    return Parsed(ordered, unit)
 
 
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

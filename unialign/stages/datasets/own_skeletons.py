@@ -3,9 +3,10 @@
 Legend: N samples, T frames of a sample, M persons, V joints, C coordinates, E edges.
 
 Arrays: `ids` (N) strings, `labels` (N) numbers or names, `lengths` (N) frames of each sample, `keypoints`
-(sum of T, M, V, C) with NaN where absent. Optional: `scores` (sum of T, M, V), `splits` (N) train, val or test,
-`groups` (N), `classes` names, `joints` (V) names, `edges` (E, 2), `mirror` (V), `centre`, `units` ("pixel" or "metre"),
-`image_size` (N, 2) height and width, `layout`, the name of a known layout. docs/own-dataset.md walks through it.
+(sum of T, M, V, C) with NaN where absent (or zeros: `absent_joints`). Optional: `scores` (sum of T, M, V), `splits` (N)
+train, val or test, `groups` (N), `classes` names, `joints` (V) names, `edges` (E, 2), `mirror` (V), `centre`, `units`
+("pixel" or "metre"), `image_size` (N, 2) height and width, `layout`, the name of a known layout. docs/own-dataset.md
+walks through it.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from unialign.errors import CorruptInput
+from unialign.stages.datasets.absent_joints import is_centered, zeros_for_absent
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.class_names import spoken_names
 from unialign.stages.datasets.folder import slug
@@ -26,6 +28,7 @@ from unialign.stages.datasets.scan import check_name, looks, refuse_collisions
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL, KeypointClip, SkeletonFormat
 from unialign.stages.datasets.splits import (
     PARTS,
+    VAL_IS_TESTED,
     SplitRule,
     by_part,
     check_words,
@@ -57,7 +60,8 @@ class OwnSkeletons:
     """A file that has been checked, samples in file order.
 
     keypoints: (sum of T, M, V, C). scores: (sum of T, M, V) or None. starts: first frame of each sample and the end.
-    image_size: (N, 2) height and width, or None for meters. assumed: what was assumed for missing data.
+    image_size: (N, 2) height and width, or None for meters. centered: whether 2-D keypoints are relative to a point of
+    the body. assumed: what was assumed for missing data.
     """
 
     ids: tuple[str, ...]
@@ -69,6 +73,7 @@ class OwnSkeletons:
     image_size: np.ndarray | None
     layout: Layout
     unit: str
+    centered: bool
     splits: tuple[str, ...]
     groups: tuple[str, ...]
     notes: tuple[str, ...]
@@ -108,7 +113,7 @@ def load_own_skeletons(root: Path) -> Dataset:
         protocols=protocols or {"holdout": holdout},
         notes=file.notes,
         skeleton_format=SkeletonFormat(
-            name="npz",
+            name="npz, zeros are absent",
             layout=file.layout,
             unit=file.unit,
             read=read_own_skeleton,
@@ -135,7 +140,8 @@ def read_own_skeleton(path: Path, sample: str) -> KeypointClip:
             score = np.ones(keypoints.shape[:3]) if scores is None else scores
             keypoints = np.concatenate([keypoints, score[..., None]], axis=3)
         scores = None
-    keypoints[~np.isfinite(keypoints).all(axis=3)] = np.nan
+    absent = ~np.isfinite(keypoints).all(axis=3) | zeros_for_absent(keypoints, file.unit, centered=file.centered)
+    keypoints[absent] = np.nan
     size = None if file.image_size is None else (int(file.image_size[at, 0]), int(file.image_size[at, 1]))
     return KeypointClip(keypoints.astype(np.float32), size, scores, file.assumed)
 
@@ -173,6 +179,7 @@ def read_own_skeletons(path: Path) -> OwnSkeletons:
     layout, note = _layout(path, arrays, keypoints, unit)
     labels, classes, named = _classes(path, arrays, count)
     splits, groups = _parts(path, arrays, count), _groups(path, arrays, count)
+    centered = unit == PIXEL and is_centered(_looked_at(keypoints))
     unused = [f"array {name!r} is not used" for name in sorted(arrays) if name not in (*REQUIRED, *OPTIONAL)]
     own = [name for name in ("mirror", "centre", "center") if name in arrays and "edges" not in arrays]
     unused += [f"{name!r} is not used without 'edges'" for name in own]
@@ -184,13 +191,40 @@ def read_own_skeletons(path: Path) -> OwnSkeletons:
         f"{count:,} samples of {joints} joints ({layout.name}) in {unit}s, up to {counted(people, 'person')}",
         *([note] if note else []),
         *assumed,
+        *_zeros(keypoints, unit, centered=centered),
+        *([VAL_IS_TESTED] if splits and "test" not in splits else []),
         *unused,
         *(() if named else ("classes have no names; give `classes`, or names as `labels`",)),
     )
     places = {name: at for at, name in enumerate(ids)}
     return OwnSkeletons(
-        ids, labels, classes, keypoints, scores, starts, sizes, layout, unit, splits, groups, notes, assumed, places
+        ids=ids,
+        labels=labels,
+        classes=classes,
+        keypoints=keypoints,
+        scores=scores,
+        starts=starts,
+        image_size=sizes,
+        layout=layout,
+        unit=unit,
+        centered=centered,
+        splits=splits,
+        groups=groups,
+        notes=notes,
+        assumed=assumed,
+        places=places,
     )
+
+
+def _zeros(keypoints: np.ndarray, unit: str, *, centered: bool) -> list[str]:
+    """A note on joints at the origin that are taken as absent."""
+    count = 0
+    for start in range(0, len(keypoints), _AT_ONCE):
+        count += int(zeros_for_absent(keypoints[start : start + _AT_ONCE], unit, centered=centered).sum())
+    if not count:
+        return []
+    share = 100 * count / keypoints[..., 0].size
+    return [f"{count:,} joints ({share:.2g} %) at the origin are taken as absent, as NaN is"]
 
 
 def _samples(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:

@@ -39,11 +39,14 @@ def load_skeleton_files(root: Path, labels: Path | None = None, roots: Sequence[
     form = KEYPOINT_FORMATS[name]
     kind = ClipKind("skeleton", form.clip_at, _name_of, f"clips ({form.title})")
     dataset = labeled_clips(root, labels, roots, kind)
+    found = _format_of(name, [sample.files["skeleton"] for sample in dataset.samples if sample.files])
+    note = f"{form.title}; {len(found.layout.joints)} joints ({found.layout.name}) in {found.unit}s, by the first clip"
     return replace(
         dataset,
         name="skeleton-files",
         collection=f"skeleton-files-{slug(root.resolve().name)}",
-        skeleton_format=_format_of(name, [sample.files["skeleton"] for sample in dataset.samples if sample.files]),
+        skeleton_format=found,
+        notes=(*dataset.notes, note),
     )
 
 
@@ -79,7 +82,7 @@ def _format_of(name: str, clips: Sequence[Path]) -> SkeletonFormat:
         shown = keypoints.reshape(-1, *keypoints.shape[2:])
         layout, _ = find_layout(keypoints.shape[2], parsed.unit, np.asarray(shown), str(path))
         return SkeletonFormat(
-            name=name,
+            name="csv, zeros are absent" if name == "csv" else name,
             layout=layout,
             unit=parsed.unit,
             read=read_keypoints,

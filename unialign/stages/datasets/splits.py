@@ -32,6 +32,9 @@ PARTS: Mapping[str, str] = {
 # "trainset", "test_set", "val-split".
 _SUFFIX = re.compile(r"[ _-]?(set|split|data)$")
 
+# A note on lists with two parts, see `by_part`.
+VAL_IS_TESTED = "there is no test part, so val is what is tested, and no epoch is chosen on it"
+
 # One in four: large enough to distinguish classes in datasets of a few dozen clips.
 TEST_SHARE = 4
 
