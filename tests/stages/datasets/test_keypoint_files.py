@@ -339,7 +339,7 @@ def clips(root: Path, write: Callable[[Path], object]) -> Path:
                 + ",".join(str(value) for value in POSE[0, :17].ravel()),
             ),
             "coco-17",
-            "csv",
+            "csv, zeros are absent",
         ),
     ],
 )
