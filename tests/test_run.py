@@ -56,12 +56,12 @@ def killed_when(there: Path, pattern: str, cwd: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-def labels_as_evaluated(run: Path, work: Path, data: Path) -> None:
-    """New skeleton files get the probabilities that a run of a skeleton encoder found in its test."""
+def labels_as_evaluated(run: Path, work: Path, data: Path, kind: str) -> None:
+    """New clips, skeleton files or videos with such files, get the probabilities that a run found in its test."""
     with np.load(run / "predictions.npz") as stored:
         ids, probabilities = stored["ids"].tolist()[:3], stored["probabilities"][:3]
     model = ua.load_model(run, cache=work / "cache")
-    found = model.predict([next((data / "skeletons").glob(f"{name}.*")) for name in ids])
+    found = model.predict([next((data / kind).glob(f"{name}*")) for name in ids])
     assert isinstance(found, list)
     scores = [[each.probabilities[name] for name in model.classes] for each in found]
     np.testing.assert_allclose(scores, probabilities, rtol=1e-3, atol=1e-5)
@@ -81,8 +81,11 @@ def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Pa
     # Also on the poses, which the model itself does not read.
     simple = json.loads((Path(done["folder"]) / "baselines.json").read_text())["rows"]
     assert {row["features"] for row in simple} == {"poses", "pose-features", "frames"}
-    labels_as_evaluated(Path(steps["skeleton encoder"]["folder"]), work, data)
-    with pytest.raises(ua.UsageError, match="reads frames, and poses from skeleton files"):
+    labels_as_evaluated(Path(steps["skeleton encoder"]["folder"]), work, data, "skeletons")
+    labels_as_evaluated(Path(done["folder"]), work, data, "rgb")
+    with pytest.raises(
+        ua.UsageError, match=r"clip\.mp4 has no skeleton file: .* needs clip\.skeleton beside the video"
+    ):
         ua.load_model(done["folder"], cache=work / "cache").predict(data / "rgb" / "clip.mp4")
     refused = run_forked("runs", "rm", steps["skeleton encoder"]["run"], "--yes", cwd=work, code=2)
     assert f"{done['run']} reads pose features of its encoder" in refused["error"]

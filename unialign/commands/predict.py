@@ -25,7 +25,12 @@ def add_commands(app: typer.Typer) -> None:
 
 def predict(
     clips: Annotated[
-        list[Path], typer.Argument(metavar="VIDEO...", help="Videos, or folders of them, which are searched whole.")
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO...",
+            help="Videos, or folders of them, which are searched whole; skeleton files for a model that was trained on "
+            "such.",
+        ),
     ],
     run: Annotated[
         Path | None,
@@ -70,11 +75,16 @@ def predict(
     that cannot be used get their status, and exit code 3.
     """
     resolved = resolve(config, None, cache=cache, runs=runs)
-    files = list(_videos(clips))
-    if not files:
-        raise UsageError(f"{clips[0]} holds no videos; give a video, or a folder with some.")
-    places = _outputs(files, out, overwrite=overwrite)
+    given = [_there(each) for each in clips]
     model = _model(run, resolved, weights or [], best=best)
+    endings = model.clips.suffixes
+    files = list(_clips(given, endings))
+    if not files:
+        wanted = "videos" if model.clips.videos else f"skeleton files ({', '.join(endings)})"
+        raise UsageError(f"{clips[0]} holds no {wanted}, which {model.trained.where} reads.")
+    if out is not None and not model.clips.videos:
+        raise UsageError(f"--out draws on videos, and {model.trained.where} reads skeleton files; leave it out.")
+    places = _outputs(files, out, overwrite=overwrite)
     from unialign.pipeline.prediction.picture import write_annotated
 
     lost = 0
@@ -99,21 +109,26 @@ def _model(run: Path | None, config: "Config", weights: list[Path], *, best: boo
     )
 
 
-def _videos(clips: list[Path]) -> Iterator[Path]:
-    """The files themselves, and the videos in folders, in order. Raises `UsageError` for what is not there."""
+def _there(given: Path) -> Path:
+    """The path, expanded. Raises `UsageError` for what is not there."""
     from unialign.cache.paths import expanded_path
-    from unialign.stages.datasets.scan import walk_files
-    from unialign.stages.video_containers import VIDEO_SUFFIXES
 
-    for given in clips:
-        path = expanded_path(given)
+    path = expanded_path(given)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; give a video, or a folder with some.")
+    return path
+
+
+def _clips(given: list[Path], endings: tuple[str, ...]) -> Iterator[Path]:
+    """The files themselves, and those in folders that end so, in order."""
+    from unialign.stages.datasets.scan import walk_files
+
+    for path in given:
         if path.is_dir():
             found = (Path(entry.path) for entry in walk_files(path))
-            yield from sorted(each for each in found if each.suffix.lower() in VIDEO_SUFFIXES)
-        elif path.exists():
-            yield path
+            yield from sorted(each for each in found if each.suffix.lower() in endings)
         else:
-            raise UsageError(f"{path}: no such file; give a video, or a folder with some.")
+            yield path
 
 
 def _outputs(files: list[Path], out: Path | None, *, overwrite: bool) -> dict[Path, Path]:

@@ -54,7 +54,6 @@ class _Metadata(BaseModel):
     metrics: dict[str, float]
     candidates: list[Label] = []
     unseen: list[Label] = []
-    skeleton_format: str
     provenance: dict[str, Any]
 
 
@@ -80,7 +79,6 @@ def export_model(trained: Trained, path: Path, run: Path) -> dict[str, Json]:
         "metrics": dict(trained.metrics),
         "candidates": list(trained.candidates),
         "unseen": list(trained.unseen),
-        "skeleton_format": trained.skeleton_format if isinstance(trained.skeleton_format, str) else "",
         "provenance": {"unialign": __version__, "environment": read_json(run / "env.json")},
     }
     tensors = {f"{MODEL}{name}": value.detach().cpu().contiguous().clone() for name, value in trained.weights.items()}
@@ -128,7 +126,6 @@ def read_exported(path: Path) -> Trained:
         candidates=tuple(metadata.candidates),
         unseen=tuple(metadata.unseen),
         encoder=None if encoder is None else encoder.numpy().tobytes(),
-        skeleton_format=metadata.skeleton_format,
     )
 
 

@@ -19,7 +19,8 @@ from unialign.pipeline.extraction.everything import extract_all
 from unialign.pipeline.extraction.extract import Extraction
 from unialign.pipeline.extraction.extractors import EXTRACTORS, extract_configured, prepare
 from unialign.pipeline.extraction.pace import Pace
-from unialign.pipeline.prediction.as_trained import check_as_trained, extractor_of, sees_frames, settings_as_trained
+from unialign.pipeline.prediction.as_trained import check_as_trained, extractor_of, settings_as_trained
+from unialign.pipeline.prediction.new_clips import clip_kind
 from unialign.pipeline.prediction.trained import TEXT, TextRows, Trained
 from unialign.pipeline.training.preparation import PreparedRun
 from unialign.stages.datasets.base import Dataset, Sample, Split
@@ -85,13 +86,17 @@ class Prediction:
 class Model:
     """A trained model; `unialign.load_model` makes one. `predict` labels clips.
 
-    trained: what it is made of. notes: what to know of its answers, after the first.
+    trained: what it is made of. clips: what it reads of a clip. notes: what to know of its answers, after the first.
     """
 
     def __init__(self, trained: Trained, config: Config, weights: Sequence[Path] = ()) -> None:
-        """config: where weights lie, and how extraction runs. weights: further files of weights."""
+        """config: where weights lie, and how extraction runs. weights: further files of weights.
+
+        Raises `UsageError` for a model of poses from files that hold a whole dataset.
+        """
         self.trained = trained
         self.notes: list[str] = []
+        self.clips = clip_kind(trained)
         self._config, self._given = config, tuple(weights)
 
     def __repr__(self) -> str:
@@ -106,7 +111,8 @@ class Model:
         """The prediction for a clip, or a list of them for several, in order.
 
         A clip that cannot be used has a status instead of a label. Raises `MissingCache` for weights that no file has,
-        `StaleCache` if features would be made otherwise than in training.
+        `StaleCache` if features would be made otherwise than in training, `UsageError` for a video without the skeleton
+        file that the model needs beside it.
         """
         if isinstance(clips, (str, Path)):
             return next(iter(self.stream([expanded_path(clips)])))
@@ -148,14 +154,8 @@ class Model:
         return settings_as_trained(self.trained, self._config, self._given, encoder)
 
     def _dataset(self, paths: Mapping[str, Path]) -> Dataset:
-        """The clips, with the first class as their label."""
-        poses = self.trained.keys.get("poses", {})
-        kind = "video" if sees_frames(poses) or "frames" in self.trained.keys else "skeleton"
-        if kind == "video" and poses and not sees_frames(poses):
-            raise UsageError(
-                f"{self.trained.where} reads frames, and poses from skeleton files: no file of a new clip has both."
-            )
-        samples = tuple(Sample(name, 0, {kind: path.resolve()}) for name, path in sorted(paths.items()))
+        """The clips, with the first class as their label. Raises what `ClipKind.files` raises."""
+        samples = tuple(Sample(name, 0, self.clips.files(path.resolve())) for name, path in sorted(paths.items()))
         return Dataset(
             name=COLLECTION,
             collection=COLLECTION,
@@ -164,7 +164,7 @@ class Model:
             samples=samples,
             protocols={COLLECTION: lambda samples: Split((), tuple(each.id for each in samples))},
             published=True,
-            skeleton_format=self.trained.skeleton_format,
+            skeleton_format=self.clips.skeletons or "",
         )
 
     def _extracted(

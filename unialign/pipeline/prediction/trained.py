@@ -20,7 +20,6 @@ from unialign.pipeline.manifest import load_manifest
 from unialign.pipeline.training.run_data import read_data
 from unialign.pipeline.training.run_folder import read_keys, read_result
 from unialign.pipeline.training.train import run_config
-from unialign.stages.datasets.skeleton_formats import SkeletonFormat
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
 from unialign.types import Json
@@ -38,7 +37,7 @@ class Trained:
     those that these were made from, by modality, each after its input; not of texts. texts: embeddings (width,) float32
     of the rows that it read, by id. weights: of the model. head_weights: see `Loaded.head_weights`. metrics: of the run
     on its test samples. candidates, unseen: labels, see `Split`. encoder: content of the file of the skeleton encoder
-    that computed the pose features, if it comes with the model. skeleton_format: of the dataset's skeleton files.
+    that computed the pose features, if it comes with the model.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Trained:
     candidates: tuple[int, ...] = ()
     unseen: tuple[int, ...] = ()
     encoder: bytes | None = None
-    skeleton_format: str | SkeletonFormat = "ntu"
 
 
 class TextRows:
@@ -122,7 +120,6 @@ def trained_run(folder: Path, config: Config, *, best: bool = False) -> Trained:
         candidates=split.candidates,
         unseen=split.unseen,
         encoder=_encoder(made_by, folder),
-        skeleton_format=dataset.skeleton_format,
     )
 
 

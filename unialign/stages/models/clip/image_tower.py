@@ -96,7 +96,7 @@ class ClipTower(Recomputing):
         """
         network = self.network
         patches = network.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
-        start = network.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        start = network.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         embedded = torch.cat([start, patches], dim=1) + network.positional_embedding.to(patches.dtype)
         state = run_blocks(
             network.transformer.resblocks,

@@ -94,7 +94,7 @@ def _summed(rows: Tensor, matching: Matching) -> Tensor:
 def _new_places(matching: Matching, num_tokens: int) -> Tensor:
     """Where each token stands after merging, (B, N)."""
     num_kept = matching.kept.shape[1]
-    places = torch.empty(len(matching.kept), num_tokens, dtype=torch.int64, device=matching.kept.device)
+    places = torch.empty(matching.kept.shape[0], num_tokens, dtype=torch.int64, device=matching.kept.device)
     ranks = torch.arange(num_kept, device=places.device).expand_as(matching.kept)
     first = places[:, ::2].scatter(1, matching.kept, ranks).scatter(1, matching.sources, num_kept + matching.targets)
     places[:, ::2] = first
@@ -121,7 +121,7 @@ def run_blocks(
     """
     # Half precision does not count far enough.
     sizes = torch.ones_like(tokens[..., :1], dtype=torch.promote_types(tokens.dtype, torch.float32))
-    owners = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+    owners = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
     state = Merged(tokens, sizes, owners)
     nothing = repeat(None)
     for block, added, extra in zip(blocks, before or nothing, nothing if prompts is None else prompts, strict=False):
@@ -159,7 +159,7 @@ def attention(module: Any, tokens: Tensor, sizes: Tensor | None, others: Tensor 
     """
     num_tokens, num_others = tokens.shape[1], 0 if others is None else len(others)
     if others is not None:
-        tokens = torch.cat([tokens, others.to(tokens.dtype).expand(len(tokens), -1, -1)], dim=1)
+        tokens = torch.cat([tokens, others.to(tokens.dtype).expand(tokens.shape[0], -1, -1)], dim=1)
     joint = functional.linear(tokens, module.in_proj_weight, module.in_proj_bias)  # (B, N + n, 3 C)
     split = joint.reshape(*joint.shape[:2], 3, module.num_heads, -1)  # (B, N + n, 3, H, C / H)
     queries, keys, values = split.permute(2, 0, 3, 1, 4)  # each (B, H, N + n, C / H)

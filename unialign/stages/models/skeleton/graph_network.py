@@ -126,7 +126,7 @@ class GraphNetwork(nn.Module):
             # Only persons that are there count in the batch statistics.
             there = present.flatten().nonzero().squeeze(1) if persons is None else persons
             encoded = self.encode(slots[there])
-            rows = encoded.new_zeros(len(slots), *encoded.shape[1:]).index_put((there,), encoded)
+            rows = encoded.new_zeros(slots.shape[0], *encoded.shape[1:]).index_put((there,), encoded)
         else:
             # All rows, so that the shapes, and with them the last bits of a feature, do not depend on who is there.
             rows = self.encode(slots)

@@ -78,7 +78,7 @@ def token_scorer(width: int) -> nn.Sequential:
 
 def uniform_importance(present: list[Tensor | None], like: Tensor) -> Tensor:
     """Equal weights over the modalities that a clip has, (B, M). A None stands for "every clip has it"."""
-    everywhere = torch.ones(len(like), dtype=torch.bool, device=like.device)
+    everywhere = torch.ones(like.shape[0], dtype=torch.bool, device=like.device)
     columns = [everywhere if column is None else column for column in present]
     mask = torch.stack(columns, dim=1).to(like.dtype)  # (B, M)
     return mask / mask.sum(dim=1, keepdim=True)
