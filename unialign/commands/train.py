@@ -242,6 +242,14 @@ def ablate(
         list[int] | None,
         typer.Option("--seed", metavar="INT", help="Seed to train, instead of the grid's (repeatable)."),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="Name of the ablation and of the folder of its tables, instead of the grid's.",
+            metavar="TEXT",
+        ),
+    ] = None,
     general: General,
 ) -> None:
     """Train every row of a grid for every seed, and compare the rows in one table.
@@ -256,6 +264,8 @@ def ablate(
     _check_grid(made, {FLAGS[key]: key for key in given(loop)} | named)
     if seed:
         made = made.with_seeds(seed)
+    if name is not None:
+        made = made.with_name(name)
     from unialign.pipeline.ablation.results import FailedTrials
     from unialign.pipeline.ablation.sweep import sweep
     from unialign.pipeline.ablation.tables import closing, columns, table

@@ -59,6 +59,14 @@ def test_seeds_may_set_values_such_as_the_features_of_their_own_encoder(tmp_path
         found.with_seeds([2])
 
 
+def test_another_name_keeps_the_tables_of_two_datasets_apart(tmp_path: Path) -> None:
+    made = grid(tmp_path, "name: one\nrows: [{name: first}]")
+    assert made.with_name("ntu60-one") == made.model_copy(update={"name": "ntu60-one"})
+    for name in ("", "a/b", "..", "-x", "two words", "a\n"):
+        with pytest.raises(UsageError, match="cannot be the name of an ablation"):
+            made.with_name(name)
+
+
 def test_axes_make_every_combination(tmp_path: Path) -> None:
     found = grid(tmp_path, "name: x\naxes: {train.unialign.cmsa: [A, B], train.unialign.momentum: [0, 1]}\n").all_rows()
     assert [row.name for row in found] == [

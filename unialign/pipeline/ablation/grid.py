@@ -16,6 +16,7 @@ the features of an encoder trained with the same seed: then the deviation over s
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from unialign.errors import UsageError
 from unialign.pipeline.yaml_values import read_yaml
 
 READY = Path(__file__).resolve().parents[2] / "grids"
+# Of an ablation: its tables are in a folder of this name.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class Row(BaseModel):
@@ -44,7 +47,7 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=NAME)
     set: dict[str, Any] = {}
     seeds: tuple[int, ...] | dict[int, dict[str, Any]] = (0,)
     rows: tuple[Row, ...] = ()
@@ -76,6 +79,15 @@ class Grid(BaseModel):
         if lacking:
             raise UsageError(f"the grid {self.name} sets values for each seed and has none for {lacking[0]}; add them.")
         return self.model_copy(update={"seeds": {seed: self.seeds[seed] for seed in chosen}})
+
+    def with_name(self, name: str) -> "Grid":
+        """The same under another name. Raises `UsageError` for one that could not be a folder's."""
+        if not re.fullmatch(NAME, name):
+            raise UsageError(
+                f"{name!r} cannot be the name of an ablation: it is made of letters, digits, '_', '.' and '-', and "
+                "begins with a letter or digit."
+            )
+        return self.model_copy(update={"name": name})
 
     def all_rows(self) -> tuple[Row, ...]:
         """The rows in order; with `axes`, every combination, the last axis fastest."""
