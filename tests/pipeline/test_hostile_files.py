@@ -25,7 +25,7 @@ from unialign.errors import UnialignError
 from unialign.pipeline.exchange.feature_import import read_features
 from unialign.stages.datasets.catalog import load_dataset
 from unialign.stages.datasets.keypoint_files import read_keypoints
-from unialign.stages.datasets.skeleton_files import read_skeleton
+from unialign.stages.datasets.kinect_files import read_skeleton
 from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.skeleton_files import SkeletonFiles
 from unialign.stages.frame_folders import opened_clip

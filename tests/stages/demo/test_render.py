@@ -8,7 +8,7 @@ import pytest
 
 from unialign.errors import UsageError
 from unialign.stages.datasets.demo import load_demo
-from unialign.stages.datasets.skeleton_files import read_skeleton
+from unialign.stages.datasets.kinect_files import read_skeleton
 from unialign.stages.demo.motions import CLASSES, DESCRIPTIONS
 from unialign.stages.demo.render import (
     list_clips,

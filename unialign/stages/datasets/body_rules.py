@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unialign.errors import UsageError
-from unialign.stages.datasets.skeleton_files import SkeletonClip
+from unialign.stages.datasets.kinect_files import SkeletonClip
 
 Floats = NDArray[np.float32]
 Columns = NDArray[np.int64]

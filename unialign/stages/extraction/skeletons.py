@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unialign.cache.arrays import ArraySpec
 from unialign.errors import UsageError
 from unialign.stages.datasets.body_rules import BODY_RULES, choose_bodies, of_bodies
+from unialign.stages.datasets.kinect_files import read_skeleton
 from unialign.stages.datasets.pyskl import (
     LARGEST_METRES,
     PysklAnnotation,
@@ -22,7 +23,6 @@ from unialign.stages.datasets.pyskl import (
     completed,
     read_pyskl,
 )
-from unialign.stages.datasets.skeleton_files import read_skeleton
 from unialign.stages.datasets.skeleton_formats import METRE, PIXEL
 from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.skeleton_arrays import image_spec, metre_spec, pixel_specs

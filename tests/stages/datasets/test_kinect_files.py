@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unialign.errors import CorruptInput, UsageError
 from unialign.stages.datasets.body_rules import choose_bodies, of_bodies
-from unialign.stages.datasets.skeleton_files import SkeletonClip, read_skeleton
+from unialign.stages.datasets.kinect_files import SkeletonClip, read_skeleton
 
 # Neighbours that float64 cannot tell apart.
 BIG, BIGGER = 72057594037931101, 72057594037931102
