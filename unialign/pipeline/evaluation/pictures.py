@@ -28,9 +28,12 @@ def pictures_of(figure: "Figure", *, dots: int = 120) -> Pictures:
 
     found = {}
     with mpl.rc_context(SETTINGS):
+        # Measured once: "tight" would lay the figure out again for each format.
+        figure.draw_without_rendering()
+        covered = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
         for kind, metadata in METADATA.items():
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=dots, bbox_inches="tight", metadata=metadata)
+            figure.savefig(buffer, format=kind, dpi=dots, bbox_inches=covered, metadata=metadata)
             found[kind] = buffer.getvalue()
     return found
 
