@@ -5,7 +5,6 @@ commands; those of a block marked `no-run` are only shown.
 """
 
 import glob
-import multiprocessing
 import re
 import shlex
 import subprocess
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.forked_command import command_in
+from tests.forked_command import said_by_forked
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(python|yaml|text|bash) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -49,15 +48,7 @@ def run_line(line: str, folder: Path) -> str:
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
     assert words[0] == "unialign", line
-    streams = tuple(folder / f".std{name}" for name in ("out", "err"))
-    process = multiprocessing.get_context("forkserver").Process(target=command_in, args=(words, folder, streams))
-    process.start()
-    process.join(200)
-    process.kill()  # one that has ended stays as it is
-    process.join()
-    out, err = (path.read_text(encoding="utf-8") for path in streams)
-    assert process.exitcode == 0, f"{line}\n{process.exitcode}: {out}\n{err}"
-    return out
+    return said_by_forked(*words[1:], cwd=folder)[0]
 
 
 def expanded(word: str, folder: Path) -> list[str]:

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.forked_command import run_forked
+
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 PACKAGE = Path(__file__).parent / "third_party"
 
 
@@ -50,7 +54,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def run(site: Path, work: Path, *words: str, code: int = 0) -> str:
-    """A command in a process of its own, with the package on its path; its standard output."""
+    """A command in a new interpreter with the package on its path; its standard output."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("UNIALIGN_")}
     done = subprocess.run(
         [sys.executable, "-m", "unialign.cli", *words],
@@ -67,14 +71,17 @@ def run(site: Path, work: Path, *words: str, code: int = 0) -> str:
 
 
 def asked(site: Path, work: Path, *words: str, code: int = 0) -> dict[str, Any]:
-    return json.loads(run(site, work, *words, "--json", code=code).splitlines()[-1])  # type: ignore[no-any-return]
+    """What a command prints with --json."""
+    return run_forked(*words, cwd=work, code=code, site=site)
 
 
 DATA = ("--dataset", "lab-signals", "--root", "signals")
 
 
 def test_its_extractor_runs_on_its_dataset(site: Path, work: Path) -> None:
-    first = asked(site, work, "extract", "lab-rhythm", *DATA, "--bands", "6", "--no-centred")
+    # By a new interpreter, which has to find the package by itself.
+    said = run(site, work, "extract", "lab-rhythm", *DATA, "--bands", "6", "--no-centred", "--json")
+    first = json.loads(said.splitlines()[-1])
     assert (first["modality"], first["extracted"], first["dataset"]["classes"]) == (
         "rhythm",
         12,

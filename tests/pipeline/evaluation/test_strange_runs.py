@@ -4,6 +4,8 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from unialign.pipeline.evaluation.compare_runs import compare_runs, rows_of_diff
 from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.evaluation.evaluate_elsewhere import needed_elsewhere
 from unialign.pipeline.evaluation.gallery import draw_run
+from unialign.pipeline.training import run_folder
 from unialign.pipeline.training.run_folder import memory_of
 from unialign.pipeline.training.train import RunResult
 
@@ -89,6 +92,14 @@ def compared(run: Path, other: Path) -> Callable[[], object]:
     return lambda: [list(rows_of_difference(compare_runs(*pair))) for pair in ((run, other), (other, run))]
 
 
+@pytest.fixture
+def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same text of YAML is parsed once: that takes most of the time of a comparison."""
+    parsed = lru_cache(run_folder.read_yaml)
+    monkeypatch.setattr(run_folder, "read_yaml", lambda text: deepcopy(parsed(text)))
+
+
+@pytest.mark.usefixtures("parsed_once")
 @pytest.mark.parametrize("name", [*READ, "result.json"])
 def test_whatever_a_field_says_two_runs_are_compared_or_the_field_is_named(
     run: Path, finished: RunResult, name: str
@@ -105,7 +116,7 @@ def test_whatever_a_field_says_two_runs_are_compared_or_the_field_is_named(
                 strange.pop("digest", None)
                 path.write_text(json.dumps({**strange, "digest": digest(strange)}))
             else:
-                path.write_text(yaml.safe_dump(strange) if name == "config.yaml" else json.dumps(strange))
+                path.write_text(json.dumps(strange))  # which is YAML too
                 sign(run)
             refused += not answered(compared(run, finished.folder))
             answered(lambda: memory_of(run))
@@ -153,7 +164,7 @@ def test_a_strange_run_is_evaluated_or_named(
     done = [
         answered(lambda: evaluate_run(run, DATASET, cache=made_caches)),
         place == ("best",) or answered(lambda: evaluate_run(run, DATASET, cache=made_caches, which="best")),
-        answered(lambda: draw_run(run, DATASET, made_caches)),
+        answered(lambda: draw_run(run, DATASET, made_caches, num_samples=1)),
     ]
     assert not answered(lambda: needed_elsewhere(run))  # UniAlign knows the classes of its training only
     # What older runs lack may be missing.

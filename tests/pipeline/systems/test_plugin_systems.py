@@ -1,15 +1,15 @@
 """Contract of a system from elsewhere: an entry point is all it takes to configure, train and evaluate it."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.forked_command import run_forked, said_by_forked
 from tests.made_stores import frames_store, made_dataset
 from unialign.pipeline.manifest import save_manifest
+
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 ROW = """
 from pydantic import Field
@@ -75,46 +75,41 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def call(work: Path, *words: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "unialign.cli", *words]
-    done = subprocess.run(
-        command,
-        cwd=work,
-        env={**os.environ, "PYTHONPATH": str(work / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+def refused(work: Path, *words: str) -> str:
+    """What a command that cannot be done says."""
+    return said_by_forked(*words, cwd=work, code=2, site=work / "site")[1]
+
+
+def asked(work: Path, *words: str) -> dict[str, Any]:
+    """What a command prints with --json."""
+    return run_forked(*words, cwd=work, site=work / "site")
 
 
 TRAIN = ("train", "--dataset", "tiny", "--model", "mean-color", "train.settings.epochs=1", "train.settings.device=cpu")
 
 
 def test_a_system_from_elsewhere_is_trained_evaluated_and_found_again(work: Path) -> None:
-    run = json.loads(call(work, *TRAIN, "train.mean_color.num_frames=3", "--json").splitlines()[-1])
+    run = asked(work, *TRAIN, "train.mean_color.num_frames=3")
     assert (run["model"], set(run["keys"]), run["extracted"]) == ("mean-color", {"frames"}, 0)
     assert 0 <= run["metrics"]["top1"] <= 1
     assert "mean_color:\n  num_frames: 3\n  image_size: 16\n" in (Path(run["folder"]) / "config.yaml").read_text()
-    assert json.loads(call(work, "evaluate", run["folder"], "--json").splitlines()[-1])["agrees"]
-    assert json.loads(call(work, *TRAIN, "train.mean-color.num-frames=3", "--json").splitlines()[-1])["reused"]
-    (row,) = json.loads(call(work, "models", "--only", "mean-color", "--json").splitlines()[-1])["systems"]
+    assert asked(work, "evaluate", run["folder"])["agrees"]
+    assert asked(work, *TRAIN, "train.mean-color.num-frames=3")["reused"]
+    (row,) = asked(work, "models", "--only", "mean-color")["systems"]
     assert row["parameters"] == 4 * (3 + 1)
 
 
 def test_its_settings_are_checked_as_ours_are(work: Path) -> None:
-    error = call(work, *TRAIN, "train.mean_color.num_frame=3", code=2)
+    error = refused(work, *TRAIN, "train.mean_color.num_frame=3")
     assert "unknown key 'train.mean_color.num_frame'; did you mean train.mean_color.num_frames?" in error
-    assert "train.mean_color.num_frames: input should be greater" in call(
-        work, *TRAIN, "train.mean_color.num_frames=0", code=2
+    assert "train.mean_color.num_frames: input should be greater" in refused(
+        work, *TRAIN, "train.mean_color.num_frames=0"
     )
 
 
 def test_a_broken_one_is_named_when_it_is_asked_for_and_stands_in_no_ones_way(work: Path) -> None:
-    error = call(work, "train", "--dataset", "tiny", "--model", "broken", code=2)
+    error = refused(work, "train", "--dataset", "tiny", "--model", "broken")
     assert error.count("\n") == 1
     assert "entry point 'broken' of unialign.systems (no_such_module:ROW) from broken 1.0 cannot be loaded" in error
-    error = call(work, "train", "--dataset", "tiny", "--model", "brocken", code=2)
+    error = refused(work, "train", "--dataset", "tiny", "--model", "brocken")
     assert "no model 'brocken'; known are unialign, art, alt, dvta, stgcn++, skeleton, broken, mean-color" in error
