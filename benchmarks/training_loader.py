@@ -573,14 +573,17 @@ def pose(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def pose_tokens(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """The drawn view of 25 tokens of 256 numbers of each clip of a batch, which `Clips` reads beside its images."""
+    """The drawn view of 25 tokens of 256 numbers of each clip of a batch, which `Clips` reads beside its images.
+
+    Stored as float16 and given as float32, as those of `extract pose-features` are.
+    """
     number, views, shape = 2048, 4, (25, 256)
-    values = np.random.default_rng(0).standard_normal((number, views, *shape), dtype=np.float32)
-    spec = ArraySpec("tokens", "float32", (views, *shape), ("view", "token", "channel"), chunk=1)
+    values = np.random.default_rng(0).standard_normal((number, views, *shape), dtype=np.float32).astype(np.float16)
+    spec = ArraySpec("tokens", "float16", (views, *shape), ("view", "token", "channel"), chunk=1)
     reader = store_of(folder, "pose-tokens", (spec,), number, lambda place: {"tokens": values[place]})
     file = folder / "pose-tokens.bin"
     values.tofile(file)
-    rows = np.memmap(file, np.float32, "r", shape=(number * views, *shape))
+    rows = np.memmap(file, np.float16, "r", shape=(number * views, *shape))
     warm(files_of(folder))
     joined = reader_of({"tokens": Wanted(reader, "tokens")}, reader.ids, by_entry=["tokens"])
 
@@ -593,7 +596,7 @@ def pose_tokens(options: argparse.Namespace, folder: Path) -> list[dict[str, Any
 
     def mapped() -> Turns:
         for places, chosen in batches():
-            torch.from_numpy(np.take(rows, places * views + chosen, axis=0))
+            torch.from_numpy(np.take(rows, places * views + chosen, axis=0)).float()
             yield BATCH
 
     def ours() -> Turns:

@@ -7,17 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cache.test_store import build, sample
+from unialign.cache.arrays import ArraySpec
 from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import Column, columns_of
+from unialign.cache.keys import Key
 from unialign.cache.reader import StoreReader
-from unialign.cache.records import read_record, record_path, write_record
+from unialign.cache.records import Entry, read_record, record_path, write_record
+from unialign.cache.store import Store, create_store, grow_store, store_path, write_shard
 from unialign.errors import DamagedStore, MissingCache, UsageError
 
 FIXED = ["feature", "count"]
+
+
+def made_store(folder: Path, values: np.ndarray, chunk: int) -> StoreReader:
+    """A store of "feature", (N, *shape), with inner chunks of so many entries."""
+    spec = ArraySpec("feature", values.dtype.name, values.shape[1:], ("view", "channel"), chunk=chunk)
+    key = Key({"extractor": "fake", "revision": 3})
+    made = Store(store_path(folder, "made", "poses", key), "made", "poses", key, (spec,), 4, {})
+    store = create_store(made)
+    grow_store(store, -(-len(values) // 4))
+    for shard, first in enumerate(range(0, len(values), 4)):
+        some = values[first : first + 4]
+        entries = [Entry(f"{first + number:03d}", "ok") for number in range(len(some))]
+        write_shard(store, shard, entries, [{"feature": each} for each in some])
+    return StoreReader(store.path)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +145,33 @@ def test_entries_are_those_of_the_samples_from_any_first_to_any_last(
             for place in range(len(asked)):
                 first = starts[place] if starts[place] + count <= lengths[place] else 0
                 np.testing.assert_array_equal(alike[place], whole[place][first : first + count])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 40), st.lists(st.integers(0, 6), max_size=9), st.integers(0, 2**32 - 1))
+def test_means_of_entries_are_those_of_torch_to_the_last_bit(
+    tmp_path_factory: pytest.TempPathFactory, count: int, width: int, positions: list[int], seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    values = (generator.standard_normal((7, 5, width)) * 10.0 ** generator.integers(-3, 4, (7, 5, 1))).astype("float32")
+    store = made_store(tmp_path_factory.mktemp("cache"), values, chunk=int(generator.choice([1, 2, 5])))
+    batches = BatchReader({"feature": Column(store, "feature", 1)}, store.ids)
+    rows = np.repeat(np.array(positions, dtype=np.int64), count)
+    starts = generator.integers(0, 5, (len(rows), 1))
+    expected = torch.from_numpy(values[rows, starts[:, 0]]).unflatten(0, (len(positions), count)).mean(dim=1)
+    found = batches.read(rows, starts, means=count)["feature"]
+    assert found.shape == (len(positions), 1, width)
+    np.testing.assert_array_equal(found[:, 0], expected.numpy())
+
+
+def test_only_few_single_entries_of_float32_are_averaged(reader: StoreReader) -> None:
+    for name, window in (("feature", 1), ("feature", 2), ("keypoints", 1)):
+        batches = BatchReader({name: Column(reader, name, window)}, reader.ids)
+        assert batches.most_means == (4 if (name, window) == ("feature", 1) else 1)
+        with pytest.raises(ValueError, match="10 windows cannot be averaged by 5"):
+            batches.read(np.zeros(10, np.int64), means=5)
+    with pytest.raises(ValueError, match="3 windows cannot be averaged by 2"):
+        BatchReader({"feature": Column(reader, "feature", 1)}, reader.ids).read(np.zeros(3, np.int64), means=2)
 
 
 def test_entries_that_a_sample_lacks_are_rejected(reader: StoreReader) -> None:

@@ -263,7 +263,7 @@ def test_work_ahead_keeps_order_and_raises_in_its_turn() -> None:
         next(found)
 
 
-@pytest.mark.parametrize("views", [[1], [0, 2, 3]])
+@pytest.mark.parametrize("views", [[1], [0, 2, 3], [0, 1, 2, 3, 1]])
 def test_pooled_features_read_and_average_only_the_views_that_are_used(tmp_path: Path, views: list[int]) -> None:
     dataset = made_dataset(9, 0)
     reader = pose_features_store(tmp_path, dataset)  # 4 views of 6 float32

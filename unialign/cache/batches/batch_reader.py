@@ -63,15 +63,26 @@ class BatchReader(Joined):
         self._lock = threading.Lock()
 
     def read(
-        self, positions: np.ndarray, starts: np.ndarray | None = None, buffers: Buffers | None = None
+        self,
+        positions: np.ndarray,
+        starts: np.ndarray | None = None,
+        buffers: Buffers | None = None,
+        means: int = 1,
     ) -> dict[str, np.ndarray]:
-        """See `Joined.read`."""
-        # Imports a compiler, which a command that only finds a finished run does not need.
-        from unialign.cache.batches.gather import copy_windows
+        """See `Joined.read`.
 
-        positions, starts, buffers = self.prepared(positions, starts, buffers)
-        copy_windows(positions, *self.places, starts, buffers.addresses, self.streams(len(positions)))
-        return {name: array[: len(positions)] for name, array in buffers.arrays.items()}
+        means: give the mean of so many windows that follow each other instead, (len(positions) // means, *shape); at
+        most `most_means`.
+        """
+        # Imports a compiler, which a command that only finds a finished run does not need.
+        from unialign.cache.batches.gather import copy_windows, mean_entries
+
+        positions, starts, buffers = self.prepared(positions, starts, buffers, means)
+        if means > 1:
+            mean_entries(positions, self._chunks, self.layout, starts, buffers.addresses, means)
+        else:
+            copy_windows(positions, *self.places, starts, buffers.addresses, self.streams(len(positions)))
+        return {name: array[: len(positions) // means] for name, array in buffers.arrays.items()}
 
     def entries(
         self,
@@ -83,6 +94,8 @@ class BatchReader(Joined):
         """See `Joined.entries`."""
         from unialign.cache.batches.gather import copy_entries
 
+        if isinstance(counts, int) and starts is not None and (alike := self._alike(name, positions, starts, counts)):
+            return alike
         number, positions, starts, found = self.asked_entries(name, positions, starts, counts)
         if not self._all_ready:
             self._open(positions)
@@ -91,11 +104,26 @@ class BatchReader(Joined):
         copy_entries(positions, self._chunks, first, per_chunk, size, starts, found.bounds, address)
         return found
 
+    def _alike(self, name: str, positions: np.ndarray, starts: np.ndarray, count: int) -> Entries | None:
+        """`count` entries of each sample; None if something is wrong with them, or not open yet."""
+        from unialign.cache.batches.gather import copy_alike
+
+        entry = self._entries[name]
+        if not 1 <= count <= entry.most or not 0 < len(positions) == len(starts):
+            return None
+        total = len(positions) * count
+        found = Entries(np.empty((total, *entry.shape), entry.kind), np.arange(0, total + 1, count))
+        rows, first = (np.ascontiguousarray(each, dtype=np.int64) for each in (positions, starts))
+        places = self._chunks, self.lengths, self.layout, entry.number
+        return found if copy_alike(rows, *places, first, found.bounds, found.values.ctypes.data) else None
+
     def prepared(
-        self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
+        self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None, means: int = 1
     ) -> tuple[np.ndarray, np.ndarray, Buffers]:
         """The arguments of `read`, completed and checked; all shards that they need are checked and open."""
-        positions, starts, buffers = self.asked(positions, starts, buffers)
+        if not 1 <= means <= self.most_means or len(positions) % means:
+            raise ValueError(f"{len(positions)} windows cannot be averaged by {means}; see `most_means`")
+        positions, starts, buffers = self.asked(positions, starts, buffers, means)
         if not self._all_ready:
             self._open(positions)
         return positions, starts, buffers
@@ -104,6 +132,15 @@ class BatchReader(Joined):
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The locations of the samples: `chunks`, `lengths` and `columns` of `gather.copy_windows`."""
         return self._chunks, self.lengths, self.layout
+
+    @property
+    def most_means(self) -> int:
+        """Windows that `read` can average: 4 if they are single entries of float32, else 1.
+
+        Their sum does not depend on who adds; that of more does, since libraries then have orders of their own.
+        """
+        entries = (column.window == 1 and column.spec.dtype == "float32" for column in self.columns.values())
+        return 4 if all(entries) and not self.by_entry else 1
 
     def streams(self, size: int) -> bool:
         """Whether batches of this many samples are written past the CPU caches."""

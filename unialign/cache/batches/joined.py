@@ -70,12 +70,12 @@ class Entries:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An entry of a column: the column's number, type and shape of an entry, entries of the shortest sample."""
+    """An entry of a column: the column's number, type and shape of an entry, entries that a sample can have at most."""
 
     number: int
     kind: np.dtype[Any]
     shape: tuple[int, ...]
-    shortest: int
+    most: int
 
 
 class Joined:
@@ -120,9 +120,8 @@ class Joined:
             first += spec.chunks_per_sample
         self.lengths = np.ascontiguousarray(np.stack(lengths, axis=1), dtype=np.int64)
         self.shortest = int(self.lengths.min()) if self.lengths.size else 0
-        shortest = self.lengths.min(axis=0).tolist() if len(self.ids) else [0] * len(self.columns)
         self._entries = {
-            name: _Entry(number, little_endian(column.spec), column.spec.shape[1:], shortest[number])
+            name: _Entry(number, little_endian(column.spec), column.spec.shape[1:], (column.spec.shape or (1,))[0])
             for number, (name, column) in enumerate(self.columns.items())
         }
         self.layout = np.array(layout, dtype=np.int64)
@@ -200,24 +199,22 @@ class Joined:
         entry = self._entries[name]
         positions = self._places(positions)
         starts = np.zeros(len(positions), np.int64) if starts is None else np.ascontiguousarray(starts, dtype=np.int64)
-        # Mostly nothing ends behind the end of the shortest sample, which one look at all starts tells.
-        alike = counts if isinstance(counts, int) and lengths is None and len(positions) else 0
-        if alike > 0 and starts.view(np.uint64).max() <= entry.shortest - alike:
-            bounds = np.arange(0, len(positions) * alike + 1, alike)
-        else:
-            lengths = self.lengths[positions, entry.number] if lengths is None else lengths
-            counts = lengths - starts if counts is None else np.broadcast_to(counts, positions.shape)
-            # This order avoids overflow.
-            if ((starts < 0) | (counts < 0) | (starts > lengths) | (counts > lengths - starts)).any():
-                raise IndexError(f"{name}: entries must lie inside their sample")
-            bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        lengths = self.lengths[positions, entry.number] if lengths is None else lengths
+        counts = lengths - starts if counts is None else np.broadcast_to(counts, positions.shape)
+        # This order avoids overflow.
+        if ((starts < 0) | (counts < 0) | (starts > lengths) | (counts > lengths - starts)).any():
+            raise IndexError(f"{name}: entries must lie inside their sample")
+        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
         values = np.empty((int(bounds[-1]), *entry.shape), entry.kind)
         return entry.number, positions, starts, Entries(values, bounds)
 
     def asked(
-        self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None
+        self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers | None, means: int = 1
     ) -> tuple[np.ndarray, np.ndarray, Buffers]:
-        """The arguments of `read`, complete and checked: `IndexError`, `ValueError` for what makes no sense."""
+        """The arguments of `read`, complete and checked: `IndexError`, `ValueError` for what makes no sense.
+
+        means: windows that make one row of the batch.
+        """
         positions = self._places(positions)
         if starts is None:
             starts = np.zeros((len(positions), len(self.columns)), dtype=np.int64)
@@ -228,9 +225,10 @@ class Joined:
             near = len(starts) and unsigned.max() >= self.shortest
             if near and (unsigned >= self.lengths[positions].view(np.uint64)).any():
                 raise IndexError("a window must start inside its sample")
-        buffers = buffers or self.buffers(len(positions))
-        if len(positions) > buffers.size:
-            raise ValueError(f"{len(positions)} samples do not fit into memory for {buffers.size}")
+        rows = len(positions) // means
+        buffers = buffers or self.buffers(rows)
+        if rows > buffers.size:
+            raise ValueError(f"{rows} samples do not fit into memory for {buffers.size}")
         return positions, starts, buffers
 
     def _places(self, positions: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from unialign.cache.batches.batch_reader import BatchReader
-from unialign.cache.batches.gather import copy_windows
+from unialign.cache.batches.gather import copy_windows, mean_entries
 from unialign.cache.batches.joined import Buffers
 from unialign.cache.compiled import compiled
 
@@ -28,6 +28,8 @@ _CLAIMED, _OFFERED, _ASLEEP, _CLOSED, _DONE = 0, _WORD, 2 * _WORD, 3 * _WORD, 4 
 # Microseconds between two looks: a batch takes a tenth of a millisecond, or a few for large batches. Looks without
 # anything to do before a thread sleeps.
 _PAUSE, _LOOKS = 20, 15
+# How a batch is gathered; larger numbers: the mean of so many entries.
+_COPIED, _STREAMED = 0, 1
 
 _usleep = types.ExternalFunction("usleep", types.intc(types.uintc))
 
@@ -87,7 +89,7 @@ def _set(address: int, value: int) -> None:
 
 
 @compiled(
-    "void(int64,int64,int64[::1],int64[:,::1],int64[:,:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],boolean)"
+    "void(int64,int64,int64[::1],int64[:,::1],int64[:,:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64)"
 )
 def _gather(
     state: int,
@@ -99,10 +101,12 @@ def _gather(
     chunks: np.ndarray,
     lengths: np.ndarray,
     layout: np.ndarray,
-    stream: bool,
+    how: int,
 ) -> None:
     """Gather batches until `wanted` (counted from 1) is done, by any thread; for 0 until there have been none to gather
     for a while, and this thread is counted as asleep, or the ring is closed.
+
+    how: `_COPIED`, `_STREAMED`, or the number of entries whose mean is taken.
     """
     depth, looks = len(sizes), 0
     while True:
@@ -118,22 +122,27 @@ def _gather(
             looks = 0
             place = number % depth
             size = sizes[place]
-            copy_windows(rows[place, :size], chunks, lengths, layout, starts[place, :size], targets[place], stream)
+            these, first, target = rows[place, :size], starts[place, :size], targets[place]
+            if how > _STREAMED:
+                mean_entries(these, chunks, layout, first, target, how)
+            else:
+                copy_windows(these, chunks, lengths, layout, first, target, how == _STREAMED)
             _store(state + _DONE + _WORD * place, number + 1)
 
 
 class Gathering:
     """Batches of one reader in the making: offered by a loop, gathered by it and by threads that call `work`.
 
-    size: most samples of a batch. depth: most batches that are offered and not fetched. One thread offers and fetches.
+    size: most samples of a batch. depth: most batches that are offered and not fetched. means: see `Joined.read`; a
+    batch then has as many times `size` windows. One thread offers and fetches.
     """
 
-    def __init__(self, reader: BatchReader, size: int, depth: int) -> None:
+    def __init__(self, reader: BatchReader, size: int, depth: int, means: int = 1) -> None:
         width = len(reader.columns)
-        self._reader = reader
+        self._reader, self._means = reader, means
         self._sizes = np.zeros(depth, dtype=np.int64)
-        self._rows = np.zeros((depth, size), dtype=np.int64)
-        self._starts = np.zeros((depth, size, width), dtype=np.int64)
+        self._rows = np.zeros((depth, size * means), dtype=np.int64)
+        self._starts = np.zeros((depth, size * means, width), dtype=np.int64)
         self._targets = np.zeros((depth, width), dtype=np.int64)
         # Kept, so that the memory outlives the writes to it.
         self._buffers: list[Buffers | None] = [None] * depth
@@ -142,8 +151,8 @@ class Gathering:
         self._offered = self._fetched = 0
         # One entry per thread to wake; False ends it.
         self._tokens: SimpleQueue[bool] = SimpleQueue()
-        self._stream = reader.streams(size)
-        self._given = (self._sizes, self._rows, self._starts, self._targets, *reader.places, self._stream)
+        how = means if means > 1 else (_STREAMED if reader.streams(size) else _COPIED)
+        self._given = (self._sizes, self._rows, self._starts, self._targets, *reader.places, how)
 
     def offer(self, positions: np.ndarray, starts: np.ndarray | None, buffers: Buffers) -> None:
         """Have a batch gathered into some memory, see `Joined.read`; what is checked is checked here.
@@ -152,7 +161,7 @@ class Gathering:
         """
         if self._offered - self._fetched >= len(self._sizes):
             raise ValueError(f"{len(self._sizes)} batches are in the making already")
-        positions, starts, buffers = self._reader.prepared(positions, starts, buffers)
+        positions, starts, buffers = self._reader.prepared(positions, starts, buffers, self._means)
         place, size = self._offered % len(self._sizes), len(positions)
         if size > self._rows.shape[1]:
             raise ValueError(f"{size} samples do not fit into a batch of {self._rows.shape[1]}")

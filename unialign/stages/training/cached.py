@@ -35,17 +35,27 @@ class CachedArrays(Streamed):
     with a window are cropped to it: in training at a position that is a function of (seed, epoch, index), otherwise in
     the middle. Columns whose samples have equal lengths, such as keypoints and their scores, share the crop. Tensors
     may be kept; those from `batches` are page-locked if there is a GPU.
-    repeats: windows per sample in a batch, one after the other, (B * repeats, *shape).
+    repeats: windows per sample in a batch, one after the other, (B * repeats, *shape). mean: their mean instead.
     """
 
     def __init__(
-        self, reader: Joined, labels: Sequence[int], *, seed: int = 0, train: bool = True, repeats: int = 1
+        self,
+        reader: Joined,
+        labels: Sequence[int],
+        *,
+        seed: int = 0,
+        train: bool = True,
+        repeats: int = 1,
+        mean: bool = False,
     ) -> None:
         if len(labels) != len(reader):
             raise ValueError(f"{len(reader)} samples, but {len(labels)} labels")
         self.reader = reader
         self.labels = np.array(labels, dtype=np.int64)
-        self.seed, self.train, self.repeats = seed, train, repeats
+        self.seed, self.train, self.repeats, self.mean = seed, train, repeats, mean
+        # Means are computed while windows are gathered, if the reader can; `rows` is what a sample has in memory.
+        self._gathers_means = mean and isinstance(reader, BatchReader) and repeats <= reader.most_means
+        self._rows = 1 if self._gathers_means else repeats
         # What every batch holds as it is; for subclasses.
         self.in_all: Batch = {}
         self.spent = Spent()
@@ -62,7 +72,7 @@ class CachedArrays(Streamed):
         Raises `ValueError` for picks from several epochs.
         """
         epoch, indices = _plain(picks)
-        return self._read(epoch, indices, self.reader.buffers(len(indices) * self.repeats))
+        return self._read(epoch, indices, self.reader.buffers(len(indices) * self._rows))
 
     def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
         """The batches in order, made by threads, up to `depth` of them ahead of the loop, in reused memory.
@@ -72,7 +82,7 @@ class CachedArrays(Streamed):
         if not isinstance(self.reader, BatchReader):
             self._make_pool(batches)
             return ahead(self._batch, batches, threads=threads, depth=depth + threads)
-        size = max((len(batch) for batch in batches), default=0) * self.repeats
+        size = max((len(batch) for batch in batches), default=0) * self._rows
         together = min(_DRAWN, max(1, _TOGETHER // max(1, size * self.reader.sample_bytes)))
         self._make_pool(batches, together)
         return self._gathered(self.reader, batches, together, threads, depth)
@@ -91,7 +101,7 @@ class CachedArrays(Streamed):
 
     def _make_pool(self, batches: Sequence[BatchIndices], together: int = 1) -> None:
         """Memory for so many batches at once."""
-        size = max((len(batch) for batch in batches), default=0) * self.repeats * together
+        size = max((len(batch) for batch in batches), default=0) * self._rows * together
         if self._pool is None or self._pool.size != size:
             self._pool = BufferPool(self.reader, size, pinned=torch.cuda.is_available())
 
@@ -115,7 +125,7 @@ class CachedArrays(Streamed):
         # The loop gathers too; more threads than cores would only take turns.
         count = max(1, min(threads, usable_cores() - 1))
         depth = max(2, -(-(depth + count) // together))
-        work = Gathering(reader, self._pool.size, depth)
+        work = Gathering(reader, self._pool.size, depth, self.repeats if self._gathers_means else 1)
         made: deque[tuple[list[int], Batch]] = deque()
         spent: list[float] = []
 
@@ -152,7 +162,11 @@ class CachedArrays(Streamed):
             self.spent.add(sum(spent), sum(map(len, batches)) * self.repeats * reader.sample_bytes)
 
     def _read(self, epoch: int, indices: np.ndarray, buffers: Buffers) -> Batch:
-        arrays = self.reader.read(self._positions(indices), self._starts(epoch, indices), buffers)
+        asked = self._positions(indices), self._starts(epoch, indices), buffers
+        if self._gathers_means and isinstance(self.reader, BatchReader):
+            arrays = self.reader.read(*asked, means=self.repeats)
+        else:
+            arrays = self.reader.read(*asked)
         return self._separate(self._tensors(indices, arrays), [len(indices)])[0]
 
     def _positions(self, indices: np.ndarray) -> np.ndarray:
@@ -164,12 +178,14 @@ class CachedArrays(Streamed):
 
     def _separate(self, batch: Batch, sizes: list[int]) -> list[Batch]:
         """The finished batches of these sizes, which were gathered as one."""
+        if self.mean and self._rows > 1:
+            for name in self.reader.columns:
+                batch[name] = batch[name].unflatten(0, (-1, self.repeats)).mean(dim=1)
         batch = self._finished(batch)
-        parts = (
-            [values.split(sizes) for values in batch.values()]
-            if len(sizes) > 1
-            else [[each] for each in batch.values()]
-        )
+        if len(sizes) == 1:
+            return [{**batch, **self.in_all}]
+        # Tensors' own `split` takes three times as long.
+        parts = [torch.split_with_sizes(values, sizes) for values in batch.values()]
         return [{**dict(zip(batch, each, strict=True)), **self.in_all} for each in zip(*parts, strict=True)]
 
     def _drawn_picks(
@@ -200,7 +216,7 @@ class CachedArrays(Streamed):
         return np.stack([crop_starts(self.seed, epoch, indices, each) for each in spare.T], axis=1)
 
     def _tensors(self, indices: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Batch:
-        batch: Batch = {name: torch.from_numpy(array[: len(indices) * self.repeats]) for name, array in arrays.items()}
+        batch: Batch = {name: torch.from_numpy(array[: len(indices) * self._rows]) for name, array in arrays.items()}
         batch["indices"] = torch.from_numpy(indices)
         batch["labels"] = torch.from_numpy(self.labels[indices])
         return batch
@@ -232,7 +248,7 @@ class PooledFeatures(CachedArrays):
     def __init__(
         self, reader: Joined, labels: Sequence[int], views: Sequence[int], candidates: Sequence[int] = ()
     ) -> None:
-        super().__init__(reader, labels, train=False, repeats=len(views))
+        super().__init__(reader, labels, train=False, repeats=len(views), mean=True)
         self.views = np.array(views, dtype=np.int64)
         if candidates:
             self.in_all = {"candidates": torch.tensor(list(candidates), dtype=torch.int64)}
@@ -241,7 +257,5 @@ class PooledFeatures(CachedArrays):
         return np.tile(self.views, len(indices))[:, None]
 
     def _finished(self, batch: Batch) -> Batch:
-        features = batch.pop(FEATURE)[:, 0]  # (B * views, P)
-        one = self.repeats == 1
-        batch["pose_features"] = features if one else features.unflatten(0, (-1, self.repeats)).mean(dim=1)
+        batch["pose_features"] = batch.pop(FEATURE)[:, 0]
         return batch

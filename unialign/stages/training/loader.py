@@ -82,9 +82,9 @@ class Meter:
         return self.threads * self.samples / self.spent.seconds if self.spent.seconds else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RankBatch:
-    """One batch of one process.
+    """One batch of one process. Not frozen: that costs 1.5 µs, a tenth of a batch of pooled features.
 
     count: samples of this process that count; a process that has none left gets one sample with count 0, so that all
     processes take the same number of steps. total: samples of the batch over all processes. batch, num_batches: its
