@@ -87,6 +87,9 @@ def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Pa
         ua.UsageError, match=r"clip\.mp4 has no skeleton file: .* needs clip\.skeleton beside the video"
     ):
         ua.load_model(done["folder"], cache=work / "cache").predict(data / "rgb" / "clip.mp4")
+    # With another store of pose features in the cache, a run still has the baselines on what it read.
+    run_forked("extract", "pose-features", "extract.pose_features.encoder=motion", cwd=work)
+    assert run_forked("run", "--epochs", 1, cwd=work)["baseline"]["features"] in {"poses", "pose-features", "frames"}
     refused = run_forked("runs", "rm", steps["skeleton encoder"]["run"], "--yes", cwd=work, code=2)
     assert f"{done['run']} reads pose features of its encoder" in refused["error"]
     again = run_forked("run", cwd=work)

@@ -1,5 +1,6 @@
 """`unialign init`: what is found in a dataset, and a unialign.yaml that fits it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from tests.forked_command import run_forked
 from tests.made_stores import made_dataset
-from unialign.pipeline.config import Config
+from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.first_look import FirstLook, first_look
 from unialign.pipeline.fitting_settings import Line, as_yaml, fitting_settings
+from unialign.pipeline.people_seen import people_seen
+from unialign.stages.datasets.base import Sample
 from unialign.stages.video import encode_clip
 
 SIZES = st.integers(0, 200_000)
@@ -101,3 +104,30 @@ def test_people_are_counted_where_poses_exist(made_caches: Path) -> None:
     look = first_look(made_dataset(), made_caches)
     assert look.videos == 0
     assert sum(look.people.values()) in (0, look.samples)
+
+
+def test_people_are_counted_by_the_network_where_there_are_only_weights(shared_data: Path) -> None:
+    files = sorted((shared_data / "videos/gestures").glob("*/*_00.mp4"))[:2]
+    samples = tuple(Sample(path.parent.name, 0, {"video": path}) for path in files)
+    config = with_values(
+        Config(),
+        {
+            "extract.poses": {"weights": shared_data / "weights/yolo11n-pose.pt", "image_size": 320},
+            "extract.device": "cpu",
+        },
+    )
+    assert people_seen(replace(made_dataset(), samples=samples), config, 12) == {1: 2}
+    # A frame that a clip does not have is its last one.
+    assert people_seen(replace(made_dataset(), samples=samples[:1]), config, 10_000) == {1: 1}
+    assert people_seen(made_dataset(), Config(), 0) == {}
+
+
+def test_a_few_passers_by_are_no_reason_to_keep_more_people() -> None:
+    def kept(people: dict[int, int]) -> list[object]:
+        look = FirstLook("folder", 40, 2, 30, 0, 10, 40, frames=60, side=720, long_side=1280, people=people)
+        lines = fitting_settings(look, weights=None, gpu=False)
+        return [line.value for line in lines if line.key == "extract.poses.num_people"]
+
+    assert kept({1: 38, 5: 2}) == []
+    assert kept({1: 30, 3: 8, 4: 1, 5: 1}) == [3]
+    assert kept({2: 40}) == []

@@ -82,6 +82,8 @@ def _show(found: "Proposal") -> None:
         )
     if look.people:
         fields["people"] = ", ".join(f"{number} in {count:,}" for number, count in look.people.items()) + " clips"
+        if not look.people.keys() - {0}:
+            fields["people"] = "nobody is seen, so poses will not help"
     fields["machine"] = f"{machine['processor']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}"
     rates = {"decoder": "decoding", "network": "the pose network"}
     told = [f"{name} {machine[key]:,.0f} frames/s" for key, name in rates.items() if machine.get(key)]

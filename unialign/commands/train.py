@@ -181,11 +181,15 @@ def _baseline_fields(result: "RunResult", beside: "Row | None") -> dict[str, obj
 
 def baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -> "Row | None":
     """The best simple classifier on what the run read; None if the run has no top-1 or that would take long."""
+    from unialign.pipeline.config import with_values
     from unialign.pipeline.evaluation.baselines import quick_baselines, record_baselines
 
     if "top1" not in result.metrics:
         return None
     try:
+        read = {name: Path(str(key["store"])).name.removesuffix(".zarr") for name, key in result.keys.items()}
+        # The stores that it read, of which the cache may hold several by now; those behind URLs are named by these.
+        config = with_values(config, {"train.stores": {**read, **config.train.stores}})
         rows = quick_baselines(config, dataset, result.keys)
         record_baselines(result.folder, rows)
     except UnialignError as error:

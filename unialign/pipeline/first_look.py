@@ -29,7 +29,8 @@ class FirstLook:
     train, val, test: sizes of the parts of the first protocol. classes: their number. videos: samples that have one.
     decoded: clips that were decoded for what follows. frames: of the median clip; 0 if none was decoded. shortest: its
     number of frames. side, long_side: the median clip's in pixels. fps: its frames per second. decode_rate: frames per
-    second, decoded by one thread. people: clips by the largest number of people in a frame, from a store of poses.
+    second, decoded by one thread. people: clips by the largest number of people in a frame, from a store of poses; or
+    by their number in one frame, see `people_seen`.
     groups: whether the split keeps groups (people, places) apart. problems: a sentence each.
     """
 

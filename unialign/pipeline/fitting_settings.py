@@ -50,11 +50,21 @@ def _stage_one(look: FirstLook, weights: str | None) -> Iterator[Line]:
     if look.long_side and side < POSE_SIDE:
         why = f"the clips are {look.long_side} pixels wide: a larger input of the network shows nothing more"
         yield Line("extract.poses.image_size", side, why)
-    most = max(look.people, default=0)
+    most = _usual_people(look)
     if most > 2:
-        yield Line("extract.poses.num_people", most, "people in the fullest frame of the poses that are there")
+        yield Line("extract.poses.num_people", most, "so many people are seen in a tenth of the clips or more")
     if 0 < look.frames < STORED_FRAMES:
         yield Line("extract.frames.num_frames", look.frames, "the clips have no more frames")
+
+
+def _usual_people(look: FirstLook) -> int:
+    """The most people that a tenth of the clips that were looked at have, or more; passers-by in a few do not count."""
+    clips = sum(look.people.values())
+    return max((number for number in look.people if _at_least(look, number) >= max(1, clips / 10)), default=0)
+
+
+def _at_least(look: FirstLook, number: int) -> int:
+    return sum(count for people, count in look.people.items() if people >= number)
 
 
 def _stage_two(look: FirstLook, *, gpu: bool) -> Iterator[Line]:

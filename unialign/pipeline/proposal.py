@@ -1,7 +1,7 @@
 """`unialign init`: what a dataset and this machine are like, and the unialign.yaml that follows from it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from unialign.pipeline.datasets import rooted_dataset
 from unialign.pipeline.extraction.hardware import processor
 from unialign.pipeline.first_look import FirstLook, first_look
 from unialign.pipeline.fitting_settings import Line, as_yaml, fitting_settings
+from unialign.pipeline.people_seen import people_seen
 from unialign.pipeline.rates import measured_rates
 from unialign.stages.datasets.base import Dataset
 from unialign.types import Json
@@ -58,6 +59,9 @@ def propose(
     look = first_look(found, config.cache.resolve(), progress=progress)
     weights = weights or _weights_beside(data)
     gpu = _gpu()
+    if not look.people and weights:
+        looked = with_values(config, {"extract.poses.weights": weights})
+        look = replace(look, people=people_seen(found, looked, look.frames // 2))
     lines = fitting_settings(look, weights=str(weights) if weights else None, gpu=bool(gpu))
     own = with_values(config, {line.key: line.value for line in lines if not line.off})
     machine = {"processor": processor(), "cores": usable_cores(), "gpu": gpu or None}

@@ -66,6 +66,13 @@ def test_seeds_of_a_recipe_share_a_row_and_another_setting_is_another_row(runs: 
     assert both["samples"] == {"train": 8, "val": 4, "test": 8}
 
 
+def test_the_same_recipe_on_other_clips_is_a_row_of_its_own(runs: Path, made_caches: Path) -> None:
+    tiny_training(made_caches, runs, dataset=replace(validated_dataset(6, 4, 8), name="hmdb51"), epochs=1, seed=0)
+    rows = collect_results([runs])["rows"]
+    assert sorted((row["samples"]["train"], len(row["runs"])) for row in rows) == [(6, 1), (8, 1), (8, 2)]
+    assert len({row["recipe"] for row in rows}) == 2
+
+
 def test_rows_of_one_task_say_in_which_settings_they_differ(runs: Path, made_caches: Path) -> None:
     tiny_training(made_caches, runs, dataset=DATASET, epochs=1, seed=0, lr=0.02, label_smoothing=0.2)
     found = sorted(collect_results([runs])["rows"], key=lambda row: (row["differs"]["settings.lr"], len(row["runs"])))

@@ -93,6 +93,12 @@ def test_the_newest_is_the_ablation_and_its_numbers_are_those_of_its_files(confi
         len(clip["weights"]) == 2 and sum(clip["weights"]) == pytest.approx(1, abs=1e-3) for clip in found["shown"]
     )
     assert all(len(clip["texts"]) == len(clip["top"]) == 4 for clip in found["shown"])
+    # What is said of a clip is what the run's test said, with the weights of its heads.
+    main = read_predictions(Path(stored.results[found["main"]].run))
+    assert main is not None
+    for clip in found["shown"]:
+        shares = main["probabilities"][clip["clip"]]
+        assert clip["top"][0] == [int(shares.argmax()), pytest.approx(float(shares.max()), abs=1e-4)]
     assert "modalities" not in found["clips"]
     assert found["texts"]["nearest"]
     assert found["coverage"]["samples"] == [5, 5, 5, 5]

@@ -92,10 +92,12 @@ def collect_results(
             continue
         if found.setdefault(run.key, results) is not results:
             repeated.append(str(folder))
-    groups: dict[tuple[str, str, int, str, tuple[str, ...], str], list[FinishedRun]] = defaultdict(list)
+    groups: dict[tuple[str, str, int, str, tuple[str, ...], str, str], list[FinishedRun]] = defaultdict(list)
     runs = [run for results in found.values() for run in results]
     for run in runs:
-        groups[run.dataset, run.protocol, run.shots, run.model, run.trained_on, run.recipe].append(run)
+        # Other clips under the same names are another task; only few-shot runs have samples that the seed chooses.
+        split = "" if run.shots else run.split
+        groups[run.dataset, run.protocol, run.shots, run.model, run.trained_on, split, run.recipe].append(run)
     tasks = {key[:-1] for key in groups}
     differing = {task: _differing([groups[key] for key in groups if key[:-1] == task]) for task in tasks}
     best = _best_baselines(runs)

@@ -30,7 +30,7 @@ from unialign.pipeline.pages.speed import speed_content
 from unialign.pipeline.pages.strips import Progress, layout_content, strips_of
 from unialign.pipeline.pages.texts import texts_content
 from unialign.pipeline.training.run_data import read_data
-from unialign.pipeline.training.run_folder import find_run, newest_run, read_baselines
+from unialign.pipeline.training.run_folder import find_run, newest_run, read_baselines, read_predictions
 from unialign.pipeline.training.train import run_config
 from unialign.stages.training.metrics import METRICS, confusion_matrix
 from unialign.types import Json
@@ -197,9 +197,14 @@ def _shown_run(runs: Sequence[Answers]) -> int:
 def _add_outputs(
     shown: list[dict[str, Json]], run: Answers, readers: Mapping[str, Recorded], config: Config, progress: Progress
 ) -> None:
-    """Give the shown clips the network's answers, frame weights and nearest texts, where stores and checkpoint are."""
+    """Give the shown clips the run's answers, and frame weights and nearest texts where stores and checkpoint are."""
+    # The answers are those of the run's test, in which every head had its weight.
+    stored = read_predictions(run.folder) or {"ids": np.empty(0)}
+    rows = {name: row for row, name in enumerate(stored["ids"].tolist())}
     for clip in shown:
-        clip |= {"top": None, "texts": None, "weights": None}
+        row = rows.get(run.ids[clip["clip"]])
+        top = None if row is None else _best(stored["probabilities"][row])
+        clip |= {"top": top, "texts": None, "weights": None}
     if not shown or set(run.keys["stores"]) - set(readers):
         return
     try:
@@ -216,7 +221,6 @@ def _add_outputs(
     weights, texts = outputs.get("token_importance_video"), outputs.get("align_logits")
     compares = "text" in readers and texts is not None
     for number, clip in enumerate(clips):
-        clip["top"] = _best(_softmax(outputs["logits"][number]))
         if texts is not None and compares:
             clip["texts"] = _best(_softmax(texts[number]))
         if weights is not None and weights.ndim == 2 and weights.shape[1] > 1:

@@ -96,17 +96,25 @@ function classChart(entries, one, pick, width, left) {
     s("text", { x: (left + width - right) / 2, y: bottom + 33, "text-anchor": "middle", class: "soft" }, "accuracy in the class, percent"));
 }
 
+// The next number that looks round, as its half does.
+function rounded(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.2, 1.4, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value * 0.999) * power;
+}
+
 // Values of epochs as lines. series: [{name, values, color, dashed}]; null is a gap.
 function curves(series, title, unit, format) {
   const width = 430, height = 200, left = 56, bottom = 34;
   const all = series.flatMap((each) => each.values).filter((value) => value !== null);
   if (!all.length) return null;
-  const high = Math.max(...all) * 1.05 || 1, count = Math.max(...series.map((each) => each.values.length));
+  const high = rounded(Math.max(...all) || 1), count = Math.max(...series.map((each) => each.values.length));
   const x = (place) => left + (count < 2 ? 0.5 : place / (count - 1)) * (width - left - 12), y = (value) => height - bottom - (value / high) * (height - bottom - 26);
   return s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title },
     s("text", { x: 4, y: 14, "font-weight": 600 }, title),
     [0, 0.5, 1].map((share) => [s("line", { x1: left, x2: width - 12, y1: y(share * high), y2: y(share * high), stroke: "var(--line)" }), s("text", { x: left - 7, y: y(share * high) + 4, "text-anchor": "end", class: "soft" }, format(share * high))]),
     series.map((each) => s("polyline", { fill: "none", stroke: each.color, "stroke-width": 1.6, "stroke-dasharray": each.dashed || null, points: each.values.map((value, place) => (value === null ? "" : `${x(place).toFixed(1)},${y(value).toFixed(1)}`)).join(" ") }, s("title", {}, each.name))),
+    // A line of a single point is none: such as val, if it is measured after the last epoch alone.
+    series.map((each) => each.values.filter((value) => value !== null).length > 1 ? null : each.values.map((value, place) => value === null ? null : s("circle", { cx: x(place), cy: y(value), r: 4, fill: each.color }, s("title", {}, `${each.name}: ${format(value)}`)))),
     s("text", { x: left, y: height - 14, class: "soft" }, "epoch 1"), s("text", { x: width - 12, y: height - 14, "text-anchor": "end", class: "soft" }, `epoch ${count}`),
     s("text", { x: (width + left) / 2, y: height - 14, "text-anchor": "middle", class: "soft" }, unit));
 }
