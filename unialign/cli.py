@@ -1,6 +1,7 @@
 """The command line: parse, call the pipeline, print, exit code. Imports no network library at start-up."""
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -40,7 +41,7 @@ from unialign.commands.options import (
     Root,
     resolve,
 )
-from unialign.errors import UnialignError
+from unialign.errors import UnialignError, UsageError
 from unialign.extras import missing_extra
 
 # In help: in the order of the work, not of the code.
@@ -148,6 +149,8 @@ def doctor(
     overrides = [word for word in words or () if "=" in word]
     resolved = resolve(config, overrides, dataset=dataset, data=root, cache=cache)
     if command:
+        if command[0] not in typer.main.get_command(app).commands:  # type: ignore[attr-defined] # it is a group
+            raise UsageError(f"`unialign {command[0]}` is no command; `unialign --help` lists them.")
         from unialign.pipeline.needs import needs
 
         _show_checks({"command": " ".join(command), "checks": needs(resolved, command)}, as_json)
@@ -214,6 +217,9 @@ def _installed(commands: Any) -> Any:
 
 def main() -> None:
     """Entry point: runs the command line and turns expected errors into one sentence and their exit code."""
+    # Threads of a network that wait for each other sleep: spinning, as is OpenMP's default, two of them take several
+    # times as long where others use the processor too. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     as_json = "--json" in sys.argv
@@ -229,6 +235,10 @@ def main() -> None:
         if as_json:
             console.show_json({"error": error.format_message(), "exit_code": error.exit_code})
         usage = getattr(error, "ctx", None)
+        if usage is not None and error.format_message() == usage.get_help():
+            # A group without a command: its help, which says what is missing.
+            console.messages.print(error.format_message())
+            sys.exit(error.exit_code)
         if usage is not None:
             console.messages.print(f"{usage.get_usage()}\nTry '{usage.command_path} --help' for help.")
         console.messages.print(f"error: {error.format_message()}", style="red")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.made_stores import made_dataset, poses_store
-from unialign.errors import UsageError
 from unialign.pipeline import needs as module
 from unialign.pipeline.config import Config, load_config
 from unialign.pipeline.needs import needs
@@ -53,7 +52,13 @@ def test_what_an_extra_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     }
 
 
-@pytest.mark.parametrize("command", [("cache", "ls"), ("nonsense",)])
-def test_a_command_without_needs_is_refused(command: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"needs nothing beyond the package, or is no command"):
-        needs(configured(tmp_path), command)
+def test_run_needs_what_its_extractions_read(tmp_path: Path) -> None:
+    found = ready(configured(tmp_path), "run")
+    assert found.keys() == {"extra all", "data root", "pose network", "pose weights", "embedded text encoder"}
+    assert (found["data root"], found["pose weights"]) == (False, False)
+    alone = ready(configured(tmp_path, "train.model=skeleton", "extract.poses.source=skeleton"), "run")
+    assert alone == {"extra all": True, "data root": False}
+
+
+def test_a_command_of_the_package_alone_needs_room(tmp_path: Path) -> None:
+    assert ready(configured(tmp_path), "cache", "ls") == {}

@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="STORE", help="A store: a path, or 
 @app.command("ls", cls=Command, epilog="Example: unialign cache ls --cache cache")
 def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List all stores with their counts."""
-    from unialign.cache.inventory import iterate_stores, summarise, why_empty
+    from unialign.cache.inventory import iterate_stores, summarise
 
     root = resolve(config, None, cache=cache).cache.resolve()
     found = [summarise(path) for path in iterate_stores(root)]
@@ -33,7 +33,7 @@ def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile
         console.show_json({"cache": str(root), "stores": [summary.row() for summary in found]})
         return
     if not found:
-        console.say(f"{why_empty(root)}; `unialign extract` makes stores, and --cache names another cache.")
+        _say_empty(root)
         return
     rows = [
         (
@@ -93,6 +93,12 @@ def info(store: Name, cache: Cache = None, as_json: AsJson = False, config: Conf
         console.show_table("quarantined", ("sample", "status"), sorted(failed.items()))
 
 
+def _say_empty(root: Path) -> None:
+    from unialign.cache.inventory import why_empty
+
+    console.say(f"{why_empty(root)}; `unialign extract` makes stores, and --cache names another cache.")
+
+
 @app.command("du", cls=Command, epilog="Example: unialign cache du --cache cache")
 def usage(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Show apparent size and disk usage per store and array."""
@@ -104,6 +110,9 @@ def usage(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = Non
     result = found.result()
     if as_json:
         console.show_json({"cache": str(root), **result})
+        return
+    if not result["stores"]:
+        _say_empty(root)
         return
     rows: list[tuple[str, str, int | str, str, str, str]] = []
     for store in result["stores"]:
