@@ -20,6 +20,7 @@ _OFFERED = (
     "onnxruntime",
     "openvino",
     "tensorrt",
+    "nvjpeg",
     "ultralytics",
     "wandb",
     "mlflow",

@@ -26,7 +26,7 @@ from unialign.stages.models.clip.image_tower import MEAN, STD, ClipTower, image_
 from unialign.stages.models.clip.prompts import Words
 from unialign.stages.models.clip.text_tower import token_ids
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.clips import Clips
+from unialign.stages.training.gpu_clips import clips_as_set
 from unialign.stages.training.loader import BatchSource
 from unialign.stages.training.token_samples import FrameTokens, TokenClips
 from unialign.types import Json
@@ -80,7 +80,7 @@ def _sources(request: Request, sides: Sides) -> tuple[tuple[BatchSource, BatchSo
         tokens, shape = frame_tokens(readers["tokens"], config, sides.train.samples.ids[0])
         return sides.sources(lambda samples, learns: TokenClips(samples, tokens, settings, train=learns)), shape
     frames = frames_of(readers["frames"], config)
-    return sides.sources(lambda samples, learns: Clips(samples, frames, None, settings, train=learns)), None
+    return sides.sources(lambda samples, learns: clips_as_set(samples, frames, None, settings, train=learns)), None
 
 
 def _corpus(config: ALTConfig, reader: SampleReader, options: Options) -> tuple[Tensor | None, dict[str, Json]]:

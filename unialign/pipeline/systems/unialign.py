@@ -24,7 +24,8 @@ from unialign.stages.models.unialign.config import UniAlignConfig
 from unialign.stages.models.unialign.losses import uni_align_losses
 from unialign.stages.models.unialign.model import build_unialign
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.training.clips import CachedFrames, Clips, PoseTokens
+from unialign.stages.training.clips import CachedFrames, PoseTokens
+from unialign.stages.training.gpu_clips import clips_as_set
 from unialign.stages.training.token_samples import FrameTokens, TokenClips
 
 # In place of a file path: weights published by timm or torchvision.
@@ -56,7 +57,9 @@ def prepare_clips(request: Request) -> PreparedRun:
         )
     else:
         frames = frames_of(readers["frames"], config)
-        sources = sides.sources(lambda samples, learns: Clips(samples, frames, pose, request.settings, train=learns))
+        sources = sides.sources(
+            lambda samples, learns: clips_as_set(samples, frames, pose, request.settings, train=learns)
+        )
     return prepared(
         request,
         sides,

@@ -139,11 +139,15 @@ def recoloured_levels(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
     images: (T, S, S, 3) uint8, contiguous. factors: of brightness and of contrast, (2,).
     """
-    brightness, contrast = factors
     lines = images.reshape(-1, *images.shape[-3:]).reshape(-1, images.shape[-3], images.shape[-2] * 3)
     # Summed line by line, in the narrowest type that holds the sums: a tenth of the time of one sum over all.
     narrow = np.uint16 if lines.shape[1] <= _LINES else np.uint32
-    grey = int(lines.sum(axis=1, dtype=narrow).sum(dtype=np.int64)) / images.size
+    return levels_around(int(lines.sum(axis=1, dtype=narrow).sum(dtype=np.int64)) / images.size, factors)
+
+
+def levels_around(grey: float, factors: np.ndarray) -> np.ndarray:
+    """`recoloured_levels` of images whose mean is `grey`."""
+    brightness, contrast = factors
     values = (np.arange(256) - grey) * contrast + grey * brightness
     return np.asarray(np.clip(np.round(values), 0, 255), dtype=np.uint8)
 

@@ -73,7 +73,7 @@ class _Drawn:
 
 
 @dataclass(frozen=True)
-class _Read:
+class ClipsRead:
     """The inputs of a batch. sizes: (B, 2). pictures: the distinct images of each temporal clip of each sample in turn.
 
     first: (B,) index of a sample's first image among them. pose_tokens: (B, N_p, D) float32.
@@ -87,7 +87,7 @@ class _Read:
     pose_tokens: Tensor | None
 
 
-class Clips(BySample[_Read]):
+class Clips(BySample[ClipsRead]):
     """Map-style dataset over picks (epoch, index); `__getitems__` makes a whole batch.
 
     A batch holds
@@ -124,7 +124,7 @@ class Clips(BySample[_Read]):
             kinds["levels"] = (np.dtype(np.uint8), (256,))
         super().__init__(samples, Rows(kinds))
 
-    def read(self, picks: Sequence[tuple[int, int]]) -> _Read:
+    def read(self, picks: Sequence[tuple[int, int]]) -> ClipsRead:
         """See `BySample`. Only the images and the pose tokens that were drawn are read."""
         indices, ids = indices_of(picks), tuple(self.samples.ids[index] for _, index in picks)
         sizes = self.reader.entries("size", indices).values.reshape(len(indices), 2)
@@ -142,14 +142,14 @@ class Clips(BySample[_Read]):
         starts, stops = np.concatenate(stretches).T if stretches else np.zeros((2, 0), np.int64)
         pictures = self.reader.entries("pictures", np.repeat(indices, counts), starts, stops - starts)
         first = np.cumsum([0, *counts])[:-1]
-        return _Read(ids, drawn, sizes, pictures, first, self._pose_tokens(indices, drawn))
+        return ClipsRead(ids, drawn, sizes, pictures, first, self._pose_tokens(indices, drawn))
 
-    def bytes_of(self, read: _Read) -> int:
+    def bytes_of(self, read: ClipsRead) -> int:
         """See `BySample`."""
         tokens = 0 if read.pose_tokens is None else read.pose_tokens.numel() * self._token_bytes
         return read.sizes.nbytes + read.pictures.values.nbytes + tokens
 
-    def make(self, read: _Read, place: int, rows: Mapping[str, np.ndarray]) -> None:
+    def make(self, read: ClipsRead, place: int, rows: Mapping[str, np.ndarray]) -> None:
         """See `BySample`."""
         drawn, out = read.drawn[place], rows["frames"][place]
         image, views = int(read.first[place]), iter(out)
@@ -177,7 +177,7 @@ class Clips(BySample[_Read]):
         if drawn.colour is not None:
             rows["levels"][place] = recoloured_levels(out, drawn.colour)
 
-    def finished(self, read: _Read, batch: Batch) -> Batch:
+    def finished(self, read: ClipsRead, batch: Batch) -> Batch:
         """See `BySample`."""
         frames = batch["frames"].permute(0, 1, 2, 5, 3, 4)  # (B, V, T, 3, S, S)
         batch["frames"] = frames[:, 0] if frames.shape[1] == 1 else frames

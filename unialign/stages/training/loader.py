@@ -136,6 +136,8 @@ class Loader:
     ) -> None:
         if settings.window_shards and (settings.num_workers or not isinstance(source, Streamed)):
             raise UsageError("train.settings.window_shards is for stores read by threads; set num_workers to 0.")
+        if isinstance(source, Streamed):
+            source.use(device)
         self.source = source
         self.settings = settings
         self.rank, self.world_size = rank, world_size

@@ -137,10 +137,10 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in page-locked memory; what is small is not made there. A copy from other memory makes the host wait
-    for all copies before it. torch frees this memory once the copy is done.
+    """The tensor in page-locked memory, or on the GPU already; what is small is not made there. A copy from other
+    memory makes the host wait for all copies before it. torch frees this memory once the copy is done.
     """
-    return tensor if tensor.is_pinned() else tensor.pin_memory()
+    return tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()
 
 
 def _arrived(moved: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:

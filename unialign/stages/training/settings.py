@@ -47,6 +47,7 @@ YOUNGEST = {
     "drop_path": None,
     "test_crop": 1.0,
     "trackers": [],
+    "decoder": "cpu",
 }
 
 # Fields added after run keys were first written: with the former behavior as their value, keys stay the same.
@@ -148,6 +149,11 @@ class TrainSettings(Settings, strict=True):
     prefetch: int = Field(3, ge=1, description="Batches that wait ready.")
     read_threads: int = Field(
         0, ge=0, description="Threads that read and decode, with `num_workers` 0; 0: one per usable core."
+    )
+    decoder: Literal["cpu", "nvjpeg"] = Field(
+        "cpu",
+        description="What decodes the JPEGs of training clips; nvjpeg: the GPU, a batch at once (needs "
+        "unialign[nvjpeg]; never run, there was no GPU). Its pixels differ by a few levels, so it makes another run.",
     )
     window_shards: int = Field(
         0, ge=0, description="Shuffle within so many shards at a time, for stores larger than memory; 0: all samples."

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from unialign.cache.batches.batch_reader import BatchReader
@@ -66,6 +67,9 @@ class Streamed(Dataset[Batch]):
         window_of: (N,) the window of each sample; the batches follow the order of windows. Only the shards of the
         current windows and of the next one are held. Raises `UsageError` for stores that are remote or compressed.
         """
+
+    def use(self, device: torch.device | None) -> None:
+        """The device that batches are for, before the first of them; for those that are made there."""
 
     @property
     def shards(self) -> np.ndarray:
