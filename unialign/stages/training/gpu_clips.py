@@ -105,9 +105,7 @@ class GpuClips(Clips):
             # This thread waits, not the loop, which may then read the batch from a stream of its own.
             self._cuda_stream.synchronize()
         self.spent.add(0.0, self.bytes_of(read))
-        batch["indices"] = torch.from_numpy(picks.indices)
-        batch["labels"] = torch.tensor([self.samples.labels[index] for index in picks.indices.tolist()])
-        return self.finished(read, batch)
+        return self.finished(read, batch | self._tensors(picks, {}))
 
     def _frames(self, read: ClipsRead) -> Tensor:
         """(B, T, S, S, 3) uint8."""
