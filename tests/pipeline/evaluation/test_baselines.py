@@ -13,16 +13,16 @@ from tests.made_stores import CLASSES, made_dataset, write_store
 from tests.pipeline.made_training import readers_of, validated_dataset
 from tests.pipeline.made_utd import called, write_files
 from unialign.cache.arrays import ArraySpec
+from unialign.cache.reader import StoreReader
 from unialign.cli import app
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.config import Config
-from unialign.pipeline.evaluation import baselines
+from unialign.pipeline.evaluation import baseline_features, baselines
+from unialign.pipeline.evaluation.baseline_features import FEATURES, motion_vectors, pose_vectors
 from unialign.pipeline.evaluation.baselines import (
     CLASSIFIERS,
     QUICK,
     Baselines,
-    motion_vector,
-    pose_vector,
     quick_baselines,
     run_baselines,
 )
@@ -46,6 +46,24 @@ def test_every_classifier_has_a_row_and_majority_is_chance(made_caches: Path, mo
     assert found.best.top1 > 0.8 or modality == "poses"
     assert {row.features for row in found.rows} == {modality}
     assert found.samples == {"train": 12, "val": 0, "test": 8}
+
+
+@pytest.mark.parametrize("modality", ["poses", "pose-features", "frames"])
+def test_vectors_are_read_by_the_block_and_do_not_depend_on_it(
+    made_caches: Path, modality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: StoreReader, sample: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        raise AssertionError("read_one is for looking at one sample")
+
+    monkeypatch.setattr(StoreReader, "read_one", refused)
+    reader, vectors = readers_of(made_caches)[modality], FEATURES[modality]
+    ids = [sample.id for sample in reversed(DATASET.samples)]
+    together = list(vectors(reader, ids))
+    monkeypatch.setattr(baseline_features, "BLOCK", 3)
+    for whole, part, name in zip(together, vectors(reader, ids), ids, strict=True):
+        assert whole.dtype == np.float32
+        np.testing.assert_array_equal(whole, part)
+        np.testing.assert_array_equal(whole, next(vectors(reader, [name])))
 
 
 @pytest.mark.parametrize("shots", [1, 2])
@@ -133,10 +151,11 @@ def test_for_unseen_classes_it_counts_what_joints_do_and_not_when(tmp_path: Path
     size = np.array([160, 120], dtype=np.int32)
     values = {name: {"keypoints": way, "frame_size": size} for name, way in (("there", clip), ("back", clip[::-1]))}
     reader = write_store(tmp_path, "poses", pixel_specs(32, 1), values)
-    there, back = (motion_vector(reader, name) for name in ("there", "back"))
+    there, back = motion_vectors(reader, ["there", "back"])
     assert there == pytest.approx(back, abs=1e-5)
     assert len(there) == 4 * 17 * 2
-    assert pose_vector(reader, "there") != pytest.approx(pose_vector(reader, "back"), abs=1e-5)
+    there, back = pose_vectors(reader, ["there", "back"])
+    assert there != pytest.approx(back, abs=1e-5)
 
 
 def test_rows_that_would_take_hours_are_left_out_and_named(made_caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:

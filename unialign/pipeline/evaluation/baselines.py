@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from unialign.cache.access import is_refused
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import StoreReader
-from unialign.errors import CorruptInput, MissingCache, UsageError
+from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.evaluation.baseline_features import FEATURES, ZERO_SHOT_FEATURES, Features
 from unialign.pipeline.evaluation.zero_shot_baselines import zero_shot_guesses
 from unialign.pipeline.extraction.extractors import row_of
 from unialign.pipeline.stores import open_remote
@@ -32,25 +32,19 @@ from unialign.pipeline.training.run_folder import write_baselines
 from unialign.pipeline.training.text_bank_start import load_descriptions, load_text_bank
 from unialign.stages.datasets.base import Dataset, check_classes
 from unialign.stages.datasets.validation import groups_of
-from unialign.stages.extraction.body_space import Body, body_space, even_positions, read_between
-from unialign.stages.images import decode_images
 from unialign.stages.sample_reader import SampleReader
-from unialign.stages.skeleton_layouts import layout_in
 from unialign.stages.training.metrics import evaluation
 from unialign.types import Json
 
 LOGGER = logging.getLogger(__name__)
 
 MODALITIES = ("poses", "pose-features", "tokens", "frames")
-FRAMES = 16  # per sample of poses
-PICTURES, SIDE = 8, 12  # images per sample of frames, and their side in pixels
 FOLDS = 4
 # Baselines computed alongside a training run by default, for at most this many samples.
 QUICK, QUICK_SAMPLES = ("1-nn", "ridge", "svm"), 3000
 # Beyond these training set sizes, kernels and coordinate descent take hours; such rows are skipped and reported.
 MOST_SAMPLES = {"svm": 6000, "linear svm": 10_000, "logistic regression": 20_000, "1-nn": 100_000, "k-nn": 100_000}
 
-Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
@@ -257,8 +251,8 @@ def run_baselines(
     labels = {sample.id: sample.label for sample in dataset.samples}
     seen = sorted({labels[each] for each in split.train})
     unseen = sorted(split.unseen or {labels[each] for each in split.test} - set(seen))
-    vector_of = ZERO_SHOT_FEATURES.get(modality, FEATURES[modality]) if unseen else FEATURES[modality]
-    parts = _parts(partial(vector_of, reader), sides, progress)
+    vectors_of = ZERO_SHOT_FEATURES.get(modality, FEATURES[modality]) if unseen else FEATURES[modality]
+    parts = _parts(partial(vectors_of, reader), sides, progress)
     # Import the library up front: it takes longer than most of its classifiers and must not count in their time.
     for name in ("linear_model", "neighbors", "svm"):
         importlib.import_module(f"sklearn.{name}")
@@ -405,7 +399,9 @@ def _row(name: str, guesses: Labels, side: Covered, num_classes: int, started: f
     return Row(name, "", found["top1"], found["mean_class"], round(time.monotonic() - started, 3), chosen)
 
 
-def _parts(vector_of: Callable[[str], Features], sides: Sides, progress: Progress) -> dict[str, Part]:
+def _parts(
+    vectors_of: Callable[[Sequence[str]], Iterator[Features]], sides: Sides, progress: Progress
+) -> dict[str, Part]:
     """Train, val and test features, centered on train's mean and divided by one scale, so that units do not matter.
 
     There is no scale per feature: joints that hardly move would count as much as those that distinguish classes.
@@ -414,8 +410,8 @@ def _parts(vector_of: Callable[[str], Features], sides: Sides, progress: Progres
     done, found = 0, {}
     for name, side in (("train", sides.train), ("val", sides.val), ("test", sides.test)):
         vectors = []
-        for sample in side.samples.ids:
-            vectors.append(vector_of(sample))
+        for vector in vectors_of(side.samples.ids):
+            vectors.append(vector)
             done += 1
             progress(done, total)
         labels = np.asarray(side.samples.labels, np.int64)
@@ -426,75 +422,6 @@ def _parts(vector_of: Callable[[str], Features], sides: Sides, progress: Progres
         name: Part(np.asarray((part.features - mean) / scale, np.float32) if len(part) else part.features, part.labels)
         for name, part in found.items()
     }
-
-
-def pose_vector(reader: SampleReader, sample: str) -> Features:
-    """A sample's joints in body space at the centers of `FRAMES` equal segments, flattened. Raises as `_body` does."""
-    body = _body(reader, sample)
-    joints = read_between(body.joints.swapaxes(0, 1), even_positions(body.joints.shape[1], FRAMES))
-    return joints.ravel()
-
-
-def motion_vector(reader: SampleReader, sample: str) -> Features:
-    """Where a sample's joints are in body space and how far they move: mean, deviation, largest and smallest coordinate
-    over time, flattened. Raises as `_body` does.
-
-    For unseen classes: what joints do carries over to other movements, and when they do it does not.
-    """
-    joints = _body(reader, sample).joints
-    values = (joints.mean(axis=1), joints.std(axis=1), joints.max(axis=1), joints.min(axis=1))
-    return np.asarray(np.stack(values), np.float32).ravel()
-
-
-def _body(reader: SampleReader, sample: str) -> Body:
-    """Up to two persons of a sample, see `body_space`.
-
-    Raises `CorruptInput` for a sample without any person (extraction stores none), `UsageError` for unknown joints.
-    """
-    attributes = reader.array_attributes("keypoints")
-    layout = layout_in(attributes)
-    if layout is None:
-        raise UsageError("the poses' joints are of an unknown order; baselines need to know where the hips are.")
-    keypoints = reader.read_one(sample)["keypoints"]
-    scored = list(attributes.get("coordinates", ())) == ["x", "y", "score"]
-    try:
-        return body_space(keypoints, layout, min(2, keypoints.shape[1]), scored=scored)
-    except CorruptInput as error:
-        raise CorruptInput(f"poses of sample {sample!r}: {error}", error.status) from error
-
-
-def pose_feature_vector(reader: SampleReader, sample: str) -> Features:
-    """The encoder's feature for a sample's first view."""
-    return np.asarray(reader.read_one(sample)["feature"][0], np.float32).ravel()
-
-
-def token_vector(reader: SampleReader, sample: str) -> Features:
-    """The mean token over frames and regions of a sample's first view."""
-    tokens = np.asarray(reader.read_one(sample)["tokens"][0], np.float32)
-    return np.asarray(tokens.reshape(-1, tokens.shape[-1]).mean(axis=0))
-
-
-def picture_vector(reader: SampleReader, sample: str) -> Features:
-    """`PICTURES` frames of a sample, each resized to `SIDE` x `SIDE` pixels, flattened."""
-    stored = reader.read_one(sample)
-    count = len(stored["offset"]) - 1
-    which = np.clip(even_positions(count, PICTURES).round(), 0, count - 1).astype(int).tolist()
-    encoding = str(reader.array_attributes("pictures").get("encoding", "jpeg"))
-    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, which)
-    small = [
-        np.asarray(Image.fromarray(each).resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
-        for each in pictures
-    ]
-    return np.asarray(np.stack(small).ravel() / 255, np.float32)
-
-
-FEATURES: Mapping[str, Callable[[SampleReader, str], Features]] = {
-    "poses": pose_vector,
-    "pose-features": pose_feature_vector,
-    "tokens": token_vector,
-    "frames": picture_vector,
-}
-ZERO_SHOT_FEATURES: Mapping[str, Callable[[SampleReader, str], Features]] = {"poses": motion_vector}
 
 
 def _majority(value: float, features: Features, labels: Labels, wanted: Features) -> Labels:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unialign.cache.reader import Recorded
 from unialign.errors import UnialignError
-from unialign.pipeline.evaluation.baselines import FEATURES
+from unialign.pipeline.evaluation.baseline_features import FEATURES
 from unialign.pipeline.pages.page import packed
 from unialign.types import Json
 
@@ -46,9 +46,9 @@ def map_content(
             clips = [clips[place] for place in np.linspace(0, len(clips) - 1, MOST_POINTS).astype(int)]
         try:
             vectors = []
-            for number, place in enumerate(clips):
-                vectors.append(FEATURES[modality](reader, ids[place]))
-                progress(number + 1, len(clips))
+            for vector in FEATURES[modality](reader, [ids[place] for place in clips]):
+                vectors.append(vector)
+                progress(len(vectors), len(clips))
         except UnialignError:
             continue
         features = np.stack(vectors)
