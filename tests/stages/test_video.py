@@ -32,6 +32,12 @@ def test_cut_clips_are_found(clips: dict[str, Path], tmp_path: Path, name: str, 
         assert video.declared == NUM_FRAMES
 
 
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    found, video = status(tmp_path / "clip.mp4")
+    assert (found, video.reason) == ("unreadable", "the file is empty")
+
+
 @given(share=st.floats(0.02, 0.97))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("name", ["clip.avi", "clip.mkv", "clip.webm", "clip.mp4"])

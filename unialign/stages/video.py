@@ -141,6 +141,9 @@ class Video:
             tally.finish(stream)
         self._judge(tally)
 
+    def _is_empty(self) -> bool:
+        return self.path.is_file() and self.path.stat().st_size == 0
+
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
         options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
@@ -156,7 +159,7 @@ class Video:
         except (av.FFmpegError, OSError) as error:
             text = error.strerror or type(error).__name__
             if self.declared is None and not self.decoded:
-                text = f"cannot be opened as a video ({text})"
+                text = "the file is empty" if self._is_empty() else f"cannot be opened as a video ({text})"
             else:
                 text = f"the decoder gave up after {self.decoded} of {self.declared or 'unknown'} frames ({text})"
             raise self._failure(text) from error

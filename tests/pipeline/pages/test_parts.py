@@ -1,16 +1,20 @@
 """The parts that a page's content is made of."""
 
 import base64
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.made_stores import write_store
 from unialign.pipeline.evaluation.class_groups import boxes, confusion_groups, group_names
+from unialign.pipeline.evaluation.shown_joints import shown_joints
 from unialign.pipeline.pages.chosen import confused_clips, worth_showing
 from unialign.pipeline.pages.page import packed
-from unialign.stages.skeleton_layouts import COCO_17, NTU_25
+from unialign.stages.extraction.skeleton_arrays import metre_spec
+from unialign.stages.skeleton_layouts import COCO_17, NTU_25, UTD_20
 
 COUNTS = st.integers(1, 60)
 
@@ -56,6 +60,18 @@ def test_arrays_are_packed_little_endian_and_others_are_refused() -> None:
         assert base64.b64decode(packed(values)["data"]) == b"\1\0\2\1"
     with pytest.raises(KeyError):
         packed(np.array([1], np.int64))
+
+
+def test_skeletons_of_a_sensor_are_drawn_as_it_sees_them_and_others_as_they_are(tmp_path: Path) -> None:
+    # Somebody faces a Kinect, whose x grows to its left: the own left hand is at a smaller x, and at the right for it.
+    person = np.zeros((3, 1, 20, 3), np.float32)
+    person[..., 7, 0], person[..., 11, 0], person[..., 1] = -0.3, 0.3, 1.0
+    for name, depth, left_is_right in (("sensor", 2.5, True), ("centered", 0.0, False)):
+        person[..., 2] = depth
+        store = write_store(tmp_path / name, "poses", (metre_spec(32, 1, UTD_20),), {"a": {"keypoints": person}})
+        joints = shown_joints(store, "a")
+        assert (joints[0, 0, 7, 0] > joints[0, 0, 11, 0]) == left_is_right
+        assert (joints[..., 1] == -1).all()  # up is up
 
 
 def test_joints_are_on_the_side_that_they_are_named_for() -> None:

@@ -272,7 +272,13 @@ def test_gaps_below_the_threshold_name_command_and_classes(made_caches: Path, tm
     message = str(caught.value)
     assert "hold 9 of 12 train samples of tiny whole (75.0%, needed 95.0%)" in message
     assert "pose-features lacks wave right 2, squat 1" in message
-    assert "`unialign extract pose-features --dataset tiny`" in message
+    # Another extraction would not bring those that it could not use.
+    assert "they are quarantined (3 " in message
+    assert "so repair these clips, or remove them, or lower train.min_coverage" in message
+    never = made_dataset(9, 8)
+    stores["pose-features"] = pose_features_store(tmp_path / "fewer", never)
+    with pytest.raises(MissingCache, match=r"run `unialign extract pose-features --dataset tiny`, or lower train\.min"):
+        train_on(stores, tmp_path / "runs", 0.95)
     assert caught.value.exit_code == 4
     assert not (tmp_path / "runs").exists()
 

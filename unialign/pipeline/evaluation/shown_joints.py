@@ -18,11 +18,14 @@ def in_the_image(poses: Recorded) -> bool:
 
 
 def shown_joints(poses: Recorded, sample: str) -> NDArray[np.float64]:
-    """Joints (T, P, V, 2) in pixels of the video or, for 3-D keypoints without pixels, seen from the front."""
+    """Joints (T, P, V, 2) in pixels of the video or, for 3-D keypoints without pixels, as the sensor sees them."""
     arrays = poses.read_one(sample)
     joints: NDArray[np.float64] = np.asarray(arrays.get("pixels", arrays["keypoints"])[..., :2], np.float64)
     if "pixels" not in arrays and not _in_pixels(poses.array_attributes("keypoints")):
         joints[..., 1] *= -1  # up is positive in a room
+        if np.nanmin(arrays["keypoints"][..., 2], initial=np.inf) > 0:
+            # All are in front of a sensor, such as a Kinect: its space is right-handed, so x grows to its left.
+            joints[..., 0] *= -1
     return joints
 
 

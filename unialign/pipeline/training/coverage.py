@@ -4,6 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from unialign.cache.reader import Recorded
+from unialign.cache.table import ABSENT
 from unialign.errors import MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
@@ -80,9 +84,20 @@ def covered(
         raise MissingCache(
             f"the caches hold {len(used)} of {len(ids)} {side} samples of {dataset.name} {protocol} "
             f"({found.share:.1%}, needed {minimum:.1%}); {_spoken(worst, found.lost[worst])}; "
-            f"run `unialign extract {worst} --dataset {dataset.name}`, or lower train.min_coverage."
+            f"{_way_out(worst, readers[worst], [each for each in ids if each not in held[worst]], dataset)}, or lower "
+            "train.min_coverage."
         )
     return found
+
+
+def _way_out(store: str, reader: SampleReader, lost: Sequence[str], dataset: Dataset) -> str:
+    """What brings the lost samples into the store: another extraction does not, of those that it could not use."""
+    rows = reader.table.find(lost) if isinstance(reader, Recorded) else np.full(len(lost), ABSENT)
+    if isinstance(reader, Recorded) and (rows != ABSENT).all():
+        counts = Counter(reader.status(each) for each in lost)
+        told = ", ".join(f"{number:,} {status}" for status, number in counts.most_common())
+        return f"they are quarantined ({told}), so repair these clips, or remove them"
+    return f"run `unialign extract {store} --dataset {dataset.name}`"
 
 
 def _spoken(store: str, classes: Mapping[str, int]) -> str:
