@@ -121,11 +121,13 @@ function curves(series, title, unit, format) {
 
 // A square of shades (size x size, values 0 to 255), a box around each group, names beside it where they fit.
 function heatMap(size, valueAt, names, boxes, tell, pick) {
-  const canvas = h("canvas", { style: "width:100%;max-width:720px", tabindex: 0, role: "img", "aria-label": "A table of shades; the classes stand in the same order on both sides" });
-  const named = size <= 45, margin = named ? 190 : 0;
+  // As wide as its names and cells of 64 pixels, up to 720: four classes do not fill a page.
+  const named = size <= 45, margin = named ? Math.min(190, 24 + 7.2 * Math.max(...names.map((name) => name.length))) : 0;
+  const widest = Math.min(720, margin + 64 * size);
+  const canvas = h("canvas", { style: `width:100%;max-width:${widest}px`, tabindex: 0, role: "img", "aria-label": "A table of shades; the classes stand in the same order on both sides" });
   let cell = 1;
   function draw() {
-    const width = Math.min(720, canvas.clientWidth || canvas.parentElement?.clientWidth || 720), edge = named ? Math.min(margin, width * 0.3) : 0;
+    const width = Math.min(widest, canvas.clientWidth || canvas.parentElement?.clientWidth || widest), edge = named ? Math.min(margin, width * 0.3) : 0;
     cell = (width - edge) / size;
     const pen = sized(canvas, width, width);
     canvas.style.height = width + "px";
