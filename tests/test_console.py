@@ -93,6 +93,22 @@ def test_what_cannot_be_shown_is_written_out(shown: io.StringIO, name: str, writ
     assert shown.getvalue().count(written) == 5
 
 
+@pytest.mark.parametrize("words", [("runs", "ls"), ("cache", "ls")])
+def test_a_disk_that_is_full_ends_a_command_with_one_sentence(words: tuple[str, ...], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "unialign.cli", *words, "--json"],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_name_that_the_terminal_has_no_letters_for_ends_no_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unialign.cli", "cache", "info", "名前"],

@@ -215,6 +215,16 @@ def _installed(commands: Any) -> Any:
         raise lacking from error
 
 
+def _show_last(value: dict[str, Any]) -> None:
+    """A JSON object, if standard output is not what cannot be written; the sentence on standard error comes anyway."""
+    try:
+        console.show_json(value)
+        sys.stdout.flush()
+    except OSError:
+        # What is still in its buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Entry point: runs the command line and turns expected errors into one sentence and their exit code."""
     # Threads of a network that wait for each other sleep: spinning, as is OpenMP's default, two of them take several
@@ -233,7 +243,7 @@ def main() -> None:
     except WrongWords as error:
         # Before anything is parsed, so that even an unknown flag gets its object.
         if as_json:
-            console.show_json({"error": error.format_message(), "exit_code": error.exit_code})
+            _show_last({"error": error.format_message(), "exit_code": error.exit_code})
         usage = getattr(error, "ctx", None)
         if usage is not None and error.format_message() == usage.get_help():
             # A group without a command: its help, which says what is missing.
@@ -245,13 +255,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except UnialignError as error:
         if as_json:
-            console.show_json({"error": str(error), "exit_code": error.exit_code})
+            _show_last({"error": str(error), "exit_code": error.exit_code})
         console.messages.print(f"error: {error}", style="red")
         sys.exit(error.exit_code)
     except OSError as error:
         # A full disk, a lost mount, a missing permission: expected here, and not a bug.
         if as_json:
-            console.show_json({"error": f"{explained(error)}.", "exit_code": 1})
+            _show_last({"error": f"{explained(error)}.", "exit_code": 1})
         console.messages.print(f"error: {explained(error)}; what was finished is kept.", style="red")
         sys.exit(1)
     except Interrupted as interrupted:
@@ -259,7 +269,9 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         # The interrupted code has noted what is kept and where it resumes, the innermost first.
-        notes = getattr(interrupted, "__notes__", None) or ["everything finished so far is kept."]
+        notes = getattr(interrupted, "__notes__", None) or [
+            "what is stored so far is kept, and the same command goes on from there."
+        ]
         console.messages.print(f"interrupted; {' '.join(notes)}", style="yellow")
         sys.exit(interrupted.exit_code)
 

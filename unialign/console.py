@@ -171,6 +171,7 @@ def progress_bars(*, hidden: bool) -> Iterator[Callable[[str], Update]]:
 def show_json(value: Mapping[str, Json] | Sequence[Json]) -> None:
     """One JSON object on one line of standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -113,14 +113,21 @@ def _noted(handle: int) -> str:
     return os.pread(handle, 4096, 0).decode(errors="replace").strip()
 
 
+def _spoken(owner: str) -> str:
+    """A process that holds a lock, as its lock file names it, for people."""
+    try:
+        named = json.loads(owner or "null")
+        return f"process {named['process']} on {named['host']}, since {named['since']}"
+    except (ValueError, KeyError, TypeError):
+        return owner or "unknown, or several with --join"
+
+
 def locked(store: Path, owner: str, file: Path | None = None) -> LockedStore:
     """The error for a store whose lock another process holds. owner: "" if it has left no name."""
     way_out = "wait for it or stop it"
     if file is not None:
         way_out += f"; if it has died, which cannot be seen from here, delete {file}"
-    return LockedStore(
-        f"{store}: another extraction is writing this store ({owner or 'unknown, or several with --join'}); {way_out}."
-    )
+    return LockedStore(f"{store}: another extraction is writing this store ({_spoken(owner)}); {way_out}.")
 
 
 @contextmanager

@@ -17,6 +17,8 @@ FEW_CLIPS, SOME_CLIPS = 500, 5000
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 400, 20, 100
 POSE_SIDE, LEAST_POSE_SIDE = 640, 256
 STORED_FRAMES = 32
+# A shard of few clips is soon done; many of them would be many small files.
+FEW_FOR_SHARDS, FEW_IN_SHARD = 200, 4
 # With so few clips, one that cannot be decoded is more than the share that may be missing.
 FEW_FOR_COVERAGE, MIN_COVERAGE = 100, 0.8
 
@@ -34,6 +36,9 @@ class Line:
 def fitting_settings(look: FirstLook, *, weights: str | None, gpu: bool) -> list[Line]:
     """The settings that should differ from the defaults. weights: of a pose network, if one was found."""
     lines = list(_stage_one(look, weights)) + list(_stage_two(look, gpu=gpu))
+    if look.samples < FEW_FOR_SHARDS and look.videos:
+        why = "clips that are stored at a time, and lost if the extraction is stopped in between"
+        lines.append(Line("extract.shard_samples", FEW_IN_SHARD, why))
     if look.train + look.test < FEW_FOR_COVERAGE and look.videos:
         why = "so few clips: one that cannot be read is more than the 5 % that may be missing by default"
         lines.append(Line("train.min_coverage", MIN_COVERAGE, why))
