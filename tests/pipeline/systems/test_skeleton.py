@@ -13,7 +13,8 @@ from tests.pipeline.made_training import readers_of
 from unialign.errors import UsageError
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.systems.skeleton import SkeletonTraining, skeleton_losses, skeleton_recipe
-from unialign.pipeline.training.train import RunResult, train_model
+from unialign.pipeline.training.preparation import Options
+from unialign.pipeline.training.train import RunResult, prepare_run, train_model
 from unialign.stages.extraction.pose_clips import Shape
 from unialign.stages.extraction.pose_encoder import load_encoder
 from unialign.stages.models.skeleton.config import SkeletonConfig
@@ -59,6 +60,7 @@ def test_an_encoder_learns_what_the_poses_tell(made_caches: Path, tmp_path: Path
     # Bodies of the tiny data set differ in nothing but their way through the picture. Twelve clips are too few to learn
     # it under the augmentation.
     changes = ("tilt", "scale", "shear", "jitter", "joint_dropout", "frame_dropout", "dropout", "head_dropout")
+    changes += ("motion_dropout",)
     model = {**SMALL, **dict.fromkeys(changes, 0.0), "crop": 1.0, "label_smoothing": 0.0, "average": 0.0}
     result = encoder(made_caches, tmp_path, model=model, epochs=20, batch_size=12, lr=0.01, checkpoint_every=20)
     rows = (result.folder / "metrics.csv").read_text().splitlines()
@@ -91,6 +93,42 @@ def test_a_grid_leaves_unset_what_nobody_set() -> None:
     again = with_values(config, {"train.settings.lr": 0.1})
     assert again.train.settings.model_fields_set == {"seed", "lr"}
     assert again.train.model == "skeleton"
+
+
+def test_some_clips_show_no_motion_in_training() -> None:
+    parts: dict[str, Any] = {"layout": "penn-13", "num_classes": 2, "coordinates": 2, "width": 8}
+    keypoints = torch.randn(64, 1, 4, 13, 5)
+
+    def hidden(network: SkeletonStreams) -> float:
+        (joined,) = network.split(keypoints)
+        joints, motion = joined[..., :5], joined[..., 5:]
+        assert (joints.flatten(1) != 0).any(dim=1).all()
+        return float((motion.flatten(1) == 0).all(dim=1).float().mean())
+
+    network = SkeletonStreams(**parts, motion_dropout=0.5)
+    assert 0.3 < hidden(network) < 0.7
+    assert hidden(network.eval()) == 0
+    assert hidden(SkeletonStreams(**parts)) == 0
+    # A network that reads nothing else keeps it.
+    assert SkeletonStreams(**parts, streams=("motion",), motion_dropout=0.5).motion_dropout == 0
+    assert SkeletonStreams(**parts, fusion="late", motion_dropout=0.5).motion_dropout == 0
+
+
+@pytest.mark.parametrize(("chosen", "found"), [(None, 0.5), (0.0, 0.0), (0.3, 0.3)])
+def test_few_clips_hide_their_motion_unless_it_is_said_how_often(
+    made_caches: Path, chosen: float | None, found: float
+) -> None:
+    prepared = prepare_run(
+        "skeleton",
+        DATASET,
+        protocol="whole",
+        readers=readers_of(made_caches),
+        config=SkeletonConfig(width=8, clip_len=12, motion_dropout=chosen),
+        settings=TrainSettings(device="cpu"),
+        options=Options(),
+    )
+    model: Any = prepared.build().model
+    assert model.learning.motion_dropout == found
 
 
 def test_the_average_follows_the_weights() -> None:

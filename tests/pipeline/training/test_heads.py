@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.made_stores import made_stores
+from tests.made_stores import made_dataset, made_stores
 from tests.pipeline.made_training import MODEL, SETTINGS, readers_of, tiny_training, validated_dataset
+from unialign.pipeline.evaluation.evaluate import evaluate_run
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.train import config_from, prepare_run
 
@@ -36,10 +38,20 @@ def test_each_head_and_their_weighted_product_have_a_top1(validated_caches: Path
     assert tiny_training(validated_caches, tmp_path, dataset=validated_dataset(), epochs=2).heads == result.heads
 
 
-def test_without_a_val_part_the_mean_is_predicted(made_caches: Path, tmp_path: Path) -> None:
-    result = tiny_training(made_caches, tmp_path, epochs=1)
+@pytest.mark.parametrize(
+    ("modalities", "predicted"), [(("video", "pose", "text"), "aligned"), (("video", "text"), "mean")]
+)
+def test_without_a_val_part_the_aligned_head_answers_where_it_sees_poses(
+    modalities: tuple[str, ...], predicted: str, made_caches: Path, tmp_path: Path
+) -> None:
+    result = tiny_training(made_caches, tmp_path, model={**MODEL, "modalities": list(modalities)}, epochs=3)
     assert list(result.heads) == ["video", "aligned", "mean"]
-    assert result.heads["mean"] == {"test": result.metrics["top1"]}
+    assert result.heads[predicted] == {"test": result.metrics["top1"]}
+    # So does everything that reads the run.
+    evaluated = evaluate_run(result.folder, made_dataset(), cache=made_caches)
+    assert evaluated.agrees
+    weights = torch.load(result.folder / "checkpoints" / "last.pt", weights_only=True)["head_weights"]
+    assert weights == ({"video": 0.0, "aligned": 1.0} if predicted == "aligned" else {})
 
 
 def test_a_run_of_one_head_has_none(validated_caches: Path, tmp_path: Path) -> None:

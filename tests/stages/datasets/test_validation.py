@@ -115,6 +115,11 @@ def test_where_none_can_be_had_it_is_said_why() -> None:
 def test_what_tells_heads_apart_takes_fewer_samples_and_more_of_a_small_train() -> None:
     gestures = dataset_of([label for label in range(8) for _ in range(7)])
     assert with_validation(gestures, "one", 0.1, 0).origin == "none"
+    # Three of each class: one of each would be a third of the training samples.
+    few = with_validation(dataset_of([label for label in range(8) for _ in range(3)]), "one", 0.1, 0, weighs=True)
+    assert few.why == "one of each class would be 8 of 24 training samples, too large a part"
+    many_classes = with_validation(dataset_of([label for label in range(14) for _ in range(3)]), "one", 0.1, 0)
+    assert many_classes.why == "one of each class would be 14 of 42 training samples, too large a part"
     one_each = with_validation(gestures, "one", 0.1, 0, weighs=True)
     check(one_each, gestures)
     assert len(one_each.split.val) == 8

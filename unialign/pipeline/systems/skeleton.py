@@ -35,6 +35,8 @@ from unialign.types import Json
 STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1600, 30, 300
 # Of a run. With few clips an epoch takes less time than a checkpoint.
 CHECKPOINTS = 30
+# Below this number of training clips their motion is not always shown, see docs/encoders.md.
+FEW_CLIPS, MOTION_DROPOUT = 200, 0.5
 FIRST_STEPS = 10  # warm-up of the moving average, which follows the weights faster at first
 
 
@@ -117,6 +119,9 @@ def prepare_skeleton(request: Request) -> PreparedRun:
         "num_classes": len(numbers),
         "coordinates": 2 if recipe == "body-2d" else 3,
     }
+    dropout = config.motion_dropout
+    if dropout is None:
+        dropout = MOTION_DROPOUT if len(sides.train.samples) < FEW_CLIPS else 0.0
     return prepared(
         request,
         sides,
@@ -125,7 +130,7 @@ def prepare_skeleton(request: Request) -> PreparedRun:
                 samples, poses, request.settings, augmentation if learns else None, mixup=config.mixup
             )
         ),
-        parts,
+        {**parts, "motion_dropout": dropout},
         extra={
             "model": request.name,
             "config": {**parts, **network_settings(config)},
@@ -148,9 +153,11 @@ def network_settings(config: SkeletonConfig) -> dict[str, Any]:
     return {name: plain[name] for name in names}
 
 
-def build_skeleton(config: SkeletonConfig, **parts: Any) -> SkeletonTraining:
-    """The encoder with random weights, wrapped for the training loop."""
-    network = SkeletonStreams(**parts, **network_settings(config))
+def build_skeleton(config: SkeletonConfig, *, motion_dropout: float = 0.0, **parts: Any) -> SkeletonTraining:
+    """The encoder with random weights, wrapped for the training loop. motion_dropout: of the configuration, or what it
+    is for the number of training clips.
+    """
+    network = SkeletonStreams(**parts, **network_settings(config), motion_dropout=motion_dropout)
     return SkeletonTraining(network, average=config.average, smoothing=config.label_smoothing)
 
 

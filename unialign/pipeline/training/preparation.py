@@ -34,6 +34,9 @@ REVISION = 4
 # 1 was not written: it decided nothing, heads were averaged and the last epoch was exported. 2: it weighed heads in a
 # mixture. 3: it weighs them in a product (`stages.training.fusion`) and chooses the epoch that is exported.
 VALIDATION_REVISION = 3
+# The same for runs of several heads without a val part. 1 was not written: heads were averaged. 2: the model says which
+# answer (`untested_weights`).
+UNTESTED_REVISION = 2
 # The same for clipping, only of systems that clip some gradients apart. 1 was not written: all shared one norm.
 CLIPPING_REVISION = 2
 
@@ -195,6 +198,7 @@ class PreparedRun:
         return {
             "revision": REVISION,
             **({"validation": VALIDATION_REVISION} if self.val_side.samples.ids and (self.mixes or self.extra) else {}),
+            **({"untested": UNTESTED_REVISION} if self.mixes and not self.val_side.samples.ids else {}),
             **({"clipping": CLIPPING_REVISION} if self.clips_apart else {}),
             "config": {**self.config, "settings": self.settings.identity()},
             "stores": {name: found["key"] for name, found in keys.items()},

@@ -19,8 +19,10 @@ from unialign.words import counted
 GROUPS = ("group", "performer", "subject")
 # With fewer val samples one clip more or less is ten points; with fewer groups one of them is a third of train.
 LEAST_SAMPLES, LEAST_GROUPS = 10, 4
-# What tells heads apart needs fewer, and is worth up to a fifth of a small train.
-LEAST_TO_WEIGH, LARGEST_TO_WEIGH = 8, 0.2
+# What tells heads apart needs fewer.
+LEAST_TO_WEIGH = 8
+# A clip of each class can be most of a small train, and what is left of it teaches less than val can say.
+LARGEST_SHARE = 0.2
 # If groups are large, the first one is held out even if it exceeds the fraction, up to this.
 LARGEST = 1 / 3
 
@@ -44,8 +46,8 @@ def with_validation(
 
     share: fraction of the training samples, in [0, 0.5]; 0 holds out none. shots: training samples per class, if
     deliberately few: they are all that a run may see, so none of them is held out. weighs: val also decides what the
-    heads of a model weigh, so fewer samples do, and a small train gives up to `LARGEST_TO_WEIGH` of it for them. Raises
-    `UsageError` for a share out of range.
+    heads of a model weigh, so fewer samples do. A train without groups gives up to `LARGEST_SHARE` of it, or `share` if
+    that is more. Raises `UsageError` for a share out of range.
     """
     if not 0 <= share <= 0.5:
         raise UsageError(f"train.val_share is {share}; it must be between 0 (none) and 0.5.")
@@ -62,10 +64,13 @@ def with_validation(
         why = f"train has {len(units)} of {attribute}; from {LEAST_GROUPS} on some are set aside"
         return Validation(split, "none", why)
     least, val = LEAST_TO_WEIGH if weighs else LEAST_SAMPLES, chosen(units, labels, share, seed)
-    if weighs and len(val) < least <= LARGEST_TO_WEIGH * len(split.train):
-        val = chosen(units, labels, LARGEST_TO_WEIGH, seed)
+    if weighs and len(val) < least <= LARGEST_SHARE * len(split.train):
+        val = chosen(units, labels, LARGEST_SHARE, seed)
     if len(val) < least:
         why = f"a val part would have {len(val)} of the {len(split.train):,} training samples, and needs {least}"
+        return Validation(split, "none", why)
+    if not attribute and len(val) > max(share, LARGEST_SHARE) * len(split.train):
+        why = f"one of each class would be {len(val)} of {len(split.train)} training samples, too large a part"
         return Validation(split, "none", why)
     kept = tuple(name for name in split.train if name not in val)
     aside = tuple(name for name in split.train if name in val)

@@ -344,10 +344,14 @@ class _Run:
         return predict(self.stepper, part.loader, part.candidates).mixed(self.head_weights)
 
     def validated(self) -> dict[str, float]:
-        """Metrics on val, whose samples first fit the weights of the model's heads, if it has several."""
+        """Metrics on val, whose samples first fit the weights of the model's heads, if it has several.
+
+        Without a val part the weights are the model's `untested_weights`, if it has any.
+        """
         part, self.head_weights = self.data.val, {}
         predictions = self.predicted(part)
         if part is None or predictions is None:
+            self.head_weights = dict(getattr(self.stepper.task.model, "untested_weights", {}))
             return {}
         if predictions.heads:
             labels = [part.labels[index] for index in predictions.indices]

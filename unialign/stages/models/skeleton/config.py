@@ -44,6 +44,13 @@ class SkeletonConfig(Settings, strict=True):
     jitter: float = Field(0.02, ge=0, description="Largest standard deviation of noise, in units of the body.")
     joint_dropout: float = Field(0.05, ge=0, lt=1, description="Probability that a joint is missing in a clip.")
     frame_dropout: float = Field(0.05, ge=0, lt=1, description="Probability that a frame repeats the one before.")
+    motion_dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Probability that a network of several streams does not see the motion of a training clip; null: "
+        "0.5 with fewer than 200 of them, else 0.",
+    )
     mixup: float = Field(
         0.0,
         ge=0,

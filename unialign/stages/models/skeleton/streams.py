@@ -27,7 +27,8 @@ class SkeletonStreams(nn.Module):
     by side; logits: the mean of their log-probabilities) and stream_logits (networks, N, L).
 
     Streams: "joint" are the joints with the score, "bone" each joint less the one that it hangs on, "motion" the change
-    since the frame before, with the way of the whole body.
+    since the frame before, with the way of the whole body. With motion_dropout a network of several streams does not
+    see the motion of some clips in training, so that it cannot learn few clips by heart from how the camera moved.
     """
 
     parents: Tensor
@@ -45,6 +46,7 @@ class SkeletonStreams(nn.Module):
         blocks: int = 6,
         dropout: float = 0.1,
         head_dropout: float = 0.3,
+        motion_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if network not in NETWORKS or not streams or not set(streams) <= set(STREAMS) or fusion not in FUSIONS:
@@ -53,6 +55,7 @@ class SkeletonStreams(nn.Module):
                 f"{', '.join(NETWORKS)}; {', '.join(STREAMS)}; {', '.join(FUSIONS)}."
             )
         self.coordinates, self.streams, self.fusion = coordinates, tuple(streams), fusion
+        self.motion_dropout = motion_dropout if fusion == "early" and len(self.streams) > 1 else 0.0
         sizes = [coordinates + 1 if stream == "joint" else coordinates for stream in streams]
         known = layout_from(layout)
         parents = dict(known.bones)
@@ -82,6 +85,8 @@ class SkeletonStreams(nn.Module):
         places = joints + way
         moved = torch.zeros_like(places)
         moved[:, :, 1:] = places[:, :, 1:] - places[:, :, :-1]
+        if self.training and self.motion_dropout:
+            moved = moved * (torch.rand(len(moved), 1, 1, 1, 1, device=moved.device) >= self.motion_dropout)
         values = {
             "joint": torch.cat([joints, score], dim=-1),
             "bone": joints - joints[..., self.parents, :],

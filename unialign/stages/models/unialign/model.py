@@ -14,7 +14,8 @@ Modalities (video always; text if a text bank is given, pose if a pose width is 
              (cmsa.Fusion), and the video-pose similarity enters the loss
     V+P+T    the whole model
 With an alignment branch p = 1/2 softmax(head(v)) + 1/2 softmax(z). Where there is a val part, the training loop
-evaluates and predicts with the product of both instead, weighted on it (`stages.training.fusion`).
+evaluates and predicts with the product of both instead, weighted on it (`stages.training.fusion`); without one, and
+with poses, with softmax(z) alone.
 """
 
 import math
@@ -96,6 +97,15 @@ class UniAlign(nn.Module):
     def heads(self) -> dict[str, str]:
         """The outputs that the prediction joins, by name of the head; empty where there is one."""
         return {} if self.cmsa is None else {"video": "video_logits", "aligned": "align_logits"}
+
+    @property
+    def untested_weights(self) -> dict[str, float]:
+        """What the heads weigh where no val part tells; empty: as much as each other.
+
+        With poses the aligned head alone: it has what the video head has, and was ahead of the mean wherever clips were
+        too few for a val part (docs/systems/unialign.md).
+        """
+        return {} if self.pose_projection is None else {"video": 0.0, "aligned": 1.0}
 
     @property
     def temperature(self) -> Tensor:
