@@ -1,6 +1,7 @@
 """Contract of the text modality, on the real MiniLM network of its package."""
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,7 @@ from unialign.stages.extraction.text import (
     text_rows,
     unit_rows,
 )
-from unialign.stages.extraction.text_network import TextEncoder
+from unialign.stages.extraction.text_network import BATCH, TextEncoder
 from unialign.stages.extraction.text_windows import windows
 
 LONG = " ".join(["one two three four five six"] * 100)  # 600 words of one token each
@@ -262,7 +263,7 @@ def test_rows_that_are_not_finite_are_rejected(minilm: TextEmbeddings, monkeypat
 def test_unnormalized_rows_are_the_networks_own(minilm: TextEmbeddings) -> None:
     network = minilm._network()
     scaled: TextEncoder = replace(network, embed=lambda text: 3 * network.embed(text))
-    rows = TextEmbeddings._row(replace(minilm, normalise=False), scaled, ["run"])
+    rows = TextEmbeddings._row(replace(minilm, normalise=False), scaled.encode(["run"]))
     assert np.array_equal(rows, 3 * network.embed("run"))
 
 
@@ -303,3 +304,52 @@ def test_windows_are_as_few_and_as_even_as_possible(num_words: int, limit: int) 
 def test_windows_that_cannot_fit_are_rejected() -> None:
     with pytest.raises(UsageError, match="one character"):
         windows("abc def", lambda text: 10 * len(text), 5)
+
+
+def counted(network: TextEncoder, shift: float = 0.0) -> tuple[TextEncoder, list[int]]:
+    """The network, and how many texts each of its calls gets; shift: added to the rows of batches."""
+    calls: list[int] = []
+    assert network.embed_all is not None
+    together, alone = network.embed_all, network.embed
+
+    def embed_all(texts: Sequence[str]) -> np.ndarray:
+        calls.append(len(texts))
+        return together(texts) + np.float32(shift)
+
+    def embed(text: str) -> np.ndarray:
+        calls.append(1)
+        return alone(text)
+
+    return replace(network, embed=embed, embed_all=embed_all), calls
+
+
+DEEDS = ("throwing", "catching", "kicking", "holding", "hiding", "dropping", "turning", "taking", "passing", "pushing")
+SENTENCES = [f"a {size} person is {deed} the ball" for size in ("tall", "short", "young") for deed in DEEDS]
+
+
+def test_texts_of_one_length_share_calls_and_get_the_bits_that_they_get_alone(minilm: TextEmbeddings) -> None:
+    network = minilm._network()
+    alone = np.stack([network.embed(text) for text in SENTENCES])
+    counting, calls = counted(network)
+    assert len({network.count_tokens(text) for text in SENTENCES}) == 1
+    assert np.array_equal(counting.encode(SENTENCES), alone)
+    # The first batch is computed both ways; the others together, always with as many texts.
+    assert calls == [1] * BATCH + [BATCH, BATCH]
+    calls.clear()
+    assert np.array_equal(counting.encode(SENTENCES[:3][::-1]), alone[:3][::-1])
+    assert calls == [BATCH]
+
+
+def test_where_a_batch_has_other_bits_each_text_goes_alone(minilm: TextEmbeddings) -> None:
+    network = minilm._network()
+    other, calls = counted(network, shift=1e-6)
+    rows = other.encode(SENTENCES)
+    assert np.array_equal(rows, np.stack([network.embed(text) for text in SENTENCES]))
+    assert calls == [1] * BATCH + [BATCH] + [1] * (len(SENTENCES) - BATCH)
+
+
+def test_rows_keep_the_order_of_texts_of_mixed_lengths(minilm: TextEmbeddings) -> None:
+    mixed = [text for pair in zip(SENTENCES, [text.split()[3] for text in SENTENCES], strict=True) for text in pair]
+    rows = embed(minilm, texts(*mixed))
+    for place in (0, 1, 33, 40):
+        assert np.array_equal(rows[place], embed(minilm, texts(mixed[place]))[0])

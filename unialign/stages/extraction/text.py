@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ OTHER_LANGUAGE = "name the classes in its language, or take `--encoder sentence`
 # A name with this share of unknown tokens carries no information.
 MOST_UNKNOWN = 0.5
 LONG_TEXT = ("error", "windows")
+# Texts that are sorted into batches at a time, and whose rows appear together.
+AT_ONCE = 256
 
 
 def label_id(template: str, class_name: str) -> str:
@@ -100,8 +103,8 @@ class TextEmbeddings:
         embedded. "windows": the text is cut into `windows`, each is embedded and scaled to length 1 (if `normalise`),
         and the row is their mean, scaled to length 1 again. It is never truncated silently.
     normalize: rows have length 1.
-    Each text goes through the network alone: in a batch, texts are padded to the longest, and the last bits of a row
-    would depend on its neighbors (9e-8 measured with MiniLM).
+    Each row is that of its text alone (see `TextEncoder.encode`): in a batch of texts that are padded to the longest,
+    its last bits would depend on its neighbors (9e-8 measured with MiniLM).
     """
 
     name: str
@@ -200,14 +203,23 @@ class TextEmbeddings:
         """
         network = self._network()
         self._check_length(sources, network)
-        for source in sources:
+        rest = iter(sources)
+        while some := list(islice(rest, AT_ONCE)):
+            yield from self._embedded(some, network)
+
+    def _embedded(self, sources: Sequence[Source], network: TextEncoder) -> Iterator[Outcome]:
+        """The rows of some sources, whose texts go through the network together."""
+        texts = [source.text if source.text.strip() else "" for source in sources]
+        pieces = [windows(text, network.count_tokens, network.max_tokens) if text else [] for text in texts]
+        rows = network.encode([piece for several in pieces for piece in several]).astype(np.float64)
+        ends = np.cumsum([0, *map(len, pieces)]).tolist()
+        for source, text, (start, end) in zip(sources, texts, pairwise(ends), strict=True):
             digest = text_digest(source.text)
-            if not source.text.strip():
+            if not text:
                 yield Outcome(source.id, "unreadable", digest, detail={"why": "the text is blank"})
                 continue
-            pieces = windows(source.text, network.count_tokens, network.max_tokens)
-            detail = {"tokens": network.count_tokens(source.text), "windows": len(pieces)}
-            yield Outcome(source.id, "ok", digest, {"embedding": self._row(network, pieces)}, detail)
+            detail = {"tokens": network.count_tokens(text), "windows": end - start}
+            yield Outcome(source.id, "ok", digest, {"embedding": self._row(rows[start:end])}, detail)
 
     def _network(self) -> TextEncoder:
         network = load_encoder(self.name, self.model, self.weights, self.device)
@@ -215,9 +227,8 @@ class TextEmbeddings:
             raise StaleCache(f"{self.weights}: the weights are not those that this extraction was planned with.")
         return network
 
-    def _row(self, network: TextEncoder, pieces: Sequence[str]) -> np.ndarray:
-        """The (width,) float32 row of a text that was cut into pieces; float64 in between."""
-        rows = network.encode(pieces).astype(np.float64)  # (pieces, D)
+    def _row(self, rows: np.ndarray) -> np.ndarray:
+        """The (width,) float32 row of a text from those of its pieces (pieces, width), float64."""
         row = unit_rows(unit_rows(rows).mean(axis=0, keepdims=True))[0] if self.normalise else rows.mean(axis=0)
         if not np.isfinite(row).all():
             raise CorruptInput(

@@ -5,13 +5,19 @@ import json
 import logging
 import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from unialign.stages.extraction.heartbeat import beat
+
+# Texts that go through a network at once.
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,8 @@ class TextEncoder:
     width: D of a row. max_tokens: how many tokens it reads, special ones included. tokenizer: its digest or name.
         embed: one text to one float32 row (D,), not yet normalized. tokens: the token ids of a text, special ones
         included, untruncated. unknown: the id for everything that it has no tokens for, if there is one. latin_only: it
-        was trained on English and reads letters of other scripts byte by byte.
+        was trained on English and reads letters of other scripts byte by byte. embed_all: several texts of one length
+        to rows (N, D), in one call; None if it has no such call. is_padded: texts have one length for it, `max_tokens`.
     """
 
     width: int
@@ -32,6 +39,10 @@ class TextEncoder:
     tokens: Callable[[str], Sequence[int]]
     unknown: int | None = None
     latin_only: bool = False
+    embed_all: Callable[[Sequence[str]], np.ndarray] | None = None
+    is_padded: bool = False
+    # For each length, whether the rows of a batch have the bits of texts alone.
+    _alike: dict[int, bool] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of a text."""
@@ -51,8 +62,36 @@ class TextEncoder:
         return list(self.tokens(text)).count(self.unknown) / own if own > 0 and self.unknown is not None else 0.0
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, D) float32, each text encoded alone, so that a row never depends on its neighbors."""
-        return np.stack([self.embed(text) for text in texts])
+        """(N, D) float32; each row has the bits that its text gets alone, so it never depends on its neighbors.
+
+        Texts of one length go through the network `BATCH` at a time if that gives the same bits here, which depends on
+        the processor, its libraries and the length: the first batch of each length is computed both ways.
+        """
+        places: dict[int, list[int]] = defaultdict(list)
+        for place, text in enumerate(texts):
+            places[self.max_tokens if self.is_padded else self.count_tokens(text)].append(place)
+        rows = np.empty((len(texts), self.width), dtype=np.float32)
+        for length, several in places.items():
+            for start in range(0, len(several), BATCH):
+                some = several[start : start + BATCH]
+                rows[some] = self._encode([texts[place] for place in some], length)
+        return rows
+
+    def _encode(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """The rows of up to `BATCH` texts of one length."""
+        alike = self._alike.get(length)
+        if self.embed_all is not None and alike:
+            beat()
+            # Always as many, since bits depend on the number.
+            return self.embed_all([*texts, *[texts[-1]] * (BATCH - len(texts))])[: len(texts)]
+        rows = []
+        for text in texts:
+            beat()
+            rows.append(self.embed(text))
+        alone = np.stack(rows)
+        if self.embed_all is not None and alike is None and len(texts) == BATCH:
+            self._alike[length] = np.array_equal(self.embed_all(texts), alone)
+        return alone
 
 
 @dataclass(frozen=True)

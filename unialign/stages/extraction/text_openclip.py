@@ -1,5 +1,6 @@
 """OpenCLIP text towers: finding their weights, and loading them with the right activation."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,13 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
     network.eval()
     tokenizer = open_clip.get_tokenizer(name)
 
-    def embed(text: str) -> np.ndarray:
+    def embed_all(texts: Sequence[str]) -> np.ndarray:
         with torch.inference_mode():
-            row = network.encode_text(tokenizer([text]).to(device))[0]
-        return np.asarray(row.float().cpu().numpy())
+            rows = network.encode_text(tokenizer(list(texts)).to(device))
+        return np.asarray(rows.float().cpu().numpy())
+
+    def embed(text: str) -> np.ndarray:
+        return np.asarray(embed_all([text])[0])
 
     return TextEncoder(
         width=len(embed("width")),
@@ -152,6 +156,8 @@ def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
         embed=embed,
         # Its smallest tokens are bytes, so it has no unknown token, but its vocabulary is that of English.
         latin_only=True,
+        embed_all=embed_all,
+        is_padded=True,
         tokens=lambda text: [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id],
     )
 

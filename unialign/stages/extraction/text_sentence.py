@@ -69,8 +69,12 @@ def _sentence_encoder(folder: Path, digest: str, device: str) -> TextEncoder:
     # Some models prepend a prompt to every text; its tokens count towards the limit.
     prompt = network.prompts.get(network.default_prompt_name or "", "")
 
+    def embed_all(texts: Sequence[str]) -> np.ndarray:
+        rows = network.encode(list(texts), batch_size=len(texts), show_progress_bar=False)
+        return np.asarray(rows, dtype=np.float32)
+
     def embed(text: str) -> np.ndarray:
-        return np.asarray(network.encode([text], show_progress_bar=False)[0], dtype=np.float32)
+        return np.asarray(embed_all([text])[0])
 
     def tokens(text: str) -> Sequence[int]:
         return list(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
@@ -83,6 +87,7 @@ def _sentence_encoder(folder: Path, digest: str, device: str) -> TextEncoder:
         embed=embed,
         tokens=tokens,
         unknown=tokenizer.unk_token_id,
+        embed_all=embed_all,
     )
 
 
