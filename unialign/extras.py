@@ -21,6 +21,7 @@ _OFFERED = (
     "openvino",
     "tensorrt",
     "nvjpeg",
+    "torchcodec",
     "ultralytics",
     "wandb",
     "mlflow",

@@ -199,6 +199,11 @@ class ExtractSection(Settings):
     device: str = Field(
         "auto", description="Device: auto (a GPU if there is one), cpu, cuda, or one of several GPUs as cuda:1."
     )
+    decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = Field(
+        "pyav",
+        description="What decodes videos for poses and frames; torchcodec-cuda: NVIDIA's decoder. Others than pyav "
+        "round colors differently and see less damage (docs/videos.md); part of the key.",
+    )
     spool: UserPath | None = Field(
         None,
         description="Folder on a local disk for videos of a data root that is a URL, while they are read; null: in the "

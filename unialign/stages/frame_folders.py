@@ -14,17 +14,20 @@ from unialign.errors import CorruptInput
 from unialign.stages.frame_files import frame_files, unusable
 from unialign.stages.remote_files import RemotePath, local_file
 from unialign.stages.video import MAX_PIXELS, MAX_SIDE, Video
+from unialign.stages.video_decoders import PYAV
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 # The largest image is that of a video.
 MAX_BYTES = 2**27
 
 
-def opened_clip(path: Path, span: tuple[Fraction, Fraction] | None = None) -> "Video | FrameFolder":
-    """The clip at a path: a video file, here or remote, or a folder of images."""
+def opened_clip(
+    path: Path, span: tuple[Fraction, Fraction] | None = None, decoder: str = PYAV
+) -> "Video | FrameFolder":
+    """The clip at a path: a video file, here or remote, or a folder of images. decoder: see `Video`."""
     if isinstance(path, RemotePath):
-        return RemoteVideo(path, span)
-    return FrameFolder(path, span) if path.is_dir() else Video(path, span)
+        return RemoteVideo(path, span, decoder)
+    return FrameFolder(path, span) if path.is_dir() else Video(path, span, decoder)
 
 
 class RemoteVideo(Video):

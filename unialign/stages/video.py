@@ -30,6 +30,7 @@ from unialign.cache import atomic
 from unialign.cache.digests import other_than_file
 from unialign.errors import CorruptInput
 from unialign.stages.video_containers import CONTAINERS
+from unialign.stages.video_decoders import PYAV, torchcodec_frames
 from unialign.stages.video_structure import is_cut
 from unialign.stages.video_truncation import Tally
 
@@ -45,10 +46,18 @@ ANY_TAGS = {"metadata_errors": "replace"} if OLD_PYAV else {}
 ENCODER = {"threads": "1", "x264-params": "cpu-independent=1"}
 # Pixels this close to square count as square: 854 x 480 stands for 16:9 with pixels of 1280:1281.
 SQUARE = 0.01
+# Clips that every decoder shows alike, up to rounding, if they are upright, with square pixels and nothing hidden.
+# Not avi: it states no times of presentation, and torchcodec loses the last frames of one with B frames.
+PLAIN_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "mpegts")
+PLAIN_CODECS, PLAIN_FORMAT = ("h264", "hevc", "vp9", "av1"), "yuv420p"
+# BT.709, not stated, BT.470 and BT.601 with 625 and 525 lines; not stated and 16 to 235.
+PLAIN_COLORS, PLAIN_RANGES = (1, 2, 5, 6), (0, 1)
 # Tolerance in seconds by which a span may end after the video: annotations are rounded.
 OVERSHOOT = 1
 # The first entries of a display matrix: (a, b, c, d).
 Matrix = tuple[float, float, float, float]
+# In units of a display matrix.
+UPRIGHT: Matrix = (1 << 16, 0, 0, 1 << 16)
 
 
 def _unnamed(cls: Any, value: int) -> Any:
@@ -90,11 +99,13 @@ class Video:
     fps: average frames per second; NaN if not in the container.
     span: (start, end) in seconds from the first frame: only frames that begin in it are returned. None: all frames.
     reason: why the clip was rejected, without its path; "" if it was not.
+    decoder: of `video_decoders.DECODERS`; it decodes clips that all of them show alike, PyAV the others.
     """
 
-    def __init__(self, path: Path, span: tuple[Fraction, Fraction] | None = None) -> None:
+    def __init__(self, path: Path, span: tuple[Fraction, Fraction] | None = None, decoder: str = PYAV) -> None:
         self.path = path
         self.span = span
+        self.decoder = decoder
         self.decoded = 0
         self.declared: int | None = None
         self.corrupt = 0
@@ -137,7 +148,10 @@ class Video:
                 self.declared = None
                 yield from self._within(container, stream, *self.span)
                 return
-            yield from self._decoded(container, stream, tally)
+            if self.decoder != PYAV and self._is_plain(container, stream):
+                yield from self._by_torchcodec(container, stream, tally)
+            else:
+                yield from self._decoded(container, stream, tally)
             tally.finish(stream)
         self._judge(tally)
 
@@ -196,6 +210,46 @@ class Video:
                 yield from self._images(stream.decode(packet), reformatter)
         yield from self._images(stream.decode(None), reformatter)
 
+    def _is_plain(self, container: Any, stream: Any) -> bool:
+        """Whether every decoder shows the clip alike up to rounding; decodes one frame, and reads the file."""
+        context = stream.codec_context
+        colors = (int(context.colorspace), int(context.color_range))
+        if (
+            container.format.name not in PLAIN_CONTAINERS
+            or context.codec.canonical_name not in PLAIN_CODECS
+            or context.pix_fmt != PLAIN_FORMAT
+            or colors[0] not in PLAIN_COLORS
+            or colors[1] not in PLAIN_RANGES
+            or self.pixel_aspect != 1
+        ):
+            return False
+        with self._opened() as other:
+            first = None
+            for packet in packets(other, [other.streams[stream.index]]):
+                if packet.is_discard:
+                    return False
+                if first is None and packet.size:
+                    first = next(iter(packet.stream.decode(packet)), None)
+            return first is not None and display_matrix(first) in (None, UPRIGHT)
+
+    def _by_torchcodec(self, container: Any, stream: Any, tally: "Tally") -> Iterator[np.ndarray]:
+        """The frames by another decoder; packets are counted as for PyAV, so that missing ones are found."""
+        for packet in packets(container, tally.streams):
+            tally.count(packet, is_ours=packet.stream is stream)
+            self.corrupt += bool(packet.stream is stream and packet.size and packet.is_corrupt)
+        if self.corrupt:
+            raise self._failure(f"{self.corrupt} damaged packets", "corrupt-frames")
+        try:
+            for image in torchcodec_frames(self.path, stream.index, self.decoder):
+                self.decoded += 1
+                self._check_size(image.shape[0], image.shape[1])
+                yield self._of_one_size(image)
+        except RuntimeError as error:
+            if "CUDA" in str(error):  # nothing that this clip has done
+                raise
+            why = " ".join(str(error).split())[:80]
+            raise self._failure(f"torchcodec gave up after {self.decoded} frames ({why})") from error
+
     def _within(self, container: Any, stream: Any, start: Fraction, end: Fraction) -> Iterator[np.ndarray]:
         """The frames whose time is in [start, end), decoded from the keyframe before `start` on."""
         reformatter = VideoReformatter()
@@ -252,7 +306,9 @@ class Video:
     def _upright(self, image: np.ndarray, frame: Any) -> np.ndarray:
         # An H.264 stream may state it once for all following frames.
         self._matrix = display_matrix(frame) or self._matrix
-        image = turned(image, self._matrix)
+        return self._of_one_size(turned(image, self._matrix))
+
+    def _of_one_size(self, image: np.ndarray) -> np.ndarray:
         size = (image.shape[0], image.shape[1])
         if self.size not in ((0, 0), size):
             raise self._failure(f"the picture size changes from {self.size} to {size} at frame {self.decoded - 1}")

@@ -205,6 +205,7 @@ def _pose_network(config: Config, section: PosesSection) -> Extractor:
         "max_frames": section.max_frames,
         "device": config.extract.device,
         "layout": layout,
+        "decoder": config.extract.decoder,
     }
     if section.weights and section.weights.suffix.lower() == ".onnx":
         from unialign.stages.extraction.rtm_networks import rtm_file
@@ -373,6 +374,7 @@ def _frames(dataset: Dataset, config: Config, section: FramesSection) -> Prepare
         num_frames=section.num_frames,
         encoding=section.encoding,
         quality=section.quality,
+        decoder=config.extract.decoder,
     )
     return PreparedExtraction(extractor, files(dataset, "video"))
 

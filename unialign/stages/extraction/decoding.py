@@ -10,19 +10,20 @@ from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.frame_folders import opened_clip
 from unialign.stages.video import Video
+from unialign.stages.video_decoders import PYAV
 from unialign.types import Json
 
 
 class SourceVideo:
     """One source while it is decoded. A failure ends its frames and is kept in `failure`; it is never raised.
 
-    video: the clip, if it is opened already. digest: of the file's bytes, "" if it cannot be read.
-    is_decoded: whether `frames` has ended, successfully or not.
+    video: the clip, if it is opened already. decoder: see `Video`.
+    digest: of the file's bytes, "" if it cannot be read. is_decoded: whether `frames` has ended, successfully or not.
     """
 
-    def __init__(self, source: Source, video: Video | None = None) -> None:
+    def __init__(self, source: Source, video: Video | None = None, decoder: str = PYAV) -> None:
         self.source = source
-        self.video = video or (opened_clip(source.path, source.span) if source.path else Video(Path()))
+        self.video = video or (opened_clip(source.path, source.span, decoder) if source.path else Video(Path()))
         self.digest = ""
         self.failure: Outcome | None = None
         self.is_decoded = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -14,6 +15,7 @@ from unialign.stages.extraction.base import Outcome, Source, source_digest
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.images import ENCODINGS, encode_image
 from unialign.stages.video import decoder_version
+from unialign.stages.video_decoders import PYAV, check_decoder, decoder_key, load_decoder
 from unialign.types import Json
 
 # The longer side is stored with at most this multiple of the short side: 2.39 is the widest film format. Images of
@@ -95,12 +97,14 @@ class Frames:
     short_side: pixels of the shorter side of a stored image, but see `stored_size`.
     num_frames: images kept per clip, see `kept_indices`.
     encoding: "jpeg" (with `quality`, 1 to 95) or "rgb24" (raw bytes, about ten times the size).
+    decoder: of the videos, see `stages.video_decoders`; its versions are part of the key unless it is PyAV.
     """
 
     short_side: int = 256
     num_frames: int = 32
     encoding: str = "jpeg"
     quality: int = 90
+    decoder: str = PYAV
 
     modality = "frames"
     name = "frames"
@@ -108,6 +112,7 @@ class Frames:
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
             raise UsageError(f"frames cannot be stored as {self.encoding!r}; take one of {', '.join(ENCODINGS)}.")
+        check_decoder(self.decoder)
         if not 1 <= self.quality <= BEST_QUALITY:
             raise UsageError(f"JPEG quality {self.quality} is not between 1 and {BEST_QUALITY}; take 90.")
         if self.short_side < 16 or self.num_frames < 1:
@@ -138,7 +143,7 @@ class Frames:
             "extractor": self.name,
             "revision": 1,
             "parameters": {"encoding": self.encoding, **parameters},
-            "decoder": decoder_version(),
+            "decoder": decoder_key(decoder_version(), self.decoder),
             "libraries": libraries,
         }
 
@@ -174,13 +179,14 @@ class Frames:
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """See `run_on`, with a decoder of its own."""
-        return self.run_on(sources, SourceVideo)
+        return self.run_on(sources, partial(SourceVideo, decoder=self.decoder))
 
     def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """One outcome per source, in order; several clips are decoded at a time, a thread each.
 
         Statuses: "ok" and those of `Video.frames`.
         """
+        load_decoder(self.decoder)
         return in_order(lambda source: self.outcome(open_clip(source)), sources, decoders())
 
     def outcome(self, video: SourceVideo) -> Outcome:

@@ -30,6 +30,7 @@ from unialign.stages.extraction.pose_batches import Batches, Network
 from unialign.stages.extraction.tracker import Detections
 from unialign.stages.skeleton_layouts import COCO_17, Layout
 from unialign.stages.video import decoder_version
+from unialign.stages.video_decoders import PYAV, check_decoder, decoder_key, load_decoder
 from unialign.types import Json
 
 # 2: new rules to select and join persons, float32 instead of float16.
@@ -89,6 +90,7 @@ class YoloPoses:
     rectangular: the network sees a frame without the gray above and below it, or at its sides, up to its stride. Fewer
         pixels, so it is faster; persons near the border come out slightly differently. Part of the key if on.
     layout: what the network's joints are, in order; part of the key unless they are COCO's.
+    decoder: of the videos, see `stages.video_decoders`; its versions are part of the key unless it is PyAV.
     """
 
     weights: Path
@@ -105,6 +107,7 @@ class YoloPoses:
     precision: str = "fp32"
     rectangular: bool = False
     layout: Layout = COCO_17
+    decoder: str = PYAV
 
     modality = "poses"
     name = "yolo"
@@ -120,6 +123,7 @@ class YoloPoses:
             if getattr(self, count) < 1:
                 raise UsageError(f"{count} {getattr(self, count)} is below 1.")
         check_backend(self.backend, self.precision)
+        check_decoder(self.decoder)
 
     def key(self) -> Mapping[str, Json]:
         """What affects the bytes; see `Extractor.key`, and `batch_frames` for why it is included."""
@@ -137,7 +141,7 @@ class YoloPoses:
                 **({} if self.layout == COCO_17 else {"layout": self.layout.plain}),
             },
             "weights": self.weights_digest,
-            "decoder": decoder_version(),
+            "decoder": decoder_key(decoder_version(), self.decoder),
             "libraries": {**ultralytics_pose.versions(), **libraries_of(self.backend)},
         }
 
@@ -158,7 +162,7 @@ class YoloPoses:
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """See `run_on`, with a decoder of its own."""
-        return self.run_on(sources, SourceVideo)
+        return self.run_on(sources, partial(SourceVideo, decoder=self.decoder))
 
     def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """One outcome per source, in order. Batches span clips, so an outcome may have to wait for the next sources.
@@ -169,6 +173,7 @@ class YoloPoses:
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`.
         Raises `UsageError` if the network cannot be loaded, finds other joints, or does not accept images of this size.
         """
+        load_decoder(self.decoder)
         device = str(resolve_device(self.device, setting="extract.device"))
         stride = ultralytics_pose.network_stride(self.weights, self.weights_digest) if self.rectangular else 0
         network = self.network(device, (self.image_size, self.image_size))

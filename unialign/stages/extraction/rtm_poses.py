@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -21,6 +22,7 @@ from unialign.stages.extraction.rtm_networks import RtmFile, Rtmo, TopDown, load
 from unialign.stages.extraction.tracker import Detections
 from unialign.stages.skeleton_layouts import COCO_17, Layout
 from unialign.stages.video import decoder_version
+from unialign.stages.video_decoders import PYAV, check_decoder, decoder_key, load_decoder
 from unialign.types import Json
 
 REVISION = 1
@@ -57,9 +59,13 @@ class RtmPoses:
     max_detections: int = 20
     longest_gap: int = 30
     device: str = "auto"
+    decoder: str = PYAV
 
     modality = "poses"
     name = "rtm"
+
+    def __post_init__(self) -> None:
+        check_decoder(self.decoder)
 
     def key(self) -> Mapping[str, Json]:
         """See `Extractor.key`."""
@@ -73,7 +79,7 @@ class RtmPoses:
                 "layout": self.layout.plain,
             },
             "weights": self.weights.digest,
-            "decoder": decoder_version(),
+            "decoder": decoder_key(decoder_version(), self.decoder),
             "libraries": libraries(),
         }
 
@@ -94,7 +100,7 @@ class RtmPoses:
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """See `run_on`, with a decoder of its own."""
-        return self.run_on(sources, SourceVideo)
+        return self.run_on(sources, partial(SourceVideo, decoder=self.decoder))
 
     def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """One outcome per source, in order; clips are decoded ahead and tracked behind in threads.
@@ -102,6 +108,7 @@ class RtmPoses:
         Statuses: "ok", "no-person", "too-long" and those of `Video.frames`. Raises `UsageError` for files that are not
         such networks, or find another number of joints than the layout has.
         """
+        load_decoder(self.decoder)
         device = str(resolve_device(self.device, setting="extract.device"))
         network = load_rtm(self.weights, self.detector, device, self.image_size, torch.get_num_threads())
         if network.num_joints != len(self.layout.joints):

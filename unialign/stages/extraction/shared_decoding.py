@@ -15,6 +15,7 @@ from unialign.stages.extraction.base import Source
 from unialign.stages.extraction.decoding import SourceVideo
 from unialign.stages.frame_folders import opened_clip
 from unialign.stages.video import Video
+from unialign.stages.video_decoders import PYAV
 
 # Frames of a clip that wait for a reader: at 1080p, 50 MB.
 ROOM = 8
@@ -28,11 +29,11 @@ Step = tuple[np.ndarray | None, dict[str, Any], BaseException | None]
 class SharedClips:
     """The clips of one run, for so many readers. Each reader opens each clip once, in the same order.
 
-    stopped: set when nobody waits for anything any more; clips then end early.
+    decoder: see `Video`. stopped: set when nobody waits for anything any more; clips then end early.
     """
 
-    def __init__(self, readers: int, stopped: threading.Event) -> None:
-        self._readers = readers
+    def __init__(self, readers: int, stopped: threading.Event, decoder: str = PYAV) -> None:
+        self._readers, self._decoder = readers, decoder
         self._clips: dict[str, _Clip] = {}
         self._lock = threading.Lock()
         self._stopped = stopped
@@ -44,7 +45,7 @@ class SharedClips:
         with self._lock:
             clip = self._clips.get(source.id)
             if clip is None:
-                clip = self._clips[source.id] = _Clip(source, self._readers, self._stopped)
+                clip = self._clips[source.id] = _Clip(source, self._readers, self._stopped, self._decoder)
             clip.opened += 1
             if clip.opened == self._readers:
                 del self._clips[source.id]
@@ -54,9 +55,9 @@ class SharedClips:
 class _Clip:
     """One clip in progress. opened: by how many readers."""
 
-    def __init__(self, source: Source, readers: int, stopped: threading.Event) -> None:
+    def __init__(self, source: Source, readers: int, stopped: threading.Event, decoder: str) -> None:
         assert source.path is not None
-        self.path, self.span = source.path, source.span
+        self.path, self.span, self.decoder = source.path, source.span, decoder
         self.opened = 0
         self._stopped = stopped
         self._steps: list[queue.Queue[Step]] = [queue.Queue(ROOM) for _ in range(readers)]
@@ -83,7 +84,7 @@ class _Clip:
             self._gone[reader] = True
 
     def _decode(self) -> None:
-        video = opened_clip(self.path, self.span)
+        video = opened_clip(self.path, self.span, self.decoder)
         error: BaseException | None = None
         try:
             for image in video.frames():

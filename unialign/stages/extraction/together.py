@@ -19,6 +19,10 @@ from unialign.stages.extraction.shared_decoding import SharedClips
 class VideoExtractor(Extractor, Protocol):
     """An extractor that reads whole clips, and can be given ones that others read too."""
 
+    @property
+    def decoder(self) -> str:
+        """See `Video`; the same for all that read a clip together."""
+
     def run_on(self, sources: Sequence[Source], open_clip: Callable[[Source], SourceVideo]) -> Iterator[Outcome]:
         """The same as `run`, on clips that `open_clip` opens, each once and in order."""
 
@@ -51,7 +55,7 @@ class Together:
                 yield from extractor.run(())
             return
         stopped = threading.Event()
-        clips = SharedClips(len(self.extractors), stopped)
+        clips = SharedClips(len(self.extractors), stopped, self.extractors[0].decoder)
         several = [
             extractor.run_on(sources, partial(clips.open, place)) for place, extractor in enumerate(self.extractors)
         ]
