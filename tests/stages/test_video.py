@@ -1,5 +1,6 @@
 """What `stages.video` finds in damaged files, on clips made here and on real ones: no frame is lost in silence."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,20 @@ def test_real_clips_are_ok(shared_data: Path) -> None:
         found, video = status(path)
         assert (found, video.decoded) == ("ok", video.declared), path.name
     assert Video(odd[0]).path.suffix == ".avi"
+
+
+def test_a_frame_that_is_dropped_is_freed_at_once(clips: dict[str, Path]) -> None:
+    """Not by the garbage collector, before which a decoded image of each frame would stay in memory."""
+    frames = Video(clips["clip.mp4"]).frames()
+    next(frames)
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in frames) == NUM_FRAMES - 1
+        left = [each for each in gc.get_objects() if type(each).__name__ == "VideoFrame"]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_decoder_version_names_the_libraries() -> None:

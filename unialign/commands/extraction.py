@@ -171,11 +171,9 @@ def priced(price: "Price | None") -> dict[str, str]:
     """What a dry run says of time and room."""
     if price is None:
         return {}
-    each = f"{price.seconds_per_sample:.3f} s and {console.human_bytes(price.bytes_per_sample)} a sample"
-    return {
-        "estimate": f"{price.hours:.2f} hours in one process, {console.human_bytes(price.bytes)} "
-        f"({each}, measured on {price.measured:,})"
-    }
+    time, room = console.clock(3600 * price.hours), console.human_bytes(price.bytes)
+    each = f"{price.seconds_per_sample:.3g} s and {console.human_bytes(price.bytes_per_sample)} a sample"
+    return {"estimate": f"{time} in one process, besides loading, and {room} ({each}, measured on {price.measured:,})"}
 
 
 def show_classes(problems: Sequence[tuple[str, str, str]], dataset: "Dataset") -> None:

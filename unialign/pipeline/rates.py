@@ -30,9 +30,9 @@ def measured_rates(config: Config) -> dict[str, Json]:
     if network is None:
         return {**found, "bottleneck": why}
     if network < decoder:
-        advice = "a GPU, a faster extract.poses.backend, or a smaller extract.poses.image_size helps"
+        advice = "a GPU, --backend openvino on a processor, or a smaller extract.poses.image_size helps"
         return {**found, "bottleneck": f"the network: extract poses waits for it; {advice}."}
-    advice = "more --threads, or --cluster local:N, helps"
+    advice = "more cores or machines (--cluster slurm:N, --join), or extract.decoder=torchcodec-cuda, helps"
     return {**found, "bottleneck": f"the decoder: extract poses waits for it; {advice}."}
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -358,7 +359,9 @@ def square_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, i
 
 def display_matrix(frame: Any) -> Matrix | None:
     """How a frame is displayed: coded (x, y) goes to (a x + c y, b x + d y), y pointing down; None if not stated."""
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    # Not `frame.side_data`: frame and container would refer to each other, and a decoded image of each frame would stay
+    # in memory until the garbage collector finds them.
+    data = SideDataContainer(frame).get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-arg]
     if data is None:
         return None
     a, b, _, c, d = np.frombuffer(data, dtype=np.int32)[:5].tolist()

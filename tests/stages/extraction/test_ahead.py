@@ -29,9 +29,23 @@ def test_results_come_in_order_whoever_is_the_fastest(delays: list[float], threa
 
     numbers = range(len(delays))
     assert list(in_order(make, numbers, threads)) == list(numbers)
+    assert list(in_order(make, numbers, threads, lambda number: number % 2 == 0)) == list(numbers)
     found = [(number, list(stream)) for number, stream in streams(count, numbers, threads, room=2)]
     assert found == [(number, [number] * number) for number in numbers]
     assert threading.active_count() < 30
+
+
+def test_light_items_are_made_by_the_thread_that_reads_and_fail_in_their_turn() -> None:
+    def make(number: int) -> tuple[int, bool]:
+        if number == 3:
+            raise ValueError(number)
+        time.sleep(0.005 * (number == 0))
+        return number, threading.current_thread() is threading.main_thread()
+
+    made = in_order(make, range(5), 2, lambda number: number > 0)
+    assert [next(made) for _ in range(3)] == [(0, False), (1, True), (2, True)]
+    with pytest.raises(ValueError, match="3"):
+        next(made)
 
 
 def test_what_waits_is_bounded() -> None:

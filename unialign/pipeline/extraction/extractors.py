@@ -434,8 +434,8 @@ def _left_out(done: Extraction, _: Sequence[str]) -> Mapping[str, str]:
     counts = {name: done.left_out.get(name, 0) for name in LEFT_OUT}
     persons, detections, strays, frames = counts.values()
     words = (
-        f"{persons:,} people ({detections:,} detections) beyond the slots, {strays:,} stray detections; "
-        f"{frames:,} frames show only them"
+        f"{counted(persons, 'person', 'people')} ({counted(detections, 'detection')}) beyond the slots, "
+        f"{counted(strays, 'stray detection')}; {counted(frames, 'frame shows', 'frames show')} only them"
     )
     return {"left out": words} if done.left_out else {}
 

@@ -1,6 +1,7 @@
 """What an extraction will cost, from a few of its samples: `--dry-run`."""
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from unialign.pipeline.extraction.planning import Plan
@@ -45,8 +46,9 @@ class Price:
 def price(extractor: Extractor, plan: Plan, threads: int, limits: Limits) -> Price | None:
     """Extract some of the samples that are to do, evenly spread, and store nothing; None if there are none to do.
 
-    Loading is left out, since it is paid once, and so is a first sample before the clock starts: networks, decoders and
-    allocators are set up with it. Raises what `Supervisor.run` raises.
+    They go through the worker together, as in the extraction itself: alone, a clip would pay for the rest of its last
+    batch, and nothing would be decoded ahead. Loading is left out, since it is paid once, and so is a first sample
+    before the clock starts: networks, decoders and allocators are set up with it. Raises what `Supervisor.run` raises.
     """
     todo = [source for unit in plan.units for source in unit.sources]
     if not todo:
@@ -57,11 +59,11 @@ def price(extractor: Extractor, plan: Plan, threads: int, limits: Limits) -> Pri
         supervisor.load()
         supervisor.run(some[:1])
         started = time.monotonic()
-        for source in some:
-            (outcome,) = supervisor.run([source])
-            measured += 1
-            num_bytes += sum(array.nbytes for array in outcome.arrays.values())
-            if time.monotonic() - started > SECONDS:
-                break
+        with closing(supervisor.stream(some)) as stream:
+            for outcomes in stream:
+                measured += len(outcomes)
+                num_bytes += sum(array.nbytes for outcome in outcomes for array in outcome.arrays.values())
+                if time.monotonic() - started > SECONDS:
+                    break
         seconds = time.monotonic() - started
     return Price(measured, len(todo), seconds / measured, num_bytes / measured)

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -145,7 +145,7 @@ class Supervisor:
             seen(outcomes)
         return made
 
-    def stream(self, sources: Sequence[Source], allowed: int | None = None) -> Iterator[Sequence[Outcome]]:
+    def stream(self, sources: Sequence[Source], allowed: int | None = None) -> Generator[Sequence[Outcome]]:
         """One outcome per source, in order, as they come; a sample that ends its worker gets the status that says how.
 
         allowed: outcomes after which the worker waits until `allow` permits more; None: it never does, as long as they

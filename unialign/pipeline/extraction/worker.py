@@ -25,7 +25,7 @@ from pathlib import Path
 import unialign
 from unialign.errors import UnialignError
 from unialign.pipeline.extraction.channel import Channel, copied, inherited
-from unialign.pipeline.extraction.hardware import environment_of, limit_threads
+from unialign.pipeline.extraction.hardware import environment_of, keep_freed_memory, limit_threads
 from unialign.pipeline.extraction.parent import die_with
 from unialign.stages.extraction.ahead import use_decoders
 from unialign.stages.extraction.base import Extractor, Outcome, Source
@@ -149,6 +149,7 @@ def serve(channel: Channel, assignment: Assignment) -> None:
     report = _Report(channel)
     listen(report.beat)
     limit_threads(assignment.threads)
+    keep_freed_memory()
     use_decoders(assignment.decoders)
     # The supervisor is gone: nobody to work for.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

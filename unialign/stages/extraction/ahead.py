@@ -41,8 +41,13 @@ def decoders() -> int:
     return _decoders or min(MOST_DECODERS, usable_cores())
 
 
-def in_order(make: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
-    """`make` of each item, in order; `threads` are made at a time, and as many results wait at most."""
+def in_order(
+    make: Callable[[T], R], items: Iterable[T], threads: int, is_light: Callable[[T], bool] = lambda item: False
+) -> Generator[R]:
+    """`make` of each item, in order; `threads` are made at a time, and as many results wait at most.
+
+    is_light: whether an item is made at once, in this thread, since handing it over would take as long.
+    """
     if threads == 1:
         yield from map(make, items)
         return
@@ -50,13 +55,22 @@ def in_order(make: Callable[[T], R], items: Iterable[T], threads: int) -> Genera
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(make, item))
+            waiting.append(_made(make, item) if is_light(item) else pool.submit(make, item))
             while waiting and (len(waiting) > threads or waiting[0].done()):
                 yield result_of(waiting.popleft())
         while waiting:
             yield result_of(waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _made(make: Callable[[T], R], item: T) -> "Future[R]":
+    future: Future[R] = Future()
+    try:
+        future.set_result(make(item))
+    except Exception as error:  # noqa: BLE001 - raised where the result is taken, in its turn
+        future.set_exception(error)
+    return future
 
 
 def result_of(future: "Future[R]") -> R:

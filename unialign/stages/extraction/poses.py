@@ -41,8 +41,9 @@ STRIDE = 32
 # for as many pieces, so a decoding thread holds 40 MB, and more only where one frame does.
 PIECE, PIECE_BYTES = 16, 8 << 20
 PIECES_AHEAD = 4
-# Clips tracked at a time.
-TRACKED_AT_ONCE = 2
+# Clips tracked at a time, and detections up to which a clip is tracked in between: in 3 ms, within which the network
+# has work.
+TRACKED_AT_ONCE, FEW_DETECTIONS = 2, 256
 
 
 def to_detections(found: np.ndarray, height: int, width: int, side: int, stride: int = 0) -> Detections:
@@ -68,6 +69,10 @@ class DetectionJob:
     def take(self, persons: np.ndarray) -> None:
         """Add what was found in its next frame."""
         self.found.append(persons)
+
+    def is_short(self) -> bool:
+        """Whether tracking it takes no longer than handing it to a thread and back."""
+        return sum(map(len, self.found)) <= FEW_DETECTIONS
 
     @property
     def is_done(self) -> bool:
@@ -180,7 +185,7 @@ class YoloPoses:
         jobs = (DetectionJob(open_clip(source), stride) for source in sources)
         ahead = streams(partial(self.pieces, resized=not network.takes_frames), jobs, decoders(), PIECES_AHEAD)
         with closing(ahead) as clips, closing(self.detected(clips, device)) as detected:
-            yield from in_order(self.outcome, detected, TRACKED_AT_ONCE)
+            yield from in_order(self.outcome, detected, TRACKED_AT_ONCE, DetectionJob.is_short)
 
     def pieces(self, clip: DetectionJob, *, resized: bool) -> Iterator[list[np.ndarray]]:
         """The frames of a clip, a few at a time; `resized`: as the network's images."""
