@@ -10,7 +10,7 @@ QUICK := $(wildcard tests/stages/test_video*.py) tests/stages/extraction/test_fr
   tests/cache/test_threads.py tests/stages/training/test_loop.py tests/golden/test_golden.py tests/pipeline/test_doctor.py \
   tests/test_cli.py
 
-.PHONY: install demo docs test promises quick check format reliability slurm fuzz compiled coverage bench results clean
+.PHONY: install demo docs test promises quick check format reliability slurm s3 fuzz compiled coverage bench results clean
 
 install: $(VENV)/.installed
 	@test "$(origin PYTHON)" = file -o "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || \
@@ -72,6 +72,14 @@ slurm: install
 	@command -v slurmctld slurmd munged sbatch > /dev/null || \
 	  { echo "make slurm needs: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 1; }
 	SLURM=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/reliability/test_slurm.py
+
+# Caches in object storage on a real server, Ceph's gateway with one OSD in memory (apt-get install radosgw ceph-mon ceph-osd
+# ceph-common; as root); two minutes.
+s3: install
+	@command -v radosgw ceph ceph-mon ceph-osd > /dev/null || \
+	  { echo "make s3 needs: apt-get install radosgw ceph-mon ceph-osd ceph-common" >&2; exit 1; }
+	S3=ceph OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/pipeline/extraction/test_object_storage.py \
+	  tests/pipeline/exchange/test_remote_export.py tests/pipeline/extraction/test_remote_sources.py
 
 # 200,000 stores that were changed and signed again, two processes at a time; a quarter of an hour.
 fuzz: install

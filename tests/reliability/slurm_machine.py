@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def slurm(folder: Path) -> Iterator[Path]:
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o400)
-    first, second = _free_ports(2)
+    first, second = free_ports(2)
     config = folder / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
     config.write_text(
@@ -83,7 +83,9 @@ def slurm(folder: Path) -> Iterator[Path]:
     )
     with ExitStack() as running:
         for command in daemons:
-            running.enter_context(_daemon(command, folder / f"{command[0]}.log.txt", config))
+            running.enter_context(
+                daemon(command, folder / f"{command[0]}.log.txt", {**os.environ, "SLURM_CONF": str(config)})
+            )
             time.sleep(1)
         _await_idle(config)
         yield config
@@ -106,8 +108,8 @@ def ended(config: Path, job: str, seconds: float) -> bool:
 
 
 @contextmanager
-def _daemon(command: Sequence[str], log: Path, config: Path) -> Iterator[None]:
-    environment = {**os.environ, "SLURM_CONF": str(config)}
+def daemon(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """A program in the foreground, which runs until the end of the block."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
@@ -130,7 +132,8 @@ def _await_idle(config: Path) -> None:
     raise AssertionError(f"SLURM's one node is not idle: {ask(config, 'sinfo', '-R')}")
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """So many TCP ports of this machine that nobody listens at."""
     with ExitStack() as held:
         found = [held.enter_context(socket.socket()) for _ in range(number)]
         for each in found:

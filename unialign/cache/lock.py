@@ -122,7 +122,7 @@ def _spoken(owner: str) -> str:
         return owner or "unknown, or several with --join"
 
 
-def locked(store: Path, owner: str, file: Path | None = None) -> LockedStore:
+def locked(store: Path, owner: str, file: Path | str | None = None) -> LockedStore:
     """The error for a store whose lock another process holds. owner: "" if it has left no name."""
     way_out = "wait for it or stop it"
     if file is not None:

@@ -20,6 +20,7 @@ import numpy as np
 from unialign.cache.index import load_table
 from unialign.cache.lock import keep_for_reading
 from unialign.cache.mapping import map_handle
+from unialign.cache.mirrors import url_of
 from unialign.cache.records import STATUSES, Entry, ShardFile
 from unialign.cache.shards import read_index, read_sample
 from unialign.cache.store import Store, open_store
@@ -267,6 +268,11 @@ class StoreReader(Recorded):
 
 def _opened(path: Path, folder: int) -> tuple[Store, SampleTable]:
     store = open_store(path)
+    if url := url_of(path):
+        raise UsageError(
+            f"this needs the shards of {url} on a disk: bring the store into a local cache with `unialign cache import "
+            f"{url} --cache FOLDER`, and give that cache."
+        )
     table = load_table(store, strict=True)
     check_sizes(store, table)
     # Removing a store starts with a rename; what was read after it may be incomplete.

@@ -8,6 +8,7 @@ from pathlib import Path
 from unialign.cache.atomic import PREFIX
 from unialign.cache.checks import check_record
 from unialign.cache.index import check_index, index_path
+from unialign.cache.mirrors import check_whole, url_of
 from unialign.cache.records import Record, list_records, read_record, shard_of
 from unialign.cache.store import Store, is_store_name, open_store, read_num_shards
 from unialign.errors import DamagedStore
@@ -36,6 +37,8 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
         store = open_store(path)
     except DamagedStore as error:
         return [Damage(None, "zarr.json", str(error))]
+    if url_of(path):
+        check_whole(path.parents[2], "cache verify")
     damage = _check_metadata(store)
     expected = {path / "zarr.json", index_path(path), *(path / spec.name / "zarr.json" for spec in store.arrays)}
     files = list_records(path)

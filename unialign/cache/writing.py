@@ -13,6 +13,7 @@ from unialign.cache.arrays import ArraySpec
 from unialign.cache.index import load_table, write_index
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
+from unialign.cache.mirrors import check_whole
 from unialign.cache.paths import expanded_path
 from unialign.cache.reader import StoreReader
 from unialign.cache.records import Entry
@@ -63,6 +64,7 @@ def write_store(
         {"extractor": name, "modality": modality, "parameters": _plain("parameters", parameters), "origin": "python"}
     )
     root = expanded_path(cache).resolve()
+    check_whole(root, "writing a store")
     path = store_path(root, collection, modality, key)
     wanted = Store(path, collection, modality, key, specs, shard_samples, _plain("attributes", attributes))
     with store_lock(path, root):

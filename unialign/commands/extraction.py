@@ -150,10 +150,10 @@ def show_extraction(name: str, done: "Extraction", pace: "Pace | None", dataset:
     work = f"{done.attempted:,} to do" if dry_run else f"{done.extracted:,} extracted"
     quarantined = ", ".join(f"{count} {status}" for status, count in done.quarantined.items()) or "none"
     console.show_result(
-        f"{done.store}: {work}, {done.reused:,} reused, quarantined: {quarantined}",
+        f"{done.place}: {work}, {done.reused:,} reused, quarantined: {quarantined}",
         {
             "modality": done.modality,
-            "store": done.store,
+            "store": done.place,
             "samples": f"{done.total:,} of {dataset.name}: {work}, {done.reused:,} reused",
             "quarantined": quarantined,
             "seconds": f"{done.seconds:.1f}",

@@ -189,11 +189,17 @@ def resolve(config: Path | None, overrides: list[str] | None, **flags: Any) -> "
 
 
 def load(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> "Config":
-    """The same, with the flags by their keys."""
+    """The same, with the flags by their keys. A cache behind a URL is the folder of its local side."""
     check_overrides(given, overrides or ())
     from unialign.pipeline.config import load_config
 
-    return load_config(given, overrides or (), file=config)
+    loaded = load_config(given, overrides or (), file=config)
+    # Only then are the libraries of object storage loaded.
+    if ":/" not in str(loaded.cache):
+        return loaded
+    from unialign.pipeline.stores import with_cache_here
+
+    return with_cache_here(loaded)
 
 
 def keyed(flags: dict[str, Any]) -> dict[str, Any]:

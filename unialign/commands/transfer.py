@@ -134,7 +134,9 @@ def import_file(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A .h5 file that `export` wrote, a pyskl pickle (.pkl), or features (see --modality)."
+            metavar="FILE",
+            help="A .h5 file that `export` wrote, a pyskl pickle (.pkl), or features (see --modality); or the URL of a "
+            "store (s3://bucket/stores/NAME.zarr), which is fetched as it is.",
         ),
     ],
     modality: Annotated[
@@ -166,10 +168,14 @@ def import_file(
 
     A .pkl becomes poses of --dataset, or without it of the file's own samples. Features become a store of --dataset.
     """
+    from unialign.stages.datasets.remote_tree import remote_url
+
     started = time.monotonic()
     resolved = resolve(config, None, dataset=dataset, data=root, cache=cache, labels=labels)
     with console.progress_bar(f"import {file.name}", hidden=as_json) as progress:
-        if modality is not None or file.suffix.lower() in FEATURES:
+        if url := remote_url(file):
+            result = _import_remote(url, resolved, progress)
+        elif modality is not None or file.suffix.lower() in FEATURES:
             given = {"modality": modality or "pose-features", "ids": ids, "rows": rows}
             result = _import_features(file, resolved, {**given, "source": source, "license": license})
         elif _format(file) == "hdf5":
@@ -196,6 +202,27 @@ def _import_hdf5(file: Path, config: "Config", progress: console.Update) -> dict
         "samples": summary.samples,
         "quarantined": summary.quarantined,
         "reused": done.reused,
+        "not_held": [],
+    }
+
+
+def _import_remote(url: str, config: "Config", progress: console.Update) -> dict[str, Json]:
+    from unialign.cache.inventory import summarise
+    from unialign.cache.store import open_store
+    from unialign.pipeline.exchange.remote_import import import_remote
+
+    done = import_remote(url, config.cache.resolve(), progress)
+    summary = summarise(done.path)
+    return {
+        "file": url,
+        "format": "store",
+        "store": str(done.path),
+        "key": open_store(done.path).key.digest,
+        "modality": summary.modality,
+        "samples": summary.samples,
+        "quarantined": summary.quarantined,
+        "reused": not done.bytes,
+        "bytes": done.bytes,
         "not_held": [],
     }
 

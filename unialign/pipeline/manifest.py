@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from unialign.cache.atomic import write_text
 from unialign.cache.bounded import parse_json
 from unialign.cache.keys import digest
+from unialign.cache.mirrors import bucket_of
+from unialign.cache.remote.mirror import send_changed
 from unialign.cache.schema import reason
 from unialign.errors import DamagedStore, MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset, Sample, Split
@@ -61,7 +63,10 @@ def manifest_path(cache: Path, collection: str, dataset: str) -> Path:
 
 
 def save_manifest(dataset: Dataset, cache: Path) -> None:
-    """Write ids, labels, class names and splits, unless the file already has the same content."""
+    """Write ids, labels, class names and splits, unless the file already has the same content.
+
+    Of a cache in object storage, it is sent there too.
+    """
     made = {name: protocol(dataset.samples) for name, protocol in dataset.protocols.items()}
     splits = {
         # A split without val is written in the format from before the val part was introduced.
@@ -86,6 +91,8 @@ def save_manifest(dataset: Dataset, cache: Path) -> None:
     path = manifest_path(cache, dataset.collection, dataset.name)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
+    if bucket_of(cache):
+        send_changed(cache, [path])
 
 
 def load_manifest(cache: Path, name: str, collection: str | None = None) -> Dataset:

@@ -11,6 +11,7 @@ from unialign.cache.bounded import parse_json
 from unialign.cache.inventory import Summary, iterate_stores, summarise
 from unialign.cache.keys import SHORT
 from unialign.cache.lock import store_lock, unread
+from unialign.cache.mirrors import check_whole
 from unialign.cache.store import Store, open_store
 from unialign.errors import DamagedStore, LockedStore, MissingCache, UsageError
 from unialign.pipeline.exchange.hdf5_import import STAGING
@@ -80,6 +81,7 @@ def prune_stores(
     Unreadable stores and stores that another process is writing or reading are kept. progress: called with (stores
     processed, total). Raises `DamagedStore` if a named store cannot be read, since its input stores are then unknown.
     """
+    check_whole(cache, "cache prune")
     paths = list(iterate_stores(cache))
     summaries = [summarise(path) for path in paths]
     unreadable = tuple(summary.path for summary in summaries if summary.problem)

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unialign.cache.inventory import find_store, iterate_stores
+from unialign.cache.mirrors import url_of
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.cache.records import list_records
+from unialign.cache.remote.mirror import mirrored
 from unialign.cache.remote.remote_reader import RemoteReader
 from unialign.errors import MissingCache, UsageError
+from unialign.pipeline.config import Config
+from unialign.stages.datasets.remote_tree import remote_url
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,13 +46,17 @@ def open_chosen(
 ) -> StoreReader | RemoteReader:
     """A reader for the store of a modality: the one at the URL in `chosen`, or else that of `choose_store`.
 
+    In a cache in object storage, that one is at a URL too.
     keep: GB of local disk below the cache root for caching blocks of all remote stores; 0: no caching.
     Raises what `choose_store` and `RemoteReader` raise, and `UsageError` for a remote store of another collection or
     modality.
     """
     where = chosen.get(modality, "")
     if "://" not in where:
-        local = StoreReader(choose_store(cache, collection, modality, chosen, dataset))
+        path = choose_store(cache, collection, modality, chosen, dataset)
+        where = url_of(path)
+    if not where:
+        local = StoreReader(path)
         LOGGER.info("reads %s of %d samples from %s", modality, len(local.ids), local.path)
         return local
     reader = open_remote(where, cache, keep)
@@ -60,6 +68,15 @@ def open_chosen(
             f"correct train.stores.{modality}."
         )
     return reader
+
+
+def with_cache_here(config: Config) -> Config:
+    """The configuration with the local side of a cache that is given as a URL, brought up to date.
+
+    Raises what `mirrored` raises.
+    """
+    url = remote_url(config.cache)
+    return config.model_copy(update={"cache": mirrored(url)}) if url else config
 
 
 def open_remote(url: str, cache: Path, keep: float) -> RemoteReader:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 from tests.cache.made_remote import check_all, made
 from tests.cache.test_store import tree_digest
 from tests.pipeline.extraction.test_remote_sources import quick, s3
+from unialign.cache.remote import putting
 from unialign.cache.remote.remote_reader import RemoteReader
 from unialign.cli import app
 from unialign.errors import CacheProblem, DamagedStore, UsageError
@@ -59,16 +59,16 @@ def test_an_interrupted_copy_is_no_store_and_goes_on(
 ) -> None:
     monkeypatch.setattr(remote_export, "AT_ONCE", 1)
     store = made(tmp_path / "cache", "none")
-    real, calls = remote_export._Target._called, [0]
+    real, calls = remote_export.put, [0]
 
-    def failing(self: Any, call: Callable[[], Any], name: str) -> Any:
-        calls[0] += bool(name)
+    def failing(*given: Any, **options: Any) -> None:
+        calls[0] += 1
         if calls[0] > number:
             raise KeyboardInterrupt
-        return real(self, call, name)
+        real(*given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote_export._Target, "_called", failing)
+        patch.setattr(remote_export, "put", failing)
         with pytest.raises(KeyboardInterrupt):
             export_remote(store.path, bucket)
     s3.invalidate_cache()
@@ -80,7 +80,7 @@ def test_an_interrupted_copy_is_no_store_and_goes_on(
 
 
 def test_larger_files_go_in_parts(s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_export, "PART", 5 << 20)  # S3 takes no smaller ones
+    monkeypatch.setattr(putting, "PART", 5 << 20)  # S3 takes no smaller ones
     parts: list[str] = []
     real = type(s3)._call_s3
 

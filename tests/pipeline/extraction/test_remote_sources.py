@@ -1,7 +1,6 @@
 """Videos behind a URL: the bytes of a local extraction, fetched once, into a bounded folder, by safe names."""
 
 import json
-import logging
 import os
 import shutil
 import time
@@ -11,10 +10,10 @@ from typing import Any
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from tests.cache.made_remote import Site, serving
+from tests.cache.s3_server import SECRET, USER, s3_server
 from tests.cache.test_store import tree_digest
 from tests.stages.made_videos import moving_frames
 from unialign.cache.remote import transport
@@ -35,19 +34,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """A server that speaks S3, found as any other: by the environment."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "made")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "made-secret")
+    with s3_server() as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", USER)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         yield fsspec.filesystem("s3")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="module")

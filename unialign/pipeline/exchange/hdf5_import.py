@@ -15,6 +15,7 @@ from unialign.cache.checks import check_record
 from unialign.cache.codecs import codec_versions
 from unialign.cache.index import write_index
 from unialign.cache.lock import store_lock
+from unialign.cache.mirrors import check_whole
 from unialign.cache.records import Record, list_records, read_record, record_path
 from unialign.cache.repair import restore_metadata
 from unialign.cache.schema import MAX_SHARD
@@ -78,6 +79,7 @@ def import_hdf5(source: Path, cache: Path, progress: Progress = lambda done, tot
     """
     if not source.is_file():
         raise UsageError(f"{source} is not a file; give one that `unialign cache export` wrote.")
+    check_whole(cache, "cache import")
     with _reading(source):
         file = h5py.File(source, "r")
     with file:

@@ -9,21 +9,22 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unialign.cache.digests import file_digest
 from unialign.cache.index import index_path, load_table
 from unialign.cache.reader import StoreReader, check_sizes
 from unialign.cache.records import list_records, read_record
+from unialign.cache.remote.mirror import listed
+from unialign.cache.remote.putting import Taken, is_s3, put
 from unialign.cache.remote.remote_reader import RemoteReader
 from unialign.cache.remote.transport import Part, Remote, fetch
 from unialign.cache.store import Store, open_store
-from unialign.errors import CacheProblem, DamagedStore, UnialignError, UsageError
+from unialign.errors import CacheProblem, DamagedStore, UsageError
 
 Progress = Callable[[int, int], None]
 
-# Bytes of one part of a larger file, and units of work that are sent at a time.
-PART, AT_ONCE = 32 << 20, 8
+# Units of work that are sent at a time.
+AT_ONCE = 8
 ADVICE = "run `unialign cache verify` where it lies."
 
 
@@ -86,11 +87,8 @@ class _Target:
 
     def __init__(self, remote: Remote, store: Path, *, overwrite: bool) -> None:
         self.remote, self.store, self.overwrite = remote, store, overwrite
-        self.system, self.root = remote.system()
-        self.conditions = "s3" in self.system.protocol
-        self.known: dict[str, int] = {}
-        for path, info in self._called(lambda: self.system.find(self.root, detail=True), "").items():
-            self.known[path.removeprefix(self.root).lstrip("/")] = int(info.get("size") or 0)
+        self.conditions = is_s3(remote)
+        self.known = {name: int(info.get("size") or 0) for name, info in listed(remote, must_exist=False).items()}
 
     def put_unit(self, unit: _Unit) -> int:
         """Send what is not there of a unit, its last file last; returns the bytes sent."""
@@ -114,10 +112,10 @@ class _Target:
         replace = replace or self.overwrite
         if name in self.known and not replace:
             raise self._other(name)
-        options: dict[str, Any] = {"chunksize": PART} if self.conditions else {}
-        if self.conditions and not replace:
-            options["mode"] = "create"
-        self._called(lambda: self.system.put_file(str(path), f"{self.root}/{name}", **options), name)
+        try:
+            put(self.remote, name, path, create=self.conditions and not replace)
+        except Taken as error:
+            raise self._other(name) from error
         return size
 
     def _name(self, path: Path) -> str:
@@ -134,19 +132,3 @@ class _Target:
             f"{self.remote.url}/{name} is there and says something else: another extraction was copied to this place. "
             "Give another URL, or --overwrite."
         )
-
-    def _called(self, call: Callable[[], Any], name: str) -> Any:
-        try:
-            return call()
-        except FileExistsError as error:
-            raise self._other(name) from error
-        except UnialignError:
-            raise
-        except Exception as error:
-            if "PreconditionFailed" in str(error):
-                raise self._other(name) from error
-            # Not the message: it may hold a signature.
-            raise CacheProblem(
-                f"{self.remote.url}/{name} cannot be written ({type(error).__name__}); check the address, the access "
-                "and the connection."
-            ) from error

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unialign.cache.records import Entry
+from unialign.cache.remote.outbox import Outbox
 from unialign.cache.store import Store, check_arrays, open_store, write_shard
 from unialign.errors import UnialignError
 from unialign.pipeline.extraction.pace import Tally, tally
@@ -40,12 +41,16 @@ IN_HAND = 2
 
 @dataclass(frozen=True)
 class Job:
-    """Settings shared by all units of an extraction. threads: of the networks in each worker."""
+    """Settings shared by all units of an extraction.
+
+    threads: of the networks in each worker. outbox: where shards are sent, if the cache is in object storage.
+    """
 
     extractor: Extractor
     store: Path
     threads: int
     limits: Limits
+    outbox: Outbox | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ def store_unit(job: Job, unit: Unit, outcomes: Iterable[Outcome], environment: M
     store = open_store(job.store)
     found = [fitting(store, outcome) for outcome in outcomes]
     entries = [Entry(each.id, each.status, each.source, {}, each.detail) for each in found]
-    write_shard(store, unit.shard, entries, [each.arrays for each in found], environment)
+    record = write_shard(store, unit.shard, entries, [each.arrays for each in found], environment)
+    if job.outbox:
+        job.outbox.send_shard(store, record)
     return Done(unit.shard, tuple((each.id, each.status, each.source) for each in found))
 
 

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,8 +17,10 @@ from unialign.cache.index import forget_shard, load_table, write_index
 from unialign.cache.joining import Seat, seat_at
 from unialign.cache.keys import Key
 from unialign.cache.lock import store_lock
+from unialign.cache.mirrors import bucket_of, check_whole, url_of
 from unialign.cache.reader import check_sizes
 from unialign.cache.records import Entry, read_record, record_path
+from unialign.cache.remote.outbox import Outbox, leased
 from unialign.cache.repair import remove_uncovered, restore_group, restore_metadata
 from unialign.cache.store import Store, create_store, grow_store, layout, open_store, store_path
 from unialign.cache.verify import verify_store
@@ -96,6 +99,11 @@ class Extraction:
     price: Price | None = None
 
     @property
+    def place(self) -> str:
+        """Where the store is: its path, or its URL."""
+        return url_of(self.store) or str(self.store)
+
+    @property
     def reasons(self) -> tuple[Mapping[str, Json], ...]:
         """Why samples have no features: each status and reason once, with the number of samples and the first one."""
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -111,7 +119,7 @@ class Extraction:
         return {
             "modality": self.modality,
             "key": self.key.digest,
-            "store": str(self.store),
+            "store": self.place,
             "total": self.total,
             "attempted": self.attempted,
             "extracted": self.extracted,
@@ -234,9 +242,9 @@ class Task:
         pace.add(more)
         self.settings.watch(pace)
 
-    def job(self) -> Job:
+    def job(self, outbox: Outbox | None) -> Job:
         """The settings of its units."""
-        return Job(self.extractor, self.path, self.settings.threads, self.settings.limits)
+        return Job(self.extractor, self.path, self.settings.threads, self.settings.limits, outbox)
 
 
 def file_task(
@@ -260,8 +268,8 @@ def _work(task: Task) -> tuple[Plan, int]:
     try:
         if task.settings.join:
             return _join(task)
-        with store_lock(task.path, task.cache):
-            return _update(task)
+        with writing(task) as outbox:
+            return _update(task, outbox)
     except OSError as error:
         # A read-only cache is fine if there is nothing to do.
         if task.settings.repair or not is_refused(error) or not task.path.exists():
@@ -274,37 +282,65 @@ def _work(task: Task) -> tuple[Plan, int]:
         return plan, 0
 
 
-def _update(task: Task) -> tuple[Plan, int]:
+@contextmanager
+def writing(task: Task) -> Iterator[Outbox | None]:
+    """Be the only process that writes the store, while the block runs; gives where its shards are sent, if they are.
+
+    Raises `LockedStore` while another process writes it.
+    """
+    with store_lock(task.path, task.cache):
+        if not bucket_of(task.cache):
+            yield None
+            return
+        if task.settings.repair:
+            raise UsageError(
+                f"--repair does not reach into {bucket_of(task.cache)}: bring the store here with `cache import URL`, "
+                "repair it, and send it back with `cache export STORE URL --overwrite`."
+            )
+        with leased(task.path, task.cache) as outbox:
+            outbox.begin(task.path)
+            yield outbox
+
+
+def _update(task: Task, outbox: Outbox | None) -> tuple[Plan, int]:
     """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
-    store, plan = prepare_store(task)
-    extracted = _run_plan(task, store, plan, Pile(plan.units), Pace(plan.to_do))
-    finish_store(task, store)
+    store, plan = prepare_store(task, outbox)
+    extracted = _run_plan(task, store, plan, Pile(plan.units), Pace(plan.to_do), outbox)
+    finish_store(task, store, outbox)
     return plan, extracted
 
 
-def prepare_store(task: Task) -> tuple[Store, Plan]:
-    """Create or repair the store, which nobody else writes, and grow it for the plan."""
+def prepare_store(task: Task, outbox: Outbox | None = None) -> tuple[Store, Plan]:
+    """Create or repair the store, which nobody else writes, and grow it for the plan. outbox: see `writing`."""
     atomic.sweep_beside(task.path)
     if task.settings.repair and task.path.exists():
         restore_group(task.wanted())
     store = task.opened()
-    lost = _clean(store, repair=task.settings.repair)
+    lost = _clean(store, outbox, repair=task.settings.repair)
     plan = task.plan(store, lost)
     if plan.units:
         grow_store(store, plan.num_shards)
+    if outbox:
+        outbox.send_metadata(store)
     return store, plan
 
 
-def finish_store(task: Task, store: Store) -> None:
-    """Bring the index of a store up to date, and remember the digests of its sources."""
-    write_index(store)
+def finish_store(task: Task, store: Store, outbox: Outbox | None = None) -> None:
+    """Bring the index of a store up to date, and remember the digests of its sources. outbox: see `writing`."""
+    _index(store, outbox)
     if task.digests:
         task.digests.save()
 
 
+def _index(store: Store, outbox: Outbox | None) -> None:
+    write_index(store)
+    if outbox:
+        outbox.send_index(store)
+
+
 def _join(task: Task) -> tuple[Plan, int]:
     """Fill the store together with other processes; returns the plan and how many samples this one gave features."""
-    check_join(task.settings)
+    check_join(task)
     with seat_at(task.path, task.cache) as seat:
         store, plan = join_in(task, seat)
         pace = Pace(plan.to_do)
@@ -314,8 +350,10 @@ def _join(task: Task) -> tuple[Plan, int]:
     return plan, extracted
 
 
-def check_join(settings: Settings) -> None:
-    """Raise `UsageError` for what needs a store alone."""
+def check_join(task: Task) -> None:
+    """Raise `UsageError` for what needs a store alone, and for one in object storage, which has no locks."""
+    check_whole(task.cache, "--join")
+    settings = task.settings
     if settings.repair or settings.retry or settings.cluster:
         raise UsageError(
             "--join shares the store among plain processes; repair, retry or use a cluster without it, in one command."
@@ -383,7 +421,7 @@ def _plan(
     return make_plan(sources, table, current, shard_samples=size, retry=settings.retry, lost=lost, older=older)
 
 
-def _clean(store: Store, *, repair: bool) -> set[str]:
+def _clean(store: Store, outbox: Outbox | None, *, repair: bool) -> set[str]:
     """Remove what killed writers left behind; with `repair`, withdraw damaged shards, so that they are extracted again.
 
     Returns the samples of withdrawn shards, as far as their records can still be read. Raises `DamagedStore` for a
@@ -399,7 +437,10 @@ def _clean(store: Store, *, repair: bool) -> set[str]:
                 lost |= {entry.id for entry in read_record(record_path(store.path, shard)).entries}
             forget_shard(store, shard)
         restore_metadata(store)
-    check_sizes(store, load_table(store), ADVICE)
+    if outbox:
+        outbox.check_sizes(store, load_table(store))
+    else:
+        check_sizes(store, load_table(store), ADVICE)
     return lost
 
 
@@ -423,17 +464,19 @@ class Ledger:
                 self._digests.learn(self._files[name], self._stamps[name], digest)
 
 
-def _run_plan(task: Task, store: Store, plan: Plan, units: Supply[Unit], pace: Pace) -> int:
+def _run_plan(
+    task: Task, store: Store, plan: Plan, units: Supply[Unit], pace: Pace, outbox: Outbox | None = None
+) -> int:
     """Run units of the plan; returns how many samples got their first features, or newer ones."""
     if not plan.units:
         return 0
     ledger, stored = Ledger(task, plan), 0
     task.progress(0, plan.to_do)
     with task.settings.begin(task.settings.cluster, task.settings.threads, task.settings.announce) as run:
-        for number, done in enumerate(run(task.job(), units, partial(task.seen, pace)), start=1):
+        for number, done in enumerate(run(task.job(outbox), units, partial(task.seen, pace)), start=1):
             ledger.note(done)
             stored += len(done.samples)
             task.progress(stored, plan.to_do)
             if number % INDEX_EVERY == 0:
-                write_index(store)
+                _index(store, outbox)
     return ledger.extracted

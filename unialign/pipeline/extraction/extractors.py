@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from unialign.cache.cores import usable_cores
 from unialign.cache.digests import file_digest, text_digest
-from unialign.cache.reader import StoreReader
-from unialign.cache.store import Store
+from unialign.cache.reader import Recorded
+from unialign.cache.remote.mirror import Reader, reader_at
+from unialign.cache.store import Store, open_store
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.collection import claim_collection
 from unialign.pipeline.config import (
@@ -274,21 +275,22 @@ SKELETON_FORMATS: Mapping[str, Callable[[Dataset, PosesSection], PreparedExtract
 def _pose_features(dataset: Dataset, config: Config, section: PoseFeaturesSection) -> PreparedExtraction:
     from unialign.stages.extraction.pose_features import pose_source
 
-    reader = _input("poses", section.poses, dataset, config)
-    extractor = pose_features_extractor(config, poses=reader.path, poses_key=reader.store.key.digest)
+    path, reader = _input("poses", section.poses, dataset, config)
+    extractor = pose_features_extractor(config, poses=path, poses_key=reader.store.key.digest)
     extractor.check(reader)
     sources = _of_input("poses", reader, dataset)
     note = WITHOUT_NETWORK if config.extract.pose_features.encoder == "auto" and extractor.weights is None else ""
     return PreparedExtraction(extractor, sources, lambda source: pose_source(reader, source.id), note=note)
 
 
-def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> StoreReader:
-    """The input store of another modality."""
+def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> tuple[Path, Reader]:
+    """The input store of another modality: its path in the cache, and a reader."""
     names = {modality: chosen} if chosen else {}
-    return StoreReader(choose_store(config.cache.resolve(), dataset.collection, modality, names, dataset.name))
+    path = choose_store(config.cache.resolve(), dataset.collection, modality, names, dataset.name)
+    return path, reader_at(path)
 
 
-def _of_input(modality: str, reader: StoreReader, dataset: Dataset) -> tuple[Source, ...]:
+def _of_input(modality: str, reader: Recorded, dataset: Dataset) -> tuple[Source, ...]:
     """All samples of a dataset; the input store must hold each, with features or quarantined."""
     ids = [sample.id for sample in dataset.samples]
     unknown = [name for name, row in zip(ids, reader.table.find(ids).tolist(), strict=True) if row < 0]
@@ -382,8 +384,8 @@ def _frames(dataset: Dataset, config: Config, section: FramesSection) -> Prepare
 def _tokens(dataset: Dataset, config: Config, section: TokensSection) -> PreparedExtraction:
     from unialign.stages.extraction.tokens import frames_source
 
-    reader = _input("frames", section.frames, dataset, config)
-    extractor = tokens_extractor(config, frames=reader.path, frames_key=reader.store.key.digest)
+    path, reader = _input("frames", section.frames, dataset, config)
+    extractor = tokens_extractor(config, frames=path, frames_key=reader.store.key.digest)
     sources = _of_input("frames", reader, dataset)
     return PreparedExtraction(extractor, sources, lambda source: frames_source(reader, source.id))
 
@@ -444,14 +446,14 @@ def _similar_classes(done: Extraction, classes: Sequence[str]) -> Mapping[str, s
     """The pairs of classes whose prompts are hardest to distinguish."""
     from unialign.pipeline.training.text_bank_start import similar_classes
 
-    found = similar_classes(StoreReader(done.store), tuple(classes), 3)
+    found = similar_classes(reader_at(done.store), tuple(classes), 3)
     pairs = "; ".join(f"{first} / {second} {cosine:.2f}" for first, second, cosine in found)
     return {"most similar": f"{pairs} (cosine of the class texts)" if pairs else "-"}
 
 
 def _read_as(done: Extraction, _: Sequence[str]) -> Mapping[str, str]:
     """The encoder of pose features and how it reads poses: of a published one, its file's name may say so."""
-    found = StoreReader(done.store).store.attributes
+    found = open_store(done.store).attributes
     if "recipe" not in found:
         return {}
     on = " ".join(filter(None, (found["trained_on"]["dataset"], found["trained_on"]["protocol"])))

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import groupby, islice
 
 from unialign.cache.joining import seat_at
-from unialign.cache.lock import store_lock
+from unialign.cache.remote.outbox import Outbox
 from unialign.cache.store import Store
 from unialign.pipeline.extraction.bundles import Bundle, all_of, bundled
 from unialign.pipeline.extraction.executors import (
@@ -36,6 +36,7 @@ from unialign.pipeline.extraction.extract import (
     join_in,
     leave,
     prepare_store,
+    writing,
 )
 from unialign.pipeline.extraction.joining import Claimed, claim_bundle
 from unialign.pipeline.extraction.pace import Pace, Tally, tally
@@ -72,14 +73,15 @@ def _fill(
 ) -> tuple[list[Plan], list[int]]:
     """Fill the stores alone; the plan of each, and how many samples got its features."""
     with ExitStack() as locks:
-        for place in ordered:
-            locks.enter_context(store_lock(tasks[place].path, tasks[place].cache))
-        stores, plans = zip(*(prepare_store(task) for task in tasks), strict=True)
+        held = {place: locks.enter_context(writing(tasks[place])) for place in ordered}
+        outboxes = [held[place] for place in range(len(tasks))]
+        prepared = [prepare_store(task, outbox) for task, outbox in zip(tasks, outboxes, strict=True)]
+        stores, plans = zip(*prepared, strict=True)
         bundles = bundled(plans)
         pace = Pace(sum(len(bundle) for bundle in bundles))
-        extracted = units.run(plans, Pile(bundles), pace, watch) if bundles else [0] * len(tasks)
-        for task, store in zip(tasks, stores, strict=True):
-            finish_store(task, store)
+        extracted = units.run(plans, Pile(bundles), pace, watch, outboxes) if bundles else [0] * len(tasks)
+        for task, store, outbox in zip(tasks, stores, outboxes, strict=True):
+            finish_store(task, store, outbox)
     return list(plans), extracted
 
 
@@ -88,7 +90,7 @@ def _join(
 ) -> tuple[list[Plan], list[int]]:
     """Fill the stores together with other processes; the plan of each, and how many samples this one gave features."""
     for task in tasks:
-        check_join(task.settings)
+        check_join(task)
     with ExitStack() as locks:
         seats, joined = {}, dict[int, tuple[Store, Plan]]()
         for place in ordered:
@@ -104,7 +106,9 @@ def _join(
             watch(pace)
 
         claim = partial(claim_bundle, stores, [seats[place] for place in range(len(tasks))])
-        extracted = units.run(plans, Claimed(bundles, claim, elsewhere), pace, watch) if bundles else [0] * len(tasks)
+        extracted = [0] * len(tasks)
+        if bundles:
+            extracted = units.run(plans, Claimed(bundles, claim, elsewhere), pace, watch, [None] * len(tasks))
         for place in ordered:
             leave(tasks[place], stores[place], seats[place])
     return list(plans), extracted
@@ -114,14 +118,18 @@ class _Units:
     """Runs bundles for some tasks, here or on a cluster."""
 
     def __init__(self, tasks: Sequence[Task], extractors: Sequence[VideoExtractor]) -> None:
-        self.tasks = tasks
-        self.jobs = tuple(task.job() for task in tasks)
-        self.extractors = tuple(extractors)
+        self.tasks, self.extractors = tasks, tuple(extractors)
 
     def run(
-        self, plans: Sequence[Plan], supply: Supply[Bundle], pace: Pace, watch: Callable[[Pace], None]
+        self,
+        plans: Sequence[Plan],
+        supply: Supply[Bundle],
+        pace: Pace,
+        watch: Callable[[Pace], None],
+        outboxes: Sequence[Outbox | None],
     ) -> list[int]:
         """How many samples got features, by the place of their store. watch: is told the pace."""
+        jobs = tuple(task.job(outbox) for task, outbox in zip(self.tasks, outboxes, strict=True))
         ledgers = [Ledger(task, plan) for task, plan in zip(self.tasks, plans, strict=True)]
         settings = self.tasks[0].settings
 
@@ -131,25 +139,29 @@ class _Units:
 
         with settings.begin(settings.cluster, settings.threads, settings.announce) as run:
             client = run.client if isinstance(run, OnCluster) else None
-            for place, done in self._on_cluster(client, supply, seen) if client else self._here(supply, seen):
+            for place, done in (
+                self._on_cluster(client, jobs, supply, seen) if client else self._here(jobs, supply, seen)
+            ):
                 ledgers[place].note(done)
         return [ledger.extracted for ledger in ledgers]
 
-    def _here(self, supply: Supply[Bundle], watch: Watch) -> Iterator[tuple[int, Done]]:
+    def _here(self, jobs: Sequence[Job], supply: Supply[Bundle], watch: Watch) -> Iterator[tuple[int, Done]]:
         """One process extracts, another thread stores what it has made: one unit at a time."""
         behind: list[tuple[int, Future[Done]]] = []
-        with ThreadPoolExecutor(1) as disk, _Crew(self.jobs, self.extractors) as crew:
+        with ThreadPoolExecutor(1) as disk, _Crew(jobs, self.extractors) as crew:
             for group in groups(supply):
                 for place, unit, outcomes in crew.extracted(all_of(group), watch):
                     for number, stored in behind:
                         yield number, stored.result()
-                    job, environment = self.jobs[place], crew.environment(place)
+                    job, environment = jobs[place], crew.environment(place)
                     behind = [(place, disk.submit(store_unit, job, unit, outcomes, environment))]
             for number, stored in behind:
                 yield number, stored.result()
 
-    def _on_cluster(self, client: object, supply: Supply[Bundle], watch: Watch) -> Iterator[tuple[int, Done]]:
-        for told, done in run_dask(client, partial(_run_on_worker, self.jobs, self.extractors), supply):
+    def _on_cluster(
+        self, client: object, jobs: tuple[Job, ...], supply: Supply[Bundle], watch: Watch
+    ) -> Iterator[tuple[int, Done]]:
+        for told, done in run_dask(client, partial(_run_on_worker, jobs, self.extractors), supply):
             watch(told)
             yield from done
 

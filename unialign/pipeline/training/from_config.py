@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from unialign.cache.inventory import find_store
 from unialign.cache.reader import Recorded, StoreReader
+from unialign.cache.remote.mirror import reader_at
 from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.ablation.grid import Trial
 from unialign.pipeline.ablation.results import TrialResult
@@ -124,7 +125,7 @@ def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mappi
         if not isinstance(named, str):
             raise DamagedStore(f"{reader.where} does not say from which {row.made_from} it was made; extract it anew.")
         try:
-            made_from = StoreReader(find_store(config.cache.resolve(), named, (reader.store.collection, row.made_from)))
+            made_from = reader_at(find_store(config.cache.resolve(), named, (reader.store.collection, row.made_from)))
         except MissingCache:
             # A remote store comes without the store it was derived from.
             if isinstance(reader, StoreReader):

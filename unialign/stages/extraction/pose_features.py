@@ -14,7 +14,8 @@ import torch
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.digests import file_digest
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded
+from unialign.cache.remote.mirror import reader_at
 from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction.ahead import decoders, in_order
@@ -110,7 +111,7 @@ class PoseFeatures:
 
     def digest(self, source: Source) -> str:
         """See `Extractor`."""
-        return pose_source(StoreReader(self.poses), source.id)
+        return pose_source(reader_at(self.poses), source.id)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; its source digest is `pose_source`.
@@ -118,7 +119,7 @@ class PoseFeatures:
         A sample whose poses are quarantined keeps their status; one without any person gets no-person. Raises
         `MissingCache` for a sample without poses, `UsageError` for poses whose joints are not those of the encoder.
         """
-        reader = StoreReader(self.poses)
+        reader = reader_at(self.poses)
         check_layout(reader, self._encoder())
         held = {source.id for source in sources if reader.status(source.id) == "ok"}
         made = self.features(reader, [source for source in sources if source.id in held])
@@ -179,7 +180,7 @@ class PoseFeatures:
 @lru_cache(maxsize=2)
 def motion_of(poses: Path) -> Encoder:
     """The encoder without weights for a store of poses. Raises `UsageError` for joints of an unknown order."""
-    attributes = StoreReader(poses).array_attributes("keypoints")
+    attributes = reader_at(poses).array_attributes("keypoints")
     layout = layout_in(attributes)
     if layout is None:
         raise UsageError(
@@ -204,7 +205,7 @@ def loaded(path: Path, digest: str, name: str, device: str, reading: Reading = A
     return encoder
 
 
-def pose_source(reader: StoreReader, sample: str) -> str:
+def pose_source(reader: Recorded, sample: str) -> str:
     """The source digest that the features of a sample record: that of its poses, or why there are none."""
     status = reader.status(sample)
     return reader.source(sample) if status == "ok" else f"poses:{status}"

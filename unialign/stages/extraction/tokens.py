@@ -19,7 +19,8 @@ from torch import Tensor
 
 from unialign.cache.arrays import ArraySpec
 from unialign.cache.digests import file_digest
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded
+from unialign.cache.remote.mirror import reader_at
 from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction.ahead import decoders, in_order
@@ -110,14 +111,14 @@ class ViewTokens:
 
     def digest(self, source: Source) -> str:
         """See `Extractor`."""
-        return frames_source(StoreReader(self.frames), source.id)
+        return frames_source(reader_at(self.frames), source.id)
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         """One outcome per source, in order; its source digest is `frames_source`.
 
         A sample whose frames are quarantined keeps their status. Raises `MissingCache` for a sample without frames.
         """
-        reader = StoreReader(self.frames)
+        reader = reader_at(self.frames)
         self._network()
         held = {source.id for source in sources if reader.status(source.id) == "ok"}
         made = self.features(reader, [source for source in sources if source.id in held])
@@ -265,7 +266,7 @@ def loaded(name: str, path: Path, digest: str, device: str, settings: tuple[int,
     return TokenNetwork(tower, resolve_device(device, setting="extract.device"))
 
 
-def frames_source(reader: StoreReader, sample: str) -> str:
+def frames_source(reader: Recorded, sample: str) -> str:
     """The source digest that the tokens of a sample record: that of its frames, or why there are none."""
     status = reader.status(sample)
     return reader.source(sample) if status == "ok" else f"frames:{status}"
