@@ -4,13 +4,14 @@
 
 images: clips of 32 JPEGs with a shorter side of 256 pixels, made from the videos in DIR; a training clip is 16 of
 them, a random crop each, resized to 224 x 224. The *limit* (training_limit.cpp, needs g++ and the headers of libjpeg)
-decodes the same JPEGs with Pillow's libjpeg-turbo and resizes the same crops with torch's kernel on all cores,
-without Python. Peers read the same bytes and do the same. tokens: one drawn view of 401 KB of each sample, against a
-memory map. pose: pooled features as DVTA reads them, pose tokens as UniAlign reads them beside its images, and clips of
+decodes the same JPEGs with Pillow's libjpeg-turbo and resizes the same crops with torch's kernel on all cores, without
+Python. Peers read the same bytes and do the same. tokens: one drawn view of 401 KB of each sample, against a memory
+map. pose: pooled features as DVTA reads them, pose tokens as UniAlign reads them beside its images, and clips of
 keypoints as a skeleton encoder reads them; the limit is a memory map with the same arithmetic, and for keypoints the
 same recipe called by a thread per core. For pooled features that map leaves out what a training step needs besides
 them (labels, indices, memory that the next batch does not overwrite), so a second map gives these too. One peer of
-images is no JPEG decoder: raw RGB pixels in a memory map, which take 12 times the space.
+images is no JPEG decoder: raw RGB pixels in a memory map, which take 12 times the space. threads: training steps on
+the processor beside different numbers of threads that decode.
 
 Readers take turns within every round; ratios are to the limit of the same round, figures are medians. Batches that
 lie ready when a reader's turn begins are taken before its time does, and its worker processes stand still in the turns
@@ -57,7 +58,7 @@ from unialign.stages.extraction.pose_clips import Shape, View
 from unialign.stages.extraction.pose_recipes import RECIPES
 from unialign.stages.extraction.skeleton_arrays import pixel_specs
 from unialign.stages.skeleton_layouts import LAYOUTS
-from unialign.stages.training.augmentation import random_region, resized, sparse_frames
+from unialign.stages.training.augmentation import network_frames, random_region, resized, sparse_frames
 from unialign.stages.training.cached import FEATURE, PooledFeatures
 from unialign.stages.training.clips import CachedFrames, Clips, drawn_views
 from unialign.stages.training.loader import Loader, Position
@@ -608,7 +609,39 @@ def pose_tokens(options: argparse.Namespace, folder: Path) -> list[dict[str, Any
     return [{**row, "what": "UniAlign, pose tokens of 24 clips"} for row in found]
 
 
-CASES = {"images": images, "tokens": tokens, "pose": pose}
+def threads(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """A small network that trains on the processor while 1, 2, 4 or (0) one thread per core decode for it: what a step
+    takes, and what all threads of the process take for it.
+    """
+    _, reader = make_pictures(options.videos, folder, 8 * 24, options.sources)
+    warm(files_of(folder))
+    layers = [torch.nn.Conv2d(3, 16, 7, 4), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3, 2), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(32, 10))
+    torch.set_num_threads(usable_cores())
+    chosen = {number: SETTINGS.model_copy(update={"batch_size": 8, "read_threads": number}) for number in (1, 2, 4, 0)}
+    found: dict[int, list[tuple[float, float, float]]] = {number: [] for number in chosen}
+    for number in range(options.rounds):
+        for read_threads, settings in chosen.items():
+            loader, spent = Loader(clips_of(reader), settings), time.process_time()
+            for batch in loader.epoch(Position(number)):
+                frames = network_frames(batch.data["frames"], [0.5] * 3, [0.25] * 3, batch.data["levels"])
+                network(frames.flatten(0, 1)).square().mean().backward()
+            steps = loader.meter.samples / 8
+            cost = 1e3 * (time.process_time() - spent) / steps
+            found[read_threads].append((1e3 * loader.meter.seconds / steps, cost, loader.meter.share))
+    torch.set_num_threads(1)
+    names = ("step_ms", "cpu_ms", "data_wait")
+    return [
+        {"case": "threads", "read_threads": read_threads}
+        | {
+            name: round(statistics.median(values), 4)
+            for name, values in zip(names, zip(*runs, strict=True), strict=True)
+        }
+        for read_threads, runs in found.items()
+    ]
+
+
+CASES = {"images": images, "tokens": tokens, "pose": pose, "threads": threads}
 
 
 def main() -> None:
@@ -637,6 +670,9 @@ def main() -> None:
     for row in rows:
         if row["case"] == "wait":
             print(f"| wait | network of {row['network_per_second']:,} clips/s | | {row['data_wait']:.2%} waited | |")
+        elif row["case"] == "threads":
+            what = f"read_threads {row['read_threads']} | {row['step_ms']:.1f} ms a step"
+            print(f"| threads | {what} | {row['data_wait']:.2%} waited | {row['cpu_ms']:.1f} |")
         else:
             what = f", {row['what']}" if "what" in row else ""
             figures = f"{row['per_second']:,} | {row['ratio_to_limit']} | {row['cpu_ms'] or ''}"
