@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -113,6 +114,23 @@ def test_automatic_precision_is_full_on_a_cpu_and_recorded_so() -> None:
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
     assert TrainSettings().precision == "auto"
     assert with_precision(TrainSettings(device="cpu")).identity() == TrainSettings(precision="fp32").identity()
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_automatic_precision_is_bf16_on_a_gpu_that_computes_in_it(
+    has_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def supported(including_emulation: bool = True) -> bool:
+        asked.append(including_emulation)
+        return has_bf16
+
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert resolve_precision("auto", torch.device("cuda")) == ("bf16" if has_bf16 else "fp32")
+    assert resolve_precision("fp32", torch.device("cuda")) == "fp32"
+    assert asked == [False]  # emulation would be slower than float32
 
 
 def test_switches_that_cannot_work_say_so() -> None:
