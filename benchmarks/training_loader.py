@@ -658,6 +658,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a reader in a round (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     options = parser.parse_args()
+    if options.samples < ROWS:
+        parser.error(f"--samples must be at least {ROWS}, a batch of tokens")
     # Workers and threads each compute with one.
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []

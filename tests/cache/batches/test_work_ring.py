@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cache.test_store import build
+from unialign.cache.batches import work_ring
 from unialign.cache.batches.batch_reader import BatchReader
 from unialign.cache.batches.joined import columns_of
 from unialign.cache.batches.work_ring import Gathering
@@ -29,12 +30,19 @@ def crops(reader: BatchReader, positions: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(np.random.default_rng(seed).integers(0, reader.lengths[positions]))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.integers(0, NUM - 1), max_size=SIZE), max_size=30), st.integers(0, 3), st.integers(1, 6))
-def test_batches_of_any_size_and_depth_with_any_number_of_threads_are_what_read_gives(
-    reader: BatchReader, batches: list[list[int]], threads: int, depth: int
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, NUM - 1), max_size=SIZE), max_size=30),
+    st.integers(0, 3),
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 3, 7]),
+)
+def test_batches_of_any_size_depth_and_parts_with_any_number_of_threads_are_what_read_gives(
+    reader: BatchReader, batches: list[list[int]], threads: int, depth: int, parts: int
 ) -> None:
-    work = Gathering(reader, SIZE, depth)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work_ring, "_PART", SIZE * reader.sample_bytes // parts)
+        work = Gathering(reader, SIZE, depth)
     helpers = [threading.Thread(target=work.work) for _ in range(threads)]
     for helper in helpers:
         helper.start()

@@ -3,8 +3,9 @@
 A batch of 2 MB is copied in 0.2 ms. Handing it from one Python thread to another, and waking the waiting one, takes
 half of that; so the loop that waits for a batch does not sleep, but gathers one itself. A thread with nothing to do
 stays in compiled code for a millisecond before it sleeps: to wake up in Python it would need the GIL, which the loop
-holds while it prepares the next batch. The threads share a few counters and a mark for each batch in progress, changed
-by atomic operations in compiled code.
+holds while it prepares the next batch. Large batches are claimed in parts, so that all threads work on the one that the
+loop waits for: the first of an epoch, and the last. The threads share a few counters, changed by atomic operations in
+compiled code.
 """
 
 from queue import SimpleQueue
@@ -22,12 +23,14 @@ from unialign.cache.compiled import compiled
 
 _WORD = 8
 _POINTER = ir.IntType(64).as_pointer()
-# Places in the state: batches claimed, batches offered, threads asleep that nobody has woken, whether the ring is
-# closed, then for each slot of the ring the last batch finished in it, counted from 1.
+# Places in the state: parts claimed, parts offered, threads asleep that nobody has woken, whether the ring is closed,
+# then for each slot of the ring the parts finished in it so far, of all batches that were in it.
 _CLAIMED, _OFFERED, _ASLEEP, _CLOSED, _DONE = 0, _WORD, 2 * _WORD, 3 * _WORD, 4 * _WORD
 # Microseconds between two looks: a batch takes a tenth of a millisecond, or a few for large batches. Looks without
 # anything to do before a thread sleeps.
 _PAUSE, _LOOKS = 20, 15
+# A part has at least so many bytes, and a batch at most so many parts.
+_PART, _MOST_PARTS = 4 << 20, 16
 # How a batch is gathered; larger numbers: the mean of so many entries.
 _COPIED, _STREAMED = 0, 1
 
@@ -89,7 +92,7 @@ def _set(address: int, value: int) -> None:
 
 
 @compiled(
-    "void(int64,int64,int64[::1],int64[:,::1],int64[:,:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64)"
+    "void(int64,int64,int64[:,::1],int64[:,::1],int64[:,:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64[:,::1],int64)"
 )
 def _gather(
     state: int,
@@ -106,11 +109,12 @@ def _gather(
     """Gather batches until `wanted` (counted from 1) is done, by any thread; for 0 until there have been none to gather
     for a while, and this thread is counted as asleep, or the ring is closed.
 
+    sizes: (depth, 2) the windows of the batch in each slot, and how many parts it is claimed in, the same for all.
     how: `_COPIED`, `_STREAMED`, or the number of entries whose mean is taken.
     """
-    depth, looks = len(sizes), 0
+    depth, parts, looks = len(sizes), sizes[0, 1], 0
     while True:
-        if wanted and _load(state + _DONE + _WORD * ((wanted - 1) % depth)) == wanted:
+        if wanted and _load(state + _DONE + _WORD * ((wanted - 1) % depth)) >= ((wanted - 1) // depth + 1) * parts:
             return
         number = _load(state + _CLAIMED)
         if number >= _load(state + _OFFERED):
@@ -120,14 +124,15 @@ def _gather(
             _usleep(_PAUSE)
         elif _swap(state + _CLAIMED, number, number + 1):
             looks = 0
-            place = number % depth
-            size = sizes[place]
-            these, first, target = rows[place, :size], starts[place, :size], targets[place]
+            place, size, part = number // parts % depth, sizes[number // parts % depth, 0], number % parts
+            begin, end = size * part // parts, size * (part + 1) // parts
+            these, first = rows[place, begin:end], starts[place, begin:end]
+            target = targets[place] + begin * layout[:, 2] * layout[:, 3]
             if how > _STREAMED:
                 mean_entries(these, chunks, layout, first, target, how)
             else:
                 copy_windows(these, chunks, lengths, layout, first, target, how == _STREAMED)
-            _store(state + _DONE + _WORD * place, number + 1)
+            _add(state + _DONE + _WORD * place, 1)
 
 
 class Gathering:
@@ -140,7 +145,8 @@ class Gathering:
     def __init__(self, reader: BatchReader, size: int, depth: int, means: int = 1) -> None:
         width = len(reader.columns)
         self._reader, self._means = reader, means
-        self._sizes = np.zeros(depth, dtype=np.int64)
+        self._parts = 1 if means > 1 else int(np.clip(size * reader.sample_bytes // _PART, 1, _MOST_PARTS))
+        self._sizes = np.array([[0, self._parts]] * depth, dtype=np.int64)
         self._rows = np.zeros((depth, size * means), dtype=np.int64)
         self._starts = np.zeros((depth, size * means, width), dtype=np.int64)
         self._targets = np.zeros((depth, width), dtype=np.int64)
@@ -166,12 +172,12 @@ class Gathering:
         if size > self._rows.shape[1]:
             raise ValueError(f"{size} samples do not fit into a batch of {self._rows.shape[1]}")
         self._buffers[place] = buffers
-        self._sizes[place] = size
+        self._sizes[place, 0] = size
         self._rows[place, :size] = positions
         self._starts[place, :size] = starts
         self._targets[place] = buffers.addresses
         self._offered += 1
-        _set(self._address + _OFFERED, self._offered)
+        _set(self._address + _OFFERED, self._offered * self._parts)
         if _add(self._address + _ASLEEP, -1):
             self._tokens.put(True)
 
@@ -191,7 +197,7 @@ class Gathering:
 
     def close(self, threads: int) -> None:
         """Drop batches that are not started, and end this many threads."""
-        _set(self._address + _CLAIMED, self._offered)
+        _set(self._address + _CLAIMED, self._offered * self._parts)
         _set(self._address + _CLOSED, 1)
         for _ in range(threads):
             self._tokens.put(False)
