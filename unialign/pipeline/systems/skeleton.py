@@ -36,7 +36,7 @@ STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 1600, 30, 300
 # Of a run. With few clips an epoch takes less time than a checkpoint.
 CHECKPOINTS = 30
 # Below this number of training clips their motion is not always shown, see docs/encoders.md.
-FEW_CLIPS, MOTION_DROPOUT = 200, 0.5
+FEW_CLIPS, MOTION_DROPOUT = 100, 0.5
 FIRST_STEPS = 10  # warm-up of the moving average, which follows the weights faster at first
 
 

@@ -49,7 +49,7 @@ class SkeletonConfig(Settings, strict=True):
         ge=0,
         lt=1,
         description="Probability that a network of several streams does not see the motion of a training clip; null: "
-        "0.5 with fewer than 200 of them, else 0.",
+        "0.5 with fewer than 100 of them, else 0.",
     )
     mixup: float = Field(
         0.0,
