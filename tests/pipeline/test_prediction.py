@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import unialign as ua
 from tests.forked_command import run_forked
@@ -20,6 +21,7 @@ from unialign.pipeline.prediction.new_clips import ClipKind, clip_kind
 from unialign.pipeline.prediction.onnx_export import export_onnx
 from unialign.pipeline.prediction.picture import write_annotated
 from unialign.pipeline.prediction.trained import trained_run
+from unialign.stages.models.backbones.registry import build_backbone
 from unialign.stages.video import decode_frames, encode_clip
 
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -117,6 +119,24 @@ def test_a_tested_clip_gets_the_probabilities_of_evaluation_from_the_run_and_fro
     assert alone.probabilities == pytest.approx(found[0].probabilities, rel=1e-5)
     assert (alone.label, [frame for frame, _ in alone.frames]) == (found[0].label, seen)
     assert json.loads(json.dumps(alone.result()))["label"] == found[0].label
+
+
+def test_tokens_of_a_video_backbone_are_made_of_new_clips_too(work: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "backbone.pt"
+    torch.manual_seed(7)
+    torch.save(build_backbone("tsm-resnet10", num_frames=2, image_size=32).state_dict(), weights)
+    tokens = {"model": "tsm-resnet10", "weights": weights, "num_frames": 2, "image_size": 32}
+    model = {**SYSTEMS["unialign"], "backbone": "cached"}
+    values = {"extract.tokens": tokens, "train.unialign": model, "train.stores.text": "minilm"}
+    config = with_values(configured(work), values)
+    ua.extract("tokens", config=config)
+    ids, probabilities = predictions_of(run := ua.train(config=config).folder)
+    # The configuration of who predicts says nothing of the tokens.
+    trained_on = ua.load_model(run, weights=[weights], config=configured(work))
+    found = trained_on.predict([work / "clips" / f"{name}.mp4" for name in ids])
+    assert isinstance(found, list)
+    scores = np.array([[each.probabilities[name] for name in trained_on.classes] for each in found])
+    np.testing.assert_allclose(scores, probabilities, rtol=1e-3, atol=1e-5)
 
 
 def test_clips_that_would_be_extracted_otherwise_than_in_training_are_refused(work: Path) -> None:

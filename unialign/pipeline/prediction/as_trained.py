@@ -50,12 +50,12 @@ def settings_as_trained(trained: Trained, config: Config, given: Iterable[Path],
                 values[f"{prefix}.{field}"] = value
         if modality == "poses":
             values[f"{prefix}.source"] = "video" if sees_frames(fields) else "skeleton"
-        if modality == "tokens" and "network" in fields:
-            values[f"{prefix}.model"] = fields["network"]
         if modality == "pose-features":
             values[f"{prefix}.encoder"] = "network" if fields.get("weights") else "motion"
             values[f"{prefix}.poses"] = None
         if modality == "tokens":
+            # A CLIP tower has its network in the key; a video backbone is the extractor itself.
+            values[f"{prefix}.model"] = fields.get("network") or fields.get("extractor")
             values[f"{prefix}.frames"] = None
     return with_values(config, values)
 
