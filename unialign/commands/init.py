@@ -8,6 +8,7 @@ import typer
 from unialign import console
 from unialign.commands.options import AsJson, Command, DatasetName, Labels, Overwrite, Quiet, Verbose, setting
 from unialign.errors import UsageError
+from unialign.words import counted
 
 if TYPE_CHECKING:
     from unialign.pipeline.proposal import Proposal
@@ -81,7 +82,7 @@ def _show(found: "Proposal") -> None:
             f"{look.fps:g} fps (median of {look.decoded} looked at)"
         )
     if look.people:
-        fields["people"] = ", ".join(f"{number} in {count:,}" for number, count in look.people.items()) + " clips"
+        fields["people"] = ", ".join(f"{number} in {counted(count, 'clip')}" for number, count in look.people.items())
         if not look.people.keys() - {0}:
             fields["people"] = "nobody is seen, so poses will not help"
     fields["machine"] = f"{machine['processor']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}"

@@ -44,27 +44,32 @@ def propose(
     dataset: str | None = None,
     labels: Path | None = None,
     weights: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Proposal:
     """Look at a dataset and measure this machine, in 20 seconds at most after libraries are loaded.
 
     data: its folder or file. dataset: its name; by default "folder", or what the file's suffix says. weights: of a pose
-    network; by default those in the working folder or beside the data, if there is one such file.
+    network; by default those in the working folder or beside the data, if there is one such file. progress: called with
+    (done, total, what is done).
     Raises `UsageError` for data that cannot be read.
     """
     name = dataset or FILES.get(data.suffix, "folder")
     values = {"data": data, "dataset": name, "labels": labels}
     config = with_values(Config(), {key: value for key, value in values.items() if value is not None})
     found = rooted_dataset(config)
-    look = first_look(found, config.cache.resolve(), progress=progress)
+    look = first_look(
+        found, config.cache.resolve(), progress=lambda done, total: progress(done, total, "look at clips")
+    )
     weights = weights or _weights_beside(data)
     gpu = _gpu()
     if not look.people and weights:
         looked = with_values(config, {"extract.poses.weights": weights})
+        progress(1, 1, "count people")
         look = replace(look, people=people_seen(found, looked, look.frames // 2))
     lines = fitting_settings(look, weights=str(weights) if weights else None, gpu=bool(gpu))
     own = with_values(config, {line.key: line.value for line in lines if not line.off})
     machine = {"processor": processor(), "cores": usable_cores(), "gpu": gpu or None}
+    progress(1, 1, "measure this machine")
     machine |= measured_rates(own) if look.videos else {}
     places = [Line("data", str(data), ""), Line("dataset", name, "")]
     places += [Line("labels", str(labels), "")] if labels else []

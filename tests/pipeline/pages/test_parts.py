@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.made_stores import write_store
+from tests.made_stores import SIZE, frames_store, made_dataset, write_store
+from unialign.cache.digests import file_digest
 from unialign.pipeline.evaluation.class_groups import boxes, confusion_groups, group_names
 from unialign.pipeline.evaluation.shown_joints import shown_joints
+from unialign.pipeline.pages import strips
 from unialign.pipeline.pages.chosen import confused_clips, worth_showing
 from unialign.pipeline.pages.page import packed
+from unialign.pipeline.pages.strips import Sources, strip_of
 from unialign.stages.extraction.skeleton_arrays import metre_spec
 from unialign.stages.skeleton_layouts import COCO_17, NTU_25, UTD_20
+from unialign.stages.video import encode_clip
 
 COUNTS = st.integers(1, 60)
 
@@ -60,6 +64,26 @@ def test_arrays_are_packed_little_endian_and_others_are_refused() -> None:
         assert base64.b64decode(packed(values)["data"]) == b"\1\0\2\1"
     with pytest.raises(KeyError):
         packed(np.array([1], np.int64))
+
+
+def test_frames_that_are_stored_small_are_shown_from_an_unchanged_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.zeros((96, 160, 3), np.uint8)
+    picture[:, ::2] = 255  # lines that a small image has lost
+    video = tmp_path / "a.mp4"
+    encode_clip(video, [picture] * 7, fps=10)
+    sample, whole = "clip000", file_digest(video)
+    store = frames_store(tmp_path / "cache", made_dataset(1, 0))
+    # Made stores have no files; this is what the sample's would be.
+    monkeypatch.setattr(
+        strips, "file_digest", lambda path: store.source(sample) if file_digest(path) == whole else whole
+    )
+    small, sharp = (strip_of(Sources(store, None, videos), sample) for videos in ({}, {sample: video}))
+    assert small["frames"] == sharp["frames"] == [0, 3, 6]
+    assert (small["height"], sharp["height"], sharp["width"]) == (SIZE[0], 96, 160)
+    video.write_bytes(video.read_bytes() + b"changed")
+    assert strip_of(Sources(store, None, {sample: video}), sample) == small
 
 
 def test_skeletons_of_a_sensor_are_drawn_as_it_sees_them_and_others_as_they_are(tmp_path: Path) -> None:

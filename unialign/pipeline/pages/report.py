@@ -25,7 +25,7 @@ from unialign.pipeline.pages.coverage import coverage_content
 from unialign.pipeline.pages.maps import map_content
 from unialign.pipeline.pages.page import Page, write_page
 from unialign.pipeline.pages.provenance import run_parts, store_parts
-from unialign.pipeline.pages.sources import collection_of, picture_sources, run_stores
+from unialign.pipeline.pages.sources import collection_of, picture_sources, run_stores, videos_of
 from unialign.pipeline.pages.speed import speed_content
 from unialign.pipeline.pages.strips import Progress, layout_content, strips_of
 from unialign.pipeline.pages.texts import texts_content
@@ -149,7 +149,8 @@ def report_content(found: Subject, config: Config, progress: Progress) -> dict[s
     readers, lost = run_stores(run.keys, cache, config.train.remote_cache)
     for sentence in lost:
         LOGGER.info("not on the page: %s", sentence)
-    sources = picture_sources(readers, cache, collection_of(run.keys))
+    videos = videos_of(str(run.result["dataset"]), config)
+    sources = picture_sources(readers, cache, collection_of(run.keys), videos)
     usable = np.array([sources.holds(name) for name in ids])
     pairs = confused_clips(run.labels, run.guesses, run.sure, usable)
     order = [place for place in worth_showing(run.labels, run.guesses, run.sure, pairs) if usable[place]]

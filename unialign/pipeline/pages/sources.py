@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from unialign.cache.inventory import iterate_stores
 from unialign.cache.reader import Recorded, StoreReader
 from unialign.errors import UnialignError
+from unialign.pipeline.config import Config, with_values
+from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.evaluate import open_stores
 from unialign.pipeline.evaluation.gallery import poses_behind
 from unialign.pipeline.pages.strips import Sources
@@ -27,9 +30,11 @@ def run_stores(keys: Mapping[str, Any], cache: Path, keep: float) -> tuple[dict[
     return found, notes
 
 
-def picture_sources(readers: Mapping[str, Recorded], cache: Path, collection: str) -> Sources:
+def picture_sources(
+    readers: Mapping[str, Recorded], cache: Path, collection: str, videos: Mapping[str, Path] = MappingProxyType({})
+) -> Sources:
     """Where frames and poses are shown from: the stores that were read, the poses that pose features were made from,
-    else the only store of the collection.
+    else the only store of the collection. videos: see `Sources`.
     """
     poses = readers.get("poses")
     if poses is None:
@@ -40,7 +45,18 @@ def picture_sources(readers: Mapping[str, Recorded], cache: Path, collection: st
     return Sources(
         frames=readers.get("frames") or only_store(cache, collection, "frames"),
         poses=poses or only_store(cache, collection, "poses"),
+        videos=videos,
     )
+
+
+def videos_of(name: str, config: Config) -> dict[str, Path]:
+    """The videos of a dataset by sample id, of those that are whole files here; {} without its data root."""
+    try:
+        dataset = the_dataset(with_values(config, {"dataset": name}))
+    except (UnialignError, OSError):
+        return {}
+    whole = (sample for sample in dataset.samples if "video" in sample.files and sample.span is None)
+    return {sample.id: sample.files["video"] for sample in whole}
 
 
 def only_store(cache: Path, collection: str, modality: str) -> Recorded | None:

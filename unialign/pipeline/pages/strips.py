@@ -4,20 +4,23 @@ Legend: F frames shown, P persons, V joints.
 """
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unialign.cache.digests import file_digest
 from unialign.cache.reader import Recorded
-from unialign.errors import MissingCache
+from unialign.errors import CorruptInput, MissingCache
 from unialign.pipeline.evaluation.shown_joints import joints_over_frames, shown_joints
 from unialign.pipeline.evaluation.tracks import ABSENT, held, track_states
 from unialign.pipeline.pages.page import data_url, packed
 from unialign.stages.images import decode_images
 from unialign.stages.skeleton_layouts import Layout, layout_in
+from unialign.stages.video import decode_frames
 from unialign.types import Json
 
 MOST_FRAMES = 16
@@ -37,10 +40,13 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Sources:
-    """The stores that clips are shown from; None where there is none."""
+    """The stores that clips are shown from; None where there is none. videos: of clips, for frames that were stored
+    smaller than they are shown.
+    """
 
     frames: Recorded | None = None
     poses: Recorded | None = None
+    videos: Mapping[str, Path] = field(default_factory=dict)
 
     def holds(self, sample: str) -> bool:
         """Whether any of them has the sample."""
@@ -96,10 +102,14 @@ def _with_frames(sources: Sources, sample: str) -> dict[str, Json]:
     frames, stored = sources.frames, sources.frames.read_one(sample)
     chosen = _evenly(len(stored["frame_index"]))
     encoding = str(frames.array_attributes("pictures")["encoding"])
-    pictures = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, chosen.tolist())
-    scale = min(1.0, MOST_SIDE / min(pictures.shape[1:3]))
-    height, width = (max(1, round(side * scale)) for side in pictures.shape[1:3])
     which = np.asarray(stored["frame_index"], np.int64)[chosen]
+    sharp = None
+    if min(stored["size"]) < MOST_SIDE and sample in sources.videos:
+        sharp = _from_video(sources.videos[sample], frames.source(sample), which)
+    small_ones = decode_images(stored["pictures"], stored["offset"], stored["size"], encoding, chosen.tolist())
+    pictures = sharp or [*small_ones]
+    scale = min(1.0, MOST_SIDE / min(pictures[0].shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pictures[0].shape[:2])
     sheet = Image.new("RGB", (width * min(COLUMNS, len(pictures)), height * -(-len(pictures) // COLUMNS)))
     for number, picture in enumerate(pictures):
         small = Image.fromarray(picture)
@@ -109,7 +119,7 @@ def _with_frames(sources: Sources, sample: str) -> dict[str, Json]:
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     joints = joints_over_frames(sources.poses, sample, stored)
-    people = None if joints is None else _people(joints * (width / pictures.shape[2]), which)
+    people = None if joints is None else _people(joints * (width / stored["size"][1]), which)
     return {
         "image": data_url(buffer.getvalue(), "jpeg"),
         "columns": min(COLUMNS, len(pictures)),
@@ -120,6 +130,18 @@ def _with_frames(sources: Sources, sample: str) -> dict[str, Json]:
         "length": 0 if joints is None else len(joints),
         "people": people,
     }
+
+
+def _from_video(path: Path, source: str, which: NDArray[np.int64]) -> list[np.ndarray] | None:
+    """Those frames of a video; None if it is not the file that the stored ones were made from, or cannot be read."""
+    wanted = set(which.tolist())
+    try:
+        if file_digest(path) != source:
+            return None
+        found = [frame for number, frame in enumerate(decode_frames(path)) if number in wanted]
+    except (CorruptInput, OSError):
+        return None
+    return found if len(found) == len(wanted) else None
 
 
 def _evenly(count: int) -> NDArray[np.int64]:
