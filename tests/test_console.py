@@ -10,6 +10,7 @@ import pytest
 
 from unialign import console
 from unialign.commands.progress import training_bar
+from unialign.commands.train import zero_shot_told
 from unialign.stages.training.loop import Progress
 
 NAMES = ("[/x]", "[red]a[/red]", "[link=file:///x]", ":bug:", r"\[x]", "{task}", "[[", "名前", "a\u00a0b")
@@ -120,3 +121,14 @@ def test_a_name_that_the_terminal_has_no_letters_for_ends_no_command() -> None:
     )
     assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
     assert r"\u540d" in done.stderr
+
+
+def test_a_zero_shot_result_is_told_in_words() -> None:
+    of_dvta = {"rule": "last epoch", "epoch": 5, "top1": 0.5, "clean": True, "encoder_clean": True, "held_out": []}
+    assert zero_shot_told({**of_dvta, "split": "d7" * 32}) == "epoch 5, chosen as last epoch"
+    told = zero_shot_told({**of_dvta, "seen": 0.5, "harmonic": 0.25, "clean": False, "held_out": [1, 2]})
+    assert told.startswith("seen 50.0%, harmonic 25.0%, epoch 5")
+    assert "tested on 2 held-out training classes" in told
+    assert "not clean" in told
+    of_others = {"test": "conventional", "candidates": 5, "chance": 0.2, "split": "d7" * 32, "encoder_clean": None}
+    assert zero_shot_told(of_others) == "conventional test among 5 classes"

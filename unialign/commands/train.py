@@ -131,15 +131,15 @@ def show_training(result: "RunResult", beside: "Row | None", more: Mapping[str, 
     fields |= shown(result.metrics)
     if "top1" in result.metrics:
         fields["top-1"] = _with_interval(result)
+        choices = len(result.per_class.get("accuracy", {}))
+        fields |= {"chance": f"{1 / choices:.1%} ({choices:,} classes)"} if choices else {}
     fields |= _baseline_fields(result, beside)
     fields |= _best_fields(result.best)
     if result.heads:
         of = (f"{OF_HEADS.get(name, name)} {found['test']:.1%}" for name, found in result.heads.items())
         fields["top-1 of each head"] = ", ".join(of)
     if result.zero_shot:
-        fields["zero-shot"] = ", ".join(
-            f"{name.replace('_', ' ')} {_short(value)}" for name, value in result.zero_shot.items()
-        )
+        fields["zero-shot"] = zero_shot_told(result.zero_shot)
     if result.extracted:
         fields["extracted meanwhile"] = counted(result.extracted, "sample")
     reused = " (reused: it was finished before)" if result.reused else ""
@@ -204,8 +204,20 @@ def _tell(verbose: bool) -> Callable[[str], None]:
     return (lambda sentence: None) if verbose else console.say
 
 
-def _short(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def zero_shot_told(found: Mapping[str, Any]) -> str:
+    """The accuracies of a zero-shot report, what was chosen among or by which rule, and what it may not claim."""
+    shares = [f"{name} {found[name]:.1%}" for name in ("seen", "unseen", "harmonic") if name in found]
+    said = [f"{found['test']} test among {found['candidates']:,} classes"] if "test" in found else []
+    said += [*shares, *([f"epoch {found['epoch']}, chosen as {found['rule']}"] if "rule" in found else [])]
+    if found.get("held_out"):
+        said.append(
+            f"tested on {counted(len(found['held_out']), 'held-out training class', 'held-out training classes')}"
+        )
+    if not found.get("clean", True):
+        said.append("not clean: the rule has looked at the tested classes")
+    if "rule" in found and found.get("encoder_clean") is None:
+        said.append("what the encoder was trained on is not known")
+    return ", ".join(said)
 
 
 def _best_fields(best: Mapping[str, Any]) -> dict[str, object]:
