@@ -179,7 +179,7 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     features = run("extract", "pose-features", "--weights", encoder["exported"], cwd=work)
     assert (features["total"], features["extracted"]) == (30, 30)
     trained = run("train", "--cached", *small, cwd=work)
-    assert set(trained["keys"]) == {"frames", "pose-features", "text"}
+    assert set(trained["keys"]) == {"frames", "pose-features"}  # of so few clips text is not read
     assert trained["extracted"] == 0
     evaluated = run("evaluate", trained["folder"], cwd=work)
     assert evaluated["agrees"]

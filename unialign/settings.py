@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -22,7 +22,13 @@ S = TypeVar("S", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of all sections: frozen; unknown keys, infinity and NaN are errors. `strict=True` rejects "8" for 8."""
+    """Base of all sections: frozen; unknown keys, infinity and NaN are errors. `strict=True` rejects "8" for 8.
+
+    before: of fields that changed what a run computes by default: what runs did that are older than the field. A run
+    with such a value does not record it, so that it is still the run that it was.
+    """
+
+    before: ClassVar[Mapping[str, Any]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -55,6 +61,10 @@ class Settings(BaseModel):
     def plain(self) -> dict[str, Any]:
         """All fields as JSON- and YAML-compatible values."""
         return self.model_dump(mode="json")
+
+    def recorded(self) -> dict[str, Any]:
+        """The same for the config.yaml of a run, see `before`."""
+        return {name: value for name, value in self.plain().items() if self.before.get(name, ...) != value}
 
     def replaced(self, **values: Any) -> Self:
         """A validated copy with some values replaced. Raises `pydantic.ValidationError`."""

@@ -50,7 +50,10 @@ SETTINGS: dict[str, Any] = {
     "checkpoint_every": EPOCHS,
 }
 VALUES: dict[str, dict[str, Any]] = {
-    "unialign": {"train.unialign": {**VIDEO, "width": 16}, "train.settings": SETTINGS},
+    "unialign": {
+        "train.unialign": {**VIDEO, "width": 16, "modalities": ["video", "pose", "text"]},
+        "train.settings": SETTINGS,
+    },
     "art": {
         "train.art": {
             **SIZES["train.art"],

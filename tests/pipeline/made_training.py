@@ -24,7 +24,13 @@ from unialign.stages.training.samples import Batch, Pick
 from unialign.stages.training.settings import TrainSettings, settings_from
 from unialign.stages.training.step import Stepper, Task, fetched
 
-MODEL = {"backbone": "tsm-resnet10", "num_frames": 2, "image_size": 16, "width": 16}
+MODEL = {
+    "backbone": "tsm-resnet10",
+    "num_frames": 2,
+    "image_size": 16,
+    "width": 16,
+    "modalities": ["video", "pose", "text"],
+}
 SETTINGS = TrainSettings(epochs=3, batch_size=5, lr=0.01, device="cpu", log_every=1, checkpoint_batches=1)
 
 

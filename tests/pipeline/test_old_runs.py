@@ -18,7 +18,7 @@ from unialign.cache.reader import StoreReader
 from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.datasets import the_dataset
 from unialign.pipeline.evaluation.evaluate import prepare_again
-from unialign.pipeline.systems.registry import SYSTEMS, section_of
+from unialign.pipeline.systems.registry import SYSTEMS, get_system, section_of
 from unialign.pipeline.training.preparation import Options
 from unialign.pipeline.training.run_data import data_digest, data_rows, data_text
 from unialign.pipeline.training.train import prepare_run, store_keys
@@ -36,8 +36,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_earlier_run_has_the_key_that_it_had(name: str, cache: Path, tmp_path: Path) -> None:
     old = yaml.safe_load((OLD / f"{name}.yaml").read_text())
     section = section_of(name)
-    # As a user would write it today: the keys of the configuration, with plain values.
-    chosen = {"train.model": name, f"train.{section}": old[section], "train.settings": old["settings"]}
+    # As a user would write it today: the keys of the configuration, with plain values, and what was the default then.
+    then = {**get_system(name).config.before, **old[section]}
+    chosen = {"train.model": name, f"train.{section}": then, "train.settings": old["settings"]}
     config = with_values(Config(), {"dataset": "tiny", "cache": cache, "protocol": old["protocol"], **chosen})
     dataset = the_dataset(config)
     readers = {path.parent.name: StoreReader(path) for path in (cache / dataset.collection).glob("*/*.zarr")}

@@ -12,8 +12,7 @@ from unialign.pipeline.config import Config, with_values
 from unialign.pipeline.extraction.everything import Watch, extract_all
 from unialign.pipeline.extraction.extract import Extraction
 from unialign.pipeline.extraction.extractors import extract_configured, get_row
-from unialign.pipeline.systems.registry import get_system, section_of
-from unialign.pipeline.training.from_config import train_from_config
+from unialign.pipeline.training.from_config import needed_stores, train_from_config
 from unialign.pipeline.training.train import RunResult, Show
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.extraction.pose_encoder import MOTION
@@ -44,7 +43,7 @@ def end_to_end(
     Raises what `extract_configured` and `train_from_config` raise.
     """
     section = config.train
-    needed = get_system(section.model).stores(getattr(section, section_of(section.model)))
+    needed = needed_stores(config, dataset)
     wanted = with_inputs([name for name in needed if name not in section.stores])
     check_inputs(wanted, dataset, config)
     derived = [name for name in wanted if get_row(name).made_from]

@@ -24,7 +24,7 @@ from unialign.pipeline.evaluation.pictures import Pictures, write_pictures
 from unialign.pipeline.evaluation.plots import draw_ablation
 from unialign.pipeline.extraction.clusters import kind_of, shared_gpus
 from unialign.pipeline.stores import choose_store
-from unialign.pipeline.systems.registry import get_system, section_of
+from unialign.pipeline.training.from_config import needed_stores
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.device import resolve_device
 from unialign.stages.training.loop import Progress
@@ -157,7 +157,7 @@ def check_stores(grid: Grid, config: Config) -> None:
             section = own.train
             source = repr((own.dataset, own.data, own.labels, own.roots, own.cache))
             dataset = datasets.get(source) or datasets.setdefault(source, the_dataset(own))
-            for modality in get_system(section.model).stores(getattr(section, section_of(section.model))):
+            for modality in needed_stores(own, dataset):
                 if "://" not in section.stores.get(modality, ""):
                     choose_store(own.cache.resolve(), dataset.collection, modality, section.stores, dataset.name)
         except (UsageError, MissingCache) as error:

@@ -12,11 +12,10 @@ from unialign.cache.reader import StoreReader
 from unialign.errors import DamagedStore, MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.compare_runs import data_differences
 from unialign.pipeline.stores import open_remote
-from unialign.pipeline.systems.registry import section_of
 from unialign.pipeline.training.preparation import Options, PreparedRun
 from unialign.pipeline.training.run_data import data_rows, data_text, read_data, rows_of
 from unialign.pipeline.training.run_folder import read_keys, read_predictions, read_result
-from unialign.pipeline.training.train import config_from, prepare_run, run_config
+from unialign.pipeline.training.train import prepare_run, recorded_config, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.checkpoints import BEST, LAST, Checkpoints
@@ -234,7 +233,7 @@ def prepare_again(
         dataset,
         protocol=protocol or config["protocol"],
         readers=readers,
-        config=config_from(name, config[section_of(name)]),
+        config=recorded_config(config),
         settings=settings_from({**config["settings"], "num_workers": num_workers}),
         options=options,
     )

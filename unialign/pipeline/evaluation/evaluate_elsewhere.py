@@ -13,12 +13,12 @@ from unialign.cache.reader import Recorded
 from unialign.errors import MissingCache, StaleCache, UsageError
 from unialign.pipeline.evaluation.evaluate import class_rows, predicted, prepare_again
 from unialign.pipeline.manifest import load_manifest
-from unialign.pipeline.systems.registry import get_system, section_of
+from unialign.pipeline.systems.registry import get_system
 from unialign.pipeline.training.initial_weights import build_from, finished_run, trained_on
 from unialign.pipeline.training.preparation import by_place
 from unialign.pipeline.training.run_data import split_digest
 from unialign.pipeline.training.run_folder import read_keys, write_elsewhere
-from unialign.pipeline.training.train import config_from, run_config
+from unialign.pipeline.training.train import recorded_config, run_config
 from unialign.stages.datasets.base import Dataset
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.metrics import evaluation_overall, scored_part
@@ -122,7 +122,7 @@ def needed_elsewhere(folder: Path) -> tuple[str, ...]:
     """The modalities that a run reads. Raises `UsageError` for a model that is limited to its training classes."""
     config = run_config(folder)
     name = config["model"]
-    system, chosen = get_system(name), config_from(name, config[section_of(name)])
+    system, chosen = get_system(name), recorded_config(config)
     if not system.any_class(chosen):
         raise UsageError(
             f"{folder} was trained on {config['dataset']}, and this {name} knows no other classes; evaluate "

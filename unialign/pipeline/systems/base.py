@@ -12,6 +12,7 @@ from unialign.errors import UsageError
 from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request
 from unialign.settings import Settings
+from unialign.stages.datasets.base import Split
 from unialign.stages.training.settings import TrainSettings
 
 # Data sizes assumed when counting costs: not of any particular dataset, and the same for all systems.
@@ -102,6 +103,8 @@ class System:
     no_val: (config) -> why a run needs no val part to select its epoch on; "" if it does need one.
     any_class: (config) -> True if no learned weights depend on the classes: unseen ones are recognized by their texts.
     mixes: (config) -> True if the model has several `heads`, whose probabilities are joined in the prediction.
+    settled: (config, split) -> the settings that a run has on a split of the dataset, and why where they are not those
+        given, as a sentence, else "". What somebody set (`model_fields_set`) stays.
     recipe: (config, number of training samples, settings) -> the system's own defaults for unset `train.settings`.
     example: (config) -> input for counting its cost, called on the device "meta"; None: its cost is not counted.
     draw: (clip) -> a drawing of a test clip that shows what the model attended to, as `Pictures` or as the bytes of a
@@ -121,6 +124,7 @@ class System:
     no_val: Callable[[Any], str] = lambda config: ""
     any_class: Callable[[Any], bool] = lambda config: False
     mixes: Callable[[Any], bool] = lambda config: False
+    settled: Callable[[Any, Split], tuple[Any, str]] = lambda config, split: (config, "")
     recipe: Callable[[Any, int, TrainSettings], Mapping[str, Any]] = lambda config, count, settings: {}
     example: Callable[[Any], Example] | None = None
     draw: Callable[[DrawnClip], Pictures | bytes | None] | None = None

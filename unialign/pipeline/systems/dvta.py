@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unialign.cache.batches.joined import Joined
 from unialign.cache.reader import Recorded
@@ -33,6 +34,7 @@ from unialign.stages.datasets.splits import holdout
 from unialign.stages.datasets.zero_shot_splits import unseen_digest
 from unialign.stages.models.dvta.config import DVTAConfig
 from unialign.stages.models.dvta.model import build_dvta, dvta_losses
+from unialign.stages.models.dvta.prototypes import predicted_prototypes
 from unialign.stages.sample_reader import SampleReader
 from unialign.stages.training.cached import FEATURE, PooledFeatures
 from unialign.stages.training.loop import Fitted
@@ -49,6 +51,7 @@ from unialign.types import Json
 
 # Up to so many training samples, a run takes few and large steps, otherwise those of the published code (for NTU 60).
 FEW_SAMPLES, STEPS = 5000, 360
+PIECE = 4096  # samples that are read at once
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,15 @@ def prepare_dvta(request: Request) -> PreparedRun:
 
     train = pooled(sides.train)
     templates = request.options.templates or shared_templates(text, dataset.classes)
+    bank = load_text_bank(text, dataset.classes, templates)
+    descriptions = load_descriptions(text, dataset.classes) if config.enhancement else None
+    described = bank.mean(dim=0) if descriptions is None else descriptions
     parts = {
         "num_classes": len(dataset.classes),
-        "text_bank": load_text_bank(text, dataset.classes, templates),
+        "text_bank": bank,
         "pose_width": train.reader.columns[FEATURE].shape[-1],
-        "descriptions": load_descriptions(text, dataset.classes) if config.enhancement else None,
+        "descriptions": descriptions,
+        "prototypes": predicted_prototypes(*all_features(train), described) if config.prototypes else None,
     }
     return prepared(
         request,
@@ -156,6 +163,14 @@ def split_by_class(dataset: Dataset, protocol: str, config: DVTAConfig) -> tuple
         return Split(tuple(sample.id for sample in kept), tested), Roles(pseudo, (), unseen, seen)
     parts = holdout(kept)  # test samples of seen classes must also be new to the model
     return Split(parts.train, (*parts.test, *tested)), Roles(seen, pseudo, unseen, seen)
+
+
+def all_features(source: PooledFeatures) -> tuple[Tensor, Tensor]:
+    """Features (N, P) and labels (N,) of all samples of a source, read a piece at a time."""
+    pieces = [
+        source.__getitems__(range(first, min(first + PIECE, len(source)))) for first in range(0, len(source), PIECE)
+    ]
+    return torch.cat([piece["pose_features"] for piece in pieces]), torch.cat([piece["labels"] for piece in pieces])
 
 
 def joined_features(reader: SampleReader, ids: Sequence[str]) -> Joined:

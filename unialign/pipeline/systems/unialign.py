@@ -18,6 +18,7 @@ from unialign.pipeline.evaluation.pictures import Pictures
 from unialign.pipeline.systems.base import ASSUMED, ClassSpecificWeights, Colors, DrawnClip, Example, System
 from unialign.pipeline.training.preparation import Options, PreparedRun, Request, prepared
 from unialign.pipeline.training.text_bank_start import label_rows, load_text_bank, shared_templates
+from unialign.stages.datasets.base import Split
 from unialign.stages.foreign_weights import load_foreign_weights
 from unialign.stages.models.backbones.cached import CACHED, grid_side
 from unialign.stages.models.unialign.config import UniAlignConfig
@@ -28,6 +29,9 @@ from unialign.stages.training.clips import CachedFrames, PoseTokens
 from unialign.stages.training.gpu_clips import clips_as_set
 from unialign.stages.training.token_samples import FrameTokens, TokenClips
 
+# With fewer training clips, texts are read only if somebody asks for them: with up to 150 clips they have not helped,
+# and they cost accuracy beside poor poses (docs/systems/unialign.md).
+FEW_CLIPS = 500
 # In place of a file path: weights published by timm or torchvision.
 HUB = Path("hub")
 STORES = {"video": "frames", "pose": "pose-features", "text": "text"}
@@ -68,6 +72,19 @@ def prepare_clips(request: Request) -> PreparedRun:
         {"templates": list(templates), "backbone_weights": weights[0] if weights else None},
         texts=label_rows(templates, classes),
         notes=() if weights is None else (_loaded(config, weights[1]),),
+    )
+
+
+def settle_modalities(config: UniAlignConfig, split: Split) -> tuple[UniAlignConfig, str]:
+    """Without text for few training clips, unless modalities are set, or texts are all that unseen classes have."""
+    few = len(split.train) < FEW_CLIPS
+    if not few or split.unseen or "modalities" in config.model_fields_set or "text" not in config.modalities:
+        return config, ""
+    kept = tuple(name for name in config.modalities if name != "text")
+    listed = f"[{','.join(config.modalities)}]"
+    return config.replaced(modalities=kept), (
+        f"text is left out: it has not helped with few training clips, and there are {len(split.train)}; set "
+        f"train.unialign.modalities={listed} to read it."
     )
 
 
@@ -205,6 +222,7 @@ UNIALIGN = System(
     check=check_clips,
     class_specific=ClassSpecificWeights(("head.", "bank.agent", "bank.main")),
     mixes=lambda config: len(config.modalities) > 1,
+    settled=settle_modalities,
     example=lambda config: clip_example(config, pose="pose" in config.modalities),
     draw=draw_importance,
 )

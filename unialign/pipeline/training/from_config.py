@@ -41,9 +41,8 @@ def train_from_config(
     overwrite: train again although a run with the same configuration and caches exists, whose folder is deleted.
     """
     section = config.train
-    chosen = getattr(section, section_of(section.model))
-    needed = get_system(section.model).stores(chosen)
     dataset = dataset or the_dataset(config)
+    needed = needed_stores(config, dataset)
     if section.settings.flip and not dataset.mirror:
         raise UsageError(
             f"train.settings.flip is {section.settings.flip}, but a mirrored clip of {dataset.name} may be of another "
@@ -59,7 +58,7 @@ def train_from_config(
         dataset,
         protocol=config.protocol,
         readers=readers,
-        model=chosen,
+        model=getattr(section, section_of(section.model)),
         settings=section.settings,
         runs=config.runs.resolve(),
         options=Options(
@@ -76,6 +75,12 @@ def train_from_config(
         show=show,
         tell=tell,
     )
+
+
+def needed_stores(config: Config, dataset: Dataset) -> tuple[str, ...]:
+    """The modalities that the configured system reads on this dataset."""
+    system, given = get_system(config.train.model), getattr(config.train, section_of(config.train.model))
+    return system.stores(system.settled(given, dataset.split(config.protocol))[0])
 
 
 def cached_readers(needed: Sequence[str], dataset: Dataset, config: Config, *, check: bool) -> dict[str, SampleReader]:

@@ -231,7 +231,7 @@ def prepared(
             "model": request.name,
             "dataset": request.dataset.name,
             "protocol": request.protocol,
-            request.section: request.config.plain(),
+            request.section: request.config.recorded(),
             "settings": settings.recorded(),
             **(said or {}),
         },

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,7 @@ class RunResult:
     data: report on the samples before training, see `run_data.Report`.
     seconds: duration of the call that finished the run. reused: whether the run was already finished before this call.
     exported: the encoder with the weights of the best epoch, or of the last one without a val part. zero_shot: for
-    zero-shot systems, see `zero_shot.report`; empty for others.
+    zero-shot systems, see `zero_shot.report`; empty for others. notes: what was said before training, as sentences.
     """
 
     run: str
@@ -95,6 +95,7 @@ class RunResult:
     zero_shot: Mapping[str, Json] = field(default_factory=dict)
     train_top1: float | None = None
     data: Mapping[str, Json] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def result(self) -> dict[str, Json]:
         """The object that `--json` prints and that result.json holds (without `folder` and `reused`)."""
@@ -137,6 +138,12 @@ def config_from(name: str, model: Mapping[str, Any] | Settings) -> Settings:
     return model if isinstance(model, kind) else checked(kind, dict(model), f"train.{section_of(name)}")
 
 
+def recorded_config(config: Mapping[str, Any]) -> Settings:
+    """The settings of the system of a run. config: of its config.yaml. Raises what `config_from` raises."""
+    name = config["model"]
+    return config_from(name, {**get_system(name).config.before, **config[section_of(name)]})
+
+
 def run_config(folder: Path) -> dict[str, Any]:
     """The settings of a run, from which its model can be rebuilt.
 
@@ -149,7 +156,7 @@ def run_config(folder: Path) -> dict[str, Any]:
         section = section_of(name)
         if not isinstance(config.get(section), Mapping):
             raise DamagedStore(f"{path} lacks {section}, the settings of its model; it is not the file of a run.")
-        config_from(name, config[section])
+        recorded_config(config)
     except UsageError as error:
         raise DamagedStore(
             f"{path} cannot be used ({str(error).rstrip('.')}); it is of another version, or not the file of a run."
@@ -176,6 +183,7 @@ def prepare_run(
     check_classes(dataset)
     system = get_system(name)
     protocol = protocol or dataset.default_protocol
+    config, left_out = system.settled(config, dataset.split(protocol))
     few = few_shots(dataset, options.shots, settings.seed, protocol)
     found = with_validation(
         few, protocol, options.val_share, settings.seed, shots=options.shots, weighs=system.mixes(config)
@@ -197,6 +205,7 @@ def prepare_run(
         options=options,
     )
     made = system.prepare(request)
+    made = replace(made, notes=(*made.notes, *([left_out] if left_out else [])))
     said = {"val_share": options.val_share, **({"shots": options.shots} if options.shots else {})}
     made = replace(made, config={**made.config, **said}, validation={"origin": found.origin, "why": found.why})
     made = tested_as_split(made, dataset, found.split)
@@ -391,6 +400,7 @@ def _content(
         "keys": {name: dict(found) for name, found in keys.items()},
         "samples": _sides(prepared),
         "exported": None,
+        "notes": list(prepared.notes),
         "zero_shot": dict(prepared.report(fitted)) if prepared.report else {},
     }
 

@@ -1,6 +1,7 @@
 """The settings of DVTA (see `dvta.model`); the defaults are those of its published code."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +10,8 @@ from unialign.settings import Settings
 
 class DVTAConfig(Settings, strict=True):
     """Every setting of the model and, last, of how its runs are evaluated."""
+
+    before: ClassVar[Mapping[str, Any]] = {"prototypes": False}
 
     enhancement: bool = Field(True, description="SDE; without it a class' text is its label alone.")
     attention_scale: bool = Field(False, description="Divide SDE's products by sqrt(D), as the paper says.")
@@ -29,6 +32,11 @@ class DVTAConfig(Settings, strict=True):
         4, ge=1, le=4, description="Layers of F_s: 1 is linear, 2 the residual layer and the last one, 4 all."
     )
     temperature: float = Field(0.1, gt=0, description="Start of tau_1 and tau_2, which are learned without limits.")
+    prototypes: bool = Field(
+        True,
+        description="Add the similarity to class prototypes that ridge regression predicts from the texts; false: as "
+        "published.",
+    )
     held_out: int = Field(
         0,
         ge=0,

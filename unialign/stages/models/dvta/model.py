@@ -12,6 +12,7 @@ Legend: B poses, L classes, U candidate classes, P pose width, D text width, S =
     p1_ij  = cos(v_i, t_j) / tau_1                  DA
     p2_ij  = LeakySigmoid(G(v_i, t_j)) / tau_2      AA, see `pairs`; no gradient into v and t
     p      = p1 + p2
+    p3_ij  = cos(x_i - mean of x, prototype_j - mean of x) / tau       only in evaluation, see `prototypes`; added to p
 
 In training text j is mixed by the pose that it belongs to, so column j knows a little of pose j; in evaluation every
 pose mixes every candidate's text itself. That is how the method is published.
@@ -51,11 +52,21 @@ class DVTA(nn.Module):
 
     class_texts (L, D, S): embeddings of each class' label and context, finite and not all zero; they are set to unit
     length and kept as a buffer. S may be 1 without SDE. pose_width: P.
+    prototypes: of the classes (L, P), and the mean training feature (P,), both buffers; None leaves out p3.
     """
 
     class_texts: Tensor
+    prototypes: Tensor
+    mean_feature: Tensor
 
-    def __init__(self, *, config: DVTAConfig, class_texts: Tensor, pose_width: int) -> None:
+    def __init__(
+        self,
+        *,
+        config: DVTAConfig,
+        class_texts: Tensor,
+        pose_width: int,
+        prototypes: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         texts = class_texts.detach().to(torch.promote_types(class_texts.dtype, torch.float32))
         if texts.ndim != 3 or texts.shape[2] < (2 if config.enhancement else 1):
@@ -76,6 +87,10 @@ class DVTA(nn.Module):
             self.augmented_temperature = nn.Parameter(torch.tensor(config.temperature))
         kept = texts[..., :2] if config.enhancement else texts[..., :1]
         self.register_buffer("class_texts", functional.normalize(kept, dim=1).contiguous())
+        self.predicts = prototypes is not None
+        if prototypes is not None:
+            self.register_buffer("prototypes", prototypes[0])
+            self.register_buffer("mean_feature", prototypes[1])
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scores, float32.
@@ -90,7 +105,9 @@ class DVTA(nn.Module):
         visual = self.visual_projector(functional.normalize(batch["pose_features"], dim=-1)).to(self._dtype)  # (B, D)
         if self.training:
             return self._pairs(visual, batch["labels"])
-        return {"logits": self._scores(visual, batch.get("candidates"))}
+        candidates = batch.get("candidates")
+        scores = self._scores(visual, candidates)
+        return {"logits": scores + self._nearness(batch["pose_features"], candidates) if self.predicts else scores}
 
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
         """Nothing: this model has no moving averages."""
@@ -126,6 +143,13 @@ class DVTA(nn.Module):
             mixing = weights if weights.shape[-1] > 1 else None
             parts.append(self._augmented(self.metric(visual, values, mixing)))
         return self._combined(*parts)
+
+    def _nearness(self, features: Tensor, candidates: Tensor | None) -> Tensor:
+        """p3, (B, U)."""
+        with full_precision(features):
+            prototypes = self.prototypes if candidates is None else self.prototypes[candidates]
+            moved = functional.normalize(features.to(self._dtype) - self.mean_feature, dim=-1)
+            return moved @ functional.normalize(prototypes - self.mean_feature, dim=-1).T / self.config.temperature
 
     def _texts(self, classes: Tensor | None) -> tuple[Tensor, Tensor]:
         """What SDE looks at and what it mixes, both (U, S, D), of some classes or of all."""
@@ -221,10 +245,11 @@ def build_dvta(
     text_bank: Tensor | None,
     pose_width: int | None,
     descriptions: Tensor | None = None,
+    prototypes: tuple[Tensor, Tensor] | None = None,
 ) -> DVTA:
     """DVTA, random but for the texts: a class' label is the mean over the prompts of the bank.
 
-    descriptions: (num_classes, width), as wide as the bank's; used with config.enhancement.
+    descriptions: (num_classes, width), as wide as the bank's; used with config.enhancement. prototypes: see `DVTA`.
     Raises `UsageError` for texts or pose features that are missing and for texts that are empty.
     """
     if text_bank is None or pose_width is None:
@@ -238,4 +263,5 @@ def build_dvta(
             )
         check_bank(descriptions.unsqueeze(0), num_classes)
         texts.append(descriptions)
-    return DVTA(config=config, class_texts=torch.stack(texts, dim=-1), pose_width=pose_width)
+    stacked = torch.stack(texts, dim=-1)
+    return DVTA(config=config, class_texts=stacked, pose_width=pose_width, prototypes=prototypes)

@@ -21,7 +21,9 @@ class UniAlignConfig(Settings, strict=True):
     width: int = Field(512, ge=1, description="Width D that all modalities are projected to.")
     cmsa: Literal["A", "B", "off"] = Field("A", description="Form of CMSA, see docs/systems/unialign.md.")
     modalities: Annotated[tuple[Modality, ...], Field(strict=False)] = Field(
-        ("video", "pose", "text"), description="What the model reads; video is always part of it."
+        ("video", "pose", "text"),
+        description="What the model reads; video is always part of it. If nobody sets it, fewer than 500 training "
+        "clips are read without text.",
     )
     learn_importance: bool = Field(True, description="False weights all tokens and modalities equally (an ablation).")
     bank_form: Literal["agent", "feature"] = Field(
