@@ -1,9 +1,12 @@
 """How fast stage one is, beside what bounds it: the network, the decoder, and the machinery around both.
 
-    python benchmarks/extract.py --weights yolo11n-pose.pt --videos ../shared/data/videos/gestures
-    python benchmarks/extract.py --cases network-bound orchestration --json rows.json
+    python benchmarks/extract.py --weights yolo11n-pose.pt --videos ../shared/data/videos/gestures --json rows.json
+    python benchmarks/extract.py --cases orchestration --samples 100000
 
+The first line is the whole table, in ten minutes on an idle machine with 2 cores; the case memory has to be named.
 Stand-in networks take a known time and no processor, as one on a GPU does: they sleep, and find a person in each frame.
+Starting a worker and a store is left out everywhere but in orchestration: its time is that of an extraction of one clip
+for each decoding thread.
 
 - network-bound: clips in front of a stand-in of 200, 1,000 and 5,000 frames/s. The ratio is to the stand-in's rate, or
   to bare decoding where that is slower. Beside it the usual loop: decode, letterbox, network, tracking, in one thread.
@@ -11,10 +14,12 @@ Stand-in networks take a known time and no processor, as one on a GPU does: they
   is, the same decoder with the same settings and RGB frames. A second stand-in takes images that the processor has
   resized, as a network on the processor does; its ratio is to bare decoding and resizing. Beside it the ratio of
   processor time, all processes together, which other programs on the machine affect less.
-- two-workers: the same, `--cluster local:2` to `local:1`, with one decoding thread each.
-- real-network (needs --weights): the bare network on ready images, the loop `model.predict(video, stream=True)`, and
-  unialign with each backend that is installed. The ratio is to the loop.
-- orchestration: an extractor that does nothing. The ratio is 50 microseconds to what a sample takes.
+- two-workers: the same, `--cluster local:2` to `local:1`, with one decoding thread each; and what bare decoding on all
+  cores comes to, which nothing exceeds.
+- real-network (needs --weights; on a few clips): the bare network on ready images, the loop
+  `model.predict(video, stream=True)`, and unialign with each backend that is installed. The ratio is to the loop.
+- orchestration: an extractor that does nothing. The ratio is 50 microseconds to what a sample takes; mib is how much
+  the memory of this process, which plans and stores, has grown.
 - memory: what both processes take for themselves, every thousand of 10,000 made clips; mib is a column of its own, and
   the ratio is to the first one.
 
@@ -30,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,7 +61,11 @@ from unialign.stages.video import decode_frames, encode_clip
 
 SIDE = 640
 RATES = (200, 1000, 5000)
+# Repeats of each clip in front of a stand-in of 200 frames/s, at most.
+SLOW_REPEATS = 8
 SAMPLE_BUDGET = 50e-6
+# Samples of a shard of poses.
+SHARD = 16
 CASES = ("network-bound", "decode-bound", "two-workers", "real-network", "orchestration", "memory")
 # Made clips of the case memory: so many in all, of so many frames, measured at every step.
 MADE_CLIPS, MADE_FRAMES, STEP = 10_000, 8, 1000
@@ -132,42 +141,68 @@ class Clips:
     paths: tuple[Path, ...]
     repeats: int
 
+    @cached_property
+    def lengths(self) -> Mapping[Path, int]:
+        """Frames of each clip."""
+        return {path: sum(1 for _ in decode_frames(path)) for path in self.paths}
+
+    def frames_of(self, source: Source) -> int:
+        assert source.path is not None
+        return self.lengths[source.path]
+
     @property
     def sources(self) -> list[Source]:
         return [Source(f"{path.stem}-{turn}", path) for path in self.paths for turn in range(self.repeats)]
 
     def frames(self) -> int:
-        return self.repeats * sum(sum(1 for _ in decode_frames(path)) for path in self.paths)
+        return self.repeats * sum(self.lengths.values())
 
 
-def took(task: Callable[[], object]) -> float:
-    """Seconds of a task."""
-    started = time.perf_counter()
-    task()
-    return time.perf_counter() - started
+@dataclass(frozen=True)
+class Cost:
+    """What something took: seconds, and processor seconds of this process and of those that began and ended in it."""
+
+    seconds: float
+    processor: float
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds - other.seconds, self.processor - other.processor)
 
 
-def costs(task: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of a task, and processor seconds of this process and of those that have begun and ended in it."""
+def cost(task: Callable[[], object]) -> Cost:
     before, started = os.times(), time.perf_counter()
     task()
     after = os.times()
-    return time.perf_counter() - started, sum(after[:4]) - sum(before[:4])
+    return Cost(time.perf_counter() - started, sum(after[:4]) - sum(before[:4]))
 
 
-def extracted(extractor: Any, sources: list[Source], **settings: Any) -> tuple[Extraction, float]:
-    """An extraction into an empty cache, and its seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        done = run_extraction(
-            extractor,
-            sources,
-            cache=Path(folder),
-            collection="bench",
-            settings=Settings(**settings),
-            current=lambda _: "",
+def extracted(extractor: Any, sources: list[Source], **settings: Any) -> tuple[Extraction, Cost]:
+    """An extraction into an empty cache, and what it took."""
+    done: list[Extraction] = []
+
+    def extract() -> None:
+        done.append(
+            run_extraction(
+                extractor,
+                sources,
+                cache=Path(folder),
+                collection="bench",
+                settings=Settings(**settings),
+                current=lambda _: "",
+            )
         )
-        return done, time.perf_counter() - started
+
+    with tempfile.TemporaryDirectory() as folder:
+        took = cost(extract)
+    return done[0], took
+
+
+def without_start(extractor: Any, clips: "Clips", few: int, **settings: Any) -> tuple[Cost, int]:
+    """What the extraction of all clips took beyond that of the first few, and how many frames the others have."""
+    first = clips.sources[:few]
+    _, start = extracted(extractor, first, **settings)
+    _, whole = extracted(extractor, clips.sources, **settings)
+    return whole - start, sum(clips.frames_of(source) for source in clips.sources[few:])
 
 
 def loop(extractor: YoloPoses, sources: list[Source]) -> None:
@@ -207,10 +242,15 @@ def network_bound(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]
         bound = min(rate, decoding)
         poses = StandInPoses(Path(), "", rate=float(rate))
         rows.append(
-            row("network-bound", f"loop, {rate} frames/s", frames / took(partial(loop, poses, clips.sources)), bound)
+            row(
+                "network-bound",
+                f"loop, {rate} frames/s",
+                frames / cost(partial(loop, poses, clips.sources)).seconds,
+                bound,
+            )
         )
-        _, seconds = extracted(poses, clips.sources, threads=cores)
-        rows.append(row("network-bound", f"unialign, {rate} frames/s", frames / seconds, bound))
+        took, number = without_start(poses, clips, cores, threads=cores)
+        rows.append(row("network-bound", f"unialign, {rate} frames/s", number / took.seconds, bound))
     return rows
 
 
@@ -219,35 +259,36 @@ def decode_bound(clips: Clips, frames: int, cores: int, rounds_each: int) -> lis
     rows = []
     for resizing, side, takes_frames in (("", 0, True), (" and resizing", SIDE, False)):
         poses = StandInPoses(Path(), "", takes_frames=takes_frames)
+        bare_name, name = f"bare decoding{resizing}, {cores} threads", f"unialign{resizing}"
+        found: dict[str, list[np.ndarray]] = {bare_name: [], name: []}
         # In turn, so that what else the machine does affects both.
-        readers = {
-            f"bare decoding{resizing}, {cores} threads": partial(bare_decoding, clips, cores, side),
-            f"unialign{resizing}": partial(extracted, poses, clips.sources, threads=cores),
-        }
-        rounds = [{name: costs(reader) for name, reader in readers.items()} for _ in range(rounds_each)]
-        whole = {name: np.sum([each[name] for each in rounds], axis=0) / rounds_each / frames for name in readers}
-        bare = next(iter(whole.values()))
-        for name, (seconds, processor) in whole.items():
-            made = row("decode-bound", name, 1 / seconds, 1 / bare[0])
+        for _ in range(rounds_each):
+            bare = cost(partial(bare_decoding, clips, cores, side))
+            found[bare_name].append(np.array([bare.seconds, bare.processor]) / frames)
+            took, number = without_start(poses, clips, cores, threads=cores)
+            found[name].append(np.array([took.seconds, took.processor]) / number)
+        means = {reader: np.mean(each, axis=0) for reader, each in found.items()}
+        for reader, (seconds, processor) in means.items():
+            made = row("decode-bound", reader, 1 / seconds, 1 / means[bare_name][0])
             # Of a machine that does nothing else, both ratios are the same.
-            made |= {"processor_ms": 1e3 * processor, "processor_ratio": bare[1] / processor}
+            made |= {"processor_ms": 1e3 * processor, "processor_ratio": means[bare_name][1] / processor}
             print(f"{'':<59} {made['processor_ms']:>12.3f} ms  {made['processor_ratio']:.3f} of processor time")
             rows.append(made)
     return rows
 
 
 def two_workers(clips: Clips, frames: int, cores: int) -> list[dict[str, Any]]:
-    """Two Dask workers beside one. Starting them is left out: a first extraction warms them up."""
+    """Two Dask workers beside one, with the shards that poses have."""
     rates = []
     for workers in (1, 2):
-        _, start = extracted(
-            StandInPoses(Path(), ""), clips.sources[:workers], cluster=f"local:{workers}", shard_samples=1
-        )
-        _, seconds = extracted(StandInPoses(Path(), ""), clips.sources, cluster=f"local:{workers}", shard_samples=4)
-        rates.append(frames / max(seconds - start, 1e-3))
-    return [
-        row("two-workers", f"unialign, local:{number}", rate, rates[0]) for number, rate in enumerate(rates, start=1)
-    ]
+        poses, shard = StandInPoses(Path(), ""), SHARD if len(clips.sources) >= 16 * SHARD else 1
+        _, start = extracted(poses, clips.sources[:workers], cluster=f"local:{workers}", shard_samples=1)
+        _, whole = extracted(poses, clips.sources, cluster=f"local:{workers}", shard_samples=shard)
+        number = sum(clips.frames_of(source) for source in clips.sources[workers:])
+        rates.append(number / max((whole - start).seconds, 1e-3))
+    readers = [*((f"unialign, local:{number}", rate) for number, rate in enumerate(rates, start=1))]
+    readers.append((f"bare decoding, {cores} threads", bare_decoding(clips, cores)))
+    return [row("two-workers", name, rate, rates[0]) for name, rate in readers]
 
 
 def real_network(
@@ -291,7 +332,7 @@ def supervised(worker: Supervisor, clips: Clips, frames: int) -> float:
     """Frames per second of a worker that is loaded."""
     worker.load()
     worker.run(clips.sources[:1])
-    return frames / took(lambda: worker.run(clips.sources))
+    return frames / cost(lambda: worker.run(clips.sources)).seconds
 
 
 def bare_network(poses: YoloPoses, clips: Clips, batches: int = 3) -> float:
@@ -301,18 +342,20 @@ def bare_network(poses: YoloPoses, clips: Clips, batches: int = 3) -> float:
     batch = np.repeat(image[None], poses.batch_frames, axis=0)
     network = poses.network("cpu", image.shape[:2])
     network.detect(batch, 0.25, 20)
-    return batches * len(batch) / took(lambda: [network.detect(batch, 0.25, 20) for _ in range(batches)])
+    return batches * len(batch) / cost(lambda: [network.detect(batch, 0.25, 20) for _ in range(batches)]).seconds
 
 
 def orchestration(samples: int) -> list[dict[str, Any]]:
     """What a sample takes besides its extraction."""
     sources = [Source(f"sample-{number:08d}") for number in range(samples)]
     before = memory_of("VmHWM")
-    done, seconds = extracted(Nothing(), sources, shard_samples=1024)
+    done, took = extracted(Nothing(), sources, shard_samples=1024)
     assert done.extracted == samples
-    rate, added = samples / seconds, (memory_of("VmHWM") - before) / MIB
-    print(f"orchestration: {1e6 / rate:.1f} microseconds a sample at {samples:,} samples, {added:.0f} MiB")
-    return [{"case": "orchestration", "reader": "unialign", "per_second": rate, "ratio": SAMPLE_BUDGET * rate}]
+    rate, added = samples / took.seconds, (memory_of("VmHWM") - before) / MIB
+    each = f"{1e6 / rate:.1f} microseconds a sample, {1e6 * took.processor / samples:.1f} of processor time"
+    print(f"orchestration: {each} at {samples:,} samples, {added:.0f} MiB more")
+    made = {"case": "orchestration", "reader": "unialign", "per_second": rate, "ratio": SAMPLE_BUDGET * rate}
+    return [{**made, "processor_ms": 1e3 * took.processor / samples, "mib": added}]
 
 
 def memory() -> list[dict[str, Any]]:
@@ -363,11 +406,12 @@ def main() -> None:
         default=[name for name in BACKENDS if name != "torch-compile"],
         help="of real-network; torch-compile takes minutes to begin",
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES[:-1], help="default: all but memory")
     parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=8, help="how often each clip is extracted by a stand-in")
+    parser.add_argument("--network-clips", type=int, default=4, help="of real-network, each extracted once")
+    parser.add_argument("--repeats", type=int, default=30, help="how often each clip is extracted by a stand-in")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="of decode-bound and real-network, whose readers take turns"
+        "--rounds", type=int, default=2, help="of decode-bound and real-network, whose readers take turns"
     )
     parser.add_argument("--samples", type=int, default=1_000_000, help="of orchestration")
     parser.add_argument("--json", type=Path)
@@ -382,14 +426,15 @@ def main() -> None:
         frames = clips.frames()
         print(f"{len(clips.sources)} clips, {frames:,} frames")
         if "network-bound" in chosen.cases:
-            rows += network_bound(clips, frames, cores)
+            fewer = replace(clips, repeats=min(clips.repeats, SLOW_REPEATS))
+            rows += network_bound(fewer, fewer.frames(), cores)
         if "decode-bound" in chosen.cases:
             rows += decode_bound(clips, frames, cores, chosen.rounds)
         if "two-workers" in chosen.cases:
             rows += two_workers(clips, frames, cores)
         if "real-network" in chosen.cases and chosen.weights:
-            once = replace(clips, repeats=1)
-            rows += real_network(chosen.weights, once, frames // clips.repeats, cores, chosen.rounds, chosen.backends)
+            once = Clips(clips.paths[: chosen.network_clips], repeats=1)
+            rows += real_network(chosen.weights, once, once.frames(), cores, chosen.rounds, chosen.backends)
     if "orchestration" in chosen.cases:
         rows += orchestration(chosen.samples)
     if "memory" in chosen.cases:

@@ -157,11 +157,13 @@ def doctor(
         return
     from unialign.pipeline.doctor import diagnose
 
+    if not as_json:
+        console.say("measuring what this machine decodes and computes, for up to 20 s")
     found = diagnose(resolved)
     if not as_json:
         paths = {name: path or "not set" for name, path in found["paths"].items()}
         rates = {
-            name: f"{rate:,.0f} frames/s" if isinstance(rate, float) else rate or "-"
+            name: f"{rate:,.{0 if rate >= 10 else 1}f} frames/s" if isinstance(rate, float) else rate or "-"
             for name, rate in found["rates"].items()
         }
         extras = {
