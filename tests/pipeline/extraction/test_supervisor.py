@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -306,3 +307,28 @@ def test_a_stream_gives_no_more_than_is_allowed(tmp_path: Path) -> None:
         assert given == [source.id for source in sources]
         # Permission that came too late does not disturb what is asked next.
         assert [outcome.id for outcome in watched.run(sources[:2])] == given[:2]
+
+
+FRAMES = """
+import resource
+import numpy as np
+from unialign.pipeline.extraction.hardware import keep_freed_memory
+
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    frames = [np.ones(1 << 19, np.uint8) for _ in range(40)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+new_pages()
+before = new_pages()
+keep_freed_memory()
+new_pages()
+print(before, new_pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_a_worker_uses_the_memory_of_freed_frames_again() -> None:
+    done = subprocess.run([sys.executable, "-c", FRAMES], capture_output=True, text=True, check=True, timeout=60)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10
