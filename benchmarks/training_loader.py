@@ -660,6 +660,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.samples < ROWS:
         parser.error(f"--samples must be at least {ROWS}, a batch of tokens")
+    if options.clips < 4 * BATCH:
+        parser.error(f"--clips must be at least {4 * BATCH}, what the limit decodes at once")
     # Workers and threads each compute with one.
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []

@@ -20,7 +20,6 @@ _OFFERED = (
     "onnxruntime",
     "openvino",
     "tensorrt",
-    "nvjpeg",
     "torchcodec",
     "ultralytics",
     "wandb",

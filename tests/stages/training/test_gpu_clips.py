@@ -1,5 +1,8 @@
 """Contract of clips decoded on a GPU, with the CPU in its place: the same to within one level, or one sentence."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import simplejpeg
@@ -82,6 +85,21 @@ def test_a_run_without_a_gpu_is_refused_before_its_first_batch(stores: tuple[Sto
     for device in (None, torch.device("cpu")):
         with pytest.raises(UsageError, match="decoder nvjpeg needs a GPU, and this run has none; set it to cpu"):
             Loader(made(stores, by_simplejpeg), SETTINGS, device=device)
+
+
+def test_a_torchcodec_without_ffmpeg_is_refused_before_the_first_batch(
+    stores: tuple[StoreReader, StoreReader], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "torchcodec"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "decoders.py").write_text("raise RuntimeError('Could not load libtorchcodec')\n")
+    for name in [each for each in sys.modules if each.partition(".")[0] == "torchcodec"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"no libraries of FFmpeg .* or set train.settings.decoder to cpu"):
+        GpuClips(SAMPLES, frames_of(stores), None, SETTINGS).use(torch.device("cuda"))
+    del sys.modules["torchcodec"]
 
 
 def test_what_only_the_cpu_computes_is_refused_in_one_sentence(stores: tuple[StoreReader, StoreReader]) -> None:

@@ -74,9 +74,11 @@ class GpuClips(Clips):
         self._cuda_stream: torch.cuda.Stream | None = None
 
     def use(self, device: torch.device | None) -> None:
-        """See `Streamed`. Raises `UsageError` for anything but a GPU."""
+        """See `Streamed`. Raises `UsageError` for anything but a GPU, and where TorchCodec cannot be loaded."""
         if device is None or device.type != "cuda":
             raise UsageError("train.settings.decoder nvjpeg needs a GPU, and this run has none; set it to cpu.")
+        if self.decoder is _torchcodec:
+            _load_torchcodec()
         self.device, self._cuda_stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def batches(self, batches: Sequence[BatchIndices], *, threads: int, depth: int) -> Iterator[Batch]:
@@ -156,6 +158,18 @@ def _levels(read: ClipsRead, frames: Tensor) -> Tensor:
         for drawn, total in zip(read.drawn, sums, strict=True)
     ]
     return torch.from_numpy(np.stack(rows)).to(frames.device)
+
+
+def _load_torchcodec() -> None:
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except ModuleNotFoundError:
+        raise  # the command says which extra has it
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UsageError(
+            "torchcodec finds no libraries of FFmpeg 4 to 9, without which it does not load; install them (on Debian: "
+            "apt install ffmpeg), or set train.settings.decoder to cpu."
+        ) from error
 
 
 def _torchcodec(encoded: list[Tensor], device: torch.device) -> list[Tensor]:

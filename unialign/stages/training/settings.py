@@ -153,7 +153,7 @@ class TrainSettings(Settings, strict=True):
     decoder: Literal["cpu", "nvjpeg"] = Field(
         "cpu",
         description="What decodes the JPEGs of training clips; nvjpeg: the GPU, a batch at once (needs "
-        "unialign[nvjpeg]; never run, there was no GPU). Its pixels differ by a few levels, so it makes another run.",
+        "unialign[torchcodec]; never run, there was no GPU). Its pixels differ a little, so it makes another run.",
     )
     window_shards: int = Field(
         0, ge=0, description="Shuffle within so many shards at a time, for stores larger than memory; 0: all samples."
