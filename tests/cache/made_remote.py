@@ -26,7 +26,8 @@ class Site:
     """A folder as a web site.
 
     faults: answers to come, by how often each: "range" sends whole files, "cut" ends before the promised length,
-    "gone" is 404, "refused" 403, "busy" 503, "slow" waits. only: of paths that hold this text.
+    "gone" is 404, "refused" 403, "busy" 503, "slow" waits, "elsewhere" redirects to 127.0.0.1. only: of paths that hold
+    this text.
     """
 
     folder: Path
@@ -74,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
             site.asked.append((self.path, asked))
         fault = site.fault(self.path)
         path = site.folder / unquote(self.path).lstrip("/")
+        if fault == "elsewhere":
+            self._send(302, b"", {"Location": site.url + self.path})
+            return
         if fault == "slow":
             time.sleep(1.0)
         codes = {"gone": 404, "refused": 403, "busy": 503}

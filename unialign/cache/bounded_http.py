@@ -1,8 +1,16 @@
-"""Responses of web servers, read up to a limit and never unpacked: a kilobyte must not become a gigabyte."""
+"""Responses of web servers, read up to a limit and never unpacked: a kilobyte must not become a gigabyte.
 
+A server elsewhere does not make this machine ask servers that only it can reach: redirects to them are refused.
+"""
+
+import asyncio
+import ipaddress
+import socket
 from contextvars import ContextVar
+from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from unialign.cache.remote.transport import Unwanted
 
@@ -29,9 +37,28 @@ class BoundedResponse(aiohttp.ClientResponse):
         return b"".join(parts)[: limit + 1]
 
 
+async def is_inside(host: str) -> bool:
+    """Whether a host is this machine or in its own network, as far as its name can be resolved."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(str(where[4][0]).partition("%")[0]).is_global for where in found)
+
+
+async def _check_redirect(session: Any, context: Any, params: aiohttp.TraceRequestRedirectParams) -> None:
+    """Raise `Unwanted` where a server elsewhere redirects to one inside."""
+    target = params.url.join(URL(params.response.headers.get("Location", "")))
+    if await is_inside(target.host or "") and not await is_inside(params.url.host or ""):
+        raise Unwanted(f"the server redirects to {target.host}, which is inside this network")
+
+
 def client_options() -> dict[str, object]:
     """Arguments of `aiohttp.ClientSession` to get such responses."""
+    redirects = aiohttp.TraceConfig()
+    redirects.on_request_redirect.append(_check_redirect)
     return {
+        "trace_configs": [redirects],
         "response_class": BoundedResponse,
         "auto_decompress": False,
         "headers": {"Accept-Encoding": "identity"},

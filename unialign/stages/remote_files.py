@@ -12,15 +12,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from unialign.cache import atomic
 from unialign.errors import CacheProblem, CorruptInput, MissingCache, UsageError
 from unialign.stages.extraction.heartbeat import beat
+
+if TYPE_CHECKING:
+    from unialign.cache.remote.transport import Remote
 
 # Bytes of one request, and requests at a time for one file.
 BLOCK, AT_ONCE = 4 << 20, 4
@@ -190,6 +193,31 @@ def _fetched(pointer: Pointer) -> Iterator[bytes]:
                     "changed since it was listed, or its server ignores ranges; repeat the command."
                 )
             yield data
+    _check_unchanged(remote, pointer)
+
+
+def tag_of(info: Mapping[str, Any]) -> str:
+    """What a file system says that identifies the version of a file; "" if nothing does."""
+    return next((str(info[name]) for name in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if name in info), "")
+
+
+def _check_unchanged(remote: "Remote", pointer: Pointer) -> None:
+    """Raise `CacheProblem` for a file that is another one than was listed: its parts may be of both."""
+    system, root = remote.system()
+    try:
+        system.invalidate_cache()
+        info = system.info(f"{root}/{pointer.path}")
+    except Exception as error:
+        # Not the message: it may hold a signature.
+        raise CacheProblem(
+            f"{pointer.url}/{pointer.path} cannot be looked at ({type(error).__name__}); check the connection, and "
+            "repeat the command."
+        ) from error
+    if tag_of(info) != pointer.tag or int(info.get("size") or 0) < pointer.start + pointer.size:
+        raise CacheProblem(
+            f"{pointer.url}/{pointer.path} has changed since it was listed; nothing of it is used. Repeat the command "
+            "when nobody writes there."
+        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tests.pipeline.extraction.test_remote_sources import quick, s3, videos
 from unialign.cache import lock
 from unialign.cache.mirrors import bucket_of
 from unialign.cache.reader import StoreReader
-from unialign.cache.remote import putting
+from unialign.cache.remote import outbox, putting
 from unialign.cache.remote.mirror import mirror_of, mirrored, reader_at
 from unialign.cache.remote.outbox import leased
 from unialign.cache.remote.remote_reader import RemoteReader
@@ -133,14 +133,14 @@ def test_a_killed_extraction_leaves_nothing_that_counts_and_goes_on(
 def test_one_process_writes_a_store_at_a_time(s3: Any, bucket: str, tmp_path: Path) -> None:
     sources = make_files(tmp_path / "files", 8)
     store = extract(mirrored(bucket), sources[:4]).store
-    with leased(store, mirror_of(bucket)) as outbox:
+    with leased(store, mirror_of(bucket)) as box:
         with pytest.raises(LockedStore, match=r"delete s3://.*\.lock\.000000000"):
             extract(mirrored(bucket), sources)
         # Somebody did so although this one lives: it notices before its next shard counts.
-        s3.rm(f"{bucket}/{outbox.lease}")
+        s3.rm(f"{bucket}/{box.lease}")
         assert extract(mirrored(bucket), sources).extracted == 4
         with pytest.raises(LockedStore, match="was deleted while this process wrote"):
-            outbox.send_shard(*written(store, mirror_of(bucket), tmp_path / "other"))
+            box.send_shard(*written(store, mirror_of(bucket), tmp_path / "other"))
 
 
 def written(store: Path, mirror: Path, folder: Path) -> tuple[Any, Any]:
@@ -163,15 +163,15 @@ def test_of_two_that_write_a_shard_one_wins(s3: Any, bucket: str, tmp_path: Path
     sources = make_files(tmp_path / "files", 8)
     store = extract(mirrored(bucket), sources[:4]).store
     name = f"{bucket}/made/poses/{store.name}/records/000001.json"
-    with leased(store, mirror_of(bucket)) as outbox:
+    with leased(store, mirror_of(bucket)) as box:
         given = written(store, mirror_of(bucket), tmp_path / "other")
         s3.pipe_file(name, b"another record")
         with pytest.raises(CacheProblem, match="is there and says something else"):
-            outbox.send_shard(*given)
+            box.send_shard(*given)
         assert s3.cat(name) == b"another record"
         s3.rm(name)
-        outbox.send_shard(*given)
-        outbox.send_metadata(given[0])
+        box.send_shard(*given)
+        box.send_metadata(given[0])
 
 
 def test_a_dead_writer_of_another_machine_is_not_taken_for_dead(
@@ -245,6 +245,55 @@ def test_a_missing_shard_file_is_found_before_anything_is_extracted(s3: Any, buc
     s3.rm(f"{done.place}/histogram/c/0/0")
     with pytest.raises(CacheProblem, match="has 0 bytes instead of"):
         extract(mirrored(bucket), sources)
+
+
+def test_a_server_says_in_its_own_way_that_a_condition_is_not_met() -> None:
+    class Refused(Exception):
+        def __init__(self, text: str = "", status: int = 0, code: str = "") -> None:
+            super().__init__(text)
+            self.status, self.response = status, {"Error": {"Code": code}}
+
+    def chained(cause: Exception) -> Exception:
+        error = OSError(5, None)
+        error.__cause__ = cause
+        return error
+
+    remote = putting.Remote("s3://bucket/cache")
+    said = (
+        FileExistsError(),
+        Refused("PreconditionFailed"),
+        Refused(status=412),
+        chained(Refused(code="PreconditionFailed")),
+    )
+    for error in said:
+        with pytest.raises(putting.Taken):
+            putting.called(remote, "x", failing_with(error))
+    with pytest.raises(CacheProblem, match=r"s3://bucket/cache/x cannot be written \(OSError\)"):
+        putting.called(remote, "x", failing_with(chained(Refused("with a signature"))))
+    with pytest.raises(LockedStore):
+        putting.called(remote, "x", failing_with(LockedStore("it is")))
+
+
+def failing_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_what_is_seldom_there_is_said_clearly(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No samples: no records, and no index to send.
+    store = extract(mirrored(bucket), []).store
+    with monkeypatch.context() as patch:
+        # Another process took the lock between the look and the write.
+        patch.setattr(outbox, "_dead", lambda *given, **more: [])
+        with leased(store, mirror_of(bucket)), pytest.raises(LockedStore), leased(store, mirror_of(bucket)):
+            pass
+    with pytest.raises(CacheProblem, match="cannot be written"):
+        putting.put(putting.Remote("s3://bucket-that-nobody-made/cache"), "x", b"x")
+    (mirror_of(bucket) / ".bucket.json").write_text("{}")
+    with pytest.raises(CacheProblem, match=r"\.bucket\.json cannot be read; delete that folder"):
+        extract(mirror_of(bucket), [])
 
 
 def test_names_that_lead_out_of_the_mirror_are_left_alone(s3: Any, bucket: str, tmp_path: Path) -> None:

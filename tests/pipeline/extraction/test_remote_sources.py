@@ -1,5 +1,6 @@
 """Videos behind a URL: the bytes of a local extraction, fetched once, into a bounded folder, by safe names."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from tests.cache.made_remote import Site, serving
 from tests.cache.s3_server import SECRET, USER, s3_server
 from tests.cache.test_store import tree_digest
 from tests.stages.made_videos import moving_frames
+from unialign.cache import bounded_http
 from unialign.cache.remote import transport
 from unialign.cli import app
 from unialign.errors import CacheProblem, UnialignError, UsageError
@@ -143,6 +145,44 @@ def test_a_video_that_cannot_be_fetched_in_parts_is_one_clear_error(
     site.faults, site.only = {fault: 100}, ".bin"
     with pytest.raises(CacheProblem, match=message):
         list(remote_files._fetched(Pointer(site.url, "a.bin", 5000)))
+
+
+def test_a_video_that_changes_while_it_is_fetched_is_not_used(site: Site, tmp_path: Path) -> None:
+    (site.folder / "a.bin").write_bytes(b"a" * 1000)
+    spool = Spool(tmp_path / "spool", 3000)
+    for listed in (Pointer(site.url, "a.bin", 1000, "another"), Pointer(site.url, "a.bin", 1000, start=1)):
+        with pytest.raises(CacheProblem, match=r"has changed since it was listed|gave 999 bytes"):
+            spool.hold(listed, "a.bin").__enter__()
+    assert not [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
+    parts = remote_files._fetched(Pointer(site.url, "a.bin", 1000))
+    assert next(parts) == b"a" * 1000
+    site.faults, site.only = {"refused": 100}, ".bin"
+    with pytest.raises(CacheProblem, match="cannot be looked at"):
+        next(parts)
+
+
+def test_a_server_elsewhere_does_not_lead_inside(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (site.folder / "a.bin").write_bytes(b"a" * 1000)
+    site.faults, site.only = {"elsewhere": 1}, ".bin"
+    port = site.url.rpartition(":")[2]
+    # Both are this machine, which may redirect to itself.
+    pointer = Pointer(f"http://localhost:{port}", "a.bin", 1000)
+    assert list(remote_files._fetched(pointer)) == [b"a" * 1000]
+
+    async def is_inside(host: str) -> bool:
+        return host == "127.0.0.1"
+
+    monkeypatch.setattr(bounded_http, "is_inside", is_inside)
+    site.faults = {"elsewhere": 100}
+    with pytest.raises(CacheProblem, match=r"redirects to 127\.0\.0\.1, which is inside this network"):
+        list(remote_files._fetched(pointer))
+
+
+def test_addresses_of_this_machine_and_its_network_are_inside() -> None:
+    found = [
+        asyncio.run(bounded_http.is_inside(host)) for host in ("127.0.0.1", "10.1.2.3", "::1", "9.9.9.9", "no..host")
+    ]
+    assert found == [True, True, True, False, False]
 
 
 def test_the_spool_stays_below_its_limit_and_keeps_what_is_held(site: Site, tmp_path: Path) -> None:

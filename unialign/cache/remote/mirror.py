@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,16 +70,15 @@ def listed(remote: Remote, below: str = "", *, must_exist: bool = True) -> dict[
     """
     system, root = remote.system()
     system.invalidate_cache()
-    bucket = root.partition("/")[0]
-    if must_exist and is_s3(remote):
+    bucket, found = root.partition("/")[0], {}
+    with suppress(FileNotFoundError):
+        found = called(remote, below, lambda: system.find(f"{root}/{below}".rstrip("/"), detail=True))
+    if not found and must_exist and is_s3(remote):
+        # Nothing is found in a bucket that is not there either.
         try:
             called(remote, "", lambda: system.ls(bucket))
         except FileNotFoundError as error:
             raise CacheProblem(f"{remote.url}: there is no bucket {bucket}; create it first.") from error
-    try:
-        found = called(remote, below, lambda: system.find(f"{root}/{below}".rstrip("/"), detail=True))
-    except FileNotFoundError:
-        return {}
     return {name.removeprefix(root).lstrip("/"): info for name, info in found.items()}
 
 

@@ -22,7 +22,7 @@ from unialign.errors import CacheProblem, MissingCache, UsageError
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.scan import check_name
 from unialign.stages.datasets.tar_shards import videos_in
-from unialign.stages.remote_files import ABOUT, Pointer, RemotePath
+from unialign.stages.remote_files import ABOUT, Pointer, RemotePath, tag_of
 from unialign.stages.video_containers import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -136,10 +136,7 @@ def _listed(remote: "Remote", names: Sequence[str]) -> Iterator[tuple[str, Point
         size = info.get("size")
         if not isinstance(size, int):
             raise UsageError(f"{remote.url}/{plain}: the server does not say its size; serve it by another one.")
-        tag = next(
-            (str(info[each]) for each in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if each in info), ""
-        )
-        yield plain, Pointer(remote.url, plain, size, tag)
+        yield plain, Pointer(remote.url, plain, size, tag_of(info))
 
 
 def _found(remote: "Remote") -> Iterator[tuple[str, Mapping[str, Any]]]:
