@@ -227,11 +227,20 @@ def _show_last(value: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _let_waiting_threads_sleep() -> None:
+    """Have threads of a network that wait for each other spin for about 0.1 ms, and then sleep.
+
+    By default libgomp spins 30 times as long, which takes the processor from the threads that are waited for where
+    others use it too. Without any spinning, each of the many short operations would wait for a wake-up. The variable is
+    read when torch is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 def main() -> None:
     """Entry point: runs the command line and turns expected errors into one sentence and their exit code."""
-    # Threads of a network that wait for each other sleep: spinning, as is OpenMP's default, two of them take several
-    # times as long where others use the processor too. It is read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _let_waiting_threads_sleep()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     as_json = "--json" in sys.argv
