@@ -190,9 +190,11 @@ def predicted(prepared: PreparedRun, task: Task, device: str) -> Predictions:
 def open_stores(
     named: Mapping[str, Mapping[str, Json]], cache: Path | None, keep: float = 0
 ) -> dict[str, SampleReader]:
-    """Readers for the stores in a run's keys.json. Raises `StaleCache` if the store at that path has another key.
+    """Readers for the stores in a run's keys.json, by modality.
 
-    keep: GB of local disk below the cache root for caching blocks of remote stores; 0: no caching.
+    keep: GB of local disk below the cache root for caching blocks of remote stores; 0: no caching. Raises `StaleCache`
+    if the store at that path has another key, `MissingCache` for features that came from no store, `UsageError` without
+    a cache.
     """
     if cache is None:
         raise UsageError("give the cache folder whose stores the run has read.")

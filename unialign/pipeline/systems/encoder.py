@@ -35,7 +35,7 @@ class EncoderTraining(nn.Module):
         self.network = network
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens, feature and logits of a batch's keypoints."""
+        """Tokens (N, T', D), feature (N, D) and logits (N, classes) of a batch's keypoints (N, M, T, V, C)."""
         outputs: dict[str, Tensor] = self.network(batch["keypoints"], batch["present"], batch.get("persons"))
         return outputs
 
@@ -46,7 +46,7 @@ class EncoderTraining(nn.Module):
 def classification_loss(
     model: nn.Module, outputs: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
 ) -> dict[str, Tensor]:
-    """Cross-entropy of the logits. smoothing: of labels."""
+    """Cross-entropy of the logits (N, classes) with the labels (N,), a scalar. smoothing: of labels, 0 to 1."""
     return {"classification": cross_entropy(outputs["logits"].float(), labels, label_smoothing=smoothing)}
 
 

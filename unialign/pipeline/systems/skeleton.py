@@ -60,7 +60,10 @@ class SkeletonTraining(nn.Module):
         self.register_load_state_dict_post_hook(_count_anew)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens, feature and logits of a batch's keypoints; in training also the mixup labels and shares, if any."""
+        """Tokens (N, T', D), feature (N, D) and logits (N, classes) of a batch's keypoints (N, M, T, V, C).
+
+        In training also the mixup labels and shares (N,), if any.
+        """
         network = self.learning if self.training else self.network
         outputs: dict[str, Tensor] = network(batch["keypoints"], batch["present"], batch.get("persons"))
         mixed = {name: batch[name] for name in ("partner_labels", "share") if name in batch}
@@ -90,7 +93,10 @@ def _count_anew(module: nn.Module, keys: Any) -> None:
 
 
 def skeleton_losses(model: Any, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """Mean over the streams of the label-smoothed cross-entropy; with mixup, weighted by the share of each label."""
+    """Mean over the streams of the label-smoothed cross-entropy, a scalar; labels (N,).
+
+    With mixup, weighted by the share of each label.
+    """
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(logits.float(), targets, label_smoothing=model.smoothing, reduction="none")

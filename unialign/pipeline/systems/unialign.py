@@ -158,7 +158,10 @@ def _loaded(config: Any, weights: Mapping[str, Any]) -> str:
 
 
 def read_weights(path: Path | None, backbone: str) -> tuple[str, dict[str, Any]] | None:
-    """Digest and content of a weights file or, for the path "hub", of the backbone's published weights."""
+    """Digest and content of a weights file or, for the path "hub", of the backbone's published weights; None for none.
+
+    Raises `UsageError` for a path without a file, and what `load_foreign_weights` raises.
+    """
     if path is None:
         return None
     if path == HUB:

@@ -121,7 +121,10 @@ def check_fresh(modality: str, reader: Recorded, dataset: Dataset, config: Confi
 
 
 def current_sources(reader: Recorded, dataset: Dataset, config: Config) -> Mapping[str, str]:
-    """Current digest of each sample's source, by id; missing sources are omitted, since caches outlive them."""
+    """Current digest of each sample's source, by id; missing sources are omitted, since caches outlive them.
+
+    Raises `DamagedStore` for a derived store that does not say what it was made from, `MissingCache` if that is gone.
+    """
     row = row_of(reader.store)
     if row is None:
         return {}

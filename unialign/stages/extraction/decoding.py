@@ -29,7 +29,10 @@ class SourceVideo:
         self.is_decoded = False
 
     def frames(self, most: int = 0) -> Iterator[np.ndarray]:
-        """The frames of the source, RGB uint8 (H, W, 3); at most `most` of them (0: any number), else "too-long"."""
+        """The frames of the source, RGB uint8 (H, W, 3); at most `most` of them (0: any number), else "too-long".
+
+        Raises nothing for a source that cannot be used: the frames end and `failure` has its outcome.
+        """
         try:
             if self.source.path is None:
                 raise CorruptInput("no video", "missing-file")

@@ -68,9 +68,9 @@ def camera_path(tracks: Sequence[Track]) -> np.ndarray:
 
 
 def motion(track: Track, camera: np.ndarray) -> float:
-    """How much a person moves: spread of the quarter of joints that move most, in box diagonals, capped.
+    """How much a person moves, 0 to `LARGEST_MOTION`: spread of the quarter of joints that move most, in box diagonals.
 
-    camera: see `camera_path`.
+    camera: (frames, 2) pixels, see `camera_path`.
     """
     poses = np.stack(track.keypoints).astype(np.float64)
     poses[..., :2] -= camera[track.frames][:, None]
@@ -95,7 +95,10 @@ def centrality(track: Track, frame_size: tuple[int, int] | None) -> float:
 
 
 def weight(track: Track, frame_size: tuple[int, int] | None, camera: np.ndarray) -> float:
-    """The weight by which the people of a clip are ordered, see the module."""
+    """The weight by which the people of a clip are ordered, at least 0; see the module.
+
+    frame_size: height and width in pixels. camera: (frames, 2) pixels, see `camera_path`.
+    """
     return float(np.sqrt(sum(track.scores))) * (FLOOR + motion(track, camera)) * centrality(track, frame_size)
 
 

@@ -56,7 +56,7 @@ def check_template(template: str, where: str) -> str:
     """The template itself, if it contains exactly one `{}`.
 
     Other braces and `|` are rejected: the former look like a placeholder that is never filled, the latter separates the
-    parts of a row's id. `where` begins the message of the `UsageError`.
+    parts of a row's id. Raises `UsageError`, whose message begins with `where`.
     """
     if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
         raise UsageError(f"{where}: the template {template!r} must hold exactly one {{}} and no other braces.")

@@ -120,7 +120,10 @@ def _check_activation(name: str, tag: str, weights: Path | None) -> None:
 
 
 def load_openclip(model: str, weights: Path, device: str) -> TextEncoder:
-    """The text tower of a network with the weights in a file."""
+    """The text tower of a network with the weights in a file; its rows are float32 (width,), not normalized.
+
+    Raises `UsageError` for a file that is no checkpoint of that network.
+    """
     import open_clip
     import torch
 

@@ -44,7 +44,10 @@ class Features:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax over the last axis where `mask` is True, 0 elsewhere; a row without any True takes all."""
+    """Softmax over the last axis where `mask` is True, 0 elsewhere; a row without any True takes all.
+
+    scores (..., M); mask, which broadcasts against it, or None for all.
+    """
     if mask is None:
         return scores.softmax(dim=-1)
     usable = mask | ~mask.any(dim=-1, keepdim=True)
