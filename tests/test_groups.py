@@ -34,7 +34,7 @@ def test_what_was_given_is_by_key_and_read_as_the_option_says() -> None:
 
 
 def test_every_option_that_sets_a_key_reaches_the_configuration() -> None:
-    """One that a command takes and forgets would have no effect."""
+    """An option that a command takes and does not pass on would have no effect."""
     values = {"--use": "poses=abc", "--model": "art", "--lr": "0.5", "--batch-size": "3", "--epochs": "3"}
     values |= {"--workers": "3", "--seed": "3", "--dataset": "folder", "--device": "cpu"}
     command = get_command(app).commands["config"].commands["show"]  # type: ignore[attr-defined]

@@ -58,7 +58,7 @@ def test_a_part_of_a_data_set_misses_what_was_published(tmp_path: Path) -> None:
 
 
 def test_lists_without_clips_are_counted(tmp_path: Path) -> None:
-    """What is to be fetched is known before anything is here."""
+    """What has to be downloaded is known before anything is there."""
     (tmp_path / "gym99_categories.txt").write_text(
         "\n".join(f"Clabel: {at}; set: 1; Glabel: 1; element {at}" for at in range(99))
     )

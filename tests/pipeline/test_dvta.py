@@ -152,7 +152,7 @@ def test_no_sample_of_the_test_is_in_a_run_with_held_out_classes() -> None:
 
 
 def test_a_test_among_a_single_class_is_refused() -> None:
-    """Every answer would be right: 100 % of nothing."""
+    """With one class to choose from every answer would be right."""
     with pytest.raises(UsageError, match="held_out is 1, and among one class every answer is right"):
         split_by_class(DATASET, "pair", DVTAConfig(held_out=1))
     alone = replace(DATASET, protocols={"alone": partial(zero_shot, (3,), PLAIN.protocols["whole"])})

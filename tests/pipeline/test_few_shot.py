@@ -197,7 +197,7 @@ def test_a_run_does_not_start_from_one_that_learned_its_test_samples_under_an_ol
 
 
 def test_content_that_was_learned_under_another_name_is_not_tested(config: Config, trained: RunResult) -> None:
-    """Names of datasets, ids and splits say nothing of what samples were made from, and a run in between hides it."""
+    """Names of datasets, ids and splits do not say what samples were made from, and a run in between hides it."""
     made = DATASET.protocols["whole"]
     turned = replace(
         OTHER, name="third", protocols={"whole": lambda samples: Split(made(samples).test[:4], made(samples).test[4:])}

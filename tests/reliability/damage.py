@@ -53,14 +53,14 @@ def swap(first: Path, second: Path) -> None:
 
 
 def to_folder(path: Path) -> None:
-    """A folder with a file in it under the name of a file."""
+    """In place of a file, a folder of the same name with a file in it."""
     path.unlink()
     path.mkdir()
     (path / "inside").write_bytes(b"x")
 
 
 def to_link(path: Path, outside: Path) -> None:
-    """The same bytes, but somewhere else: who owns that place can change them later."""
+    """A link to the same bytes elsewhere: whoever owns that place can change them later."""
     target = outside / f"link-{path.name}"
     target.write_bytes(path.read_bytes())
     path.unlink()

@@ -18,7 +18,7 @@ Names = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Change:
-    """One change of names in one folder that is not yet sure: name -> inode, or None where the name goes."""
+    """One change of names in a folder that is not yet durable: name -> inode, or None where the name is removed."""
 
     folder: int
     names: Mapping[str, int | None]

@@ -76,7 +76,7 @@ class Signal(Spectrum):
 
 
 class Wrong(AssertionError):
-    """What the package did is not what it promises."""
+    """The package did something other than what it promises."""
 
 
 class Play:

@@ -85,7 +85,7 @@ class Deaf:
 
 
 def run_deaf(*words: str) -> None:
-    """An extraction that takes no notice of a rejected rename."""
+    """An extraction that ignores a rejected rename."""
     atomic.system = Deaf()  # type: ignore[assignment]
     run_extract(*words)
 

@@ -68,7 +68,7 @@ TRUNCATED = ("truncated", "starts with bad")
 
 
 def check_retry(folder: Path, done: Extraction) -> None:
-    """Another try of what failed; fails unless it gets what it lacks when the failure has passed."""
+    """Try again what failed; fails unless the samples get their features once the cause is gone."""
     sources = make_files(folder / "files", NUM_SAMPLES)
     mended = extract(folder / "cache", sources, Spectrum(lenient=True), retry=True)
     assert (mended.extracted, mended.quarantined) == (sum(done.quarantined.values()), {})

@@ -48,7 +48,7 @@ def settle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def same_time(path: Path, change: Callable[[], object]) -> None:
-    """Change a file and give it the time of writing that it had."""
+    """Change a file and restore its modification time."""
     before = path.stat()
     change()
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -162,7 +162,7 @@ def test_a_stopped_extraction_keeps_its_store_and_goes_on(tmp_path: Path, how: s
 
 
 def test_meta_a_lease_that_ends_by_its_age_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the test above must not find: here the owner's age is taken for its death."""
+    """The fault that the test above looks for: an old owner is taken for a dead one."""
     monkeypatch.setattr("unialign.cache.lock.is_dead", lambda text: "2001-" in text)
     monkeypatch.setattr("fcntl.flock", refused)
     store = tmp_path / "cache" / "made" / "poses" / "x-0123456789ab.zarr"

@@ -135,12 +135,12 @@ def test_whatever_call_fails_the_store_is_finished_later(memory: Path, report: R
 
 
 def short_write(handle: int, data: bytes) -> None:
-    """One call, whatever it takes."""
+    """One call, whatever its arguments."""
     atomic.system.write(handle, data)
 
 
 def deaf_write(handle: int, data: bytes) -> None:
-    """All calls, whatever they say."""
+    """All calls, whatever their arguments."""
     with suppress(OSError):
         os.write(handle, data[:1])
         atomic.system.write(handle, data[1:])

@@ -56,7 +56,7 @@ def ended(process: ForkServerProcess) -> int | None:
 
 
 def steps(runs: Path) -> dict[int, set[tuple[float, ...]]]:
-    """What the log says of each step, loss and its terms, gradient's norm and rate: one tuple, however often it ran."""
+    """Loss, its terms, gradient norm and learning rate of each step in the log: one tuple, however often it ran."""
     found: dict[int, set[tuple[float, ...]]] = {}
     for log in runs.glob("*/log.jsonl"):
         for line in read_lines(log):
@@ -67,7 +67,7 @@ def steps(runs: Path) -> dict[int, set[tuple[float, ...]]]:
 
 
 def killed(process: ForkServerProcess, runs: Path, generator: random.Random) -> bool:
-    """Kill it at a random step that it has not been at, or a little later; False if it was done before that."""
+    """Kill it at or just after a random step that it has not reached yet; False if it finished first."""
     reached = max(steps(runs), default=0)
     moment = reached + generator.randint(1, max(1, (LAST - reached) // 3))
     deadline = time.monotonic() + LIMIT
@@ -83,7 +83,7 @@ def killed(process: ForkServerProcess, runs: Path, generator: random.Random) -> 
 
 
 def tensors(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """All that a state holds, with its place, but for times."""
+    """Everything in a state by its path, without times."""
     if isinstance(value, Mapping | list | tuple):
         entries = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, each in entries:

@@ -53,7 +53,7 @@ def extraction(scene: Scene, *, repair: bool = False) -> Work:
 
 
 def history(cache: Path, work: Work, forgetful: str = "") -> Recorder:
-    """What the disk went through during the work."""
+    """The states of the disk during the work."""
     recorder = Recorder(cache, forgetful)
     with recorded(recorder):
         work(cache, recorder)
@@ -71,7 +71,7 @@ def crash_states(recorder: Recorder) -> dict[Tree, int]:
 
 
 def shuffled(states: dict[Tree, int]) -> list[tuple[Tree, int]]:
-    """In mixed order, so that a lie is met soon."""
+    """In random order, so that a violation is found early."""
     mixed = list(states.items())
     random.Random(0).shuffle(mixed)
     return mixed

@@ -53,7 +53,7 @@ def check_repair(scene: Scene, units: set[int], calls: Path, what: str) -> None:
 
 
 def chosen(found: list[Mutation]) -> list[Mutation]:
-    """All of them with RELIABILITY=full, otherwise two of each kind and each kind of file."""
+    """All of them with RELIABILITY=full, otherwise two for each kind of damage and each kind of file."""
     if FULL:
         return found
     by_kind: dict[tuple[str, str], Mutation] = {}

@@ -47,7 +47,7 @@ def alive(session: int) -> list[psutil.Process]:
 
 
 def num_records(cache: Path) -> int:
-    """Records of a cache beside which another process makes and renames folders."""
+    """The records of a cache, also while another process makes and renames folders in it."""
     with suppress(FileNotFoundError):
         return len(list(cache.rglob("records/*.json")))
     return -1

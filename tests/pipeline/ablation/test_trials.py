@@ -142,7 +142,7 @@ def test_values_that_make_no_configuration_are_rejected_before_any_training(conf
 
 
 def test_a_row_whose_store_is_missing_is_named_before_any_training(config: Config, tmp_path: Path) -> None:
-    """Its turn may come after hours of the rows before it."""
+    """Otherwise the error might come after hours of training other rows."""
     alone = tmp_path / "cache"
     made_stores(alone, made_dataset())
     save_manifest(made_dataset(), alone)
@@ -195,7 +195,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_was_finished(config: Con
 
 
 def stubborn(connection: Connection) -> None:
-    """What a trial may be in the middle of: a process of its own that never ends, and no report for ever."""
+    """A trial that has started a process which never ends, and that never reports."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(["sleep", "1000"])
@@ -220,7 +220,7 @@ def test_a_training_that_reports_nothing_is_ended_with_what_it_started(monkeypat
 
 
 def state_of(process: int) -> str:
-    """Its letter in /proc: an orphan stays a zombie where nobody collects it."""
+    """The state letter in /proc: an orphan stays a zombie where nobody waits for it."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

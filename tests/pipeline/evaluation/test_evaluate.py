@@ -134,7 +134,7 @@ def test_what_is_not_there_is_named(made_caches: Path, copied: Path, tmp_path: P
 
 
 def split_of(dataset: Dataset, change: Callable[[Split], Split]) -> Dataset:
-    """The same samples, split otherwise under the same name."""
+    """The same samples in another split of the same name."""
     made = dataset.protocols["whole"]
     return replace(dataset, protocols={"whole": lambda samples: change(made(samples))})
 

@@ -165,7 +165,7 @@ MADE: list[str] = []
 
 @dataclass(frozen=True)
 class SlowAtFirst(Spectrum):
-    """Half a second for the first sample of a process."""
+    """Takes half a second longer for the first sample of a process."""
 
     def run(self, sources: Sequence[Source]) -> Iterator[Outcome]:
         if sources and not MADE:

@@ -183,7 +183,7 @@ def test_an_idle_worker_ends_by_itself_and_another_one_goes_on(tmp_path: Path, m
 
 def test_an_interpreter_of_its_own_does_the_same_as_a_fork(tmp_path: Path) -> None:
     class Local(Spectrum):
-        """Nobody's module has it."""
+        """A class that no module holds."""
 
     sources = make_files(tmp_path, 6, deeds={2: "segfault", 4: "raise"})
     check_same(run(Local(), sources, replace(LIMITS, seconds=60), fork=False), run(Local(), sources))
@@ -191,7 +191,7 @@ def test_an_interpreter_of_its_own_does_the_same_as_a_fork(tmp_path: Path) -> No
 
 @dataclass(frozen=True)
 class Unloadable(Spectrum):
-    """Cannot be loaded: it raises `error`, or does a deed."""
+    """An extractor that cannot be loaded: it raises `error`, or does one of `DEEDS`."""
 
     error: Exception | None = None
     deed: str = ""

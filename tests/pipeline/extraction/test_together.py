@@ -31,7 +31,7 @@ from unialign.stages.video import encode_clip
 
 @dataclass(frozen=True)
 class NoPoses(YoloPoses):
-    """Poses by no network. deadly: a clip whose poses end the process."""
+    """Poses without a network. deadly: a clip that kills the process when its poses are extracted."""
 
     deadly: str = ""
 

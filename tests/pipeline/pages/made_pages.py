@@ -1,4 +1,4 @@
-"""Content of a page by made data, of any size and with the worst of names."""
+"""Made-up content of a page, of any size and with the most difficult names."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ NASTY = (
 
 
 def made_content(num_classes: int, num_clips: int, num_runs: int = 4) -> dict[str, Json]:
-    """A page of two rows with `num_runs` runs, every clip answered rightly with probability 0.8."""
+    """A page of two rows with `num_runs` runs, every clip right with probability 0.8."""
     draw = np.random.default_rng(0)
     classes = [*NASTY, *(f"class {number} of many" for number in range(num_classes))][:num_classes]
     labels = np.sort(draw.integers(0, num_classes, num_clips))

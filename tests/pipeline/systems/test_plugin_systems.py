@@ -76,7 +76,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(work: Path, *words: str) -> str:
-    """What a command that cannot be done says."""
+    """The message of a command that is refused."""
     return said_by_forked(*words, cwd=work, code=2, site=work / "site")[1]
 
 
