@@ -131,11 +131,13 @@ def typed(read: Callable[[], object]) -> object:
         raise UnialignError(str(error)) from error
 
 
-def _torch(content: bytes) -> Bomb:
+def _torch(content: Callable[[], bytes]) -> Bomb:
+    """content: made when it is used, since the large one takes seconds."""
+
     def use(folder: Path) -> object:
         from unialign.stages.extraction.pose_encoder import load_encoder
 
-        (folder / "x.pt").write_bytes(content)
+        (folder / "x.pt").write_bytes(content())
         return load_encoder(folder / "x.pt")
 
     return use
@@ -143,13 +145,13 @@ def _torch(content: bytes) -> Bomb:
 
 BOMBS |= {
     "torch: compressed zeros": _torch(
-        _archive({"x/data.pkl": pickle.dumps({}), "x/data/0": bytes(1 << 27)}, zipfile.ZIP_DEFLATED)
+        lambda: _archive({"x/data.pkl": pickle.dumps({}), "x/data/0": bytes(1 << 27)}, zipfile.ZIP_DEFLATED)
     ),
     "torch: tuples as a key": _torch(
-        _archive({"x/data.pkl": b"\x80\x02}" + _doubled(60) + b"K\x01s.", "x/version": b"3"})
+        lambda: _archive({"x/data.pkl": b"\x80\x02}" + _doubled(60) + b"K\x01s.", "x/version": b"3"})
     ),
     "torch: tuples as a key, as before 2018": _torch(
-        pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02}" + _doubled(60) + b"K\x01s."
+        lambda: pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02}" + _doubled(60) + b"K\x01s."
     ),
 }
 

@@ -17,11 +17,14 @@ LONGEST = (
     *("test_cli", "test_trials", "test_kill_training", "test_two_processes", "test_kill", "test_failing_calls"),
     *("test_read_only", "test_flips", "test_plugin_systems", "test_bombs", "test_supervisor", "test_third_party"),
 )
-# What most training runs load, and `unialign` itself; 5 seconds in all.
+# What most commands load, and `unialign` itself: once, in 7 seconds, instead of in each process.
 PRELOADED = [
     *("tests.golden.curves", "unialign.pipeline.ablation.trials", "unialign.cli"),
     # Imported late, see `trials.PRELOADED`.
     *("unialign.stages.models.backbones.registry", "unialign.cache.batches.work_ring", "torch.utils.tensorboard"),
+    # Texts, classifiers beside a run, pictures and pages.
+    *("sentence_transformers", "sklearn.svm", "sklearn.linear_model", "unialign.pipeline.evaluation.gallery"),
+    "unialign.pipeline.pages.report",
 ]
 
 

@@ -160,7 +160,7 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
         "train.settings.batch_size=8",
     ]
     for modality in ("frames", "poses"):
-        assert run("extract", modality, cwd=work)["extracted"] == 30
+        assert run_forked("extract", modality, cwd=work)["extracted"] == 30
     assert run("extract", "text", "--templates", "plain", cwd=work)["quarantined"] == {}
     lost = run_forked("extract", "pose-features", "extract.pose_features.encoder=network", cwd=work, code=2)
     assert "--weights" in lost["error"]
@@ -207,11 +207,11 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert swept["extracted"] == 0
     # The row "all" is the training above: found finished, not trained again.
     assert [trial["reused"] for trial in swept["trials"]] == [False, True]
-    pruned = run("cache", "prune", "--dry-run", cwd=work)
+    pruned = run_forked("cache", "prune", "--dry-run", cwd=work)
     assert [store["modality"] for store in pruned["removed"]] == []
     shutil.rmtree(work / "runs")
     (work / "runs").mkdir()
-    assert len(run("cache", "prune", "--dry-run", cwd=work)["removed"]) == 4
+    assert len(run_forked("cache", "prune", "--dry-run", cwd=work)["removed"]) == 4
 
 
 @pytest.mark.usefixtures("fork_server")

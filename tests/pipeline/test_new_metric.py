@@ -65,6 +65,8 @@ def test_a_new_metric_is_everywhere(made_caches: Path, tmp_path: Path, monkeypat
 def test_it_is_shown_by_the_commands(made_caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "certainty", Metric("mean certainty", certainty))
     monkeypatch.setitem(METRICS, "guessed", Metric("share of guesses", share_of_guesses, per_class=True))
+    # Pictures know nothing of metrics and take longest.
+    monkeypatch.setattr("unialign.pipeline.evaluation.gallery.draw_run", lambda *_, **__: [])
     save_manifest(made_dataset(), made_caches)
     monkeypatch.chdir(tmp_path)
     small = "{backbone: tsm-resnet10, num_frames: 2, image_size: 16, width: 16, modalities: [video]}"
