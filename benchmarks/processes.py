@@ -33,6 +33,15 @@ def machine() -> str:
     )
 
 
+def report(rows: Sequence[dict[str, Any]], file: Path | None = None) -> None:
+    """Print the machine and a Markdown table of rows that have the same columns; write the rows to a JSON file too."""
+    print(f"{machine()}\n\n| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    if file:
+        file.write_text(json.dumps(rows, indent=2) + "\n")
+
+
 def memory_of(field: str) -> int:
     """Bytes of a field of /proc/self/status: "VmHWM" (peak), "VmRSS" (now), "RssAnon" (now, without mapped files).
 

@@ -10,7 +10,6 @@ Weights and images are random, which does not affect the time.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from processes import machine
+from processes import report
 from torch import Tensor, nn
 
 from unialign.pipeline.systems.registry import get_system
@@ -135,11 +134,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     options = parser.parse_args()
     rows = [measure(name, options) for name in options.systems.split(",")]
-    print(f"{machine()}\n\n| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

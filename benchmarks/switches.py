@@ -9,7 +9,6 @@ a GPU the peak of a step; on a CPU what autograd keeps of the first batch, witho
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from processes import machine
+from processes import report
 from torch import Tensor, nn
 
 from unialign.pipeline.systems.registry import get_system
@@ -127,11 +126,7 @@ def main() -> None:
         }
         for name, found in seconds.items()
     ]
-    print(f"{machine()}\n\n| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, options.json)
 
 
 if __name__ == "__main__":

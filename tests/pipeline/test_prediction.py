@@ -25,22 +25,8 @@ from unialign.stages.models.backbones.registry import build_backbone
 from unialign.stages.video import decode_frames, encode_clip
 
 SYSTEMS: dict[str, dict[str, Any]] = {
-    "unialign": {
-        "backbone": "tsm-resnet10",
-        "num_frames": 2,
-        "image_size": 16,
-        "width": 16,
-        "modalities": ["video", "text"],
-    },
-    "art": {
-        "backbone": "tsm-resnet10",
-        "num_frames": 2,
-        "image_size": 32,
-        "latent": 8,
-        "num_heads": 2,
-        "enhancement_layers": 1,
-        "region_layers": 1,
-    },
+    "unialign": made_systems.SYSTEMS["train.unialign"],
+    "art": made_systems.SYSTEMS["train.art"],
     "alt": {**made_systems.SYSTEMS["train.alt"], "corpus": "labels"},
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pipeline import made_systems
 from unialign.errors import UsageError
 from unialign.pipeline.systems.registry import SYSTEMS, get_system
 from unialign.settings import Settings, checked
@@ -22,15 +23,7 @@ from unialign.stages.models.unialign.model import build_unialign
 SMALL = {"backbone": "tsm-resnet10", "num_frames": 2, "image_size": 32, "width": 8}
 SMALL_OF = {
     "unialign": SMALL,
-    "art": {
-        "backbone": "tsm-resnet10",
-        "num_frames": 2,
-        "image_size": 32,
-        "latent": 8,
-        "num_heads": 2,
-        "enhancement_layers": 1,
-        "region_layers": 1,
-    },
+    "art": made_systems.SYSTEMS["train.art"],
     "alt": {"tower": "cached", "num_frames": 2, "num_blocks": 1, "mlp_ratio": 1, "ffn_ratio": 1},
     "dvta": {},
     "stgcn++": {"width": 8},

@@ -70,7 +70,7 @@ def test_batches_hold_each_sample_under_its_id_cropped_by_seed_epoch_and_sample(
 
 
 # One of those that load the libraries anew: how several take turns is seen in the first.
-@pytest.mark.parametrize(("kind", "workers"), [("fork", 3), ("spawn", 1), ("forkserver", 1)])
+@pytest.mark.parametrize(("kind", "workers"), [("fork", 2), ("spawn", 1), ("forkserver", 1)])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.usefixtures("fork_server")
 def test_a_stock_dataloader_gives_the_same_batches_with_workers_of_any_kind(

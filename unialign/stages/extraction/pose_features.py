@@ -20,6 +20,7 @@ from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction.ahead import decoders, in_order
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.derived import derived
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import PoseClip, View, clip_grid, frame_size
 from unialign.stages.extraction.pose_encoder import MOTION, Encoder, encode, load_encoder, motion_encoder
@@ -121,14 +122,7 @@ class PoseFeatures:
         """
         reader = reader_at(self.poses)
         check_layout(reader, self._encoder())
-        held = {source.id for source in sources if reader.status(source.id) == "ok"}
-        made = self.features(reader, [source for source in sources if source.id in held])
-        for source in sources:
-            if source.id in held:
-                yield next(made)
-            else:
-                why = {"why": "the poses of this sample are quarantined"}
-                yield Outcome(source.id, reader.status(source.id), pose_source(reader, source.id), detail=why)
+        yield from derived(sources, reader, "poses", pose_source, self.features)
 
     def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
         """The same for samples that all have poses, read from anything with the interface of a `StoreReader`."""

@@ -25,6 +25,7 @@ from unialign.errors import CorruptInput, StaleCache, UsageError
 from unialign.stages.device import resolve_device
 from unialign.stages.extraction.ahead import decoders, in_order
 from unialign.stages.extraction.base import Outcome, Source
+from unialign.stages.extraction.derived import derived
 from unialign.stages.extraction.heartbeat import beat
 from unialign.stages.extraction.pose_clips import View, clip_grid
 from unialign.stages.extraction.text_openclip import find_openclip, openclip_name
@@ -120,14 +121,7 @@ class ViewTokens:
         """
         reader = reader_at(self.frames)
         self._network()
-        held = {source.id for source in sources if reader.status(source.id) == "ok"}
-        made = self.features(reader, [source for source in sources if source.id in held])
-        for source in sources:
-            if source.id in held:
-                yield next(made)
-            else:
-                why = {"why": "the frames of this sample are quarantined"}
-                yield Outcome(source.id, reader.status(source.id), frames_source(reader, source.id), detail=why)
+        yield from derived(sources, reader, "frames", frames_source, self.features)
 
     def features(self, reader: SampleReader, sources: Sequence[Source]) -> Iterator[Outcome]:
         """The same for samples that all have frames, read from anything that answers like a `StoreReader`.
