@@ -36,3 +36,24 @@ def test_a_wrong_key_is_found_before_anything_is_loaded(words: tuple[str, ...], 
 def test_listing_a_cache_loads_no_network_library(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     assert not imported("cache", "ls", cwd=tmp_path) & (HEAVY - {"zarr"})
+
+
+RUNS = Path(__file__).parent / "earlier_version" / "runs"
+(RUN,) = RUNS.glob("*-*")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("runs", "ls", "--runs", RUNS), 0),
+        (("results", RUNS), 0),
+        (("why", RUN, RUN), 0),
+        (("cache", "prune", "--dry-run", "--runs", RUNS), 0),
+        (("evaluate", "a-run-that-is-not-there"), 4),
+    ],
+)
+def test_what_only_reads_run_folders_loads_no_network_library(
+    words: tuple[str | Path, ...], code: int, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    assert not imported(*words, cwd=tmp_path, code=code) & {"torch", "timm", "matplotlib", "av", "dask", "numba"}

@@ -25,7 +25,6 @@ from unialign.pipeline.training.run_folder import (
     read_result,
     run_folders,
 )
-from unialign.stages.training.checkpoints import Checkpoints
 from unialign.types import Json
 
 
@@ -94,6 +93,8 @@ def _line(folder: Path, size: int) -> RunLine:
     }
     if not finished:
         with contextlib.suppress(CacheProblem):
+            from unialign.stages.training.checkpoints import Checkpoints  # loads torch
+
             position = Checkpoints(folder / "checkpoints", read_keys(folder)["run"]).position()
             about["epoch"] = position.epoch if position else 0
         return RunLine(folder.name, **about)

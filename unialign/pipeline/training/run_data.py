@@ -11,16 +11,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unialign.cache.bounded import read_plain
 from unialign.cache.digests import text_digest
 from unialign.errors import DamagedStore
-from unialign.pipeline.training.preparation import PreparedRun
 from unialign.pipeline.training.run_folder import DATA, LARGEST, LEARNED, read_result, read_verified
-from unialign.stages.training.clips import Clips
 from unialign.types import Json
 from unialign.words import counted
+
+if TYPE_CHECKING:
+    from unialign.pipeline.training.preparation import PreparedRun
 
 TEXT = "text"
 PARTS = ("train", "val", "test", TEXT)
@@ -50,7 +51,7 @@ class Row:
     sources: Mapping[str, str]
 
 
-def data_rows(prepared: PreparedRun) -> list[Row]:
+def data_rows(prepared: "PreparedRun") -> list[Row]:
     """The samples of a run by part and id, including those missing from the caches, then the text rows it reads."""
     names = prepared.dataset.classes
     labels = {sample.id: names[sample.label] for sample in prepared.dataset.samples}
@@ -223,7 +224,7 @@ class Report:
         )
 
 
-def report_of(prepared: PreparedRun, rows: Sequence[Row]) -> Report:
+def report_of(prepared: "PreparedRun", rows: Sequence[Row]) -> Report:
     """The report on these rows, as returned by `data_rows`."""
     counts = {part: Counter(row.label for row in rows if row.part == part) for part in ("train", "val", "test")}
     learned, validation = counts["train"], dict(prepared.validation)
@@ -246,6 +247,9 @@ def report_of(prepared: PreparedRun, rows: Sequence[Row]) -> Report:
 
 
 def _enlarged(source: object) -> tuple[int, int] | None:
+    # Here, since it loads torch, which comparing runs does not need.
+    from unialign.stages.training.clips import Clips
+
     frames = source.frames if isinstance(source, Clips) else None
     return (frames.short_side, frames.image_size) if frames and 0 < frames.short_side < frames.image_size else None
 

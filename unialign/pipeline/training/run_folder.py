@@ -30,10 +30,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import yaml
 from pydantic import ValidationError
 
@@ -51,8 +50,10 @@ from unialign.pipeline.memory import peak_gpu_memory, peak_memory
 from unialign.pipeline.training.run_schema import FILES
 from unialign.pipeline.yaml_values import read_yaml
 from unialign.stages.archives import read_npz
-from unialign.stages.training.checkpoints import Checkpoints
 from unialign.types import Json
+
+if TYPE_CHECKING:
+    import torch
 
 DATA, PREDICTIONS = "data.csv", "predictions.npz"
 # Written after the run has ended, so not covered by result.json.
@@ -353,6 +354,9 @@ def read_verified(path: Path) -> bytes:
 
 def place_of(run: Run, epochs: int) -> str:
     """A sentence saying where an interrupted run will resume."""
+    # Here, since it loads torch, which listing and removing runs do not need.
+    from unialign.stages.training.checkpoints import Checkpoints
+
     position = Checkpoints(run.folder / "checkpoints", run.key).position()
     if position is None:
         return f"{run.folder}: no checkpoint was written yet, so the same command begins anew."
@@ -430,8 +434,10 @@ def _check(path: Path, content: Any) -> dict[str, Any]:
     return dict(content)
 
 
-def environment(device: torch.device, world_size: int) -> dict[str, Json]:
+def environment(device: "torch.device", world_size: int) -> dict[str, Json]:
     """Versions and machine, for the record; without host names or paths."""
+    import torch
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
