@@ -1,17 +1,20 @@
 """What extractors of features of cached features share: samples whose input is quarantined keep its status."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-from unialign.cache.reader import StoreReader
+from unialign.cache.reader import Recorded
 from unialign.stages.extraction.base import Outcome, Source
+
+Reader = TypeVar("Reader", bound=Recorded)
 
 
 def derived(
     sources: Sequence[Source],
-    reader: StoreReader,
+    reader: Reader,
     modality: str,
-    digest: Callable[[StoreReader, str], str],
-    features: Callable[[StoreReader, Sequence[Source]], Iterator[Outcome]],
+    digest: Callable[[Reader, str], str],
+    features: Callable[[Reader, Sequence[Source]], Iterator[Outcome]],
 ) -> Iterator[Outcome]:
     """One outcome per source, in order: what `features` makes of those that have an input.
 
