@@ -216,3 +216,11 @@ def test_a_dataset_of_one_class_is_refused_and_one_class_in_training_leaves_the_
     found = rows(made_caches, "pose-features", dataset=single)
     assert [row.baseline for row in found.rows] == ["majority"]
     assert found.skipped[0] == "1-nn: all training samples are of one class"
+
+
+def test_without_clips_to_compare_values_on_the_result_says_so(made_caches: Path) -> None:
+    assert rows(made_caches, "pose-features").chosen_on == "3 folds of train"
+    firsts = {sample.label: sample.id for sample in reversed(DATASET.samples) if sample.attributes["side"] == "train"}
+    split = Split(tuple(sorted(firsts.values())), DATASET.split().test)
+    one_each = replace(DATASET, protocols={"few": lambda samples: split})
+    assert rows(made_caches, "pose-features", dataset=one_each).chosen_on.startswith("nothing, for want of clips")

@@ -270,8 +270,7 @@ def run_baselines(
             rows, skipped = _supervised_rows(
                 parts, sides, len(dataset.classes), groups, names or list(CLASSIFIERS), progress
             )
-        folds = f"{FOLDS} folds of train{'' if groups is None else ', by group'}"
-        chosen_on = "the val part" if split.val else folds
+        chosen_on = _where_chosen(parts, groups)
     return Baselines(
         dataset=dataset.name,
         protocol=protocol,
@@ -333,6 +332,15 @@ def _chosen(classifier: Classifier, values: Sequence[float], parts: Mapping[str,
         for value in values
     ]
     return values[int(np.argmax(right))]
+
+
+def _where_chosen(parts: Mapping[str, Part], groups: Labels | None) -> str:
+    """What `_chosen` compares values on."""
+    if len(parts["val"]):
+        return "the val part"
+    folds = len(list(_folds(parts["train"], groups)))
+    by_group = "" if groups is None else ", by group"
+    return f"{folds} folds of train{by_group}" if folds else "nothing, for want of clips: each first value"
 
 
 def _folds(train: Part, groups: Labels | None) -> Iterator[tuple[Part, Part]]:
