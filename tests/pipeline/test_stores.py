@@ -12,25 +12,43 @@ from unialign.cache.store import Store, create_store, open_store, store_path
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.prune import keys_of_runs, prune
 from unialign.pipeline.stores import choose_store, stale_samples
+from unialign.stages.datasets.base import Dataset, Sample
+from unialign.stages.datasets.splits import holdout
+
+
+def dataset(count: int) -> Dataset:
+    """The clips of `make_files`."""
+    samples = tuple(Sample(f"clip{number:03d}", number % 2, {}) for number in range(count))
+    return Dataset("small", "made", Path("nowhere"), ("bow", "wave"), samples, {"holdout": holdout})
 
 
 def test_the_only_store_is_taken_and_an_empty_one_is_no_choice(tmp_path: Path) -> None:
     with pytest.raises(MissingCache, match="unialign extract poses --dataset small"):
-        choose_store(tmp_path, "made", "poses", {}, "small")
+        choose_store(tmp_path, dataset(3), "poses", {})
     store = open_store(extract(tmp_path, make_files(tmp_path / "files", 3)).store)
     other = Spectrum(scale=0.5)
     key = Key(dict(other.key()))
     create_store(Store(store_path(tmp_path, "made", "poses", key), "made", "poses", key, other.arrays(), 4, {}))
-    assert choose_store(tmp_path, "made", "poses", {}, "small") == store.path
+    assert choose_store(tmp_path, dataset(3), "poses", {}) == store.path
 
 
 def test_several_stores_are_named_and_one_can_be_chosen(tmp_path: Path) -> None:
     sources = make_files(tmp_path / "files", 3)
     first, second = extract(tmp_path, sources), extract(tmp_path, sources, Spectrum(scale=0.5))
     with pytest.raises(UsageError, match=r"2 stores hold poses.*--use poses=NAME"):
-        choose_store(tmp_path, "made", "poses", {}, "small")
-    assert choose_store(tmp_path, "made", "poses", {"poses": second.store.stem}, "small") == second.store
+        choose_store(tmp_path, dataset(3), "poses", {})
+    assert choose_store(tmp_path, dataset(3), "poses", {"poses": second.store.stem}) == second.store
     assert first.store != second.store
+
+
+def test_of_several_stores_the_one_that_is_up_to_date_is_taken(tmp_path: Path) -> None:
+    """Another encoder after clips were added, or replaced, leaves the features of before in the cache."""
+    files = tmp_path / "files"
+    extract(tmp_path, make_files(files, 3))
+    whole = extract(tmp_path, make_files(files, 4), Spectrum(scale=0.5))
+    assert choose_store(tmp_path, dataset(4), "poses", {}) == whole.store
+    with pytest.raises(UsageError, match="2 stores hold poses"):
+        choose_store(tmp_path, dataset(3), "poses", {})
 
 
 def test_stale_samples_are_those_whose_source_is_another_now(tmp_path: Path) -> None:

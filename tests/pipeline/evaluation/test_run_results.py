@@ -73,6 +73,23 @@ def test_the_same_recipe_on_other_clips_is_a_row_of_its_own(runs: Path, made_cac
     assert len({row["recipe"] for row in rows}) == 2
 
 
+def test_the_same_recipe_on_changed_clips_is_another_row(runs: Path, trained: Trained) -> None:
+    """Clips of the same names with other content: another seed on them is no seed of the first row."""
+    second = runs / trained[1].run
+    keys = json.loads((second / "keys.json").read_text())
+    table = (second / "data.csv").read_text().splitlines()
+    place = table[1].rpartition(",")
+    changed = "\n".join([table[0], f"{place[0]},{'0' * 32}", *table[2:], ""])
+    (second / "data.csv").write_text(changed)
+    (second / "keys.json").write_text(json.dumps({**keys, "data": data_digest(changed)}))
+    sign(second)
+    found = [row for row in collect_results([runs])["rows"] if len(row["seeds"]) == 1]
+    assert len(found) == 3
+    assert len({row["data"] for row in found}) == 2
+    assert len({*(row["splits"][0] for row in found)}) == 1
+    assert all("data" in row["differs"] for row in found)
+
+
 def test_rows_of_one_task_say_in_which_settings_they_differ(runs: Path, made_caches: Path) -> None:
     tiny_training(made_caches, runs, dataset=DATASET, epochs=1, seed=0, lr=0.02, label_smoothing=0.2)
     found = sorted(collect_results([runs])["rows"], key=lambda row: (row["differs"]["settings.lr"], len(row["runs"])))
@@ -103,7 +120,7 @@ def test_a_split_is_its_samples_classes_and_tested_part(tmp_path: Path) -> None:
     def digest_of(*rows: tuple[str, str, str]) -> str:
         text = data_text([Row(name, part, label, {"poses": f"sha256:{name}"}) for name, part, label in rows])
         (tmp_path / "data.csv").write_text(text)
-        return split_of(tmp_path, data_digest(text))
+        return split_of(tmp_path, data_digest(text))[0]
 
     first = digest_of(("a", "train", "run"), ("b", "val", "run"), ("c", "test", "jump"))
     # What is set aside for validation is drawn by the seed, and does not make another split.
@@ -111,7 +128,7 @@ def test_a_split_is_its_samples_classes_and_tested_part(tmp_path: Path) -> None:
     assert digest_of(("a", "train", "run"), ("b", "test", "run"), ("c", "test", "jump")) != first
     assert digest_of(("a", "train", "run"), ("b", "val", "run"), ("c", "test", "run")) != first
     assert digest_of(("a", "train", "run"), ("c", "test", "jump")) != first
-    assert split_of(tmp_path / "before", "") == ""
+    assert split_of(tmp_path / "before", "") == ("", "")
 
 
 def test_runs_that_cannot_be_used_are_named_and_the_others_stay(runs: Path, trained: Trained) -> None:

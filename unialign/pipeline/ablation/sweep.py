@@ -159,7 +159,7 @@ def check_stores(grid: Grid, config: Config) -> None:
             dataset = datasets.get(source) or datasets.setdefault(source, the_dataset(own))
             for modality in needed_stores(own, dataset):
                 if "://" not in section.stores.get(modality, ""):
-                    choose_store(own.cache.resolve(), dataset.collection, modality, section.stores, dataset.name)
+                    choose_store(own.cache.resolve(), dataset, modality, section.stores)
         except (UsageError, MissingCache) as error:
             raise type(error)(f"row {trial.row!r}: {error}") from error
 

@@ -1,8 +1,8 @@
-"""The finished runs of one or more folders as rows: the same recipe over its seeds, with all that qualifies a figure.
+"""The finished runs of folders as rows: the same recipe over its seeds, with all that qualifies a figure.
 
-A row is a recipe on a split: everything that decides a run's result except the seed. Its marks are the recipe's digest,
-the share of the split that was measured, the digest of the split, the seeds, and the best simple classifier that was
-measured on the same split.
+A row is a recipe on some data: everything that decides a run's result except the seed. Its marks are the recipe's
+digest, the share of the split that was measured, the digest of the split, the seeds, and the best simple classifier
+that was measured on the same split.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from typing import Any
 from unialign.cache.keys import digest, flatten
 from unialign.errors import CacheProblem, DamagedStore
 from unialign.pipeline.evaluation.published import published_for
-from unialign.pipeline.training.run_data import TEXT, read_data, split_digest
+from unialign.pipeline.training.run_data import TEXT, Row, read_data, split_digest
 from unialign.pipeline.training.run_folder import (
     read_baselines,
     read_config,
@@ -41,9 +41,10 @@ class FinishedRun:
 
     trained_on: datasets of the run and of those that it started from, if the figures are of another one, see
     `evaluate_elsewhere`. recipe: digest of everything that decides the result except the seed and the samples. split:
-    digest of ids, classes and parts of its samples; "" for runs that predate this record. used, missing: samples by
-    part. baselines: the simple classifiers that were measured beside it. choices: all that
-    the recipe is the digest of, by dotted name.
+    digest of ids, classes and parts of its samples; "" for runs that predate this record. data: the same with what the
+    features were made from, "" if the seed chooses the samples, so that its runs can share a row. used, missing:
+    samples by part. baselines: the simple classifiers that were measured beside it. choices: all that the recipe is the
+    digest of, by dotted name, and the first digits of `data`.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class FinishedRun:
     settings: Mapping[str, Any]
     recipe: str
     split: str
+    data: str
     metrics: Mapping[str, float]
     used: Mapping[str, int]
     missing: Mapping[str, int]
@@ -92,19 +94,19 @@ def collect_results(
             continue
         if found.setdefault(run.key, results) is not results:
             repeated.append(str(folder))
-    groups: dict[tuple[str, str, int, str, tuple[str, ...], str, str], list[FinishedRun]] = defaultdict(list)
+    groups: dict[tuple[str, str, int, str, tuple[str, ...], str, str, str], list[FinishedRun]] = defaultdict(list)
     runs = [run for results in found.values() for run in results]
     for run in runs:
-        # Other clips under the same names are another task; only few-shot runs have samples that the seed chooses.
+        # Other clips are another task; only few-shot runs have samples that the seed chooses.
         split = "" if run.shots else run.split
-        groups[run.dataset, run.protocol, run.shots, run.model, run.trained_on, split, run.recipe].append(run)
-    tasks = {key[:-1] for key in groups}
-    differing = {task: _differing([groups[key] for key in groups if key[:-1] == task]) for task in tasks}
+        groups[run.dataset, run.protocol, run.shots, run.model, run.trained_on, split, run.recipe, run.data].append(run)
+    tasks = {key[:-2] for key in groups}
+    differing = {task: _differing([groups[key] for key in groups if key[:-2] == task]) for task in tasks}
     best = _best_baselines(runs)
     published: list[Json] = [row.result() for row in published_for(run.dataset for run in runs)]
     return {
         "roots": [str(root) for root in roots],
-        "rows": [_row(groups[key], best, differing[key[:-1]]) for key in sorted(groups)],
+        "rows": [_row(groups[key], best, differing[key[:-2]]) for key in sorted(groups)],
         "published": published,
         "unfinished": unfinished,
         "unreadable": unreadable,
@@ -123,6 +125,9 @@ def read_run(folder: Path) -> FinishedRun:
         raise DamagedStore(
             f"{folder / 'config.yaml'} cannot be used ({error}); it is not the file of a run."
         ) from error
+    split, data = split_of(folder, keys.get("data") or "")
+    if config.get("shots") or any(name.rpartition(".")[2] == "held_out" and value for name, value in choices.items()):
+        data = ""
     return FinishedRun(
         folder=folder,
         key=result["key"],
@@ -134,8 +139,9 @@ def read_run(folder: Path) -> FinishedRun:
         seed=seed if isinstance(seed, int) else 0,
         settings=config["settings"],
         recipe=recipe,
-        choices=choices,
-        split=split_of(folder, keys.get("data") or ""),
+        choices={**choices, **({"data": data[:DIGITS]} if data else {})},
+        split=split,
+        data=data,
         metrics={**result["metrics"], **_zero_shot(result.get("zero_shot", {}))},
         used={part: _count(side, "used") for part, side in sides.items()},
         missing={part: _count(side, "missing") for part, side in sides.items()},
@@ -152,6 +158,7 @@ def _elsewhere(run: FinishedRun) -> list[FinishedRun]:
             protocol=row["protocol"],
             shots=0,
             split=row["split"],
+            data=f"{run.data} {row['split']}",
             metrics=row["metrics"],
             used={"test": row["used"]},
             missing={"test": row["missing"]},
@@ -183,16 +190,25 @@ def _differing(groups: Sequence[Sequence[FinishedRun]]) -> set[str]:
     return {name for name in names if any(each.get(name) != choices[0].get(name) for each in choices)}
 
 
-def split_of(folder: Path, data: str) -> str:
-    """64 hex digits of the samples of a run: their ids, class names and whether they are tested; "" if not recorded.
+def split_of(folder: Path, data: str) -> tuple[str, str]:
+    """Two times 64 hex digits of the samples of a run; "" if not recorded.
 
+    The first of their ids, class names and whether they are tested, the second of what their features were made from
+    too. Data that were changed under the same names differ in the second alone.
     data: digest of the run's table. Samples that a run sets aside for validation are counted as training samples: the
     seed chooses them. Missing samples are part of a split. Raises `DamagedStore` for a table that was changed.
     """
     rows = read_data(folder, data)
     if rows is None:
-        return ""
-    return split_digest((row.part == "test", row.id, row.label) for row in rows if row.part != TEXT)
+        return "", ""
+    samples = [row for row in rows if row.part != TEXT]
+    plain = split_digest((row.part == "test", row.id, row.label) for row in samples)
+    return plain, split_digest((row.part == "test", row.id, f"{row.label}\t{_made_from(row)}") for row in samples)
+
+
+def _made_from(row: Row) -> str:
+    """The digests of a sample's sources; features of one video have one, whatever the modality."""
+    return " ".join(sorted({source for source in row.sources.values() if source and ":" not in source}))
 
 
 def spoken_recipe(settings: Mapping[str, Any], name: str = "") -> str:
@@ -217,8 +233,8 @@ def _row(
     which the rows of this task differ.
     metrics, deviations: mean and standard deviation (n - 1) over the runs; deviations only of several. coverage: share
     of the split's samples that were used, by part, the lowest of the runs. published_share: the same of the dataset's
-    published size, where one is known. splits: their digests, one unless the seed chooses samples. baseline: the one
-    with the best mean top-1 of those measured on all of the row's splits; None without any.
+    published size, where one is known. data: see `FinishedRun`. splits: their digests, one unless the seed chooses
+    samples. baseline: the one with the best mean top-1 of those measured on all of the row's splits; None without any.
     """
     first = runs[0]
     runs = sorted(runs, key=lambda run: run.seed)
@@ -242,26 +258,30 @@ def _row(
         "coverage": {part: min(_share(run, part) for run in runs) for part in first.used},
         "published_share": _published_share(first),
         "splits": list(splits),
+        "data": first.data,
         "baseline": _baseline(first, splits, best),
         "runs": [str(run.folder) for run in runs],
     }
 
 
 def _best_baselines(runs: Sequence[FinishedRun]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    """By dataset, protocol and split: the simple classifier with the best top-1 beside any run."""
+    """By dataset, protocol, and data or split: the simple classifier with the best top-1 beside any run."""
     best: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for run in runs:
         for row in run.baselines:
-            place = run.dataset, run.protocol, run.split
-            if place not in best or row["top1"] > best[place]["top1"]:
-                best[place] = row
+            for which in {run.data, run.split}:
+                place = run.dataset, run.protocol, which
+                if place not in best or row["top1"] > best[place]["top1"]:
+                    best[place] = row
     return best
 
 
 def _baseline(
     run: FinishedRun, splits: Sequence[str], best: Mapping[tuple[str, str, str], Mapping[str, Any]]
 ) -> dict[str, Json] | None:
-    rows = [best.get((run.dataset, run.protocol, split)) for split in splits]
+    # Measured on the same data; otherwise on the same split, as of another modality that lacks some clips.
+    own = best.get((run.dataset, run.protocol, run.data)) if run.data else None
+    rows = [own or best.get((run.dataset, run.protocol, split)) for split in splits]
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
         return None

@@ -286,7 +286,7 @@ def _pose_features(dataset: Dataset, config: Config, section: PoseFeaturesSectio
 def _input(modality: str, chosen: str | None, dataset: Dataset, config: Config) -> tuple[Path, Reader]:
     """The input store of another modality: its path in the cache, and a reader."""
     names = {modality: chosen} if chosen else {}
-    path = choose_store(config.cache.resolve(), dataset.collection, modality, names, dataset.name)
+    path = choose_store(config.cache.resolve(), dataset, modality, names)
     return path, reader_at(path)
 
 

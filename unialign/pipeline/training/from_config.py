@@ -88,14 +88,7 @@ def cached_readers(needed: Sequence[str], dataset: Dataset, config: Config, *, c
     cache = config.cache.resolve()
     readers: dict[str, SampleReader] = {}
     for modality in needed:
-        reader = open_chosen(
-            cache,
-            dataset.collection,
-            modality,
-            config.train.stores,
-            dataset.name,
-            keep=config.train.remote_cache,
-        )
+        reader = open_chosen(cache, dataset, modality, config.train.stores, keep=config.train.remote_cache)
         if check:
             check_fresh(modality, reader, dataset, config)
         readers[modality] = reader
