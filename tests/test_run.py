@@ -99,6 +99,12 @@ def test_a_killed_run_goes_on_where_it_was_and_a_finished_one_is_reused(work: Pa
     assert again["folder"] == done["folder"]
     assert again["metrics"] == done["metrics"]
     assert json.loads((Path(done["folder"]) / "result.json").read_text())["metrics"] == done["metrics"]
+    # Another encoder leaves the features of the first in the cache: baselines are on those that the run has read.
+    other = run_forked("run", "train.encoder_epochs=1", cwd=work)
+    assert other["keys"]["pose-features"]["key"] != done["keys"]["pose-features"]["key"]
+    assert other["baseline"] is not None
+    kept = json.loads((Path(other["folder"]) / "baselines.json").read_text())["rows"]
+    assert {row["features"] for row in kept} == {"poses", "pose-features", "frames"}
 
 
 def test_what_is_missing_is_said_before_anything_is_extracted(work: Path, data: Path) -> None:

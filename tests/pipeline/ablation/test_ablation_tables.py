@@ -111,9 +111,7 @@ def test_all_formats_hold_the_same_numbers() -> None:
     )
     assert table(found)[1] == ("b", "2", "75.0 ± 7.1", "75.0 ± 7.1", "+20.0", "[+10.0, +30.0]", "10.5", "1235")
     assert "| b | 2 | 75.0 ± 7.1 | 75.0 ± 7.1 | +20.0 | [+10.0, +30.0] | 10.5 | 1235 |\n" in markdown(found)
-    assert r"b & $2$ & $75.0 \pm 7.1$ & $75.0 \pm 7.1$ & $+20.0$ & $[+10.0, +30.0]$ & $10.5$ & $1235$ \\" in latex(
-        found
-    )
+    assert r"b & $2$ & $75.0 \pm 7.1$ & $75.0 \pm 7.1$ & $+20.0$ & $[+10.0, +30.0]$ \\" in latex(found)
     rows = list(csv.DictReader(io.StringIO(comma_separated(found))))
     assert [float(rows[1][name]) for name in ("change", "memory")] == pytest.approx([0.2, 1_234_567_890])
     assert rows[0]["change_low"] == ""
@@ -139,7 +137,8 @@ def test_no_row_name_can_break_the_latex_table(name: str) -> None:
     found = ablation([trained(name, 0, 0.5)], name)
     body = latex(found).partition(r"\midrule")[2].splitlines()
     assert len(body) == 5
-    assert len(re.findall(r"(?<!\\)&", body[1])) == len(columns(found)) - 1
+    # Without seconds and memory.
+    assert len(re.findall(r"(?<!\\)&", body[1])) == len(columns(found)) - 3
 
 
 def test_latex_is_a_table_with_caption_and_label_and_begins_no_row_with_a_bracket() -> None:
@@ -153,6 +152,20 @@ def test_latex_is_a_table_with_caption_and_label_and_begins_no_row_with_a_bracke
     assert found.rindex(r"\midrule") < found.index("baseline: 1-nn on poses")
     opened = re.findall(r"\\(begin|end)\{(\w+)\}", found)
     assert opened == [("begin", "table"), ("begin", "tabular"), ("end", "tabular"), ("end", "table")]
+
+
+def test_rows_that_were_tested_on_different_clips_say_so() -> None:
+    results = [trained("a", seed, 0.5) for seed in (0, 1)] + [trained("b", seed, 0.5) for seed in (0, 1)]
+    shares = (0.6, 0.6, 0.4, 0.4)
+    made = [
+        replace(result, metrics={**result.metrics, "coverage": share})
+        for result, share in zip(results, shares, strict=True)
+    ]
+    found = ablation(made, "a", "b")
+    for text in (markdown(found), latex(found).replace("\\", "")):
+        assert "tested on different clips, by what has features (a 60.0%, b 40.0% of the test clips)" in text
+    assert "60.0 ±" not in markdown(found)
+    assert "of the test clips" not in markdown(ablation(results, "a", "b"))
 
 
 def test_markdown_keeps_a_name_with_bars_in_one_cell() -> None:

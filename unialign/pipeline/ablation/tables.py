@@ -16,6 +16,7 @@ from unialign.words import counted
 
 FIRST_COLUMNS, LAST_COLUMNS = ("row", "seeds"), ("change", "95 % interval", "seconds", "memory (MB)")
 GPU_COLUMN = "GPU memory (MB)"
+COSTS = ("seconds", "memory (MB)", GPU_COLUMN)
 NOTHING = "-"
 NOTE = (
     "Accuracies in percent: mean and standard deviation (n - 1) over seeds. Change: paired difference in top-1 "
@@ -68,10 +69,24 @@ def closing(ablation: Ablation) -> str:
     stores = sorted({str(name) for result in ablation.results for name in _stores(result.keys)})
     drawn = sorted({str(row["change_over"]) for row in ablation.rows() if row["change_over"]})
     failed = f" Failed: {counted(len(ablation.failed), 'training run')}." if ablation.failed else ""
+    missing = f" {told}" if (told := missing_clips(ablation)) else ""
     return (
         f"{NOTE.format(over=' or '.join(drawn) or 'nothing (one seed, no predictions)')} Samples extracted during the "
-        f"sweep: {ablation.extracted}. Read from: {', '.join(stores) or 'no store'}.{failed}"
+        f"sweep: {ablation.extracted}. Read from: {', '.join(stores) or 'no store'}.{missing}{failed}"
     )
+
+
+def missing_clips(ablation: Ablation) -> str:
+    """A sentence if rows, or baselines, were not tested on all clips; "" otherwise."""
+    shares = {str(row["row"]): float(row["coverage"]) for row in ablation.rows() if row.get("coverage") is not None}
+    if all(share == 1 for share in shares.values()):
+        return ""
+    if len({*shares.values()}) == 1:
+        told = f"All rows were tested on {min(shares.values()):.1%} of the test clips, the others lack features"
+    else:
+        each = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        told = f"Rows were tested on different clips, by what has features ({each} of the test clips)"
+    return f"{told}; compare them by the columns that count missing clips as wrong, and baselines with none of them."
 
 
 def write_tables(ablation: Ablation, folder: Path) -> None:
@@ -105,8 +120,12 @@ def latex(ablation: Ablation) -> str:
     r"""A `table` with its caption and label (tab:<name>) to \input; it needs \usepackage{booktabs}.
 
     The first row and simple baselines are set apart by rules. Signs that LaTeX would read as commands are escaped.
+    Seconds and memory are left to the other tables: a page has room for accuracies.
     """
-    titles, rows = columns(ablation), table(ablation)
+    titles = columns(ablation)
+    kept = [place for place, title in enumerate(titles) if title not in COSTS]
+    titles = tuple(titles[place] for place in kept)
+    rows = [[cells[place] for place in kept] for cells in table(ablation)]
     own = len(ablation.rows())
     lines = [
         *(f"% {sentence}" for sentence in re.split(r"(?<=\.) ", closing(ablation))),
@@ -144,7 +163,8 @@ def _caption(ablation: Ablation) -> str:
         f" Change: paired difference in top-1 from the first row, 95 % bootstrap interval over {over}." if over else ""
     )
     simple = " Baselines: simple classifiers on the same features." if ablation.baselines else ""
-    return f"Ablation {ablation.name}: accuracies in percent, {spread}.{change}{simple}"
+    missing = f" {told}" if (told := missing_clips(ablation)) else ""
+    return f"Ablation {ablation.name}: accuracies in percent, {spread}.{change}{simple}{missing}"
 
 
 def escaped(text: str) -> str:
@@ -201,7 +221,10 @@ def _points(difference: float) -> str:
 def _spread(metric: Metric, mean: float | None, deviation: float | None) -> str:
     if mean is None:
         return NOTHING
-    return metric.text(mean) if deviation is None else f"{metric.text(mean)} ± {metric.text(deviation)}"
+    # How much is missing does not depend on the seed.
+    if deviation is None or (deviation == 0 and metric is METRICS["coverage"]):
+        return metric.text(mean)
+    return f"{metric.text(mean)} ± {metric.text(deviation)}"
 
 
 def _megabytes(size: int | None) -> str:
