@@ -186,10 +186,6 @@ def baseline_beside(config: "Config", dataset: "Dataset", result: "RunResult") -
 
     if "top1" not in result.metrics:
         return None
-    # The stores that the run read, which it may have chosen or made itself.
-    read = {modality: str(each["store"]) for modality, each in result.keys.items() if each.get("store")}
-    names = {modality: place if "://" in place else Path(place).stem for modality, place in read.items()}
-    config = with_values(config, {"train.stores": {**config.train.stores, **names}})
     try:
         read = {name: Path(str(key["store"])).name.removesuffix(".zarr") for name, key in result.keys.items()}
         # The stores that it read, of which the cache may hold several by now; those behind URLs are named by these.
