@@ -273,7 +273,7 @@ def main() -> None:
         # A full disk, a lost mount, a missing permission: expected here, and not a bug.
         if as_json:
             _show_last({"error": f"{explained(error)}.", "exit_code": 1})
-        console.messages.print(f"error: {explained(error)}; what was finished is kept.", style="red")
+        console.messages.print(f"error: {explained(error)}.", style="red")
         sys.exit(1)
     except Interrupted as interrupted:
         # Everything is closed; a second signal ends the rest, including the interpreter's shutdown, silently.

@@ -83,7 +83,7 @@ def test_without_flock_a_lease_does_the_same(tmp_path: Path, store: Path) -> Non
         with store_lock(store, tmp_path / "cache"):
             assert len(leases(tmp_path)) == 1
             with (
-                pytest.raises(LockedStore, match=rf'another extraction .*"process": {os.getpid()}.*delete .*lock.0'),
+                pytest.raises(LockedStore, match=rf"another extraction .*process {os.getpid()} on .*delete .*lock.0"),
                 store_lock(store, tmp_path / "cache"),
             ):
                 pass
@@ -240,7 +240,7 @@ def test_the_lock_file_of_another_user_is_locked_without_writing_it(tmp_path: Pa
     )
     assert unprivileged.run(code, cache, store, cwd=tmp_path) == "held\n"
     with store_lock(store, cache):
-        assert f'"process": {os.getpid()}' in unprivileged.run(code, cache, store, cwd=tmp_path)
+        assert f"process {os.getpid()} on " in unprivileged.run(code, cache, store, cwd=tmp_path)
 
 
 def test_a_link_in_the_place_of_a_lock_file_is_not_followed(tmp_path: Path, store: Path) -> None:
@@ -261,10 +261,9 @@ def test_what_the_system_refuses_is_told_with_owner_and_way_out(tmp_path: Path) 
     read_only = OSError(errno.EROFS, "Read-only file system", "/x/y")
     assert (
         explained(read_only)
-        == "/x/y lies on a read-only file system; choose a folder that can be written (--cache, --runs)"
+        == "/x/y lies on a read-only file system; choose a folder that can be written (--cache, --runs, --out)"
     )
-    assert (
-        explained(OSError(errno.ENOSPC, "No space left on device", "/x")) == "[Errno 28] No space left on device: '/x'"
-    )
+    full = explained(OSError(errno.ENOSPC, "No space left on device", "/x"))
+    assert full == "/x: No space left on device; make room and repeat the command, which keeps what was finished"
     assert explained(PermissionError(errno.EACCES, "Permission denied")) == "[Errno 13] Permission denied"
     assert lock.NO_LOCKS.isdisjoint({errno.EACCES, errno.EROFS, errno.EIO})

@@ -271,6 +271,24 @@ def test_a_grid_with_a_key_twice_is_an_error(tmp_path: Path, text: str) -> None:
         read_grid(tmp_path / "grid.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rows: [{name: a}]", "'name' is missing."),
+        ("name: a b\nrows: [{name: a}]", "'name' is made of letters, digits"),
+        ("name: x\nrows: [{name: a}, {name: a}]", "grid.yaml: two rows have the same name."),
+        ("name: x\nrow: []\nrows: [{name: a}]", "'row' is no field of a grid."),
+        ("name: x\nrows: [{name: a, set: 3}]", "rows.0.set: input should be a"),
+    ],
+)
+def test_a_wrong_grid_is_told_in_plain_words(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(UsageError) as raised:
+        read_grid(tmp_path / "grid.yaml")
+    assert told in str(raised.value)
+    assert "Value error" not in str(raised.value)
+
+
 def test_changing_a_value_within_another_one_leaves_the_callers_alone() -> None:
     settings = {"epochs": 30}
     changed = with_values(Config(), {"train.settings": settings, "train.settings.seed": 2})

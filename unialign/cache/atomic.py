@@ -95,7 +95,10 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
         finally:
             system.close(handle)
         system.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            # Of a full disk the system does not say which, and nobody knows the temporary file.
+            error.filename = str(path)
         if temporary.exists():
             system.unlink(temporary)
         raise

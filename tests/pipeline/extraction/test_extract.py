@@ -22,6 +22,7 @@ from unialign.cache.records import count_environments, read_record, record_path
 from unialign.cache.store import open_store
 from unialign.cache.verify import verify_store
 from unialign.errors import DamagedStore, LockedStore
+from unialign.pipeline.extraction.extract import Settings, run_extraction
 from unialign.pipeline.extraction.hardware import processor
 from unialign.pipeline.extraction.planning import cut_units
 from unialign.stages.extraction.base import Outcome, Source
@@ -231,6 +232,26 @@ def test_an_interrupted_plan_is_cut_the_same_way_again_and_no_older_entry_supers
     left = [source for source in sources if source.id not in held]
     rest = cut_units(left, taken | {unit.shard for unit in finished}, size, floors)
     assert sorted([*finished, *rest], key=lambda unit: unit.shard) == sorted(whole, key=lambda unit: unit.shard)
+
+
+def test_whoever_interrupts_is_told_what_is_stored_and_how_it_goes_on(tmp_path: Path) -> None:
+    def stopped(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run_extraction(
+            Spectrum(),
+            make_files(tmp_path / "files", 10),
+            cache=tmp_path / "cache",
+            collection="made",
+            settings=Settings(shard_samples=4),
+            progress=stopped,
+        )
+    assert raised.value.__notes__ == [
+        "poses: 4 of 10 samples are stored (4 at a time).",
+        "The same command goes on from there.",
+    ]
 
 
 def test_a_changed_sample_does_not_land_below_its_older_entry_when_a_repair_frees_a_shard(tmp_path: Path) -> None:

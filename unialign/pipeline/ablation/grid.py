@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from unialign.errors import UsageError
 from unialign.pipeline.yaml_values import read_yaml
@@ -157,16 +158,23 @@ def read_grid(grid: str | Path) -> Grid:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the grid'}: {_plain(problem['msg'])}"
-            for problem in error.errors()
-        )
-        raise UsageError(f"{path}: {problems}.") from error
+        raise UsageError(f"{path}: {'; '.join(map(_told, error.errors()))}.") from error
 
 
-def _plain(message: str) -> str:
-    """In the words of YAML."""
-    return message.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+def _told(problem: ErrorDetails) -> str:
+    """What is wrong in a grid, in the words of YAML."""
+    where = ".".join(str(part) for part in problem["loc"])
+    message = {
+        "missing": "is missing",
+        "extra_forbidden": "is no field of a grid",
+        "string_pattern_mismatch": "is made of letters, digits, '_', '.' and '-', and begins with a letter or digit",
+    }.get(problem["type"])
+    if message is None:
+        plain = problem["msg"].removeprefix("Value error, ")
+        plain = plain.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+        message = f"{plain[0].lower()}{plain[1:]}"
+        return f"{where}: {message}" if where else message
+    return f"{where!r} {message}"
 
 
 def trials(grid: Grid) -> tuple[Trial, ...]:

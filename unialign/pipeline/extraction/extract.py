@@ -305,9 +305,28 @@ def writing(task: Task) -> Iterator[Outbox | None]:
 def _update(task: Task, outbox: Outbox | None) -> tuple[Plan, int]:
     """Create, repair and fill the store, whose lock is held; returns the plan and how many samples got features."""
     store, plan = prepare_store(task, outbox)
-    extracted = _run_plan(task, store, plan, Pile(plan.units), Pace(plan.to_do), outbox)
+    with kept_told([store], [plan]):
+        extracted = _run_plan(task, store, plan, Pile(plan.units), Pace(plan.to_do), outbox)
     finish_store(task, store, outbox)
     return plan, extracted
+
+
+@contextmanager
+def kept_told(stores: Sequence[Store], plans: Sequence[Plan]) -> Iterator[None]:
+    """Note on an exception how much of the plans is stored, for whoever interrupted the extraction."""
+    before = [_stored(store) for store in stores]
+    try:
+        yield
+    except BaseException as error:
+        for store, plan, count in zip(stores, plans, before, strict=True):
+            done = f"{store.modality}: {_stored(store) - count:,} of {plan.to_do:,} samples are stored"
+            error.add_note(f"{done} ({store.shard_samples} at a time).")
+        error.add_note("The same command goes on from there.")
+        raise
+
+
+def _stored(store: Store) -> int:
+    return int(load_table(store).shards.samples.sum())
 
 
 def prepare_store(task: Task, outbox: Outbox | None = None) -> tuple[Store, Plan]:

@@ -34,6 +34,7 @@ from unialign.pipeline.extraction.extract import (
     check_join,
     finish_store,
     join_in,
+    kept_told,
     leave,
     prepare_store,
     writing,
@@ -79,7 +80,8 @@ def _fill(
         stores, plans = zip(*prepared, strict=True)
         bundles = bundled(plans)
         pace = Pace(sum(len(bundle) for bundle in bundles))
-        extracted = units.run(plans, Pile(bundles), pace, watch, outboxes) if bundles else [0] * len(tasks)
+        with kept_told(stores, plans):
+            extracted = units.run(plans, Pile(bundles), pace, watch, outboxes) if bundles else [0] * len(tasks)
         for task, store, outbox in zip(tasks, stores, outboxes, strict=True):
             finish_store(task, store, outbox)
     return list(plans), extracted
