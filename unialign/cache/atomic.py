@@ -96,7 +96,7 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> tuple[int, str]:
             system.close(handle)
         system.replace(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno:
             # Of a full disk the system does not say which, and nobody knows the temporary file.
             error.filename = str(path)
         if temporary.exists():
