@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unialign.cache.atomic import PREFIX
 from unialign.cache.inventory import iterate_stores
+from unialign.cache.mirrors import check_whole
 from unialign.types import Json
 
 # The unit of `st_blocks`, independent of the file system's block size.
@@ -90,6 +91,7 @@ def cache_usage(cache: Path, progress: Callable[[int, int], None] = lambda done,
 
     progress: called with (stores measured, stores). Files that disappear meanwhile do not count.
     """
+    check_whole(cache, "cache du")
     paths = [path for path in iterate_stores(cache) if not path.name.startswith(PREFIX)]
     stores = []
     for number, path in enumerate(paths):

@@ -26,11 +26,13 @@ Name = Annotated[str, typer.Argument(metavar="STORE", help="A store: a path, or 
 def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """List all stores with their counts."""
     from unialign.cache.inventory import iterate_stores, summarise
+    from unialign.cache.mirrors import bucket_of
 
     root = resolve(config, None, cache=cache).cache.resolve()
+    where = bucket_of(root) or str(root)
     found = [summarise(path) for path in iterate_stores(root)]
     if as_json:
-        console.show_json({"cache": str(root), "stores": [summary.row() for summary in found]})
+        console.show_json({"cache": where, "stores": [summary.row() for summary in found]})
         return
     if not found:
         _say_empty(root)
@@ -46,7 +48,7 @@ def list_stores(cache: Cache = None, as_json: AsJson = False, config: ConfigFile
         )
         for summary in found
     ]
-    console.show_table(str(root), ("collection", "modality", "store", "samples", "quarantined", "size"), rows)
+    console.show_table(where, ("collection", "modality", "store", "samples", "quarantined", "size"), rows)
 
 
 @app.command("info", cls=Command, epilog="Example: unialign cache info yolo-0123")

@@ -22,6 +22,7 @@ from unialign.cache.remote import outbox, putting
 from unialign.cache.remote.mirror import mirror_of, mirrored, reader_at
 from unialign.cache.remote.outbox import leased
 from unialign.cache.remote.remote_reader import RemoteReader
+from unialign.cache.usage import cache_usage
 from unialign.cache.verify import verify_store
 from unialign.cli import app
 from unialign.errors import CacheProblem, LockedStore, UsageError
@@ -229,6 +230,7 @@ def test_what_needs_the_shards_here_is_one_clear_error(bucket: str, tmp_path: Pa
         (lambda: extract(mirror, sources, repair=True), "--repair does not reach into"),
         (lambda: prune_stores(mirror, set(), dry_run=False), "cache prune needs"),
         (lambda: verify_store(done.store), "cache verify needs"),
+        (lambda: cache_usage(mirror), "cache du needs"),
         (lambda: StoreReader(done.store), "bring the store into a local cache"),
         (lambda: mirrored("https://host/cache"), "a web server takes no files"),
         (lambda: import_remote(done.place, mirror), "cache import needs"),
@@ -329,6 +331,7 @@ def test_commands_take_a_url_as_cache_and_a_store_comes_back(
     assert there["store"].startswith(bucket)
     assert copied(s3, there["store"], tmp_path / "copy") == tree_digest(Path(here["store"]))
     assert commands("cache", "ls")["stores"][0]["samples"] == 3
+    assert commands("cache", "ls")["cache"] == bucket
     # Also on another machine, and without the videos: the list of the dataset is there.
     shutil.rmtree(mirror_of(bucket))
     assert (
@@ -338,7 +341,7 @@ def test_commands_take_a_url_as_cache_and_a_store_comes_back(
     config = load_config({"cache": mirrored(bucket), "dataset": "folder"})
     dataset = load_manifest(config.cache, "folder")
     assert [sample.id for sample in dataset.samples] == ["jump/a", "jump/b", "wave/a", "wave/b c"]
-    reader = open_chosen(config.cache, dataset.collection, "frames", {}, "folder", keep=0)
+    reader = open_chosen(config.cache, dataset, "frames", {}, keep=0)
     assert isinstance(reader, RemoteReader)
     assert reader.url == there["store"]
     back = commands("cache", "import", there["store"], cache=str(tmp_path / "back"))
