@@ -178,19 +178,20 @@ def test_the_main_job_from_skeletons_to_an_ablation(work: Path) -> None:
     assert kept["name"] == "An encoder"
     features = run("extract", "pose-features", "--weights", encoder["exported"], cwd=work)
     assert (features["total"], features["extracted"]) == (30, 30)
-    trained = run("train", "--cached", *small, cwd=work)
-    assert set(trained["keys"]) == {"frames", "pose-features"}  # of so few clips text is not read
+    full = [*small, "train.unialign.modalities=[video, pose, text]"]
+    trained = run("train", "--cached", *full, cwd=work)
+    assert set(trained["keys"]) == {"frames", "pose-features", "text"}
     assert trained["extracted"] == 0
     evaluated = run("evaluate", trained["folder"], cwd=work)
     assert evaluated["agrees"]
     # The run is there: neither the networks' libraries nor compilers are loaded to find it.
     late = {"timm", "torchvision", "numba", "scipy", "tensorboard", "matplotlib"}
-    assert not imported("train", *small, cwd=work) & late
+    assert not imported("train", *full, cwd=work) & late
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in evaluated["pictures"])
     assert len(evaluated["pictures"]) > 1
     assert evaluated["metrics"]["top1"] == trained["top1"]
     weights = f"extract.pose_features.weights={encoder['exported']}"
-    online = run_forked("train", "--online", *small, weights, "extract.text.templates=plain", cwd=work)
+    online = run_forked("train", "--online", *full, weights, "extract.text.templates=plain", cwd=work)
     # The same features, made during training instead of read: the same training to the last bit.
     assert online["metrics"] == trained["metrics"]
     assert losses(online) == losses(trained)
