@@ -1,9 +1,10 @@
 """Contract of run keys: a run that was made earlier is found again and opened, whatever reads its settings today.
 
 `old_runs/` holds the config.yaml of a run of each system, and their keys, as they were written before settings were
-pydantic models. A new setting must leave both as they are where it has its default, see `settings.YOUNGEST`. The keys
+pydantic models. A new setting must leave both as they are where it has its default, see `Settings.before`. The keys
 of `unialign` and `art` changed once, with what they compute: the gradient of a text bank has a norm of its own. That of
-`dvta` was written anew by the earlier version for a generalised protocol, since a test of a single class is refused.
+`unialign` changed again, without a val part: its aligned head answers, where it was the mean of both. That of `dvta`
+was written anew by the earlier version for a generalised protocol, since a test of a single class is refused.
 """
 
 import json

@@ -84,7 +84,7 @@ def test_axes_make_every_combination(tmp_path: Path) -> None:
         ("name: ../x\nrows: [{name: a}]\n", "name"),
         ("name: x\nrows: [{name: a}, {name: a}]\n", "same name"),
         ("name: x\nrows: [{name: a, sett: {}}]\n", "rows.0.sett"),
-        ("name: x\nrows: {a: {}}\n", "rows: Input should be a list"),
+        ("name: x\nrows: {a: {}}\n", "rows: input should be a list"),
         ("name: x\nseeds: []\nrows: [{name: a}]\n", "seeds"),
         ("name: x\nseeds: [1, 1]\nrows: [{name: a}]\n", "seeds.*twice"),
         ("{", "not valid YAML"),

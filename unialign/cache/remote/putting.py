@@ -1,6 +1,6 @@
 """Files put behind a URL, where the storage can do so on the condition that nothing is there yet.
 
-The condition is used for small files only, in one request: some storages (seen: Ceph 16.2.15) accept it there and ignore it
+The condition is used for small files only, in one request: some storages (Ceph 16.2.15) accept it there and ignore it
 where a file is sent in parts.
 """
 

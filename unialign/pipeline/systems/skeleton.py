@@ -7,6 +7,7 @@ schedule that fit the number of samples. docs/encoders.md has the measurements b
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ def prepare_skeleton(request: Request) -> PreparedRun:
     if dropout is None:
         dropout = MOTION_DROPOUT if len(sides.train.samples) < FEW_CLIPS else 0.0
     return prepared(
-        request,
+        # A run says what it does, and is then the same run, whether that was asked for or chosen.
+        replace(request, config=config.replaced(motion_dropout=dropout)),
         sides,
         sides.sources(
             lambda samples, learns: BodyClips(

@@ -1,6 +1,7 @@
 """The settings of skeleton encoders: the published recipe of ST-GCN++, and ours in body space."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +22,8 @@ class SkeletonConfig(Settings, strict=True):
 
     Joint layout and number of coordinates follow from the store of poses.
     """
+
+    before: ClassVar[Mapping[str, Any]] = {"motion_dropout": 0.0}
 
     network: Literal["stgcn++", "ctr-gcn"] = Field("stgcn++", description="Graph network of each stream.")
     streams: Annotated[tuple[Literal["joint", "bone", "motion"], ...], Field(strict=False, min_length=1)] = Field(
