@@ -57,9 +57,9 @@ def test_a_training_from_urls_gives_the_numbers_of_a_local_one_and_is_evaluated_
         assert list((tmp_path / "cache" / ".remote").iterdir())
         for modality, wrong in (("frames", "pose-features"), ("poses", "frames")):
             with pytest.raises(UsageError, match=f"not {modality} of {COLLECTION}"):
-                open_chosen(tmp_path, COLLECTION, modality, {modality: urls[wrong]}, "tiny", keep=0)
+                open_chosen(tmp_path, dataset, modality, {modality: urls[wrong]}, keep=0)
         with pytest.raises(MissingCache, match="it is not a store"):
-            open_chosen(tmp_path, COLLECTION, "poses", {"poses": f"{site.url}/x.zarr"}, "tiny", keep=0)
+            open_chosen(tmp_path, dataset, "poses", {"poses": f"{site.url}/x.zarr"}, keep=0)
     expected = tiny_training(tmp_path / "site", tmp_path / "expected")
     assert result.metrics == expected.metrics
     with np.load(result.folder / "predictions.npz") as ours, np.load(expected.folder / "predictions.npz") as theirs:

@@ -95,7 +95,13 @@ def test_what_was_understood_can_be_shown(tmp_path: Path) -> None:
         "dataset": "folder: 3 clips, 2 classes",
         "classes": "jump 1, run 2",
         "splits": "split: 2 train, 1 test; holdout: 2 train, 1 test",
-        "notes": "files not taken: 1 .txt",
+        "notes": f"\n{' ' * 9}".join(
+            (
+                "files not taken: 1 .txt",
+                "all tested clips are of one class (run): top-1 says nothing about the others",
+                "2 classes have fewer than 2 clips to train on (jump, run): add clips, or leave these classes out",
+            )
+        ),
     }
 
 

@@ -40,10 +40,11 @@ class Pace:
         self.done, self.total, self.frames = 0, total, 0
         self._spent = dict.fromkeys(STEPS, 0.0)
         self._worked = 0.0
-        self._started = self._last = time.monotonic()
+        self._started = self._last = self._counted = time.monotonic()
 
     def add(self, more: Tally) -> None:
         """Count what was done."""
+        self._counted = time.monotonic()
         self.done += more.samples
         self.frames += more.frames
         for name, took in more.spent.items():
@@ -57,8 +58,8 @@ class Pace:
 
     @property
     def frames_per_second(self) -> float:
-        """Since the start."""
-        return self.frames / max(time.monotonic() - self._started, 1e-3)
+        """From the start to what was counted last: who asks later does not make it slower."""
+        return self.frames / max(self._counted - self._started, 1e-3)
 
     def shares(self) -> dict[str, float]:
         """The share of the workers' time, from 0 to 1, that each of `STEPS` was waited for, if it was at all."""
