@@ -183,7 +183,7 @@ class Play:
 
     def _repair(self) -> object:
         restore_group(self.wanted)
-        _clean(create_store(self.wanted), repair=True)
+        _clean(create_store(self.wanted), None, repair=True)
         reader = StoreReader(self.store)
         for name in reader.ids:
             for array, value in reader.read_one(name).items():

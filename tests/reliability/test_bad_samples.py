@@ -26,7 +26,7 @@ from tests.reliability.conftest import Report
 from tests.reliability.scenes import FULL, SEED, child, sized
 from tests.reliability.test_signals import wait_for_nobody
 from unialign.cache.verify import verify_store
-from unialign.pipeline.extraction import executors, supervisor, worker
+from unialign.pipeline.extraction import executors, supervisor, supply, worker
 from unialign.pipeline.extraction.extract import Extraction
 from unialign.pipeline.extraction.supervisor import GUILTY, Limits, Supervisor
 from unialign.pipeline.memory import private_memory
@@ -267,7 +267,7 @@ def test_meta_a_unit_that_begins_anew_is_caught(memory: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Supervisor, "_go_on", anew)
     # All outcomes of a request are waited for, so it must not need permission on the way.
-    monkeypatch.setattr(executors, "GROUP_SAMPLES", 1)
+    monkeypatch.setattr(supply, "GROUP_SAMPLES", 1)
     with pytest.raises(AssertionError, match="done again"):
         check_no_work_twice(memory, 5, monkeypatch)
 
