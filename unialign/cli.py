@@ -228,7 +228,7 @@ def _show_last(value: dict[str, Any]) -> None:
 
 
 def _let_waiting_threads_sleep() -> None:
-    """Have threads of a network that wait for each other spin for about 0.1 ms, and then sleep.
+    """Have threads of a network that wait for each other spin for a short while, and then sleep.
 
     By default libgomp spins 30 times as long, which takes the processor from the threads that are waited for where
     others use it too. Without any spinning, each of the many short operations would wait for a wake-up. The variable is

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from unialign.cache.reader import StoreReader
 from unialign.cache.store import Store, create_store, open_store, store_path
 from unialign.errors import MissingCache, UsageError
 from unialign.pipeline.prune import keys_of_runs, prune
-from unialign.pipeline.stores import choose_store, stale_samples
+from unialign.pipeline.stores import _is_current, choose_store, stale_samples
 from unialign.stages.datasets.base import Dataset, Sample
 from unialign.stages.datasets.splits import holdout
 
@@ -49,6 +51,19 @@ def test_of_several_stores_the_one_that_is_up_to_date_is_taken(tmp_path: Path) -
     assert choose_store(tmp_path, dataset(4), "poses", {}) == whole.store
     with pytest.raises(UsageError, match="2 stores hold poses"):
         choose_store(tmp_path, dataset(3), "poses", {})
+
+
+def test_features_of_poses_that_were_extracted_anew_are_not_up_to_date(tmp_path: Path) -> None:
+    """A clip that was replaced has new poses, in the store that the features of before were made from."""
+    poses = extract(tmp_path, make_files(tmp_path / "files", 3)).store
+    of_now = StoreReader(poses).sources()
+
+    def features(sources: dict[str, str]) -> Any:
+        store = SimpleNamespace(key=Key({"poses": poses.stem}))
+        return SimpleNamespace(store=store, table=StoreReader(poses).table, sources=lambda: sources)
+
+    assert _is_current(features(of_now), dataset(3), tmp_path)
+    assert not _is_current(features({**of_now, "clip001": "sha256:before"}), dataset(3), tmp_path)
 
 
 def test_stale_samples_are_those_whose_source_is_another_now(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def choose_store(cache: Path, dataset: Dataset, modality: str, chosen: Mapping[s
 
 def _is_current(reader: Recorded, dataset: Dataset, cache: Path) -> bool:
     """Whether a store knows every clip of a dataset, made from what the store below it holds now."""
-    if not all(reader.table.row(sample.id) >= 0 for sample in dataset.samples):
+    if (reader.table.find([sample.id for sample in dataset.samples]) < 0).any():
         return False
     for modality, name in reader.store.key.fields.items():
         below = cache / dataset.collection / modality / f"{name}.zarr" if isinstance(name, str) else None
